@@ -1,0 +1,9 @@
+"""The one exception that means "what the user gave is wrong"."""
+
+
+class InputError(ValueError):
+    """Bad input from outside: the message is one line that says what, where, and what would be right.
+
+    The command line prints it and exits with code 2; every other exception is a bug and keeps its
+    traceback.
+    """

@@ -1,0 +1,185 @@
+"""Records of a multi-label prompt: options, decision events, and checked sets of them.
+
+Words are those of the prompt-file format. A *decision event* is a position whose next token selects
+one *option*; it comes with two counterfactual prompts in which the evidence supports a far or a near
+option instead. The three variants end in the same `aligned_suffix` tokens: patches happen there.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from workbench.errors import InputError
+
+Role = Literal["gold", "near", "far", "other"]
+Variant = Literal["clean", "far", "near"]
+Span = tuple[int, int]
+"""Half-open token positions in the clean prompt."""
+
+ROLES: tuple[Role, ...] = get_args(Role)
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One label on offer: `token` selects it at the decision, `span` holds its description."""
+
+    label: str
+    token: int
+    role: Role
+    span: Span
+
+
+@dataclass(frozen=True)
+class DecisionEvent:
+    """One decision of one prompt, with its two counterfactuals.
+
+    The decision token is the last token of each variant. `evidence` and the options' spans index
+    into `clean`. Several events may belong to the same prompt `id`.
+
+    Raises:
+        InputError: a span outside the prompt, options that share a token, no or several gold
+            options, an option role that is unknown, or variants that do not share the suffix.
+    """
+
+    id: str
+    event: int
+    clean: tuple[int, ...]
+    far: tuple[int, ...]
+    near: tuple[int, ...]
+    aligned_suffix: int
+    evidence: Span
+    options: tuple[Option, ...]
+
+    def __post_init__(self) -> None:
+        where = f"prompt {self.id!r} event {self.event}"
+        for name in VARIANTS:
+            if not self.variant(name):
+                raise InputError(f"{where}: variant {name!r} is empty")
+        self._check_spans(where)
+        self._check_options(where)
+        self._check_suffix(where)
+
+    def _check_spans(self, where: str) -> None:
+        spans = [("evidence", self.evidence)]
+        spans += [(f"span of option {option.label!r}", option.span) for option in self.options]
+        for name, (start, end) in spans:
+            if not 0 <= start < end <= len(self.clean):
+                raise InputError(
+                    f"{where}: {name} [{start}, {end}] is outside the clean prompt of "
+                    f"{len(self.clean)} tokens or empty"
+                )
+
+    def _check_options(self, where: str) -> None:
+        label_of: dict[int, str] = {}
+        for option in self.options:
+            if option.role not in ROLES:
+                raise InputError(
+                    f"{where}: option {option.label!r} has role {option.role!r}, not one of "
+                    f"{', '.join(ROLES)}"
+                )
+            if option.token < 0:
+                raise InputError(f"{where}: option {option.label!r} has token {option.token} < 0")
+            if option.token in label_of:
+                raise InputError(
+                    f"{where}: options {label_of[option.token]!r} and {option.label!r} share "
+                    f"token {option.token}"
+                )
+            label_of[option.token] = option.label
+        count = {role: len(self.with_role(role)) for role in ROLES}
+        if count["gold"] != 1 or not count["near"] or not count["far"]:
+            raise InputError(
+                f"{where}: needs exactly one gold option, and near and far ones; got "
+                + ", ".join(f"{number} {role}" for role, number in count.items())
+            )
+
+    def _check_suffix(self, where: str) -> None:
+        n = self.aligned_suffix
+        if n < 1:
+            raise InputError(f"{where}: aligned_suffix is {n}, must be at least 1")
+        for name in VARIANTS:
+            tokens = self.variant(name)
+            if len(tokens) < n or tokens[-n:] != self.clean[-n:]:
+                raise InputError(
+                    f"{where}: variant {name!r} does not share the last {n} tokens with 'clean'"
+                )
+
+    def variant(self, name: Variant) -> tuple[int, ...]:
+        """Token ids of one variant."""
+        return {"clean": self.clean, "far": self.far, "near": self.near}[name]
+
+    def with_role(self, role: Role) -> list[int]:
+        """Indices into `options` of those with this role."""
+        return [index for index, option in enumerate(self.options) if option.role == role]
+
+    @property
+    def option_tokens(self) -> list[int]:
+        """Token id of every option, in order of `options`."""
+        return [option.token for option in self.options]
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Decision events of one task, in order.
+
+    Raises:
+        InputError: no events at all, or the same (id, event) twice.
+    """
+
+    task: str
+    events: tuple[DecisionEvent, ...]
+
+    def __post_init__(self) -> None:
+        if not self.events:
+            raise InputError(f"prompt set {self.task!r} holds no events")
+        seen: set[tuple[str, int]] = set()
+        for item in self.events:
+            if (item.id, item.event) in seen:
+                raise InputError(f"prompt {item.id!r} event {item.event} occurs twice")
+            seen.add((item.id, item.event))
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __iter__(self) -> Iterator[DecisionEvent]:
+        return iter(self.events)
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """Distinct prompt ids in order of first appearance."""
+        return list(dict.fromkeys(item.id for item in self.events))
+
+    def subset(self, ids: Sequence[str]) -> "PromptSet":
+        """Events of these prompts only."""
+        wanted = set(ids)
+        return PromptSet(self.task, tuple(item for item in self.events if item.id in wanted))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the events as written to a prompt file, so that the same file gives the same hash."""
+        digest = hashlib.sha256()
+        for item in self.events:
+            digest.update(json.dumps(to_json(item), separators=(",", ":")).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def to_json(event: DecisionEvent) -> dict[str, object]:
+    """The event as one object of the prompt-file format (token ids)."""
+    return {
+        "id": event.id,
+        "event": event.event,
+        **{name: {"input_ids": list(event.variant(name))} for name in VARIANTS},
+        "aligned_suffix": event.aligned_suffix,
+        "evidence": list(event.evidence),
+        "options": [
+            {
+                "label": option.label,
+                "token": option.token,
+                "role": option.role,
+                "span": list(option.span),
+            }
+            for option in event.options
+        ],
+    }
