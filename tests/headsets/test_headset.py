@@ -1,0 +1,285 @@
+import copy
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from workbench.errors import InputError
+from workbench.headsets.headset import (
+    HeadSet,
+    check_model,
+    describe_prompts,
+    head_name,
+    load,
+    parse,
+    save,
+    write_schema,
+)
+
+COMMITTED_SCHEMA = Path(__file__).parents[2] / "data" / "headset.schema.json"
+SHAPE = {
+    "n_layers": 8,
+    "n_heads": 8,
+    "n_kv_heads": 4,
+    "d_model": 256,
+    "architecture": "LlamaForCausalLM",
+}
+
+
+def effect(value=0.5, **more):
+    return {"effect": value, "low": 0.25, "high": 0.75, "n": 40, **more}
+
+
+def head(layer, number, pool, **changes):
+    return {
+        "layer": layer,
+        "head": number,
+        "kv_head": number // 2,
+        "pool": pool,
+        "read_out": False,
+        "decision_share": None,
+        "weight": 1.0,
+        "tasks": 1,
+        "scores": {
+            "coarse": 0.32,
+            "coarse_q": 0.001,
+            "refine": -0.5,
+            "refine_q": None,
+            "refine_direct": 0.0,
+            "coarse_attribution": 1.5,
+        },
+        "effects": {"coarse_restore": effect(0.96), "refine_reduce": effect()},
+        **changes,
+    }
+
+
+@pytest.fixture
+def document():
+    return {
+        "schema": "workbench.headset/1",
+        "model": {
+            "name": "someone/tiny",
+            "revision": "abc",
+            "weights_sha256": "a" * 64,
+            **SHAPE,
+        },
+        "prompts": describe_prompts("codes", "b" * 64, ["p0", "p1"], ["p2"], 7),
+        "tokenizer": {"sha256": None, "template": "direct", "special_tokens": {"bos": "<s>"}},
+        "method": {
+            "versions": {
+                "workbench": "0.1.0",
+                "transformer_lens": "4.3.0",
+                "transformers": "5.23.0",
+                "torch": "2.13.0",
+            },
+            "dtype": "float32",
+            "attention_implementation": "eager",
+            "compatibility_mode": False,
+            "thresholds": {"false_discovery_rate": 0.05},
+            "seeds": {"split": 7},
+            "positions": "span",
+        },
+        "heads": [head(4, 3, "coarse", weight=0.75), head(5, 0, "refine"), head(5, 7, "coarse")],
+        "pools": [
+            {
+                "pool": "coarse",
+                "heads": ["4-3", "5-7"],
+                "effects": {"coarse_restore": effect()},
+                "controls": {
+                    "random": {"coarse_restore": effect(0.01, draws=3)},
+                    "norm": {"coarse_restore": effect(0.02, draws=1)},
+                },
+            }
+        ],
+    }
+
+
+def changed(document, path, value):
+    """A copy with the value at a path of keys replaced, or set where there was none."""
+    result = copy.deepcopy(document)
+    *parents, last = path
+    target = result
+    for step in parents:
+        target = target[step]
+    target[last] = value
+    return result
+
+
+def message(document):
+    with pytest.raises(InputError) as caught:
+        parse(json.dumps(document), "f.json")
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_file_holds_what_was_read_and_reads_back_equal(document, tmp_path):
+    headset = parse(json.dumps(document))
+    save(headset, tmp_path / "new" / "headset.json")
+    assert json.loads((tmp_path / "new" / "headset.json").read_text()) == document
+    assert load(tmp_path / "new" / "headset.json") == headset
+
+
+def test_file_without_heads_is_a_result_too(document):
+    assert parse(json.dumps({**document, "heads": [], "pools": []})).heads == ()
+
+
+def test_head_set_cannot_be_changed(document):
+    headset = parse(json.dumps(document))
+    with pytest.raises(ValidationError, match="frozen"):
+        headset.heads[0].weight = 0.5
+
+
+def test_pool_is_listed_strongest_first(document):
+    headset = parse(json.dumps(document))
+    assert [head_name(item.layer, item.head) for item in headset.in_pool("coarse")] == [
+        "5-7",
+        "4-3",
+    ]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(document, tmp_path, monkeypatch):
+    path = tmp_path / "headset.json"
+    path.write_text("old")
+
+    def fail(self, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(parse(json.dumps(document)), path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+REFUSALS = [
+    (
+        ("schema",),
+        "workbench.headset/2",
+        "schema: is 'workbench.headset/2', this workbench reads 'workbench.headset/1'",
+    ),
+    (("heads", 1, "colour"), "red", "heads[1].colour: unknown key"),
+    (("heads", 0, "layer"), 8, "heads[0].layer: 8 is not below n_layers 8"),
+    (
+        ("heads", 0, "layer"),
+        -1,
+        "heads[0].layer: input should be greater than or equal to 0, got -1",
+    ),
+    (("heads", 2, "head"), 8, "heads[2].head: 8 is not below n_heads 8"),
+    (("heads", 0, "kv_head"), 3, "heads[0].kv_head: 3, but head 3 reads 1"),
+    (("heads", 2), head(4, 3, "coarse"), "heads[2]: head 4-3 is listed twice"),
+    (("heads", 0, "weight"), "0.5", "heads[0].weight: input should be a valid number, got '0.5'"),
+    (
+        ("heads", 0, "scores", "coarse"),
+        float("nan"),
+        "heads[0].scores.coarse: input should be a finite number, got nan",
+    ),
+    (("model", "n_kv_heads"), 3, "model.n_kv_heads: 3 does not divide n_heads 8"),
+    (("prompts", "n"), 4, "prompts.n: 4 is not n_choose 2 + n_verify 1"),
+    (
+        ("pools", 0, "heads"),
+        ["4-3"],
+        "pools[0].heads: lists 4-3, but 'heads' puts 5-7 4-3 into 'coarse'",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"), REFUSALS, ids=[item[2].split(":")[0] for item in REFUSALS]
+)
+def test_refusal_names_file_key_and_reason(document, path, value, expected):
+    assert message(changed(document, path, value)) == f"f.json: {expected}"
+
+
+def test_missing_key_is_named(document):
+    del document["tokenizer"]["template"]
+    assert message(document) == "f.json: tokenizer.template: key is missing"
+
+
+def test_unknown_measure_is_named_without_parser_marks(document):
+    text = message(changed(document, ("heads", 0, "effects", "restore"), effect()))
+    assert text.startswith("f.json: heads[0].effects.restore: input should be 'coarse_restore',")
+
+
+def test_other_version_is_reported_before_what_follows_from_it(document):
+    document = changed(document, ("a_key_of_version_2",), 1)
+    document["schema"] = "workbench.headset/2"
+    assert message(document) == (
+        "f.json: schema: is 'workbench.headset/2', this workbench reads 'workbench.headset/1' "
+        "(and 1 more)"
+    )
+
+
+def test_pool_cannot_be_listed_twice(document):
+    document["pools"] *= 2
+    assert message(document) == "f.json: pools[1].pool: pool 'coarse' is listed twice"
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json: cannot be read, No such file"):
+        load(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(InputError, match=r"bad\.json: Invalid JSON: EOF .* line 1 column 1$"):
+        load(tmp_path / "bad.json")
+
+
+def test_prompts_are_hashed_whatever_their_order_and_never_listed():
+    part = describe_prompts("codes", "b" * 64, ["note 1", "note 2"], ["note 3"], 0)
+    again = describe_prompts("codes", "b" * 64, ["note 2", "note 1"], ["note 3"], 0)
+    other = describe_prompts("codes", "b" * 64, ["note 1", "note 3"], ["note 2"], 0)
+    assert part == again
+    assert part["choose_sha256"] != other["choose_sha256"]
+    assert "note" not in json.dumps(part)
+    with pytest.raises(InputError, match="task 'codes': halves overlap"):
+        describe_prompts("codes", "b" * 64, ["p0"], ["p0"], 0)
+
+
+def test_model_of_the_stated_shape_is_accepted(document):
+    headset = parse(json.dumps(document))
+    check_model(headset, **SHAPE)
+    check_model(headset, **SHAPE, weights_sha256="a" * 64)
+    unhashed = parse(json.dumps(changed(document, ("model", "weights_sha256"), None)))
+    check_model(unhashed, **SHAPE, weights_sha256="c" * 64)
+
+
+def test_model_of_another_shape_is_refused_field_by_field(document):
+    headset = parse(json.dumps(document))
+    with pytest.raises(InputError) as caught:
+        check_model(headset, **{**SHAPE, "n_layers": 4, "architecture": "GPT2LMHeadModel"})
+    assert str(caught.value) == (
+        "head set of 'someone/tiny': n_layers is 8 in the head set, 4 in the model; architecture "
+        "is LlamaForCausalLM in the head set, GPT2LMHeadModel in the model"
+    )
+    with pytest.raises(InputError, match="weights_sha256 is aaaa"):
+        check_model(headset, **SHAPE, weights_sha256="c" * 64)
+
+
+def test_committed_schema_is_the_models(tmp_path):
+    write_schema(tmp_path / "schema.json")
+    assert (tmp_path / "schema.json").read_text() == COMMITTED_SCHEMA.read_text()
+
+
+def test_schema_accepts_and_refuses_as_the_model_does(document):
+    schema = json.loads(COMMITTED_SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert validator.is_valid(json.loads(parse(json.dumps(document)).model_dump_json()))
+    for path, value in [
+        (("schema",), "workbench.headset/2"),
+        (("heads", 1, "colour"), "red"),
+        (("heads", 0, "layer"), -1),
+        (("heads", 0, "effects", "restore"), effect()),
+        (("pools", 0, "heads"), ["04-3"]),
+        (("model", "weights_sha256"), "none"),
+    ]:
+        assert not validator.is_valid(changed(document, path, value)), path
+
+
+def test_every_key_is_required(document):
+    for key in HeadSet.model_json_schema()["required"]:
+        assert (
+            message({name: value for name, value in document.items() if name != key})
+            == f"f.json: {key}: key is missing"
+        )

@@ -1,0 +1,384 @@
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from workbench.errors import InputError
+from workbench.headsets.headset import describe_prompts
+from workbench.headsets.pooling import (
+    Thresholds,
+    build_headset,
+    combine_tasks,
+    controls,
+    pool_heads,
+)
+
+LAYERS, HEADS = 4, 4
+
+
+def score_table(q=None):
+    """All heads, none significant but those in `q`: (layer, head) -> (coarse_q, refine_q)."""
+    q = q or {}
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "head": head,
+            "coarse": 0.1 * layer,
+            "coarse_q": q.get((layer, head), (1.0, 1.0))[0],
+            "refine": 0.1 * head,
+            "refine_q": q.get((layer, head), (1.0, 1.0))[1],
+            "refine_direct": math.nan,
+            "coarse_attribution": 0.5,
+            "output_norm": 10.0 * layer + head,
+        }
+        for layer in range(LAYERS)
+        for head in range(HEADS)
+    )
+
+
+def patch(head, measure, effect, low, positions="span", half="choose", n=20):
+    return {
+        "layer": head[0],
+        "head": head[1],
+        "positions": positions,
+        "measure": measure,
+        "half": half,
+        "effect": effect,
+        "low": low,
+        "high": effect + 0.1,
+        "n": n,
+        "n_excluded": 0,
+        "group": "nominated",
+    }
+
+
+def patched(head, restore=0.0, reduce=0.0, difference=0.0):
+    """Rows of one head from the lower ends of its three intervals; effects 0.1 above them."""
+    lows = {
+        "coarse_restore": restore,
+        "refine_reduce": reduce,
+        "reduce_minus_restore": difference,
+    }
+    return [patch(head, measure, low + 0.1, low) for measure, low in lows.items()]
+
+
+def pools_of(q, rows, **thresholds):
+    table = pool_heads(score_table(q), pd.DataFrame(rows), Thresholds(**thresholds))
+    return {(row.layer, row.head): row.pool for row in table.itertuples()}
+
+
+def test_heads_are_pooled_by_score_and_effect():
+    q = {(1, 0): (0.01, 1.0), (2, 0): (1.0, 0.01), (2, 1): (0.01, 0.01)}
+    rows = [
+        *patched((2, 0), reduce=0.3, difference=0.2),
+        *patched((1, 0), restore=0.5),
+        *patched((2, 1)),  # significant scores, no effect
+        *patched((3, 3), restore=0.9, reduce=0.9, difference=0.5),  # effects, no score
+    ]
+    assert pools_of(q, rows) == {(1, 0): "coarse", (2, 0): "refine"}
+
+
+@pytest.mark.parametrize(("q", "pooled"), [(0.05, True), (0.0500001, False), (math.nan, False)])
+def test_q_value_may_reach_the_rate(q, pooled):
+    rows = [*patched((1, 0), restore=0.5), *patched((1, 1), reduce=0.5, difference=0.5)]
+    found = pools_of({(1, 0): (q, 1.0), (1, 1): (1.0, q)}, rows)
+    assert found == ({(1, 0): "coarse", (1, 1): "refine"} if pooled else {})
+
+
+@pytest.mark.parametrize(("low", "pooled"), [(0.02, False), (0.0200001, True), (math.nan, False)])
+def test_lower_end_must_lie_above_the_threshold(low, pooled):
+    rows = [*patched((1, 0), restore=low), *patched((1, 1), reduce=low, difference=0.5)]
+    found = pools_of({(1, 0): (0.0, 1.0), (1, 1): (1.0, 0.0)}, rows)
+    assert found == ({(1, 0): "coarse", (1, 1): "refine"} if pooled else {})
+
+
+@pytest.mark.parametrize(("low", "pooled"), [(0.0, False), (1e-9, True), (-0.1, False)])
+def test_refine_must_move_confusion_more_than_focus(low, pooled):
+    rows = patched((1, 1), reduce=0.5, difference=low)
+    assert bool(pools_of({(1, 1): (1.0, 0.0)}, rows)) is pooled
+
+
+def test_head_that_qualifies_for_both_is_coarse():
+    rows = patched((1, 1), restore=0.03, reduce=0.9, difference=0.5)
+    assert pools_of({(1, 1): (0.01, 0.01)}, rows) == {(1, 1): "coarse"}
+
+
+def test_only_the_choosing_half_over_the_span_decides():
+    rows = patched((1, 0))
+    rows += [
+        patch((1, 0), "coarse_restore", 0.9, 0.8, half=half, positions=positions)
+        for half, positions in [("verify", "span"), ("all", "span"), ("choose", "decision")]
+    ]
+    assert pools_of({(1, 0): (0.0, 0.0)}, rows) == {}
+
+
+def test_thresholds_are_used_and_checked():
+    rows = patched((1, 0), restore=0.1)
+    q = {(1, 0): (0.2, 1.0)}
+    assert pools_of(q, rows, false_discovery_rate=0.2, min_restore_low=0.05) == {(1, 0): "coarse"}
+    assert pools_of(q, rows, false_discovery_rate=0.2, min_restore_low=0.1) == {}
+    with pytest.raises(InputError, match=r"false_discovery_rate is 0\.0, must be"):
+        Thresholds(false_discovery_rate=0.0)
+    with pytest.raises(InputError, match=r"min_restore_low is -0\.1, must be"):
+        Thresholds(min_restore_low=-0.1)
+
+
+def decision_row(at_decision, span_effect=0.5):
+    rows = [patch((1, 0), "coarse_restore", span_effect, 0.4)]
+    if at_decision is not None:
+        rows.append(patch((1, 0), "coarse_restore", at_decision, 0.0, positions="decision"))
+    rows.append(patch((1, 0), "refine_reduce", 0.9, 0.0, positions="decision"))
+    return pool_heads(score_table({(1, 0): (0.0, 1.0)}), pd.DataFrame(rows)).iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("at_decision", "share", "read_out"), [(0.4, 0.8, True), (0.39, 0.78, False), (0.6, 1.2, True)]
+)
+def test_read_out_is_judged_by_the_share_at_the_decision(at_decision, share, read_out):
+    row = decision_row(at_decision)
+    assert row["decision_share"] == pytest.approx(share)
+    assert bool(row["read_out"]) is read_out
+
+
+@pytest.mark.parametrize("unknown", [{"at_decision": None}, {"at_decision": math.nan}])
+def test_share_is_unknown_without_a_decision_effect(unknown):
+    row = decision_row(**unknown)
+    assert math.isnan(row["decision_share"])
+    assert not row["read_out"]
+
+
+def test_weights_are_shares_of_their_own_pool():
+    q = {(1, 0): (0.0, 1.0), (1, 1): (0.0, 1.0), (2, 0): (1.0, 0.0)}
+    rows = [
+        *patched((1, 0), restore=0.2),
+        *patched((1, 1), restore=0.8),
+        *patched((2, 0), reduce=0.3, difference=0.1),
+    ]
+    table = pool_heads(score_table(q), pd.DataFrame(rows))
+    assert table["weight"].tolist() == pytest.approx([0.25, 0.75, 1.0])
+
+
+def test_nothing_found_is_an_empty_frame_of_the_same_types():
+    full = pool_heads(score_table({(1, 0): (0.0, 1.0)}), pd.DataFrame(patched((1, 0), restore=0.5)))
+    for rows in (patched((1, 0)), []):
+        empty = pool_heads(score_table(), pd.DataFrame(rows, columns=[*patch((0, 0), "", 0, 0)]))
+        assert empty.empty
+        assert empty.dtypes.equals(full.dtypes)
+
+
+def test_table_faults_are_named():
+    rows = patched((1, 0), restore=0.5)
+    with pytest.raises(InputError, match=r"^scores table lacks column 'coarse_q'$"):
+        pool_heads(score_table().drop(columns="coarse_q"), pd.DataFrame(rows))
+    with pytest.raises(InputError, match=r"^patching table lacks column 'half', 'low'$"):
+        pool_heads(score_table(), pd.DataFrame(rows).drop(columns=["half", "low"]))
+    with pytest.raises(InputError, match="head 1-0 has two rows of 'coarse_restore'"):
+        pool_heads(score_table(), pd.DataFrame([*rows, rows[0]]))
+    with pytest.raises(InputError, match="no row with half 'choose' and positions 'span'"):
+        pool_heads(score_table(), pd.DataFrame(rows).assign(half="all"))
+    with pytest.raises(InputError, match="'refine_reduce' without 'reduce_minus_restore'"):
+        pool_heads(score_table(), pd.DataFrame(rows[:2]))
+
+
+def pooled(*rows):
+    columns = ["layer", "head", "pool", "read_out", "decision_share", "weight"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_tasks_are_combined_by_majority_and_ties_are_coarse():
+    combined = combine_tasks(
+        [
+            pooled((1, 0, "coarse", True, 0.9, 1.0), (2, 0, "refine", True, 0.9, 1.0)),
+            pooled((1, 0, "refine", False, 0.1, 1.0), (2, 1, "coarse", False, math.nan, 1.0)),
+            pooled((2, 0, "refine", False, 0.3, 0.6), (2, 1, "refine", False, 0.5, 0.4)),
+            pooled((2, 0, "coarse", False, 0.1, 0.5), (2, 1, "refine", True, 1.0, 1.0)),
+        ]
+    ).set_index(["layer", "head"])
+    assert combined["pool"].to_dict() == {(1, 0): "coarse", (2, 0): "refine", (2, 1): "refine"}
+    assert combined["tasks"].to_dict() == {(1, 0): 2, (2, 0): 3, (2, 1): 3}
+    assert combined["decision_share"].tolist() == pytest.approx([0.9, 0.6, 0.75])
+    # One task of two is not more than half.
+    assert combined["read_out"].tolist() == [True, False, False]
+    # Refine: 1.0 + 0.6 against 0.4 + 1.0; coarse votes of refine heads do not count.
+    assert combined["weight"].tolist() == pytest.approx([1.0, 1.6 / 3.0, 1.4 / 3.0])
+
+
+def test_one_task_combines_to_itself():
+    table = pooled(
+        (1, 0, "coarse", True, 0.9, 0.25),
+        (1, 2, "coarse", False, math.nan, 0.75),
+        (2, 0, "refine", False, 0.1, 1.0),
+    )
+    combined = combine_tasks([table])
+    pd.testing.assert_frame_equal(combined.drop(columns="tasks"), table, check_dtype=False)
+    assert combined["tasks"].tolist() == [1, 1, 1]
+    assert combine_tasks([table.head(0)]).columns.tolist() == combined.columns.tolist()
+    with pytest.raises(InputError, match="at least one task"):
+        combine_tasks([])
+
+
+def test_random_controls_match_layers_and_avoid_all_pools():
+    heads = [(1, 0), (1, 1), (3, 2)]
+    other = [(1, 2), (3, 0)]
+    found = controls(heads, score_table(), HEADS, 0, 20, pooled=[*heads, *other])["random"]
+    assert len(found) == 20
+    for drawn in found:
+        assert len(set(drawn)) == 3
+        assert not set(drawn) & {*heads, *other}
+    # Layer 1 has only head 3 left; its second head comes from layer 0, the lower neighbour.
+    assert all(drawn[1] == (1, 3) and drawn[0][0] == 0 and drawn[2][0] == 3 for drawn in found)
+    assert {drawn[0] for drawn in found} == {(0, 0), (0, 1), (0, 2), (0, 3)}
+
+
+def test_a_layers_shortfall_does_not_take_what_a_neighbour_needs():
+    heads = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    # Free: (0, 3), (1, 2), (1, 3) and layers 2 and 3.
+    for drawn in controls(heads, score_table(), HEADS, 0, 5, pooled=heads)["random"]:
+        assert drawn[:3] == [(0, 3), (1, 2), (1, 3)]
+        assert [layer for layer, _ in drawn[3:]] == [2, 2]
+
+
+def test_controls_are_reproducible_and_depend_on_the_seed():
+    heads = [(1, 0), (2, 0)]
+    first = controls(heads, score_table(), HEADS, 1, 8, pooled=heads)
+    assert first == controls(heads[::-1], score_table(), HEADS, 1, 8, pooled=heads)
+    assert first["random"] != controls(heads, score_table(), HEADS, 2, 8, pooled=heads)["random"]
+    more = controls(heads, score_table(), HEADS, 1, 9, pooled=heads)
+    assert more["random"][:8] == first["random"]
+
+
+def test_norm_control_takes_the_largest_outside_all_pools():
+    found = controls([(0, 0), (3, 3)], score_table(), HEADS, 0, 1, pooled=[(3, 2)])["norm"]
+    assert found == [[(3, 0), (3, 1)]]
+
+
+def test_no_control_where_the_pools_leave_too_few_heads():
+    heads = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)][:9]
+    assert controls(heads, score_table(), HEADS, 0, 3, pooled=heads) == {"random": [], "norm": []}
+    assert len(controls(heads[:8], score_table(), HEADS, 0, 3, pooled=heads[:8])["random"]) == 3
+
+
+MODEL = {
+    "name": "tiny",
+    "revision": None,
+    "architecture": "LlamaForCausalLM",
+    "n_layers": LAYERS,
+    "n_heads": HEADS,
+    "n_kv_heads": 2,
+    "d_model": 32,
+    "weights_sha256": None,
+}
+METHOD = {
+    "versions": {"workbench": "0", "transformer_lens": "4", "transformers": "5", "torch": "2"},
+    "dtype": "float32",
+    "attention_implementation": "eager",
+    "compatibility_mode": False,
+    "thresholds": {"min_clean_focus": 0.5},
+    "seeds": {"split": 0},
+}
+
+
+def pool_row(name, draw, effect, low, high, n, positions="span"):
+    return {
+        "pool": "coarse",
+        "set": name,
+        "draw": draw,
+        "positions": positions,
+        "measure": "coarse_restore",
+        "effect": effect,
+        "low": low,
+        "high": high,
+        "n": n,
+        "heads": "1-3" if name == "pool" else f"1-{draw}",
+    }
+
+
+POOL_ROWS = [
+    pool_row("pool", 0, 0.9, 0.8, 1.0, 30),
+    pool_row("pool", 0, 0.1, 0.0, 0.2, 30, positions="decision"),
+    pool_row("random", 0, 0.0, -0.1, 0.1, 30),
+    pool_row("random", 1, 0.2, 0.1, 0.4, 28),
+    pool_row("norm", 0, math.nan, math.nan, math.nan, 0),
+]
+
+
+def built(pool_rows=POOL_ROWS, scores=None):
+    q = {(1, 3): (0.01, 1.0)}
+    rows = [
+        *patched((1, 3), restore=0.5),
+        patch((1, 3), "coarse_restore", 0.7, 0.6, half="verify", n=30),
+        patch((1, 3), "refine_reduce", math.nan, math.nan, half="verify", n=0),
+        patch((1, 3), "coarse_restore", 0.1, 0.0, half="verify", positions="decision"),
+        patch((2, 2), "coarse_restore", 0.2, 0.1, half="verify"),
+    ]
+    scores = score_table(q) if scores is None else scores
+    return build_headset(
+        pooled=pool_heads(score_table(q), pd.DataFrame(rows)),
+        scores=scores,
+        patching=pd.DataFrame(rows),
+        pools=None if pool_rows is None else pd.DataFrame(pool_rows),
+        model=MODEL,
+        prompts=describe_prompts("codes", "b" * 64, ["p0"], ["p1"], 0),
+        tokenizer={"sha256": None, "template": None, "special_tokens": {}},
+        method=METHOD,
+        thresholds=Thresholds(read_out_share=0.7),
+    )
+
+
+def test_head_set_reports_the_verifying_half_over_the_span():
+    (head,) = json.loads(built().model_dump_json())["heads"]
+    assert head == {
+        "layer": 1,
+        "head": 3,
+        "kv_head": 1,
+        "pool": "coarse",
+        "read_out": False,
+        "decision_share": None,
+        "weight": 1.0,
+        "tasks": 1,
+        "scores": {
+            "coarse": 0.1,
+            "coarse_q": 0.01,
+            "refine": 0.1 * 3,
+            "refine_q": 1.0,
+            "refine_direct": None,
+            "coarse_attribution": 0.5,
+        },
+        "effects": {
+            "coarse_restore": {"effect": 0.7, "low": 0.6, "high": 0.7 + 0.1, "n": 30},
+            "refine_reduce": {"effect": None, "low": None, "high": None, "n": 0},
+        },
+    }
+
+
+def test_head_set_keeps_thresholds_of_pooling_and_of_the_caller():
+    assert built().method.thresholds == {
+        "min_clean_focus": 0.5,
+        "false_discovery_rate": 0.05,
+        "min_restore_low": 0.02,
+        "read_out_share": 0.7,
+    }
+
+
+def test_controls_are_summarised_over_draws():
+    (pool,) = json.loads(built().model_dump_json())["pools"]
+    assert pool["heads"] == ["1-3"]
+    assert pool["effects"] == {"coarse_restore": {"effect": 0.9, "low": 0.8, "high": 1.0, "n": 30}}
+    assert pool["controls"] == {
+        "random": {
+            "coarse_restore": {"effect": 0.1, "low": -0.1, "high": 0.4, "n": 28, "draws": 2}
+        },
+        "norm": {"coarse_restore": {"effect": None, "low": None, "high": None, "n": 0, "draws": 1}},
+    }
+    assert built(pool_rows=None).pools == ()
+
+
+def test_tables_that_do_not_belong_together_are_refused():
+    with pytest.raises(InputError, match="no row for pooled head 1-3"):
+        built(scores=score_table().query("layer != 1"))
+    foreign = [{**row, "heads": "2-2"} for row in POOL_ROWS]
+    with pytest.raises(InputError, match="lists 2-2, but 'heads' puts 1-3 into 'coarse'"):
+        built(pool_rows=foreign)
+    with pytest.raises(InputError, match="pool 'coarse' has 0 lists of heads with set 'pool'"):
+        built(pool_rows=POOL_ROWS[2:])

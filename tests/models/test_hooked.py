@@ -1,0 +1,175 @@
+import pytest
+import torch
+from einops import einsum
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from workbench.errors import InputError
+from workbench.models.hooked import HookedModel
+
+GROUPED = {
+    "vocab_size": 48,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+}
+
+
+def build(name: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    if name == "llama":
+        return LlamaForCausalLM(LlamaConfig(**GROUPED))
+    if name == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**GROUPED))
+    sizes = {"vocab_size": 48, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
+    return GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.2))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small run faster on one thread, far faster when the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2", "gpt2"])
+def model(request) -> HookedModel:
+    return HookedModel.from_pretrained_model(build(request.param))
+
+
+@pytest.fixture(scope="module")
+def sequences() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    lengths = (5, 11, 1, 8, 3)
+    return [torch.randint(0, 48, (n,), generator=generator).tolist() for n in lengths]
+
+
+NAMES = (
+    "hook_embed",
+    "blocks.0.attn.hook_z",
+    "blocks.1.attn.hook_pattern",
+    "blocks.1.attn.hook_attn_scores",
+    "blocks.2.hook_resid_post",
+    "hook_unembed",
+)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_batched_runs_equal_single_ones(model, sequences, padding_side):
+    batched = model.run(sequences, NAMES, batch_size=3, padding_side=padding_side)
+    for sequence, run in zip(sequences, batched, strict=True):
+        [single] = model.run([sequence], NAMES)
+        torch.testing.assert_close(run.logits, single.logits, rtol=0, atol=1e-5)
+        for name in NAMES:
+            if name.endswith("hook_attn_scores"):  # masked entries hold the lowest number
+                continue
+            torch.testing.assert_close(
+                run.activations[name], single.activations[name], rtol=0, atol=1e-5
+            )
+        assert run.activations["blocks.1.attn.hook_attn_scores"].shape[1:] == 2 * (len(sequence),)
+
+
+def test_logits_and_activations_are_the_models_own(sequences):
+    plain = build("llama").eval()
+    with torch.no_grad():
+        output = plain(torch.tensor([sequences[1]]), output_hidden_states=True)
+    model = HookedModel.from_pretrained_model(build("llama"))
+    [run] = model.run([sequences[1]], ["blocks.1.hook_resid_pre", "hook_unembed"])
+    torch.testing.assert_close(run.logits, output.logits[0, -1])
+    torch.testing.assert_close(run.activations["hook_unembed"], output.logits[0])
+    torch.testing.assert_close(
+        run.activations["blocks.1.hook_resid_pre"], output.hidden_states[1][0]
+    )
+
+
+def test_only_named_activations_are_kept_and_no_hook_stays(model, sequences):
+    [run] = model.run(sequences[:1], ["blocks.1.attn.hook_z"])
+    assert set(run.activations) == {"blocks.1.attn.hook_z"}
+    assert not run.logits.requires_grad
+    assert not any(point.fwd_hooks for point in model.bridge.hook_dict.values())
+    assert model.run(sequences[:1])[0].activations == {}
+
+
+def test_output_weights_turn_z_into_what_attention_writes(model, sequences):
+    names = ["blocks.1.attn.hook_z", "blocks.1.hook_attn_out"]
+    [run] = model.run(sequences[1:2], names)
+    z, written = (run.activations[name] for name in names)
+    weights = model.output_weights()[1]
+    by_head = einsum(z, weights, "position head d_head, head d_head d_model -> position d_model")
+    bias = model.bridge.blocks[1].attn.b_O
+    torch.testing.assert_close(by_head + (0 if bias is None else bias), written)
+
+
+def test_unknown_hook_names_a_near_match(model):
+    with pytest.raises(InputError, match=r"did you mean 'blocks\.1\.attn\.hook_z'"):
+        model.run([[1, 2]], ["blocks.1.attn.hook_zz"])
+
+
+def test_a_hook_that_never_fires_is_an_error():
+    model = HookedModel.from_pretrained_model(build("llama"))
+    with pytest.raises(InputError, match=r"hook_hidden_states' exists but does not fire"):
+        model.run([[1, 2]], ["blocks.0.attn.hook_hidden_states"])
+
+
+@pytest.mark.parametrize(
+    ("sequence", "message"),
+    [
+        ([], "sequence 1 is empty"),
+        ([1] * 65, "sequence 1 has 65 tokens, the model takes 64"),
+        ([1, 48], r"sequence 1 has token ids 1\.\.48, the vocabulary is 0\.\.47"),
+        ([-1], r"token ids -1\.\.-1"),
+    ],
+)
+def test_bad_sequences(model, sequence, message):
+    with pytest.raises(InputError, match=message):
+        model.run([[1], sequence])
+
+
+def test_check_head(model):
+    model.check_head(2, 3)
+    for layer, head in ((3, 0), (0, 4), (-1, 0)):
+        with pytest.raises(InputError, match=rf"layer {layer}, head {head}.*3 layers of 4 heads"):
+            model.check_head(layer, head)
+
+
+def test_info_of_a_model_in_memory(model):
+    info = model.info
+    assert (info.n_layers, info.n_heads, info.d_model, info.d_head) == (3, 4, 32, 8)
+    assert info.n_kv_heads == (4 if info.architecture.startswith("GPT2") else 2)
+    assert (info.d_vocab, info.attention_implementation) == (48, "eager")
+    assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)
+
+
+def test_a_model_without_attention_heads_is_refused():
+    config = MambaConfig(vocab_size=16, hidden_size=16, num_hidden_layers=1, state_size=4)
+    with pytest.raises(InputError, match="MambaForCausalLM"):
+        HookedModel.from_pretrained_model(MambaForCausalLM(config))
+
+
+def test_supports_probes_once_and_logs(caplog):
+    model = HookedModel.from_pretrained_model(build("llama"))
+    calls = []
+
+    def probe():
+        calls.append(1)
+        return torch.zeros(2), torch.ones(2)
+
+    assert not model.supports("imaginary path", probe)
+    assert not model.supports("imaginary path", probe)
+    assert len(calls) == 1
+    assert "does not support the imaginary path" in caplog.text

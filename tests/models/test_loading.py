@@ -1,0 +1,192 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from workbench.errors import InputError
+from workbench.models import loading
+from workbench.models.hooked import HookedModel
+
+CONFIG = LlamaConfig(
+    vocab_size=48,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    LlamaForCausalLM(CONFIG).save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def load_error(source: str | Path, **kwargs) -> str:
+    """The message, which must be one line."""
+    with pytest.raises(InputError) as caught:
+        HookedModel.load(source, device="cpu", **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_folder_without_tokenizer_loads_with_its_own_logits(folder):
+    model = HookedModel.load(folder, device="cpu")
+    plain = LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    sequence = [3, 1, 4, 1, 5]
+    expected = plain(torch.tensor([sequence])).logits[0, -1]
+    torch.testing.assert_close(model.run([sequence])[0].logits, expected)
+    assert model.tokenizer is None
+    assert (model.info.name, model.info.n_kv_heads, model.info.dtype) == ("tiny", 2, "float32")
+    assert not model.info.compatibility_mode
+
+
+def test_the_tokenizer_is_loaded_and_left_without_added_tokens(folder):
+    words = {"[UNK]": 0, "fever": 1, "cough": 2}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    model = HookedModel.load(folder, device="cpu")
+    assert model.tokenizer is not None
+    assert model.tokenizer.encode("cough") == [2]
+    assert len(model.tokenizer) == len(words)
+
+
+def test_dtype_is_the_one_asked_for(folder):
+    model = HookedModel.load(folder, device="cpu", dtype="bfloat16")
+    assert model.dtype == torch.bfloat16
+    assert model.info.dtype == "bfloat16"
+
+
+def test_shards_load_like_one_file_and_a_missing_one_is_named(folder):
+    whole = HookedModel.load(folder, device="cpu")
+    weights = load_file(folder / loading.SINGLE_FILE)
+    (folder / loading.SINGLE_FILE).unlink()
+    names = sorted(weights)
+    weight_map = {}
+    for part, keys in enumerate((names[::2], names[1::2])):
+        shard = f"model-{part}.safetensors"
+        save_file({key: weights[key] for key in keys}, folder / shard, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(keys, shard)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / loading.SHARD_INDEX).write_text(json.dumps(index))
+    sharded = HookedModel.load(folder, device="cpu")
+    torch.testing.assert_close(sharded.run([[1, 2]])[0].logits, whole.run([[1, 2]])[0].logits)
+    (folder / "model-1.safetensors").unlink()
+    assert "lacks shard model-1.safetensors" in load_error(folder)
+
+
+def test_a_shard_outside_the_folder_is_refused(folder):
+    (folder / loading.SINGLE_FILE).unlink()
+    index = {"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}
+    (folder / loading.SHARD_INDEX).write_text(json.dumps(index))
+    assert "outside the model folder" in load_error(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "last.ckpt"])
+def test_pickle_weights_are_refused(folder, name):
+    (folder / loading.SINGLE_FILE).rename(folder / name)
+    assert f"{name}: pickle weights are refused; convert to safetensors" in load_error(folder)
+
+
+def test_no_weights(folder):
+    (folder / loading.SINGLE_FILE).unlink()
+    assert "has no weights" in load_error(folder)
+
+
+def test_weights_under_another_name(folder):
+    (folder / loading.SINGLE_FILE).rename(folder / "adapter_model.safetensors")
+    message = load_error(folder)
+    assert "has adapter_model.safetensors but neither model.safetensors nor" in message
+
+
+def test_damaged_weights(folder):
+    path = folder / loading.SINGLE_FILE
+    path.write_bytes(path.read_bytes()[:200])
+    assert "cannot be loaded" in load_error(folder)
+
+
+def test_incomplete_weights_are_not_filled_with_random_ones(folder):
+    path = folder / loading.SINGLE_FILE
+    weights = load_file(path)
+    del weights["model.layers.1.self_attn.o_proj.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    assert "lack 1 parameters of the model, first model.layers.1" in load_error(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no config.json"),
+        ("{", "is not readable JSON"),
+        ("[1]", "must hold a JSON object, not a list"),
+        ("{}", "has no 'model_type'"),
+        ('{"model_type": "no-such-model"}', "cannot be loaded"),
+        ('{"model_type": "llama", "num_attention_heads": "four"}', "cannot be loaded"),
+    ],
+)
+def test_config_errors(folder, content, message):
+    path = folder / "config.json"
+    path.unlink() if content is None else path.write_text(content)
+    assert message in load_error(folder)
+
+
+def test_damaged_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("not a tokenizer")
+    assert f"tokenizer in {folder.resolve()} cannot be read" in load_error(folder)
+
+
+@pytest.mark.parametrize("source", ["./absent", "/absent/model", "~/absent", "a/b/c", Path("gone")])
+def test_absent_folder(source):
+    assert f"model folder {source} does not exist" in load_error(source)
+
+
+def test_a_file_instead_of_its_folder(folder):
+    assert "give the model folder that contains it" in load_error(folder / "config.json")
+
+
+def test_hub_without_network_is_one_line(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise OSError("cannot reach the hub\nlong advice")
+
+    monkeypatch.setattr(loading, "snapshot_download", unreachable)
+    message = load_error("some/model")
+    assert "'some/model' is no local folder and cannot be fetched from the hub" in message
+    assert message.endswith("cannot reach the hub")
+
+
+def test_hub_snapshot_goes_through_the_same_checks(monkeypatch, folder):
+    monkeypatch.setattr(loading, "snapshot_download", lambda *args, **kwargs: str(folder))
+    assert HookedModel.load("some/model", device="cpu", revision="v1").info.name == "some/model"
+    (folder / loading.SINGLE_FILE).unlink()
+    assert "has no weights" in load_error("some/model")
+
+
+def test_bad_dtype_and_device(folder):
+    assert "dtype 'int8' is not one of float32" in load_error(folder, dtype="int8")
+    assert "dtype 'single-ish'" in load_error(folder, dtype="single-ish")
+    with pytest.raises(InputError, match="device abacus cannot be used"):
+        HookedModel.load(folder, device="abacus")
+    with pytest.raises(InputError, match="either a device or a device_map"):
+        HookedModel.load(folder, device="cpu", device_map="auto")
+
+
+def test_hashes_follow_the_weights(folder):
+    before = HookedModel.load(folder, device="cpu").info.weights_sha256
+    assert HookedModel.load(folder, device="cpu").info.weights_sha256 == before
+    path = folder / loading.SINGLE_FILE
+    weights = load_file(path)
+    weights["lm_head.weight"][0, 0] += 1
+    save_file(weights, path, metadata={"format": "pt"})
+    assert HookedModel.load(folder, device="cpu").info.weights_sha256 != before
+
+    first, second = torch.arange(6.0).reshape(2, 3), torch.tensor(2.0)
+    hashed = loading.tensors_sha256({"a": first, "b": second})
+    assert hashed == loading.tensors_sha256({"b": second, "a": first.clone()})
+    assert hashed != loading.tensors_sha256({"a": first, "b": second + 1})

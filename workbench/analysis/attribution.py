@@ -1,0 +1,163 @@
+"""First-order estimates of what a head's clean output would do in a counterfactual run.
+
+1. Run the counterfactual with a graph from every head's `hook_z` to the logits.
+2. Differentiate each quantity of interest (an option's logit, a log-odds) with respect to `hook_z`
+   and to the final residual stream.
+3. Contract with the difference clean − counterfactual over the aligned suffix, head by head.
+
+The *direct* part is the share that no later layer processes: the head's difference at the decision
+token, written to the residual stream by W_O, times the gradient of the quantity at the final
+residual stream. That gradient is exact at the counterfactual run, so it contains the derivative of
+the final norm (scale included), the unembedding, and whatever the architecture does to its logits.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from workbench.analysis.readout import widen
+from workbench.models.hooked import HookedModel
+
+
+class GradientRun(NamedTuple):
+    """One forward of one prompt that can be differentiated; `z` has one tensor per layer."""
+
+    logits: Float[Tensor, " d_vocab"]
+    z: list[Float[Tensor, "1 position head d_head"]]
+    residual: Float[Tensor, "1 position d_model"]
+
+
+class HeadEffects(NamedTuple):
+    """First-order effect of each head on each output, in all and straight to the logits."""
+
+    total: Float[Tensor, "output layer head"]
+    direct: Float[Tensor, "output layer head"]
+
+
+@contextmanager
+def frozen_parameters(module: nn.Module) -> Iterator[None]:
+    """Switch off weight gradients, which nobody reads here, and restore the flags afterwards."""
+    wanted = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+def gradient_run(model: HookedModel, tokens: Sequence[int]) -> GradientRun:
+    """Run a prompt and keep the graph above the first layer's `hook_z`.
+
+    Use inside `frozen_parameters`. The graph starts at the first layer's z, made a leaf there:
+    nothing below it is differentiated, and the embedding need not carry a gradient.
+    """
+    n_layers = model.info.n_layers
+    names = z_names(n_layers)
+    residual_name = f"blocks.{n_layers - 1}.hook_resid_post"
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str, tensor: Tensor, hook: Any) -> Tensor:
+        kept[name] = tensor.detach().requires_grad_(True) if name == names[0] else tensor
+        # Returned, so that the model goes on from this very tensor: hook_z is a reshaped view and
+        # would otherwise lie beside the graph.
+        return kept[name]
+
+    # One sequence without cache or padding; only the decision token needs its logits.
+    options = {"use_cache": False, "logits_to_keep": 1}
+    with torch.enable_grad():
+        logits = model.bridge.run_with_hooks(
+            torch.tensor([list(tokens)], device=model.device),
+            fwd_hooks=[(name, partial(keep, name)) for name in [*names, residual_name]],
+            **{name: value for name, value in options.items() if model.accepts(name)},
+        )
+    return GradientRun(logits[0, -1], [kept[name] for name in names], kept[residual_name])
+
+
+def z_names(n_layers: int) -> list[str]:
+    """Names of the hook points with every head's output before W_O."""
+    return [f"blocks.{layer}.attn.hook_z" for layer in range(n_layers)]
+
+
+def head_effects(
+    run: GradientRun,
+    outputs: Sequence[Float[Tensor, ""]],
+    clean_z: Float[Tensor, "layer position head d_head"],
+    output_weights: Float[Tensor, "layer head d_head d_model"],
+) -> HeadEffects:
+    """Contract (clean − run) with the gradient of each output, over the last `position` tokens.
+
+    `outputs` are scalars computed from `run.logits`. Results are in float64 on the CPU.
+    """
+    n_positions = clean_z.shape[1]
+    differences = [
+        widen(clean) - widen(z[0, -n_positions:].detach()).to(clean.device)
+        for clean, z in zip(clean_z, run.z, strict=True)
+    ]
+    last = torch.stack([difference[-1] for difference in differences])
+    written = head_outputs(last, output_weights)
+    totals, directs = [], []
+    for output in outputs:
+        *z_gradients, residual_gradient = torch.autograd.grad(
+            output, [*run.z, run.residual], retain_graph=True
+        )
+        totals.append(_contract(differences, z_gradients))
+        directs.append(
+            einsum(
+                written,
+                residual_gradient[0, -1].to(written),
+                "layer head d_model, d_model -> layer head",
+            )
+        )
+    return HeadEffects(torch.stack(totals).cpu().double(), torch.stack(directs).cpu().double())
+
+
+def _contract(
+    differences: Sequence[Float[Tensor, "position head d_head"]],
+    gradients: Sequence[Float[Tensor, "1 all_positions head d_head"]],
+) -> Float[Tensor, "layer head"]:
+    return torch.stack(
+        [
+            einsum(
+                difference,
+                gradient[0, -len(difference) :].to(difference),
+                "position head d_head, position head d_head -> head",
+            )
+            for difference, gradient in zip(differences, gradients, strict=True)
+        ]
+    )
+
+
+def head_outputs(
+    z: Float[Tensor, "layer head d_head"],
+    output_weights: Float[Tensor, "layer head d_head d_model"],
+) -> Float[Tensor, "layer head d_model"]:
+    """What each head writes to the residual stream at one token: z · W_O."""
+    # Layer by layer, because the weights are widened to z's dtype on the way.
+    return torch.stack(
+        [
+            einsum(layer_z, weights.to(layer_z), "head d_head, head d_head d_model -> head d_model")
+            for layer_z, weights in zip(z, output_weights, strict=True)
+        ]
+    )
+
+
+def margin_effects(
+    logit_effects: Float[Tensor, "option layer head"], logits: Float[Tensor, " option"]
+) -> Float[Tensor, "option layer head"]:
+    """Effects on m_j = logit_j − logsumexp(logits of the rest), for every option j as the gold one.
+
+    The gradient of m_j weighs option j with 1 and the rest with minus their softmax, at `logits`
+    of the run in which the effects were taken.
+    """
+    itself = torch.eye(len(logits), dtype=torch.float64)
+    rest = logits.detach().cpu().double().expand(len(logits), -1)
+    weights = itself - rest.masked_fill(itself.bool(), -torch.inf).softmax(dim=-1)
+    return einsum(weights, logit_effects, "gold option, option layer head -> gold layer head")

@@ -1,0 +1,183 @@
+"""Causal effects of heads, from per-event patching results and the unpatched baseline.
+
+Every measure is a mean over a mean, taken over the events that count for it (F Focus, C Confusion):
+
+    coarse_restore    (F_patched − F_far) / (F_clean − F_far)    far run, patched with clean
+    coarse_disrupt    (F_clean − F_patched) / F_clean            clean run, patched with far
+    refine_reduce     (C_near − C_patched) / C_near              near run, patched with clean
+    refine_boost      (C_patched − C_clean) / C_clean            clean run, patched with near
+    refine_boost_abs  C_patched − C_clean                        clean run, patched with near
+
+and `reduce_minus_restore` is refine_reduce − coarse_restore on the same resamples of prompts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.analysis.statistics import Interval, bootstrap, ratio_of_means
+from workbench.errors import InputError
+
+HALVES = ("choose", "verify", "all")
+DIFFERENCE = "reduce_minus_restore"
+
+
+class Measure(NamedTuple):
+    """Mean of sign · (patched − start) over mean of `scale`, on one run, for one readout column.
+
+    `start` is a baseline variant; `scale` the variants whose difference (one: its value; none: 1)
+    makes the denominator; `counts` the baseline column that says which events count.
+    """
+
+    run: str
+    value: str
+    start: str
+    sign: int
+    scale: tuple[str, ...]
+    counts: str
+
+
+MEASURES = {
+    "coarse_restore": Measure("far_with_clean", "focus", "far", 1, ("clean", "far"), "counts_far"),
+    "coarse_disrupt": Measure("clean_with_far", "focus", "clean", -1, ("clean",), "counts_far"),
+    "refine_reduce": Measure("near_with_clean", "confusion", "near", -1, ("near",), "counts_near"),
+    "refine_boost": Measure("clean_with_near", "confusion", "clean", 1, ("clean",), "counts_near"),
+    "refine_boost_abs": Measure("clean_with_near", "confusion", "clean", 1, (), "counts_near"),
+}
+
+
+class Terms(NamedTuple):
+    """Numerator and denominator of a measure per event and target; both 0 where it does not count.
+
+    A ratio of means then ranges over the counting events alone, in every resample of prompts.
+    """
+
+    numerator: Float[Tensor, "event target"]
+    denominator: Float[Tensor, "event target"]
+    counts: Bool[Tensor, "event target"]
+
+
+def causal_effects(
+    events: pd.DataFrame,
+    baseline: pd.DataFrame,
+    *,
+    by: Sequence[str] = ("layer", "head", "group"),
+    halves: Sequence[str] = HALVES,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Effects with 95 % intervals over prompts, per target × positions × measure × half.
+
+    `events` are rows of `patching_events`, or of `sweep_event` with other columns `by` that name
+    what was patched; `baseline` is the baseline table. `n` events counted, `n_excluded` of the
+    half did not or were not patched; where none counts the effect is NaN. For
+    `reduce_minus_restore`, n is the smaller of the two measures' n.
+
+    Raises:
+        InputError: columns missing, a half that is unknown, or the same result twice.
+    """
+    _check(events, baseline, by, halves)
+    rows = []
+    for half in halves:
+        base = baseline if half == "all" else baseline[baseline["half"] == half]
+        if base.empty:
+            raise InputError(f"the baseline has no event in half {half!r}")
+        base = base.pivot(index=["id", "event"], columns="variant")
+        for positions, part in events.groupby("positions", sort=True):
+            # Same order as the codes of `_terms`: both come from sorted groups.
+            targets = part.groupby(list(by), sort=True).size().index.to_frame(index=False)
+            for measure, interval, counts in _measures(part, base, by, n_resamples, seed):
+                n = counts.numpy()
+                columns = {"positions": positions, "measure": measure, "half": half}
+                columns |= {key: end.numpy() for key, end in interval._asdict().items()}
+                rows.append(targets.assign(**columns, n=n, n_excluded=len(base) - n))
+    table = pd.concat(rows, ignore_index=True).rename(columns={"estimate": "effect"})
+    last = ["group"] if "group" in by else []
+    return table.reindex(columns=[name for name in table.columns if name not in last] + last)
+
+
+def _measures(
+    part: pd.DataFrame, base: pd.DataFrame, by: Sequence[str], n_resamples: int, seed: int
+) -> Iterator[tuple[str, Interval, Int[Tensor, " target"]]]:
+    """Name, interval and number of counting events of every measure, for one half and positions."""
+    ids = [str(prompt_id) for prompt_id in base.index.get_level_values("id")]
+
+    def resample(statistic: Callable[..., Tensor], *values: Tensor) -> Interval:
+        # One stream for all, so that every head and measure sees the same resamples of prompts.
+        return bootstrap(
+            statistic,
+            *values,
+            prompt_ids=ids,
+            n_resamples=n_resamples,
+            seed=seed,
+            labels=["causal effects"],
+        )
+
+    terms = {name: _terms(part, base, measure, by) for name, measure in MEASURES.items()}
+    for name, (numerator, denominator, counts) in terms.items():
+        yield name, resample(ratio_of_means, numerator, denominator), counts.sum(dim=0)
+    reduce, restore = terms["refine_reduce"], terms["coarse_restore"]
+    difference = resample(_difference_of_ratios, *reduce[:2], *restore[:2])
+    counted = torch.minimum(reduce.counts.sum(dim=0), restore.counts.sum(dim=0))
+    yield DIFFERENCE, difference, counted
+
+
+def _difference_of_ratios(
+    numerator: Float[Tensor, "*any"],
+    denominator: Float[Tensor, "*any"],
+    other_numerator: Float[Tensor, "*any"],
+    other_denominator: Float[Tensor, "*any"],
+) -> Float[Tensor, "*any"]:
+    ratio = ratio_of_means(numerator, denominator)
+    return ratio - ratio_of_means(other_numerator, other_denominator)
+
+
+def _terms(part: pd.DataFrame, base: pd.DataFrame, measure: Measure, by: Sequence[str]) -> Terms:
+    """Align patched values with the baseline: events in rows, targets in columns."""
+    targets = part.groupby(list(by), sort=True).ngroup()
+    patched = part.assign(code=targets)[part["run"] == measure.run]
+    patched = patched.pivot(index=["id", "event"], columns="code", values=measure.value)
+    patched = patched.reindex(index=base.index, columns=range(targets.max() + 1)).to_numpy(float)
+
+    def unpatched(variant: str) -> np.ndarray:
+        return base[measure.value, variant].to_numpy(float)[:, None]
+
+    scale = np.ones((len(base), 1))
+    if measure.scale:
+        scale = unpatched(measure.scale[0]) - sum(unpatched(name) for name in measure.scale[1:])
+    counts = base[measure.counts, "clean"].to_numpy(bool)[:, None] & ~np.isnan(patched)
+    effect = measure.sign * (patched - unpatched(measure.start))
+    return Terms(
+        torch.from_numpy(np.where(counts, effect, 0.0)),
+        torch.from_numpy(np.where(counts, scale, 0.0)),
+        torch.from_numpy(counts),
+    )
+
+
+def _check(
+    events: pd.DataFrame, baseline: pd.DataFrame, by: Sequence[str], halves: Sequence[str]
+) -> None:
+    key = [*by, "positions", "run", "id", "event"]
+    for name, table, columns in (
+        ("patching results", events, [*key, "focus", "confusion"]),
+        ("baseline", baseline, ["id", "event", "half", "variant", "counts_far", "counts_near"]),
+    ):
+        missing = [column for column in columns if column not in table]
+        if missing:
+            raise InputError(f"the {name} table lacks column {missing[0]!r}")
+        if table.empty:
+            raise InputError(f"the {name} table is empty")
+    if events.duplicated(key).any():
+        first = events[events.duplicated(key)].iloc[0]
+        raise InputError(
+            "the patching results hold the same run twice: "
+            + ", ".join(f"{name} {first[name]}" for name in key)
+        )
+    unknown = [half for half in halves if half not in HALVES]
+    if unknown:
+        raise InputError(f"half {unknown[0]!r} is not one of {', '.join(HALVES)}")

@@ -1,0 +1,239 @@
+"""Per-event results of patching heads between a prompt and its counterfactuals.
+
+One event gives four patched runs per head (or set of heads) and choice of positions: its `hook_z`
+is replaced in one variant by the value from another, at the decision token or over the whole
+aligned suffix. The values come from one plain run of each variant, kept in an `EventCache`; the
+patched forwards are those of `patch_heads`, many heads at a time. Results are frames of one row
+per set of heads × positions × run, so a long sweep can be saved event by event and taken up again.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.analysis.attribution import z_names
+from workbench.analysis.effects import causal_effects
+from workbench.analysis.readout import Roles, focus_confusion, select_options, widen
+from workbench.analysis.statistics import Halves
+from workbench.errors import InputError
+from workbench.models.forked import patch_heads
+from workbench.models.hooked import Head, HookedModel
+from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
+
+POSITIONS = ("decision", "span")
+
+RUNS: dict[str, tuple[Variant, Variant]] = {
+    "far_with_clean": ("far", "clean"),
+    "clean_with_far": ("clean", "far"),
+    "near_with_clean": ("near", "clean"),
+    "clean_with_near": ("clean", "near"),
+}
+"""Name of a patched run → (variant that runs, variant that the patched values come from)."""
+
+EVENT_COLUMNS = [
+    "layer",
+    "head",
+    "positions",
+    "run",
+    "id",
+    "event",
+    "half",
+    "focus",
+    "confusion",
+    "group",
+]
+"""Columns of the `patching_events` table."""
+
+TASK_FOCUS = 0.5
+TASK_CONFUSION = 0.5
+MOVED = 0.2
+
+
+@dataclass(frozen=True)
+class EventCache:
+    """Every head's output over the aligned suffix, per variant of one event."""
+
+    z: dict[Variant, Float[Tensor, "layer position head d_head"]]
+
+    @classmethod
+    def of(cls, model: HookedModel, event: DecisionEvent) -> "EventCache":
+        """Run the three variants once."""
+        names = z_names(model.info.n_layers)
+        runs = model.run([event.variant(name) for name in VARIANTS], names)
+        suffix = slice(-event.aligned_suffix, None)
+        z = {}
+        for variant, run in zip(VARIANTS, runs, strict=True):
+            layers = [run.activations[name][suffix] for name in names]
+            z[variant] = torch.stack([layer.to(layers[0].device) for layer in layers])
+        return cls(z)
+
+    def source(
+        self, variant: Variant, positions: str
+    ) -> Float[Tensor, "layer position head d_head"]:
+        """Values to patch in: over the last token, or over the whole aligned suffix."""
+        return self.z[variant][:, -1:] if positions == "decision" else self.z[variant]
+
+
+def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataFrame:
+    """Focus and Confusion of every variant, unpatched, and whether the event counts.
+
+    One row per event and variant. An event counts when the model does the task on it (clean Focus
+    at least 0.5, clean Confusion at most 0.5) and the counterfactual moved it: `counts_far` when
+    Focus fell by at least 0.2, `counts_near` when Confusion rose by at least 0.2. Roles are those
+    of the clean prompt in every variant: Focus of the far one is the mass left on gold's cluster.
+    """
+    rows = []
+    for event in prompts:
+        runs = model.run([event.variant(name) for name in VARIANTS])
+        option_logits = torch.stack([select_options(run.logits, event) for run in runs])
+        readout = focus_confusion(option_logits, Roles.of(event))
+        columns = {"id": event.id, "event": event.event, "half": halves.of(event.id)}
+        rows += [columns | row for row in baseline_rows(*readout)]
+    return pd.DataFrame(rows)
+
+
+def baseline_rows(
+    focus: Float[Tensor, " variant"], confusion: Float[Tensor, " variant"]
+) -> list[dict[str, object]]:
+    """One event's baseline columns per variant, in the order of `VARIANTS`."""
+    clean, far, near = (VARIANTS.index(name) for name in ("clean", "far", "near"))
+    does_task = bool(focus[clean] >= TASK_FOCUS and confusion[clean] <= TASK_CONFUSION)
+    counts = {
+        "counts_far": does_task and bool(focus[clean] - focus[far] >= MOVED),
+        "counts_near": does_task and bool(confusion[near] - confusion[clean] >= MOVED),
+    }
+    values = zip(VARIANTS, focus.tolist(), confusion.tolist(), strict=True)
+    return [
+        {"variant": variant, "focus": f, "confusion": c, "p_gold": f * (1 - c), **counts}
+        for variant, f, c in values
+    ]
+
+
+def sweep_event(
+    model: HookedModel,
+    event: DecisionEvent,
+    groups: Sequence[Sequence[Head]],
+    positions: Sequence[str] = POSITIONS,
+    *,
+    cache: EventCache | None = None,
+    row_tokens: int = 16384,
+) -> pd.DataFrame:
+    """The four patched runs of one event for every group of heads, each patched as one.
+
+    Columns: target (index into `groups`), positions, run, id, event, focus, confusion.
+    `row_tokens` bounds the tokens per patched forward, hence memory. Without `cache` the three
+    variants are run first.
+
+    Raises:
+        InputError: positions other than "decision" and "span", or a head the model lacks.
+    """
+    _check(model, groups, positions)
+    cache = cache or EventCache.of(model, event)
+    roles = Roles.of(event)
+    frames = []
+    for where in positions:
+        for run, (base, source) in RUNS.items():
+            option_logits = patch_heads(
+                model,
+                event.variant(base),
+                cache.source(source, where),
+                groups,
+                row_tokens=row_tokens,
+                tokens=event.option_tokens,
+            )
+            focus, confusion = focus_confusion(widen(option_logits), roles)
+            frames.append(
+                pd.DataFrame({"target": range(len(groups)), "positions": where, "run": run}).assign(
+                    id=event.id,
+                    event=event.event,
+                    focus=focus.cpu().double().numpy(),
+                    confusion=confusion.cpu().double().numpy(),
+                )
+            )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _check(model: HookedModel, groups: Sequence[Sequence[Head]], positions: Sequence[str]) -> None:
+    if not groups or not all(groups):
+        raise InputError("nothing to patch: give at least one head, and no empty set of heads")
+    for group in groups:
+        for layer, head in group:
+            model.check_head(layer, head)
+    unknown = [name for name in positions if name not in POSITIONS]
+    if unknown or not positions:
+        raise InputError(f"positions {list(positions)} must be among {', '.join(POSITIONS)}")
+
+
+def sweep(
+    model: HookedModel,
+    prompts: PromptSet,
+    heads: Sequence[Head],
+    positions: Sequence[str] = POSITIONS,
+    *,
+    halves: Halves,
+    group: str | Sequence[str] = "all",
+    skip: Collection[tuple[str, int]] = (),
+    row_tokens: int = 16384,
+) -> Iterator[pd.DataFrame]:
+    """Patch heads one by one on every event; one `patching_events` frame per event, as it is done.
+
+    `group` says why a head was patched, once for all or one word per head. Events whose
+    (id, event) is in `skip` are passed over: those that an earlier, interrupted sweep finished.
+    """
+    labels = [group] * len(heads) if isinstance(group, str) else list(group)
+    names = pd.DataFrame(
+        {"layer": [head[0] for head in heads], "head": [head[1] for head in heads], "group": labels}
+    )
+    for event in prompts:
+        if (event.id, event.event) in skip:
+            continue
+        frame = sweep_event(
+            model, event, [[head] for head in heads], positions, row_tokens=row_tokens
+        )
+        frame = frame.join(names, on="target").assign(half=halves.of(event.id))
+        yield frame.reindex(columns=EVENT_COLUMNS)
+
+
+def joint_effects(
+    model: HookedModel,
+    prompts: PromptSet,
+    baseline: pd.DataFrame,
+    groups: Sequence[Sequence[Head]],
+    positions: Sequence[str] = POSITIONS,
+    *,
+    halves: Sequence[str] = ("verify",),
+    n_resamples: int = 2000,
+    seed: int = 0,
+    row_tokens: int = 16384,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Causal effects of sets of heads, all heads of a set patched together.
+
+    Only events of the named halves are run. Columns: target (index into `groups`), positions,
+    measure, half, effect, low, high, n, n_excluded.
+    """
+    half_of = baseline.drop_duplicates(["id", "event"]).set_index(["id", "event"])["half"]
+    wanted = [
+        event
+        for event in prompts
+        if "all" in halves or half_of.loc[(event.id, event.event)] in halves
+    ]
+    frames = []
+    for done, event in enumerate(wanted, start=1):
+        frames.append(sweep_event(model, event, groups, positions, row_tokens=row_tokens))
+        if progress is not None:
+            progress(done, len(wanted))
+    if not frames:
+        raise InputError(f"no event lies in half {' or '.join(halves)}")
+    return causal_effects(
+        pd.concat(frames, ignore_index=True),
+        baseline,
+        by=("target",),
+        halves=halves,
+        n_resamples=n_resamples,
+        seed=seed,
+    )

@@ -1,0 +1,107 @@
+"""Focus, Confusion and the log-odds behind them, from the next-token logits of the options.
+
+Everything here is a pure function of `option_logits`, the logits at the decision token of the
+options' tokens in order of `event.options`, and of the roles at that event. Options with role
+`other` (further gold labels) have no part in any of it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.prompts.prompt import DecisionEvent, Role
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Masks over the options of one event; `gold` holds exactly one True."""
+
+    gold: Bool[Tensor, " option"]
+    near: Bool[Tensor, " option"]
+    far: Bool[Tensor, " option"]
+
+    @classmethod
+    def of(cls, event: DecisionEvent) -> "Roles":
+        """The masks of one decision event."""
+
+        def mask(role: Role) -> Bool[Tensor, " option"]:
+            return torch.tensor([option.role == role for option in event.options])
+
+        return cls(mask("gold"), mask("near"), mask("far"))
+
+    @property
+    def relevant(self) -> Bool[Tensor, " option"]:
+        """Gold and near: the options of the right cluster."""
+        return self.gold | self.near
+
+    @property
+    def scored(self) -> Bool[Tensor, " option"]:
+        """Gold, near and far: the options that p(y) is normalised over."""
+        return self.relevant | self.far
+
+
+def select_options(
+    logits: Float[Tensor, "*batch d_vocab"], event: DecisionEvent
+) -> Float[Tensor, "*batch option"]:
+    """Logits of the event's options, in order.
+
+    Raises:
+        InputError: an option's token is outside the vocabulary.
+    """
+    d_vocab = logits.shape[-1]
+    for option in event.options:
+        if option.token >= d_vocab:
+            raise InputError(
+                f"prompt {event.id!r} event {event.event}: option {option.label!r} has token "
+                f"{option.token}, the vocabulary is 0..{d_vocab - 1}"
+            )
+    return widen(logits[..., event.option_tokens])
+
+
+def widen(tensor: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """At least float32, so that half precision loses nothing in what follows."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def option_probabilities(
+    option_logits: Float[Tensor, "*batch option"], roles: Roles
+) -> Float[Tensor, "*batch option"]:
+    """p(y): softmax over the gold, near and far options; options with role `other` get 0."""
+    excluded = ~roles.scored.to(option_logits.device)
+    return option_logits.masked_fill(excluded, -torch.inf).softmax(dim=-1)
+
+
+def focus_confusion(
+    option_logits: Float[Tensor, "*batch option"], roles: Roles
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Focus = p(g) + Σ p(N) and Confusion = Σ p(N) / (p(g) + Σ p(N)).
+
+    Both are the logistic function of a margin, which is the same number but stays finite when the
+    whole right cluster has probability 0 in floating point.
+    """
+    focus = coarse_margin(option_logits, roles).sigmoid()
+    confusion = (-near_miss_margin(option_logits, roles)).sigmoid()
+    return focus, confusion
+
+
+def near_miss_margin(
+    option_logits: Float[Tensor, "*batch option"], roles: Roles
+) -> Float[Tensor, "*batch"]:
+    """Log-odds of gold against its near misses: logit(g) − logsumexp(N)."""
+    return _logsumexp(option_logits, roles.gold) - _logsumexp(option_logits, roles.near)
+
+
+def coarse_margin(
+    option_logits: Float[Tensor, "*batch option"], roles: Roles
+) -> Float[Tensor, "*batch"]:
+    """Log-odds of the right cluster against the others: logsumexp(g ∪ N) − logsumexp(F)."""
+    return _logsumexp(option_logits, roles.relevant) - _logsumexp(option_logits, roles.far)
+
+
+def _logsumexp(
+    option_logits: Float[Tensor, "*batch option"], mask: Bool[Tensor, " option"]
+) -> Float[Tensor, "*batch"]:
+    return option_logits[..., mask.to(option_logits.device)].logsumexp(dim=-1)

@@ -1,0 +1,390 @@
+"""The head-set file: which heads carry which phase, how sure that is, and how it was found.
+
+A `HeadSet` is a frozen record that mirrors the JSON (`schema: "workbench.headset/1"`) key by key.
+It holds hashes and counts of the prompts, never their text or ids, so that it may leave the place
+where the prompts must stay. Layers and heads count from 0; a number that could not be computed is
+null, never NaN. Reading is strict, and refuses a file with one line that names the offending key.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from workbench.errors import InputError
+
+SchemaVersion = Literal["workbench.headset/1"]
+Pool = Literal["coarse", "refine"]
+Control = Literal["random", "norm"]
+Measure = Literal[
+    "coarse_restore",
+    "coarse_disrupt",
+    "refine_reduce",
+    "refine_boost",
+    "refine_boost_abs",
+    "reduce_minus_restore",
+]
+
+SCHEMA: SchemaVersion = "workbench.headset/1"
+POOLS: tuple[Pool, ...] = get_args(Pool)
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+HeadName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)-(0|[1-9][0-9]*)$")]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def head_name(layer: int, head: int) -> str:
+    """The head as tables and lists write it: `4-3` is layer 4, head 3."""
+    return f"{layer}-{head}"
+
+
+class _Record(BaseModel):
+    """What every part of the file shares: no coercion, no unknown key, no NaN, no change."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        protected_namespaces=(),
+    )
+
+
+class Effect(_Record):
+    """A causal effect with its 95 % bootstrap interval; `n` events counted."""
+
+    effect: float | None
+    low: float | None
+    high: float | None
+    n: Count
+
+
+class ControlEffect(Effect):
+    """Mean effect over control sets, inside the widest of their intervals; `n` of the smallest."""
+
+    draws: Size
+
+
+Effects = dict[Measure, Effect]
+
+
+class ModelInfo(_Record):
+    """The model that the heads belong to; `weights_sha256` is null when nobody hashed them."""
+
+    name: str
+    revision: str | None
+    architecture: str
+    n_layers: Size
+    n_heads: Size
+    n_kv_heads: Size
+    d_model: Size
+    weights_sha256: Sha256 | None
+
+
+class PromptsInfo(_Record):
+    """How many prompts of which task chose and verified; made by `describe_prompts`."""
+
+    task: str
+    n: Size
+    sha256: Sha256
+    n_choose: Count
+    n_verify: Count
+    split_seed: int
+    choose_sha256: Sha256
+    verify_sha256: Sha256
+
+
+class TokenizerInfo(_Record):
+    """What turned text into tokens; `template` is the prompt template's name or its source."""
+
+    sha256: Sha256 | None
+    template: str | None
+    special_tokens: dict[str, str]
+
+
+class Versions(_Record):
+    """Versions of the packages whose numerics or defaults decide the result."""
+
+    workbench: str
+    transformer_lens: str
+    transformers: str
+    torch: str
+
+
+class MethodInfo(_Record):
+    """How the heads were found. Effects in the file are over the span: the whole aligned suffix."""
+
+    versions: Versions
+    dtype: str
+    attention_implementation: str
+    compatibility_mode: bool
+    thresholds: dict[str, float]
+    seeds: dict[str, int]
+    positions: Literal["span"]
+
+
+class HeadScores(_Record):
+    """Observational scores and their false discovery rates (`_q`); null where not computed."""
+
+    coarse: float | None
+    coarse_q: float | None
+    refine: float | None
+    refine_q: float | None
+    refine_direct: float | None
+    coarse_attribution: float | None
+
+
+class Head(_Record):
+    """One pooled head: `weight` sums to 1 over its pool, `tasks` counts where it qualified.
+
+    `decision_share` is the share of its span effect that is there at the decision token already;
+    a `read_out` head has nearly all of it there. `effects` come from the verifying half.
+    """
+
+    layer: Count
+    head: Count
+    kv_head: Count
+    pool: Pool
+    read_out: bool
+    decision_share: float | None
+    weight: Share
+    tasks: Size
+    scores: HeadScores
+    effects: Effects
+
+
+class PoolInfo(_Record):
+    """All heads of one pool patched together, and the same for control sets of the same size."""
+
+    pool: Pool
+    heads: tuple[HeadName, ...]
+    effects: Effects
+    controls: dict[Control, dict[Measure, ControlEffect]]
+
+
+class HeadSet(_Record):
+    """Attention heads of a model that carry coarse filtering and refinement, and the evidence."""
+
+    schema_: SchemaVersion = Field(alias="schema")
+    model: ModelInfo
+    prompts: PromptsInfo
+    tokenizer: TokenizerInfo
+    method: MethodInfo
+    heads: tuple[Head, ...]
+    pools: tuple[PoolInfo, ...]
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "HeadSet":
+        for check in (_check_sizes, _check_heads, _check_pools):
+            check(self)
+        return self
+
+    def in_pool(self, pool: Pool) -> tuple[Head, ...]:
+        """Heads of one pool, strongest weight first."""
+        heads = [head for head in self.heads if head.pool == pool]
+        return tuple(sorted(heads, key=lambda head: (-head.weight, head.layer, head.head)))
+
+
+def _refuse(path: str, reason: str) -> None:
+    raise PydanticCustomError("head_set", "{path}: {reason}", {"path": path, "reason": reason})
+
+
+def _check_sizes(headset: HeadSet) -> None:
+    model, prompts = headset.model, headset.prompts
+    if model.n_heads % model.n_kv_heads:
+        _refuse("model.n_kv_heads", f"{model.n_kv_heads} does not divide n_heads {model.n_heads}")
+    if prompts.n_choose + prompts.n_verify != prompts.n:
+        halves = f"n_choose {prompts.n_choose} + n_verify {prompts.n_verify}"
+        _refuse("prompts.n", f"{prompts.n} is not {halves}")
+
+
+def _check_heads(headset: HeadSet) -> None:
+    model = headset.model
+    seen: set[tuple[int, int]] = set()
+    for index, item in enumerate(headset.heads):
+        where = f"heads[{index}]"
+        if item.layer >= model.n_layers:
+            _refuse(f"{where}.layer", f"{item.layer} is not below n_layers {model.n_layers}")
+        if item.head >= model.n_heads:
+            _refuse(f"{where}.head", f"{item.head} is not below n_heads {model.n_heads}")
+        kv_head = item.head * model.n_kv_heads // model.n_heads
+        if item.kv_head != kv_head:
+            _refuse(f"{where}.kv_head", f"{item.kv_head}, but head {item.head} reads {kv_head}")
+        if (item.layer, item.head) in seen:
+            _refuse(where, f"head {head_name(item.layer, item.head)} is listed twice")
+        seen.add((item.layer, item.head))
+
+
+def _check_pools(headset: HeadSet) -> None:
+    for index, item in enumerate(headset.pools):
+        where = f"pools[{index}]"
+        if item.pool in {earlier.pool for earlier in headset.pools[:index]}:
+            _refuse(f"{where}.pool", f"pool {item.pool!r} is listed twice")
+        expected = [head_name(head.layer, head.head) for head in headset.in_pool(item.pool)]
+        if sorted(item.heads) != sorted(expected):
+            got = " ".join(item.heads) or "none"
+            right = " ".join(expected) or "none"
+            _refuse(f"{where}.heads", f"lists {got}, but 'heads' puts {right} into {item.pool!r}")
+
+
+def parse(text: str | bytes, source: str = "head set") -> HeadSet:
+    """Read a head set from JSON text; `source` opens every message.
+
+    Raises:
+        InputError: one line with source, path of the first offending key, and the reason.
+    """
+    try:
+        return HeadSet.model_validate_json(text)
+    except ValidationError as error:
+        # The version first: a file of another version breaks other rules only in consequence.
+        details = error.errors(include_url=False)
+        first = min(details, key=lambda item: item["loc"] != ("schema",))
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        raise InputError(f"{source}: {_explain(first)}{more}") from None
+
+
+def _explain(detail: ErrorDetails) -> str:
+    path = _json_path(detail["loc"])
+    reason = {
+        "extra_forbidden": "unknown key",
+        "missing": "key is missing",
+    }.get(detail["type"])
+    if detail["loc"] == ("schema",) and reason is None:
+        reason = f"is {_shorten(detail['input'])}, this workbench reads {SCHEMA!r}"
+    if reason is None and detail["type"] in ("head_set", "json_invalid"):
+        reason = detail["msg"]  # says where by itself
+    if reason is None:
+        message = detail["msg"]
+        reason = f"{message[0].lower()}{message[1:]}, got {_shorten(detail['input'])}"
+    return f"{path}: {reason}" if path else " ".join(reason.split())
+
+
+def _json_path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for step in location:
+        if step == "[key]":  # pydantic's mark for "the key itself", not part of the path
+            continue
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return path.removeprefix(".")
+
+
+def _shorten(value: object, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def load(path: str | Path) -> HeadSet:
+    """Read a head-set file.
+
+    Raises:
+        InputError: the file cannot be read, is of another schema version, has an unknown key or a
+            bad value, or contradicts itself; one line with file, key path and reason.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+    return parse(text, source=str(path))
+
+
+def save(headset: HeadSet, path: str | Path) -> None:
+    """Write the head set as indented JSON, whole or not at all."""
+    write_text(path, headset.model_dump_json(indent=2) + "\n")
+
+
+def write_schema(path: str | Path) -> None:
+    """Write the JSON Schema of the format, for readers in other languages.
+
+    It says what keys and values are allowed; ranges against the stated model, `kv_head`, duplicates
+    and pool membership are beyond JSON Schema and only checked by `load`.
+    """
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **HeadSet.model_json_schema(),
+    }
+    write_text(path, json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write beside the target and move into place: a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def describe_prompts(
+    task: str, sha256: str, choose_ids: Sequence[str], verify_ids: Sequence[str], split_seed: int
+) -> dict[str, Any]:
+    """The `prompts` part of the file, from the prompt ids of both halves, which it only hashes.
+
+    The hash is over the sorted ids as a JSON list: it depends on the split, not on its order.
+
+    Raises:
+        InputError: a prompt id is in both halves, or twice in one.
+    """
+    ids = [*choose_ids, *verify_ids]
+    if len(set(ids)) != len(ids):
+        raise InputError(f"prompts of task {task!r}: halves overlap or repeat a prompt id")
+    return {
+        "task": task,
+        "n": len(ids),
+        "sha256": sha256,
+        "n_choose": len(choose_ids),
+        "n_verify": len(verify_ids),
+        "split_seed": split_seed,
+        "choose_sha256": _hash_ids(choose_ids),
+        "verify_sha256": _hash_ids(verify_ids),
+    }
+
+
+def _hash_ids(ids: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(ids)).encode()).hexdigest()
+
+
+def check_model(
+    headset: HeadSet,
+    *,
+    n_layers: int,
+    n_heads: int,
+    n_kv_heads: int,
+    d_model: int,
+    architecture: str,
+    weights_sha256: str | None = None,
+) -> None:
+    """Refuse a model that these heads cannot belong to.
+
+    Weights are compared only when both sides know their hash: a fine-tuned model of the same shape
+    is a fair target, and a caller who wants the very same weights passes their hash.
+
+    Raises:
+        InputError: one line naming every field that differs, with both values.
+    """
+    given: Mapping[str, object] = {
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "n_kv_heads": n_kv_heads,
+        "d_model": d_model,
+        "architecture": architecture,
+    }
+    if weights_sha256 is not None and headset.model.weights_sha256 is not None:
+        given = {**given, "weights_sha256": weights_sha256}
+    differences = [
+        f"{field} is {getattr(headset.model, field)} in the head set, {value} in the model"
+        for field, value in given.items()
+        if getattr(headset.model, field) != value
+    ]
+    if differences:
+        raise InputError(f"head set of {headset.model.name!r}: {'; '.join(differences)}")

@@ -1,0 +1,403 @@
+"""From tables to pools: which heads carry which phase, and what a fair control looks like.
+
+1. `pool_heads` applies the rule to the half of the prompts that chooses: a head is *coarse* when
+   its CoarseScore beats its permutation null and patching it restores Focus; *refine* when the
+   same holds for RefineScore and Confusion, and it moves Confusion by more than it moves Focus.
+2. `combine_tasks` pools over tasks.
+3. `controls` draws sets of the same size that the pool must beat.
+4. `build_headset` joins pools, scores and the effects on the half that verifies into a `HeadSet`.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformer_lens.utilities.statistics import derive_generator
+
+from workbench.errors import InputError
+from workbench.headsets.headset import SCHEMA, HeadSet, Pool, head_name, parse
+
+COLUMNS = ["layer", "head", "pool", "read_out", "decision_share", "weight"]
+SCORES = ["coarse", "coarse_q", "refine", "refine_q", "refine_direct", "coarse_attribution"]
+KEYS = ["layer", "head"]
+DTYPES = {
+    "layer": "int64",
+    "head": "int64",
+    "pool": "str",
+    "read_out": "bool",
+    "decision_share": "float64",
+    "weight": "float64",
+    "tasks": "int64",
+}
+
+HeadId = tuple[int, int]
+"""Layer and head, from 0."""
+Measured = dict[str, dict[Any, Any]]
+"""Rows of a patching table for one head, by measure."""
+
+_RULES: dict[Pool, tuple[str, str]] = {
+    "coarse": ("coarse_q", "coarse_restore"),
+    "refine": ("refine_q", "refine_reduce"),
+}
+"""Per pool: the score that nominates (its q value) and the measure that proves."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a head enters a pool, and when it counts as read-out.
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    false_discovery_rate: float = 0.05
+    """A head may enter up to and including this q value."""
+    min_restore_low: float = 0.02
+    """The lower end of its effect's interval must lie above this."""
+    read_out_share: float = 0.8
+    """From this share of the span effect at the decision token on, the head is read-out."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.false_discovery_rate <= 1:
+            raise InputError(
+                f"false_discovery_rate is {self.false_discovery_rate}, must be above 0, at most 1"
+            )
+        for name in ("min_restore_low", "read_out_share"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"{name} is {value}, must be a finite number from 0 on")
+
+
+def pool_heads(
+    scores: pd.DataFrame, patching: pd.DataFrame, thresholds: Thresholds | None = None
+) -> pd.DataFrame:
+    """One row per pooled head: layer, head, pool, read_out, decision_share, weight.
+
+    Only rows with half `choose` are used, so that effects of the other half stay an honest check.
+    A head that qualifies for both pools is coarse: refinement cannot begin without it. `weight` is
+    the head's span effect over the sum of its pool. `decision_share` is NaN where it is unknown:
+    the head was not patched at the decision, or its span effect is not above 0.
+
+    Raises:
+        InputError: a table lacks a column, a head has two rows for one measure, or the patching
+            table lacks the choose half over the span or the measure `reduce_minus_restore`, without
+            which no head could be refine.
+    """
+    thresholds = thresholds or Thresholds()
+    _require(scores, "scores", [*KEYS, "coarse_q", "refine_q"])
+    _require(patching, "patching", [*KEYS, "positions", "measure", "half", "effect", "low"])
+    span = _rows(patching, "choose", "span")
+    at_decision = _rows(patching, "choose", "decision")
+    if len(patching) and not span:
+        raise InputError("patching table has no row with half 'choose' and positions 'span'")
+    measures = {measure for rows in span.values() for measure in rows}
+    if "refine_reduce" in measures and "reduce_minus_restore" not in measures:
+        raise InputError(
+            "patching table has measure 'refine_reduce' without 'reduce_minus_restore', which the "
+            "refine pool needs"
+        )
+    pooled = []
+    for row in sorted(scores.to_dict("records"), key=_head_id):
+        key = _head_id(row)
+        pool = _pool_of(row, span.get(key, {}), thresholds)
+        if pool is not None:
+            shares = _describe(pool, span[key], at_decision.get(key, {}), thresholds)
+            pooled.append({"layer": key[0], "head": key[1], "pool": pool, **shares})
+    return _frame(pooled, COLUMNS)
+
+
+def _require(table: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise InputError(f"{name} table lacks column {', '.join(map(repr, missing))}")
+
+
+def _head_id(row: Mapping[Any, Any]) -> HeadId:
+    return int(row["layer"]), int(row["head"])
+
+
+def _rows(patching: pd.DataFrame, half: str, positions: str) -> dict[HeadId, Measured]:
+    rows: dict[HeadId, Measured] = {}
+    for row in patching.to_dict("records"):
+        if row["half"] != half or row["positions"] != positions:
+            continue
+        of_head = rows.setdefault(_head_id(row), {})
+        if row["measure"] in of_head:
+            raise InputError(
+                f"patching table: head {head_name(*_head_id(row))} has two rows of "
+                f"{row['measure']!r} with half {half!r} and positions {positions!r}"
+            )
+        of_head[row["measure"]] = row
+    return rows
+
+
+def _value(rows: Measured, measure: str, column: str) -> float:
+    """NaN where the measure is missing: no comparison with NaN lets a head in."""
+    return float(rows[measure][column]) if measure in rows else math.nan
+
+
+def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) -> Pool | None:
+    # Coarse first: it takes the heads that qualify for both.
+    for pool, (score_q, measure) in _RULES.items():
+        nominated = scores[score_q] <= thresholds.false_discovery_rate
+        proven = _value(span, measure, "low") > thresholds.min_restore_low
+        specific = pool == "coarse" or _value(span, "reduce_minus_restore", "low") > 0
+        if nominated and proven and specific:
+            return pool
+    return None
+
+
+def _describe(
+    pool: Pool, span: Measured, at_decision: Measured, thresholds: Thresholds
+) -> dict[str, Any]:
+    measure = _RULES[pool][1]
+    effect = _value(span, measure, "effect")
+    share = _value(at_decision, measure, "effect") / effect if effect > 0 else math.nan
+    return {
+        "read_out": share >= thresholds.read_out_share,
+        "decision_share": share,
+        "weight": effect,
+    }
+
+
+def _frame(pooled: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Rows as a frame, of the same dtypes when empty; effects become shares of their pool's sum.
+
+    Every effect is positive here: its interval lies above a threshold of at least 0.
+    """
+    total: Counter[str] = Counter()
+    for row in pooled:
+        total[row["pool"]] += row["weight"]
+    rows = [{**row, "weight": row["weight"] / total[row["pool"]]} for row in pooled]
+    table = {name: pd.Series([row[name] for row in rows], dtype=DTYPES[name]) for name in columns}
+    return pd.DataFrame(table)
+
+
+def combine_tasks(per_task: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Pool over tasks: the frames of `pool_heads`, one a task, become one with a `tasks` column.
+
+    `tasks` counts the tasks in which the head qualified for either pool. Its pool is the one of
+    most of them, coarse on ties. From the tasks of that pool come: `decision_share` (mean),
+    `read_out` (more than half of them) and `weight` (sum, normalised again, so that a head of few
+    tasks weighs less).
+
+    Raises:
+        InputError: no frames.
+    """
+    if not per_task:
+        raise InputError("pooling over tasks needs the pools of at least one task")
+    of_head: dict[HeadId, list[dict[Any, Any]]] = {}
+    for frame in per_task:
+        for row in frame.to_dict("records"):
+            of_head.setdefault(_head_id(row), []).append(row)
+    combined = [_combine(key, rows) for key, rows in sorted(of_head.items())]
+    return _frame(combined, [*COLUMNS, "tasks"])
+
+
+def _combine(key: HeadId, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
+    votes = Counter(row["pool"] for row in rows)
+    pool = "coarse" if votes["coarse"] >= votes["refine"] else "refine"
+    own = [row for row in rows if row["pool"] == pool]
+    shares = [row["decision_share"] for row in own if pd.notna(row["decision_share"])]
+    return {
+        "layer": key[0],
+        "head": key[1],
+        "pool": pool,
+        "read_out": sum(bool(row["read_out"]) for row in own) * 2 > len(own),
+        "decision_share": fmean(shares) if shares else math.nan,
+        "weight": sum(row["weight"] for row in own),
+        "tasks": len(rows),
+    }
+
+
+def controls(
+    heads: Sequence[HeadId],
+    scores: pd.DataFrame,
+    n_heads: int,
+    seed: int,
+    draws: int,
+    *,
+    pooled: Collection[HeadId],
+) -> dict[str, list[list[HeadId]]]:
+    """Control sets for one pool: as many heads, none of them in any pool.
+
+    `heads` are those of the pool, `pooled` those of all pools. `random` holds `draws` sets with the
+    pool's number of heads in every layer; what a layer cannot give comes from the nearest layers,
+    lower ones first. `norm` holds one set: the heads with the largest mean output norm. Where the
+    model has too few heads outside the pools, both lists are empty: there is no such control.
+
+    Raises:
+        InputError: the scores table lacks a column.
+    """
+    _require(scores, "scores", [*KEYS, "output_norm"])
+    barred = {*heads, *pooled}
+    free = {
+        layer: [(layer, head) for head in range(n_heads) if (layer, head) not in barred]
+        for layer in sorted(set(scores["layer"].tolist()))
+    }
+    if sum(map(len, free.values())) < len(heads):
+        return {"random": [], "norm": []}
+    names = [head_name(*key) for key in sorted(heads)]
+    generators = [derive_generator(seed, "control", *names, draw) for draw in range(draws)]
+    random = [_draw(heads, free, generator) for generator in generators]
+    return {"random": random, "norm": [_largest_norm(scores, barred, len(heads))]}
+
+
+def _draw(
+    heads: Sequence[HeadId], free: Mapping[int, list[HeadId]], generator: torch.Generator
+) -> list[HeadId]:
+    left = {
+        layer: [keys[index] for index in torch.randperm(len(keys), generator=generator).tolist()]
+        for layer, keys in free.items()
+    }
+    drawn: list[HeadId] = []
+    unserved: list[int] = []
+    for layer, _ in sorted(heads):
+        if left[layer]:
+            drawn.append(left[layer].pop())
+        else:
+            unserved.append(layer)
+    # Only now, when every layer has had its own, may one take from its neighbours.
+    for layer in unserved:
+        _, nearest = min((abs(at - layer), at) for at in left if left[at])
+        drawn.append(left[nearest].pop())
+    return sorted(drawn)
+
+
+def _largest_norm(scores: pd.DataFrame, barred: Collection[HeadId], size: int) -> list[HeadId]:
+    rows = [row for row in scores.to_dict("records") if _head_id(row) not in barred]
+    rows.sort(key=lambda row: (-row["output_norm"], _head_id(row)))
+    return sorted(_head_id(row) for row in rows[:size])
+
+
+def build_headset(
+    *,
+    pooled: pd.DataFrame,
+    scores: pd.DataFrame,
+    patching: pd.DataFrame,
+    pools: pd.DataFrame | None,
+    model: Mapping[str, Any],
+    prompts: Mapping[str, Any],
+    tokenizer: Mapping[str, Any],
+    method: Mapping[str, Any],
+    thresholds: Thresholds | None = None,
+) -> HeadSet:
+    """Join pools, scores, verified effects and provenance into a checked `HeadSet`.
+
+    `pooled` is the frame of `pool_heads` or `combine_tasks`; effects of heads and pools are those
+    of the verifying half over the span. `method` need not repeat `thresholds` and `positions`;
+    thresholds that it does hold are kept beside those of pooling. Without a `pools` table the file
+    has no joint effects. Numbers that are not finite become null. Of several draws of a random
+    control, the file gets the mean effect, the lowest low, the highest high and the smallest n.
+
+    Raises:
+        InputError: a table lacks a column or a pooled head, or the result breaks the format.
+    """
+    _require(pooled, "pooled", COLUMNS)
+    _require(scores, "scores", [*KEYS, *SCORES])
+    columns = ["positions", "measure", "effect", "low", "high", "n"]
+    _require(patching, "patching", [*KEYS, "half", *columns])
+    if pools is not None:
+        _require(pools, "pools", ["pool", "set", "draw", "heads", *columns])
+    limits = {**method.get("thresholds", {}), **asdict(thresholds or Thresholds())}
+    document = {
+        "schema": SCHEMA,
+        "model": dict(model),
+        "prompts": dict(prompts),
+        "tokenizer": dict(tokenizer),
+        "method": {**method, "thresholds": limits, "positions": "span"},
+        "heads": _head_records(pooled, scores, _rows(patching, "verify", "span"), model),
+        "pools": [] if pools is None else _pool_records(pools),
+    }
+    return parse(json.dumps(document))
+
+
+def _head_records(
+    pooled: pd.DataFrame,
+    scores: pd.DataFrame,
+    verified: dict[HeadId, Measured],
+    model: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    scores_of = {_head_id(row): row for row in scores.to_dict("records")}
+    records = []
+    for row in pooled.to_dict("records"):
+        layer, head = _head_id(row)
+        if (layer, head) not in scores_of:
+            raise InputError(f"scores table has no row for pooled head {head_name(layer, head)}")
+        records.append(
+            {
+                "layer": layer,
+                "head": head,
+                "kv_head": head * model["n_kv_heads"] // model["n_heads"],
+                "pool": row["pool"],
+                "read_out": bool(row["read_out"]),
+                "decision_share": _number(row["decision_share"]),
+                "weight": float(row["weight"]),
+                "tasks": int(row.get("tasks", 1)),
+                "scores": {name: _number(scores_of[layer, head][name]) for name in SCORES},
+                "effects": _effects(verified.get((layer, head), {}).values()),
+            }
+        )
+    return records
+
+
+def _pool_records(pools: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = [row for row in pools.to_dict("records") if row["positions"] == "span"]
+    records = []
+    for pool in sorted({row["pool"] for row in rows}):
+        sets: dict[str, list[dict[Any, Any]]] = {"pool": []}
+        for row in rows:
+            if row["pool"] == pool:
+                sets.setdefault(row["set"], []).append(row)
+        joint = sets.pop("pool")
+        lists = {row["heads"] for row in joint}
+        if len(lists) != 1:
+            raise InputError(
+                f"pools table: pool {pool!r} has {len(lists)} lists of heads with set 'pool', "
+                "must be one"
+            )
+        records.append(
+            {
+                "pool": pool,
+                "heads": lists.pop().split(),
+                "effects": _effects(joint),
+                "controls": {name: _control_effects(drawn) for name, drawn in sets.items()},
+            }
+        )
+    return records
+
+
+def _effects(rows: Iterable[Mapping[Any, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        row["measure"]: {
+            **{name: _number(row[name]) for name in ("effect", "low", "high")},
+            "n": int(row["n"]),
+        }
+        for row in rows
+    }
+
+
+def _control_effects(rows: Sequence[Mapping[Any, Any]]) -> dict[str, dict[str, Any]]:
+    effects = {}
+    for measure in dict.fromkeys(row["measure"] for row in rows):
+        draws = [row for row in rows if row["measure"] == measure]
+        # numpy's mean, min and max pass NaN on: a draw without a value leaves none for all.
+        effects[measure] = {
+            "effect": _number(np.mean([row["effect"] for row in draws])),
+            "low": _number(np.min([row["low"] for row in draws])),
+            "high": _number(np.max([row["high"] for row in draws])),
+            "n": int(min(row["n"] for row in draws)),
+            "draws": len({row["draw"] for row in draws}),
+        }
+    return effects
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if pd.notna(value) and math.isfinite(value) else None

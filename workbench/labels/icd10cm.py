@@ -1,0 +1,74 @@
+"""ICD-10-CM: every leaf code of the official tabular list, from the package simple-icd-10-cm.
+
+That package parses 10 MB of XML when it is imported, so it is imported only to build a JSON cache
+in the user's cache folder, once for each of its releases.
+"""
+
+import json
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from workbench.labels.space import Label, LabelSpace
+
+NAME = "icd10cm"
+_CACHE_FORMAT = 1
+
+
+def load_icd10cm(cache_dir: Path | None = None, *, min_cluster_size: int = 4) -> LabelSpace:
+    """All leaf codes, dotted, with descriptions, inclusion terms, and parents up to the category.
+
+    The last ancestor of a label is its three-character category; a code that is itself a category
+    has itself as its only ancestor.
+    """
+    cache_dir = cache_dir or user_cache_path("mechanistic-workbench")
+    path = cache_dir / f"icd10cm-{version('simple-icd-10-cm')}-{_CACHE_FORMAT}.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        rows = _parse_package()
+        _write_atomically(path, rows)
+    labels = (Label(i, text, tuple(above), tuple(synonyms)) for i, text, above, synonyms in rows)
+    return LabelSpace(NAME, labels, min_cluster_size=min_cluster_size)
+
+
+def category(code: str) -> str:
+    """The three-character category of a code, e.g. `E11` of `E11.65`."""
+    return code[:3]
+
+
+def _parse_package() -> list[tuple[str, str, list[str], list[str]]]:
+    import simple_icd_10_cm as icd
+
+    rows: dict[str, tuple[str, str, list[str], list[str]]] = {}
+    for code in icd.get_all_codes(with_dots=True):
+        if icd.is_category_or_subcategory(code) and icd.is_leaf(code):
+            ancestors = _ancestors(icd, code)
+            rows[code] = (code, icd.get_description(code), ancestors, icd.get_inclusion_term(code))
+    return list(rows.values())
+
+
+def _ancestors(icd: Any, code: str) -> list[str]:
+    # Stops at the category: above it a block may bear the category's own name, which the package
+    # resolves to the category again, without end.
+    nodes = []
+    while code != category(code):
+        code = icd.get_parent(code)
+        nodes.append(code)
+    return nodes or [code]
+
+
+def _write_atomically(path: Path, rows: list[tuple[str, str, list[str], list[str]]]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False
+        ) as file:
+            json.dump(rows, file)
+        os.replace(file.name, path)
+    except OSError:
+        return  # a read-only home costs two seconds at every start, nothing else

@@ -1,0 +1,42 @@
+"""Hook functions: keep an activation, put a constant in its place, replace heads' outputs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+Hook = tuple[str, Callable[..., Tensor | None]]
+"""Hook name, and function of (activation, hook) whose result, if any, replaces the activation."""
+
+
+def store(name: str, into: dict[str, Tensor]) -> Hook:
+    """Hook that keeps the activation under its name."""
+
+    def function(value: Tensor, hook: Any) -> None:
+        into[name] = value.detach()
+
+    return name, function
+
+
+def constant(name: str, value: Tensor) -> Hook:
+    """Hook that puts `value` in the activation's place."""
+
+    def function(activation: Tensor, hook: Any) -> Tensor:
+        return value
+
+    return name, function
+
+
+def replace_z(layer: int, index: tuple[Any, ...], value: Tensor) -> Hook:
+    """Hook that sets entries of a layer's per-head attention outputs.
+
+    `index` addresses [batch, position, head] of `hook_z`, whose shape is
+    [batch, position, head, d_head]; `value` broadcasts to the entries.
+    """
+
+    def function(z: Tensor, hook: Any) -> Tensor:
+        z = z.clone()  # whoever kept the activation before keeps the value of that moment
+        z[index] = value.to(z)
+        return z
+
+    return f"blocks.{layer}.attn.hook_z", function

@@ -1,0 +1,266 @@
+"""Model folders, checked before anything is read from them.
+
+A model is a folder in Hugging Face form: `config.json`, safetensors weights (one file, or shards
+with an index) and, when there is one, a tokenizer. A hub id is first brought to such a folder, so
+both go through the same checks: no pickle, no code from the folder, no weight left at its random
+initial value. Everything a user can get wrong ends in one `InputError` line.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from workbench.errors import InputError
+
+SINGLE_FILE = "model.safetensors"
+SHARD_INDEX = "model.safetensors.index.json"
+PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+# Narrow on purpose: a repository may hold the same weights several times, in other formats.
+HUB_PATTERNS = ["*.json", "model*.safetensors", "tokenizer*", "vocab*", "merges.txt"]
+# What transformers raises on damaged weights, impossible configs and unknown architectures.
+READ_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
+
+def model_folder(source: str | Path, revision: str | None = None) -> Path:
+    """Folder that holds the model: `source` itself, or a snapshot of the hub repository it names.
+
+    Raises:
+        InputError: a path that is no folder, or a hub id that cannot be fetched.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.exists():
+        raise InputError(f"{source} is a file; give the model folder that contains it")
+    if _looks_like_path(source):
+        raise InputError(f"model folder {source} does not exist")
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=HUB_PATTERNS))
+    except (OSError, ValueError) as error:  # no network, unknown or gated repository, bad id
+        raise InputError(
+            f"model {source!r} is no local folder and cannot be fetched from the hub: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def _looks_like_path(source: str | Path) -> bool:
+    text = str(source)
+    return isinstance(source, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's `config.json`.
+
+    Raises:
+        InputError: the file is missing, is not JSON, or names no `model_type`.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"model folder {folder} has no config.json")
+    config = _read_json(path)
+    if "model_type" not in config:
+        raise InputError(f"{path} has no 'model_type'; is this a Hugging Face model folder?")
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object, not a {type(content).__name__}")
+    return content
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model, in name order.
+
+    Raises:
+        InputError: pickle weights only, no weights at all, weights under a name that is not
+            loaded, or an index that names a shard that is not there.
+    """
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE]
+    if (folder / SHARD_INDEX).is_file():
+        return _shards(folder)
+    other = sorted(path.name for path in folder.glob("*.safetensors"))
+    if other:
+        raise InputError(
+            f"model folder {folder} has {other[0]} but neither {SINGLE_FILE} nor {SHARD_INDEX}"
+        )
+    pickles = sorted(path.name for pattern in PICKLE_PATTERNS for path in folder.glob(pattern))
+    if pickles:
+        raise InputError(
+            f"model folder {folder} has only {pickles[0]}: pickle weights are refused; "
+            "convert to safetensors"
+        )
+    raise InputError(f"model folder {folder} has no weights; expected {SINGLE_FILE}")
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / SHARD_INDEX
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{index} has no 'weight_map' from tensor names to shard files")
+    names = sorted(map(str, set(weight_map.values())))
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{index} names shard {name!r} outside the model folder")
+        if not (folder / name).is_file():
+            raise InputError(f"model folder {folder} lacks shard {name}, which {index.name} names")
+    return [folder / name for name in names]
+
+
+def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> PreTrainedModel:
+    """The causal language model of a checked folder, with eager attention and in evaluation mode.
+
+    Eager attention is the only implementation whose patterns can be read and edited.
+
+    Raises:
+        InputError: damaged weights or config, an architecture without a causal language model,
+            or weights that leave some parameter at its random initial value.
+    """
+    placement = {} if device_map is None else {"device_map": device_map}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation="eager",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **placement,
+        )
+    except READ_ERRORS as error:
+        raise InputError(f"model folder {folder} cannot be loaded: {first_line(error)}") from error
+    model, report = loaded
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise InputError(
+            f"weights in {folder} lack {len(missing)} parameters of the model, first {missing[0]}"
+        )
+    return model.eval()
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """The folder's tokenizer, or None when it has none.
+
+    Raises:
+        InputError: tokenizer files that cannot be read.
+    """
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception on damaged files
+        raise InputError(f"tokenizer in {folder} cannot be read: {first_line(error)}") from error
+
+
+def build_bridge(
+    hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str
+) -> TransformerBridge:
+    """TransformerLens's bridge around a model in memory; needs no network and no tokenizer.
+
+    Raises:
+        InputError: an architecture the bridge does not know, or without per-head attention outputs.
+    """
+    architecture = type(hf_model).__name__
+    try:
+        bridge = build_bridge_from_module(
+            hf_model,
+            architecture,
+            hf_config=copy.deepcopy(hf_model.config),
+            # The bridge adds special tokens to a tokenizer that has none; ours stays as it is.
+            tokenizer=copy.deepcopy(tokenizer),
+            model_name=name,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"model {name!r}: architecture {architecture} is not supported: {first_line(error)}"
+        ) from error
+    for layer in range(bridge.cfg.n_layers):
+        if f"blocks.{layer}.attn.hook_z" not in bridge.hook_dict:
+            raise InputError(
+                f"model {name!r}: layer {layer} of {architecture} has no per-head attention output"
+            )
+    bridge.cfg.n_devices = len({parameter.device for parameter in hf_model.parameters()})
+    return bridge
+
+
+def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """A floating dtype from its name.
+
+    Raises:
+        InputError: the name is no floating dtype of torch.
+    """
+    parsed = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(parsed, torch.dtype) or not parsed.is_floating_point:
+        raise InputError(f"dtype {dtype!r} is not one of float32, bfloat16, float16, float64")
+    return parsed
+
+
+def parse_device(device: str | torch.device) -> torch.device:
+    """A device that this machine can put a tensor on.
+
+    Raises:
+        InputError: unknown device, or one that is not there.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without it
+        raise InputError(f"device {device!s} cannot be used: {first_line(error)}") from error
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """Hash over the bytes of files, one after the other in name order."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hash over the bytes of tensors in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """The gist of an exception in one line: its first line, and the next when that ends in ":"."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

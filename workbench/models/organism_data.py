@@ -1,0 +1,192 @@
+"""The training stream of the bundled model: sample i is the same at every call, on every machine.
+
+Each sample is a prompt of the coding task with its answer, and between them the whole chain of
+thought, the first steps of it, or nothing (a *direct* example).
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.utils.data import Dataset
+
+from workbench.prompts.chain import chain_steps
+from workbench.prompts.tasks import CodingPrompt, CodingTask
+from workbench.prompts.templates import PlainTemplate, letter_of, option_letters
+
+END = "<|end|>"
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class ExampleMix:
+    """How training examples differ.
+
+    Attributes:
+        direct: share of examples that answer at once.
+        partial: share that answers after the first few steps of the chain.
+        prompt_weight: loss weight of the note's and options' tokens; the rest weighs 1.
+        ramp: over this first share of training, mentions go from written out to the task's
+            shorthand.
+    """
+
+    direct: float = 0.03
+    partial: float = 0.07
+    prompt_weight: float = 0.2
+    ramp: float = 0.4
+
+
+class TrainingStream(Dataset[dict[str, Any]]):
+    """Map-style data set of `n_samples` examples, drawn from (`seed`, index) alone.
+
+    Each run of `same_size` examples, a batch, has the same number of families and of candidates,
+    so that little of it is padding. Examples of more than `context` tokens are drawn again.
+    """
+
+    def __init__(
+        self,
+        task: CodingTask,
+        tokenizer: Tokenizer,
+        mix: ExampleMix,
+        *,
+        n_samples: int,
+        context: int,
+        same_size: int,
+        seed: int,
+    ) -> None:
+        self._task = task
+        self._encode = WordEncoder(tokenizer)
+        self._mix = mix
+        self._n_samples = n_samples
+        self._context = context
+        self._same_size = same_size
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._n_samples
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = random.Random(f"{self._seed}:{index}")
+        ramp = self._mix.ramp * self._n_samples
+        task = self._task
+        if index < ramp:
+            task = task.with_shorthand(task.config.shorthand.scaled(index / ramp))
+        while True:  # the few prompts that are longer than the context are drawn again
+            sizes = random.Random(f"{self._seed}:sizes:{index // self._same_size}")
+            prompt, target = self._draw(task, rng, sizes)
+            prompt_ids, target_ids = self._encode(prompt), self._encode(target)
+            if len(prompt_ids) + len(target_ids) < self._context:
+                break
+        weights = [self._mix.prompt_weight] * len(prompt_ids) + [1.0] * (len(target_ids) + 1)
+        return {"ids": [*prompt_ids, *target_ids, self._encode.end], "weights": weights}
+
+    def _draw(
+        self, task: CodingTask, rng: random.Random, sizes: random.Random
+    ) -> tuple[str, str]:
+        prompt = task.draw("", rng, sizes)
+        steps = chain_steps(task.space, prompt, letter_of(prompt))
+        draw = rng.random()
+        if draw < self._mix.direct:
+            steps = []
+        elif draw < self._mix.direct + self._mix.partial:
+            steps = steps[: rng.randint(1, len(steps) - 1)]
+        rendered = PlainTemplate().render(task.space, prompt)
+        question = rendered.text.removesuffix(PlainTemplate.answer_cue)
+        return question, _target(prompt, steps)
+
+
+def _target(prompt: CodingPrompt, steps: Sequence[str]) -> str:
+    letters = letter_of(prompt)
+    reason = PlainTemplate.reason_cue + "".join(f"\n{step}" for step in steps) if steps else ""
+    answer = "".join(f" {letters[mention.label]}" for mention in prompt.mentions)
+    return reason + PlainTemplate.answer_cue + answer
+
+
+class Collator:
+    """Pads samples on the right to a multiple of 64, so that there are few shapes to compile."""
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `labels` (IGNORED on padding) and loss `weights`, each [batch, position]."""
+        longest = max(len(sample["ids"]) for sample in samples)
+        shape = (len(samples), -(-longest // 64) * 64)
+        input_ids = torch.zeros(shape, dtype=torch.long)
+        labels = torch.full(shape, IGNORED)
+        weights = torch.zeros(shape)
+        for row, sample in enumerate(samples):
+            n = len(sample["ids"])
+            input_ids[row, :n] = labels[row, :n] = torch.tensor(sample["ids"])
+            weights[row, :n] = torch.tensor(sample["weights"])
+        return {"input_ids": input_ids, "labels": labels, "weights": weights}
+
+
+class WordEncoder:
+    """Encodes text word by word through a cache; equal to the tokenizer on the whole text.
+
+    The tokenizer's first split is at every space, so no token crosses a word's border.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.end = tokenizer.token_to_id(END)
+
+    def __call__(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for line_number, line in enumerate(text.split("\n")):
+            if line_number:
+                ids += _encode_word(self._tokenizer, "\n")
+            head, *words = line.split(" ")
+            if head:
+                ids += _encode_word(self._tokenizer, head)
+            for word in words:
+                ids += _encode_word(self._tokenizer, " " + word)
+        return ids
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"json": self._tokenizer.to_str()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(Tokenizer.from_str(state["json"]))
+
+
+@lru_cache(maxsize=500_000)
+def _encode_word(tokenizer: Tokenizer, word: str) -> list[int]:
+    return tokenizer.encode(word, add_special_tokens=False).ids
+
+
+def train_tokenizer(task: CodingTask, *, vocab_size: int, seed: int, n_prompts: int) -> Tokenizer:
+    """Byte-level BPE on prompts and chains of the training categories.
+
+    Letters with their space are tokens from the start, so that an answer is always one token.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    split = Regex(r"\n| ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9]+|\s")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(split, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(task, seed, n_prompts), trainer)
+    return tokenizer
+
+
+def _corpus(task: CodingTask, seed: int, n_prompts: int) -> list[str]:
+    rng = random.Random(f"{seed}:tokenizer")
+    letters = " " + " ".join(option_letters(26))
+    texts = [letters] * n_prompts
+    for _ in range(n_prompts):
+        prompt = task.draw("", rng)
+        texts.append(PlainTemplate().render(task.space, prompt).text)
+        texts += chain_steps(task.space, prompt, letter_of(prompt))
+    return texts

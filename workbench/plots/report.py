@@ -1,0 +1,363 @@
+"""One run as one HTML file that opens without a network.
+
+The figures, plotly.js (once), the styles and the tables are all inside the file, and a content
+security policy keeps it from loading anything else. Everything that came from the user is escaped,
+and prompt text is in the file only when it was handed to `write_report`.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from workbench.plots import figures
+from workbench.plots.figures import MEASURES, POSITIONS, SCORES, number
+
+CHIEF_MEASURE = {"coarse": "coarse_restore", "refine": "refine_reduce"}
+CHIEF_WORDS = {
+    "coarse": ("of the lost Focus", "restores {} of the Focus lost in the far counterfactual"),
+    "refine": ("of the Confusion", "takes away {} of the Confusion of the near counterfactual"),
+}
+DEFAULT_THRESHOLDS = {"clean_focus": 0.5, "clean_confusion": 0.5}
+
+SCORE_NOTE = (
+    "Which heads are worth patching.",
+    "Observational: a high score nominates a head and proves nothing. The scale differs from score "
+    "to score, so colours compare heads within one figure only.",
+)
+CAUSAL_NOTES = {
+    "coarse_restore": "Giving the head its clean value brings back this share of the lost Focus.",
+    "coarse_disrupt": "Giving the head its far value removes this share of the clean Focus.",
+    "refine_reduce": "Giving the head its clean value takes away this share of the near Confusion.",
+    "refine_boost": "Giving the head its near value raises the clean Confusion by this factor. The "
+    "factor is large where clean Confusion is small: hover for the plain difference.",
+}
+CAUSAL_LIMIT = (
+    "Causal for this model and these prompts only. A patched value shows what the head can carry, "
+    "not that natural inputs use it so, and heads that replace one another can hide. "
+)
+PLACE_LIMITS = {
+    "decision": "Work done at earlier tokens does not show here.",
+    "span": "Grey heads were not patched: that is not an effect of 0.",
+}
+OTHER_NOTES = {
+    "baseline": (
+        "Whether the model does the task, and whether the counterfactuals move it.",
+        "No word on heads. Focus is the probability on the clean gold's cluster in all "
+        "three variants, so a low value in the far variant is what a good counterfactual gives.",
+    ),
+    "pools": (
+        "Whether the pooled heads do more together than as many random heads of the same layers, "
+        "or those with the largest output.",
+        "A pool with a large effect is sufficient here, not complete: other heads may matter too.",
+    ),
+    "halves": (
+        "How much of an effect remains on prompts that had no part in choosing the heads.",
+        "Points below the diagonal are expected, since choosing the largest favours luck.",
+    ),
+    "trajectory": (
+        "Where along the steps the probability gathers on the cluster, and where gold wins in it.",
+        "A reading of intermediate states through the model's final output layer, which early "
+        "states were not made for: no causal evidence.",
+    ),
+}
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    manifest: dict[str, Any],
+    baseline: pd.DataFrame,
+    scores: pd.DataFrame,
+    patching: pd.DataFrame,
+    pools: pd.DataFrame,
+    headset: dict[str, Any],
+    trajectory: pd.DataFrame | None = None,
+    prompts: list[dict[str, Any]] | None = None,
+) -> Path:
+    """Write the report of a run and return its path; missing folders are made.
+
+    `headset` is the head-set file as a dict. `prompts` holds prompt text to be shown, as strings or
+    {"text": …} under any keys; leave it out where text must stay where it is.
+
+    Raises:
+        InputError: a table lacks a column that a figure needs.
+    """
+    pooled = figures.pooled_heads(headset)
+    environment = Environment(
+        loader=PackageLoader("workbench", "plots"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "two_digits": two_digits}
+    page = environment.get_template("report.html.jinja").render(
+        title=title,
+        model=_model_name(headset, manifest),
+        plotly_js=Markup(get_plotlyjs()),
+        counts=event_counts(baseline, _thresholds(headset)),
+        findings=[pool_finding(pool, headset, pools) for pool in CHIEF_MEASURE],
+        overview=_overview_cards(baseline, patching, pools, trajectory),
+        score_cards=_score_cards(scores, pooled),
+        patching_cards=_patching_cards(patching, pooled, scores),
+        heads=head_rows(headset),
+        pool_rows=pool_rows(pools),
+        measures=[]
+        if pools.empty
+        else [name for name in MEASURES if name in set(pools["measure"])],
+        provenance=flatten(manifest),
+        prompts=None if prompts is None else [_prompt_texts(prompt) for prompt in prompts],
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _model_name(headset: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    model = headset.get("model") or manifest.get("model") or "unnamed model"
+    return str(model.get("name", "unnamed model") if isinstance(model, Mapping) else model)
+
+
+def _thresholds(headset: Mapping[str, Any]) -> dict[str, float]:
+    return DEFAULT_THRESHOLDS | (headset.get("method", {}).get("thresholds") or {})
+
+
+# Figures and what each of them can and cannot support.
+
+
+def _card(name: str, figure: go.Figure, supports: str, limits: str) -> dict[str, Any]:
+    """A figure as HTML without plotly.js; its title doubles as the text alternative."""
+    html = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"figure-{name}",
+        default_width="100%",
+        config={"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage"]]},
+    )
+    label = figure.layout.title.text  # type: ignore[attr-defined]
+    return {"html": Markup(html), "label": label, "supports": supports, "limits": limits}
+
+
+def _overview_cards(
+    baseline: pd.DataFrame,
+    patching: pd.DataFrame,
+    pools: pd.DataFrame,
+    trajectory: pd.DataFrame | None,
+) -> list[dict[str, Any]]:
+    drawn = {
+        "pools": figures.pool_effects(pools),
+        "baseline": figures.focus_confusion(baseline),
+        "halves": figures.choose_verify(patching),
+    }
+    if trajectory is not None:
+        drawn["trajectory"] = figures.trajectory(trajectory)
+    return [_card(name, figure, *OTHER_NOTES[name]) for name, figure in drawn.items()]
+
+
+def _score_cards(scores: pd.DataFrame, pooled: Mapping[tuple[int, int], str]) -> list[dict]:
+    drawn = figures.score_heatmaps(scores, pooled)
+    return [_card(f"score-{name}", figure, *SCORE_NOTE) for name, figure in drawn.items()]
+
+
+def _patching_cards(
+    patching: pd.DataFrame, pooled: Mapping[tuple[int, int], str], scores: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """From the verifying half where there is one; the shape is that of the score table."""
+    if patching.empty:
+        return []
+    halves = set(patching["half"])
+    half = next((name for name in ("verify", "all") if name in halves), "choose")
+    shape = max(scores["layer"].tolist()) + 1, max(scores["head"].tolist()) + 1
+    drawn = figures.patching_heatmaps(patching, pooled, half=half, shape=shape)
+    return [
+        _card(
+            f"{measure}-{place}", figure, CAUSAL_NOTES[measure], CAUSAL_LIMIT + PLACE_LIMITS[place]
+        )
+        for (measure, place), figure in drawn.items()
+    ]
+
+
+# The summary in words.
+
+
+def event_counts(baseline: pd.DataFrame, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """For far and near: events that counted, and how many did not for each of two reasons.
+
+    An event does not count when the model fails it on the clean prompt, or else when the
+    counterfactual moved the model too little.
+    """
+    clean = baseline.loc[baseline["variant"] == "clean"]
+    fails = (clean["focus"] < thresholds["clean_focus"]) | (
+        clean["confusion"] > thresholds["clean_confusion"]
+    )
+    rows = []
+    for variant in ("far", "near"):
+        out = ~clean[f"counts_{variant}"].astype(bool)
+        rows.append(
+            {
+                "variant": variant,
+                "events": len(clean),
+                "counted": int((~out).sum()),
+                "failed": int((out & fails).sum()),
+                "unmoved": int((out & ~fails).sum()),
+            }
+        )
+    return rows
+
+
+def pool_finding(pool: str, headset: Mapping[str, Any], pools: pd.DataFrame) -> dict[str, Any]:
+    """What the run found about one pool: its heads, its joint effect in words, and warnings."""
+    heads = [head for head in headset.get("heads", []) if head.get("pool") == pool]
+    names = [f"{head['layer']}-{head['head']}" for head in heads]
+    finding: dict[str, Any] = {"pool": pool, "heads": names, "headline": "–", "interval": ""}
+    unit, phrase = CHIEF_WORDS[pool]
+    finding |= {"unit": unit, "warnings": [], "controls": ""}
+    if not names:
+        return finding | {"text": f"The {pool} pool is empty: no head qualified."}
+    unmeasured = finding | {"text": f"The joint effect of the {pool} pool was not measured."}
+    if pools.empty:
+        return unmeasured
+    rows = pools.loc[(pools["pool"] == pool) & (pools["measure"] == CHIEF_MEASURE[pool])]
+    place = "span" if "span" in set(rows["positions"]) else "decision"
+    rows = rows.loc[rows["positions"] == place]
+    joint = rows.loc[rows["set"] == "pool"].to_dict("records")
+    if not joint:
+        return unmeasured
+    effect = joint[0]
+    share = percent(effect["effect"])
+    interval = f"[{percent(effect['low'])}, {percent(effect['high'])}]"
+    text = (
+        f"Patched together {POSITIONS[place]}, the {pool} pool {phrase.format(share)} {interval}, "
+        f"over {int(effect['n'])} events of prompts that had no part in choosing the heads."
+    )
+    controls, warnings = _against_controls(effect, rows)
+    return finding | {
+        "headline": share,
+        "interval": interval,
+        "text": text,
+        "controls": controls,
+        "warnings": warnings,
+    }
+
+
+def _against_controls(effect: Mapping[Any, Any], rows: pd.DataFrame) -> tuple[str, list[str]]:
+    """The controls in words, and what a reader must not overlook about the effect."""
+    warnings = []
+    if not effect["low"] > 0:
+        warnings.append("The interval includes 0 or lies below it: no effect is shown.")
+    parts = []
+    random = rows.loc[rows["set"] == "random", "effect"]
+    if len(random):
+        spread = f"{percent(random.min())} to {percent(random.max())} over {len(random)} draws"
+        parts.append(f"random heads of the same layers: {percent(random.mean())} ({spread})")
+        if not effect["low"] > random.max():
+            warnings.append("The interval does not clear the best random draw.")
+    for norm in rows.loc[rows["set"] == "norm"].to_dict("records"):
+        ends = f"[{percent(norm['low'])}, {percent(norm['high'])}]"
+        parts.append(f"heads with the largest output: {percent(norm['effect'])} {ends}")
+        if not effect["low"] > norm["high"]:
+            warnings.append("The interval overlaps that of the heads with the largest output.")
+    if not parts:
+        return "No control was measured.", [*warnings, "Without controls the effect says little."]
+    return "For comparison, as many " + "; as many ".join(parts) + ".", warnings
+
+
+def percent(value: Any) -> str:
+    """A share as a whole percentage; a dash where there is no number."""
+    return _fixed(value, 100.0, 0, "\N{NO-BREAK SPACE}%")
+
+
+def two_digits(value: Any) -> str:
+    """Two digits behind the point, so that the numbers of a table line up."""
+    return _fixed(value, 1.0, 2, "")
+
+
+def _fixed(value: Any, factor: float, digits: int, unit: str) -> str:
+    """A true minus sign, and none before a number that rounds to 0."""
+    if value is None or pd.isna(value):
+        return "–"
+    return f"{factor * value:z.{digits}f}".replace("-", "−") + unit
+
+
+# Tables.
+
+
+def head_rows(headset: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Pooled heads, by pool and then by weight, with what is known of each."""
+    heads = sorted(
+        headset.get("heads", []),
+        key=lambda head: (head.get("pool", ""), -(head.get("weight") or 0.0)),
+    )
+    return [
+        {
+            "layer": head["layer"],
+            "head": head["head"],
+            "kv_head": head.get("kv_head"),
+            "pool": head.get("pool", ""),
+            "read_out": bool(head.get("read_out")),
+            "share": head.get("decision_share", head.get("span_share_at_decision")),
+            "weight": head.get("weight"),
+            "scores": [
+                (head.get("scores", {}).get(name), head.get("scores", {}).get(f"{name}_q"))
+                for name in SCORES
+            ],
+            "effects": [head.get("effects", {}).get(name) or {} for name in MEASURES],
+        }
+        for head in heads
+    ]
+
+
+def pool_rows(pools: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row per pool, place and set, with the effects by measure; random draws become one row."""
+    rows: list[dict[str, Any]] = []
+    if pools.empty:
+        return rows
+    for key, part in pools.groupby(["pool", "positions", "set"], sort=False):
+        pool, place, kind = map(str, key)  # type: ignore[arg-type]
+        effects = {}
+        for measure, here in part.groupby("measure"):
+            first = here.iloc[0]
+            low, high = (
+                (here["effect"].min(), here["effect"].max())
+                if kind == "random"
+                else (first["low"], first["high"])
+            )
+            effects[measure] = {"effect": here["effect"].mean(), "low": low, "high": high}
+            effects[measure]["n"] = int(first["n"])
+        names = {"pool": "pool", "norm": "largest output"}
+        name = names.get(kind, f"random, mean and range of {part['draw'].nunique()} draws")
+        heads = part["heads"].iloc[0] if kind != "random" else ""
+        rows.append({"pool": pool, "positions": place, "set": name, "heads": heads})
+        rows[-1]["effects"] = effects
+    return rows
+
+
+def flatten(tree: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested dicts as (dotted name, text) pairs; a list of plain values becomes one text."""
+    if isinstance(tree, Mapping):
+        nested: Iterable[tuple[str, Any]] = ((str(key), value) for key, value in tree.items())
+    elif isinstance(tree, list | tuple) and any(isinstance(x, Mapping | list) for x in tree):
+        nested = ((str(index), value) for index, value in enumerate(tree))
+    elif isinstance(tree, list | tuple):
+        return [(name, " ".join(map(str, tree)))]
+    else:
+        return [(name, "–" if tree is None else str(tree))]
+    return [pair for key, value in nested for pair in flatten(value, f"{name}.{key}".lstrip("."))]
+
+
+def _prompt_texts(prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """Name of a prompt and its texts by key; token ids and other numbers are left out."""
+    texts = []
+    for key, value in prompt.items():
+        text = value.get("text") if isinstance(value, Mapping) else value
+        if isinstance(text, str) and key != "id":
+            texts.append((key, text))
+    return {"id": str(prompt.get("id", "")), "event": prompt.get("event"), "texts": texts}
