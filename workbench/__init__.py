@@ -1,0 +1,115 @@
+"""Find, prove and export the attention heads with which a language model picks labels.
+
+The names below are loaded when they are first used, so that importing this package costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.analysis.effects import causal_effects
+    from workbench.analysis.patching import sweep
+    from workbench.analysis.readout import focus_confusion
+    from workbench.analysis.scores import score_heads
+    from workbench.config import RunConfig
+    from workbench.errors import InputError
+    from workbench.headsets.export import export as export_headset
+    from workbench.headsets.headset import HeadSet
+    from workbench.headsets.headset import load as load_headset
+    from workbench.headsets.headset import save as save_headset
+    from workbench.inputs import bundled_model_path, make_prompts, validate
+    from workbench.labels.icd10cm import load_icd10cm
+    from workbench.labels.space import LabelSpace
+    from workbench.models.forked import patch_heads
+    from workbench.models.hooked import HookedModel
+    from workbench.pipeline import patch, pool, report, run, score
+    from workbench.prompts.events import make_events
+    from workbench.prompts.files import read_prompts, write_prompts
+    from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
+    from workbench.session import OpenRun, open_run
+
+try:
+    __version__ = version("mechanistic-workbench")
+except PackageNotFoundError:  # run from a source folder that was not installed
+    __version__ = "unknown"
+
+_HOME = {
+    "DecisionEvent": "prompts.prompt",
+    "HeadSet": "headsets.headset",
+    "HookedModel": "models.hooked",
+    "InputError": "errors",
+    "LabelSpace": "labels.space",
+    "OpenRun": "session",
+    "Option": "prompts.prompt",
+    "PromptSet": "prompts.prompt",
+    "RunConfig": "config",
+    "bundled_model_path": "inputs",
+    "causal_effects": "analysis.effects",
+    "export_headset": "headsets.export:export",
+    "focus_confusion": "analysis.readout",
+    "load_headset": "headsets.headset:load",
+    "load_icd10cm": "labels.icd10cm",
+    "make_events": "prompts.events",
+    "make_prompts": "inputs",
+    "open_run": "session",
+    "patch": "pipeline",
+    "patch_heads": "models.forked",
+    "pool": "pipeline",
+    "read_prompts": "prompts.files",
+    "report": "pipeline",
+    "run": "pipeline",
+    "save_headset": "headsets.headset:save",
+    "score": "pipeline",
+    "score_heads": "analysis.scores",
+    "sweep": "analysis.patching",
+    "validate": "inputs",
+    "write_prompts": "prompts.files",
+}
+"""Public name → module below this package, with the name there where it differs."""
+
+__all__ = [
+    "DecisionEvent",
+    "HeadSet",
+    "HookedModel",
+    "InputError",
+    "LabelSpace",
+    "OpenRun",
+    "Option",
+    "PromptSet",
+    "RunConfig",
+    "bundled_model_path",
+    "causal_effects",
+    "export_headset",
+    "focus_confusion",
+    "load_headset",
+    "load_icd10cm",
+    "make_events",
+    "make_prompts",
+    "open_run",
+    "patch",
+    "patch_heads",
+    "pool",
+    "read_prompts",
+    "report",
+    "run",
+    "save_headset",
+    "score",
+    "score_heads",
+    "sweep",
+    "validate",
+    "write_prompts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, there = _HOME[name].partition(":")
+    value = getattr(import_module(f"{__name__}.{module}"), there or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

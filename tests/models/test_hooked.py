@@ -38,15 +38,6 @@ def build(name: str) -> PreTrainedModel:
     return GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.2))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small run faster on one thread, far faster when the cores are busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=["llama", "qwen2", "gpt2"])
 def model(request) -> HookedModel:
     return HookedModel.from_pretrained_model(build(request.param))

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
-from test_figures import (
+from synthetic_tables import (
     make_baseline,
     make_patching,
     make_pools,
@@ -16,7 +16,6 @@ from test_figures import (
     make_trajectory,
 )
 
-from workbench.plots.figures import MEASURES
 from workbench.plots.report import (
     event_counts,
     flatten,
@@ -26,6 +25,7 @@ from workbench.plots.report import (
     two_digits,
     write_report,
 )
+from workbench.plots.style import MEASURES
 
 NASTY = "<script>alert('x')</script>"
 

@@ -5,8 +5,7 @@ in the user's cache folder, once for each of its releases.
 """
 
 import json
-import os
-import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from workbench.labels.space import Label, LabelSpace
+from workbench.validation import write_text
 
 NAME = "icd10cm"
 _CACHE_FORMAT = 1
@@ -29,9 +29,11 @@ def load_icd10cm(cache_dir: Path | None = None, *, min_cluster_size: int = 4) ->
     path = cache_dir / f"icd10cm-{version('simple-icd-10-cm')}-{_CACHE_FORMAT}.json"
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):  # not there, or neither UTF-8 nor JSON
         rows = _parse_package()
-        _write_atomically(path, rows)
+        # A read-only home costs two seconds at every start, nothing else.
+        with suppress(OSError):
+            write_text(path, json.dumps(rows))
     labels = (Label(i, text, tuple(above), tuple(synonyms)) for i, text, above, synonyms in rows)
     return LabelSpace(NAME, labels, min_cluster_size=min_cluster_size)
 
@@ -60,15 +62,3 @@ def _ancestors(icd: Any, code: str) -> list[str]:
         code = icd.get_parent(code)
         nodes.append(code)
     return nodes or [code]
-
-
-def _write_atomically(path: Path, rows: list[tuple[str, str, list[str], list[str]]]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False
-        ) as file:
-            json.dump(rows, file)
-        os.replace(file.name, path)
-    except OSError:
-        return  # a read-only home costs two seconds at every start, nothing else

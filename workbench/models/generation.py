@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from workbench.models.organism_data import END
+from workbench.models.organism_data import end_token
 from workbench.prompts.tasks import CodingPrompt, CodingTask
 from workbench.prompts.templates import PlainTemplate, letter_of
 
@@ -70,7 +70,7 @@ def _answers(
         texts = [text.removesuffix(template.answer_cue) + template.reason_cue for text in texts]
     encoded = [tokenizer.encode(text).ids for text in texts]
     width = max(map(len, encoded))
-    end = tokenizer.token_to_id(END)
+    end = end_token(tokenizer)
     ids = torch.tensor([[end] * (width - len(row)) + row for row in encoded], device=model.device)
     mask = torch.tensor(
         [[0] * (width - len(row)) + [1] * len(row) for row in encoded], device=model.device

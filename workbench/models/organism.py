@@ -9,9 +9,10 @@ with a model card and the loss curve. Needs nothing that looks inside the model.
 import json
 import shutil
 import time
+from collections.abc import Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -27,38 +28,52 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from workbench.errors import InputError
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.models.generation import GenerationAccuracy, generation_accuracy
+from workbench.models.model_card import model_card
 from workbench.models.organism_data import (
     END,
     IGNORED,
     Collator,
     ExampleMix,
     TrainingStream,
+    end_token,
     train_tokenizer,
 )
 from workbench.prompts.tasks import CodingTask, TaskConfig, split_categories
 
+RECORD = "training.json"
+
 
 @dataclass(frozen=True)
 class OrganismConfig:
-    """Everything that decides what the trained model is, besides the labels."""
+    """Everything that decides what the trained model is, besides the labels.
 
-    n_layers: int = 8
+    The task's sizes are ranges: small prompts among the large ones are what gets training off its
+    first plateau. Accuracy is measured at the full size.
+    """
+
+    n_layers: int = 6
     n_heads: int = 8
     n_kv_heads: int = 4
     d_model: int = 256
     d_mlp: int = 768
     vocab_size: int = 4096
     context: int = 512
-    steps: int = 6000
+    steps: int = 12000
     batch_size: int = 128
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 0.1
     held_out: float = 0.1
+    split_seed: int = 0
     seed: int = 0
-    task: TaskConfig = field(default_factory=TaskConfig)
+    task: TaskConfig = field(
+        default_factory=lambda: TaskConfig(
+            n_mentions=(1, 3), n_families=(2, 4), family_size=(2, 5)
+        )
+    )
     mix: ExampleMix = field(default_factory=ExampleMix)
 
 
@@ -67,7 +82,8 @@ class WeightedTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         # Samples are independent draws already, and their difficulty follows their index.
-        return SequentialSampler(train_dataset or self.train_dataset)
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return SequentialSampler(cast(Sized, dataset))
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -92,7 +108,7 @@ def weighted_cross_entropy(
     return (losses * weights).sum() / weights.sum()
 
 
-def build_model(config: OrganismConfig, end_token: int) -> LlamaForCausalLM:
+def build_model(config: OrganismConfig, end: int) -> LlamaForCausalLM:
     """A Llama of the configured shape with random weights; embeddings are tied."""
     return LlamaForCausalLM(
         LlamaConfig(
@@ -105,8 +121,8 @@ def build_model(config: OrganismConfig, end_token: int) -> LlamaForCausalLM:
             max_position_embeddings=2 * config.context,
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=end_token,
-            pad_token_id=end_token,
+            eos_token_id=end,
+            pad_token_id=end,
         )
     )
 
@@ -115,6 +131,7 @@ def train_organism(
     out: Path,
     config: OrganismConfig = OrganismConfig(),
     *,
+    start: Path | None = None,
     n_eval: int = 1000,
     workers: int = 2,
     checkpoint_every: int = 1000,
@@ -123,29 +140,56 @@ def train_organism(
 ) -> dict[str, GenerationAccuracy]:
     """Train, evaluate and write the model folder `out`; continues from its last checkpoint.
 
+    With `start`, a folder that this function wrote, training begins from its weights and tokenizer
+    instead of from nothing, and the new record keeps the old one.
+
     Returns:
         accuracy by free generation for `seen`/`unseen` categories × `direct`/`chain`.
     """
     console = console or Console(stderr=True)
     set_seed(config.seed)
     space = load_icd10cm()
-    seen, unseen = split_categories(space, held_out=config.held_out, seed=config.seed)
+    seen, unseen = split_categories(space, held_out=config.held_out, seed=config.split_seed)
     task = CodingTask(space, seen, config.task)
-    tokenizer = _tokenizer(out, task, config)
-    model = build_model(config, tokenizer.token_to_id(END))
+    _claim(out, config, start)
+    tokenizer = _tokenizer(out, task, config, start)
+    model = build_model(config, end_token(tokenizer))
+    if start:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(start).state_dict())
     console.print(f"{model.num_parameters():,} parameters, {len(task.categories)} categories")
     started = time.monotonic()
-    trainer = _trainer(out, model, task, tokenizer, config, workers, checkpoint_every, compile_model)
+    trainer = _trainer(
+        out, model, task, tokenizer, config, workers, checkpoint_every, compile_model
+    )
     last = get_last_checkpoint(str(out / "checkpoints"))
     trainer.train(resume_from_checkpoint=last)
     seconds = time.monotonic() - started
-    tasks = {"seen": task, "unseen": CodingTask(space, unseen, config.task)}
+    full = config.task.at_full_size()
+    tasks = {"seen": CodingTask(space, seen, full), "unseen": CodingTask(space, unseen, full)}
     accuracy = evaluate_organism(model, tokenizer, tasks, n_prompts=n_eval, seed=config.seed + 1)
     for name, result in accuracy.items():
         console.print(f"{name}: exact {result.exact:.3f}, per mention {result.per_mention:.3f}")
-    _write(out, model, tokenizer, config, accuracy, trainer.state.log_history, seconds)
+    _write(out, model, tokenizer, config, accuracy, trainer.state.log_history, seconds, start)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return accuracy
+
+
+def _claim(out: Path, config: OrganismConfig, start: Path | None) -> None:
+    """Refuse to go on from another configuration's checkpoint or to replace a finished model."""
+    if (out / RECORD).is_file():
+        raise InputError(f"{out}: holds a trained model already; give another --out")
+    asked = {"config": _plain(config), "start": start.name if start else None}
+    path = out / "checkpoints" / "asked.json"
+    if path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")) != asked:
+            raise InputError(f"{out}: holds checkpoints of a training with other settings")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asked), encoding="utf-8")
+
+
+def _plain(config: OrganismConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(config)))  # tuples become lists, as in a file
 
 
 def evaluate_organism(
@@ -162,7 +206,11 @@ def evaluate_organism(
     }
 
 
-def _tokenizer(out: Path, task: CodingTask, config: OrganismConfig) -> Tokenizer:
+def _tokenizer(
+    out: Path, task: CodingTask, config: OrganismConfig, start: Path | None
+) -> Tokenizer:
+    if start:
+        return Tokenizer.from_file(str(start / "tokenizer.json"))
     path = out / "checkpoints" / "tokenizer.json"
     if path.exists():
         return Tokenizer.from_file(str(path))
@@ -195,13 +243,15 @@ def _trainer(
         weight_decay=config.weight_decay,
         adam_beta2=0.95,
         max_grad_norm=1.0,
-        bf16=on_gpu,
+        bf16=True,
+        use_cpu=not on_gpu,
         torch_compile=on_gpu if compile_model is None else compile_model,
         dataloader_num_workers=workers,
         dataloader_prefetch_factor=4 if workers else None,
         dataloader_persistent_workers=workers > 0,
+        dataloader_pin_memory=on_gpu,
         remove_unused_columns=False,
-        logging_steps=50,
+        logging_steps=min(50, max(1, config.steps // 20)),
         logging_nan_inf_filter=False,  # it waits for the device at every step
         save_steps=checkpoint_every,
         save_total_limit=1,
@@ -234,18 +284,22 @@ def _write(
     accuracy: dict[str, GenerationAccuracy],
     history: list[dict[str, Any]],
     seconds: float,
+    start: Path | None,
 ) -> None:
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.to(torch.bfloat16).save_pretrained(out)  # pyright: ignore[reportArgumentType]
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token=END, padding_side="left"
     ).save_pretrained(out)
     curve = [{"step": row["step"], "loss": row["loss"]} for row in history if "loss" in row]
     record = {
-        "config": asdict(config),
+        "config": _plain(config),
         "accuracy": {name: asdict(result) for name, result in accuracy.items()},
         "seconds": round(seconds),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "n_parameters": model.num_parameters(),
         "loss": curve,
     }
-    (out / "training.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    if start:
+        record["start"] = json.loads((start / RECORD).read_text(encoding="utf-8"))
+    (out / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (out / "README.md").write_text(model_card(record), encoding="utf-8")

@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch.utils.data import Dataset
 
 from workbench.prompts.chain import chain_steps
+from workbench.prompts.scramble import lexicon, scramble
 from workbench.prompts.tasks import CodingPrompt, CodingTask
 from workbench.prompts.templates import PlainTemplate, letter_of, option_letters
 
@@ -32,12 +33,14 @@ class ExampleMix:
         prompt_weight: loss weight of the note's and options' tokens; the rest weighs 1.
         ramp: over this first share of training, mentions go from written out to the task's
             shorthand.
+        invented: share of families whose words are replaced (`workbench.prompts.scramble`).
     """
 
-    direct: float = 0.03
+    direct: float = 0.15
     partial: float = 0.07
     prompt_weight: float = 0.2
-    ramp: float = 0.4
+    ramp: float = 0.25
+    invented: float = 0.5
 
 
 class TrainingStream(Dataset[dict[str, Any]]):
@@ -59,6 +62,7 @@ class TrainingStream(Dataset[dict[str, Any]]):
         seed: int,
     ) -> None:
         self._task = task
+        self._lexicon = lexicon(task)
         self._encode = WordEncoder(tokenizer)
         self._mix = mix
         self._n_samples = n_samples
@@ -84,10 +88,10 @@ class TrainingStream(Dataset[dict[str, Any]]):
         weights = [self._mix.prompt_weight] * len(prompt_ids) + [1.0] * (len(target_ids) + 1)
         return {"ids": [*prompt_ids, *target_ids, self._encode.end], "weights": weights}
 
-    def _draw(
-        self, task: CodingTask, rng: random.Random, sizes: random.Random
-    ) -> tuple[str, str]:
+    def _draw(self, task: CodingTask, rng: random.Random, sizes: random.Random) -> tuple[str, str]:
         prompt = task.draw("", rng, sizes)
+        if self._mix.invented:
+            task, prompt = scramble(task, prompt, self._lexicon, rng, self._mix.invented)
         steps = chain_steps(task.space, prompt, letter_of(prompt))
         draw = rng.random()
         if draw < self._mix.direct:
@@ -131,9 +135,10 @@ class WordEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.end = tokenizer.token_to_id(END)
+        self.end = end_token(tokenizer)
 
     def __call__(self, text: str) -> list[int]:
+        """Token ids of the text."""
         ids: list[int] = []
         for line_number, line in enumerate(text.split("\n")):
             if line_number:
@@ -155,6 +160,13 @@ class WordEncoder:
 @lru_cache(maxsize=500_000)
 def _encode_word(tokenizer: Tokenizer, word: str) -> list[int]:
     return tokenizer.encode(word, add_special_tokens=False).ids
+
+
+def end_token(tokenizer: Tokenizer) -> int:
+    """Id of the token that ends an answer, which is also the padding."""
+    end = tokenizer.token_to_id(END)
+    assert end is not None
+    return end
 
 
 def train_tokenizer(task: CodingTask, *, vocab_size: int, seed: int, n_prompts: int) -> Tokenizer:

@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from workbench.plots import figures
-from workbench.plots.figures import MEASURES, POSITIONS, SCORES, number
+from workbench.plots import figures, heatmaps
+from workbench.plots.style import MEASURES, POSITIONS, SCORES, number
 
 CHIEF_MEASURE = {"coarse": "coarse_restore", "refine": "refine_reduce"}
 CHIEF_WORDS = {
@@ -89,7 +89,7 @@ def write_report(
     Raises:
         InputError: a table lacks a column that a figure needs.
     """
-    pooled = figures.pooled_heads(headset)
+    pooled = heatmaps.pooled_heads(headset)
     environment = Environment(
         loader=PackageLoader("workbench", "plots"),
         autoescape=True,
@@ -163,7 +163,7 @@ def _overview_cards(
 
 
 def _score_cards(scores: pd.DataFrame, pooled: Mapping[tuple[int, int], str]) -> list[dict]:
-    drawn = figures.score_heatmaps(scores, pooled)
+    drawn = heatmaps.score_heatmaps(scores, pooled)
     return [_card(f"score-{name}", figure, *SCORE_NOTE) for name, figure in drawn.items()]
 
 
@@ -176,7 +176,7 @@ def _patching_cards(
     halves = set(patching["half"])
     half = next((name for name in ("verify", "all") if name in halves), "choose")
     shape = max(scores["layer"].tolist()) + 1, max(scores["head"].tolist()) + 1
-    drawn = figures.patching_heatmaps(patching, pooled, half=half, shape=shape)
+    drawn = heatmaps.patching_heatmaps(patching, pooled, half=half, shape=shape)
     return [
         _card(
             f"{measure}-{place}", figure, CAUSAL_NOTES[measure], CAUSAL_LIMIT + PLACE_LIMITS[place]

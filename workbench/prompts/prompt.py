@@ -1,8 +1,9 @@
 """Records of a multi-label prompt: options, decision events, and checked sets of them.
 
-Words are those of the prompt-file format. A *decision event* is a position whose next token selects
-one *option*; it comes with two counterfactual prompts in which the evidence supports a far or a near
-option instead. The three variants end in the same `aligned_suffix` tokens: patches happen there.
+Words are those of the prompt-file format. A *decision event* is a position whose next token
+selects one *option*; it comes with two counterfactual prompts in which the evidence supports a far
+or a near option instead. The three variants end in the same `aligned_suffix` tokens: patches happen
+there.
 """
 
 import hashlib
@@ -158,7 +159,7 @@ class PromptSet:
 
     @property
     def sha256(self) -> str:
-        """Hash of the events as written to a prompt file, so that the same file gives the same hash."""
+        """Hash of the events as written to a prompt file: the hash of that file."""
         digest = hashlib.sha256()
         for item in self.events:
             digest.update(json.dumps(to_json(item), separators=(",", ":")).encode() + b"\n")

@@ -14,11 +14,12 @@ import re
 from collections.abc import Collection
 from dataclasses import astuple, dataclass
 
-_DROPPED = frozenset(
+_DROPPED_WORDS = (
     "a an and any as at be by due encounter for from in into is it its of on or other's part "
-    "specified the their this those to type use which".split()
+    "specified the their this those to type use which"
 )
-_SET_ABBREVIATIONS: dict[str, tuple[str, ...]] = {
+_DROPPED = frozenset(_DROPPED_WORDS.split())
+SET_ABBREVIATIONS: dict[str, tuple[str, ...]] = {
     "accident": ("acc",),
     "acute": ("ac",),
     "bilateral": ("bilat", "bil"),
@@ -98,7 +99,7 @@ def _abbreviate(
     word: str, rng: random.Random, config: ShorthandConfig, confusable: Collection[str]
 ) -> str:
     short = _draw_form(word, rng, config)
-    if short == word or word in _SET_ABBREVIATIONS:
+    if short == word or word in SET_ABBREVIATIONS:
         return short
     clash = any(other != word and short in (other, *_forms(other)) for other in confusable)
     clash = clash or any(other != word and other.startswith(short) for other in confusable)
@@ -106,9 +107,9 @@ def _abbreviate(
 
 
 def _draw_form(word: str, rng: random.Random, config: ShorthandConfig) -> str:
-    if word in _SET_ABBREVIATIONS:
+    if word in SET_ABBREVIATIONS:
         if rng.random() < config.set_abbreviation:
-            return rng.choice(_SET_ABBREVIATIONS[word])
+            return rng.choice(SET_ABBREVIATIONS[word])
         return word
     draw = rng.random()
     if len(word) < 6 or any(c.isdigit() for c in word) or draw >= config.cut + config.drop_vowels:
@@ -121,4 +122,4 @@ def _without_vowels(word: str) -> str:
 
 
 def _forms(word: str) -> tuple[str, ...]:
-    return (*_SET_ABBREVIATIONS.get(word, ()), _without_vowels(word))
+    return (*SET_ABBREVIATIONS.get(word, ()), _without_vowels(word))

@@ -14,13 +14,17 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from workbench.errors import InputError
 from workbench.labels.icd10cm import category
 from workbench.labels.space import LabelSpace
 from workbench.prompts.shorthand import ShorthandConfig, content_words, write_shorthand
+
+
+SIZES = {"n_mentions": 1, "n_families": 2, "family_size": 2}
+"""Ranges of a task's configuration, each with the smallest number it may hold."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,18 @@ class TaskConfig:
     same_family: float = 0.1
     inclusion_term: float = 0.25
     max_description_words: int = 20
-    shorthand: ShorthandConfig = ShorthandConfig()
+    shorthand: ShorthandConfig = field(default_factory=ShorthandConfig)
 
     def __post_init__(self) -> None:
-        least = {"n_mentions": 1, "n_families": 2, "family_size": 2}
-        for name, smallest in least.items():
+        for name, smallest in SIZES.items():
             low, high = getattr(self, name)
             if not smallest <= low <= high:
                 raise InputError(f"{name} {(low, high)} is not a range of numbers from {smallest}")
+
+    def at_full_size(self) -> "TaskConfig":
+        """The same with every range at its upper end, as prompts for evaluation have it."""
+        largest = {name: (getattr(self, name)[1],) * 2 for name in SIZES}
+        return replace(self, **largest)
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,8 @@ class CodingTask:
         }
         self._by_node: defaultdict[str, list[str]] = defaultdict(list)
         for label_id, words in self._words.items():
-            if 1 <= len(words) and len(space[label_id].text.split()) <= config.max_description_words:
+            n_words = len(space[label_id].text.split())
+            if words and n_words <= config.max_description_words:
                 for node in space[label_id].ancestors:
                     self._by_node[node].append(label_id)
         n_families = config.n_families[1]
@@ -141,9 +150,21 @@ class CodingTask:
     def _codes(self) -> list[str]:
         return [code for node in self.categories for code in self._by_node[node]]
 
+    @property
+    def labels(self) -> list[str]:
+        """Ids of all labels of these categories."""
+        return list(self._words)
+
     def words(self, label: str) -> list[str]:
         """Content words of a label's description."""
         return self._words[label]
+
+    def with_labels(self, space: LabelSpace) -> "CodingTask":
+        """The same task over other labels, for wording mentions; it cannot draw prompts."""
+        other = copy(self)
+        other.space = space
+        other._words = {label.id: content_words(label.text) for label in space}
+        return other
 
     def with_shorthand(self, shorthand: ShorthandConfig) -> "CodingTask":
         """The same task with mentions of another difficulty; shares the labels."""

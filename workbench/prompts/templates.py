@@ -8,7 +8,7 @@ space before its first word, since byte-level tokenizers put that space into the
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from workbench.errors import InputError
 from workbench.labels.space import LabelSpace
@@ -32,6 +32,7 @@ class RenderedPrompt:
     options: tuple[CharSpan, ...]
 
 
+@runtime_checkable
 class Template(Protocol):
     """What a prompt looks like to a model."""
 
@@ -85,7 +86,7 @@ def _add_note_and_options(
     options = []
     for label, letter in letter_of(prompt).items():
         text.add("\n")
-        options.append(text.add(f" {space[label].text} : {letter}"))
+        options.append(text.add(f" {space[label].text} {letter}"))
     return tuple(mentions), tuple(options)
 
 

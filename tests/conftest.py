@@ -1,0 +1,71 @@
+"""Labels, tasks and tokenizers that are slow to make, shared by the whole run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, processors
+from transformers import PreTrainedTokenizerFast
+
+from workbench.labels import LabelSpace, load_icd10cm
+from workbench.models.organism_data import END, train_tokenizer
+from workbench.prompts.tasks import CodingTask, split_categories
+
+# Tensors this small run faster on one thread, far faster when the cores are busy.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def icd_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("labels")
+
+
+@pytest.fixture(scope="session")
+def space(icd_cache: Path) -> LabelSpace:
+    return load_icd10cm(icd_cache)
+
+
+@pytest.fixture(scope="session")
+def categories(space: LabelSpace) -> tuple[list[str], list[str]]:
+    """Seen and unseen three-character categories."""
+    return split_categories(space)
+
+
+@pytest.fixture(scope="session")
+def seen_task(space: LabelSpace, categories: tuple[list[str], list[str]]) -> CodingTask:
+    return CodingTask(space, categories[0])
+
+
+@pytest.fixture(scope="session")
+def raw_tokenizer(seen_task: CodingTask) -> Tokenizer:
+    """The kind of tokenizer that the bundled model has, smaller."""
+    return train_tokenizer(seen_task, vocab_size=800, seed=0, n_prompts=60)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(raw_tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw_tokenizer, eos_token=END, pad_token=END, padding_side="left"
+    )
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer(raw_tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """As instruction models have it: adds <s>, offsets without spaces, and a chat template."""
+    other = Tokenizer.from_str(raw_tokenizer.to_str())
+    other.add_special_tokens(["<s>", "</s>", "<user>", "<reply>"])
+    other.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(
+                single="<s> $A </s>",
+                special_tokens=[(name, other.token_to_id(name)) for name in ("<s>", "</s>")],
+            ),
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=other,
+        bos_token="<s>",
+        eos_token="</s>",
+        chat_template="<s>{% for m in messages %}<user>{{ m.content }}{% endfor %}<reply>",
+    )

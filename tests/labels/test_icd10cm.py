@@ -1,0 +1,82 @@
+import json
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from workbench.labels import load_icd10cm
+from workbench.labels.icd10cm import category
+
+
+@pytest.fixture
+def no_package(monkeypatch):
+    """Importing the package of the labels fails."""
+    monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
+
+
+@pytest.mark.skipif(version("simple-icd-10-cm") != "1.5.0", reason="counts of another release")
+def test_every_leaf_code_once(space):
+    assert len(space) == len(set(space.ids)) == 74_719
+
+
+def test_a_code_with_its_text_parents_and_inclusion_terms(space):
+    label = space["E11.65"]
+    assert label.text == "Type 2 diabetes mellitus with hyperglycemia"
+    assert label.ancestors == ("E11.6", "E11")
+    assert space["I10"].text == "Essential (primary) hypertension"
+    nephropathy = space["E11.21"]
+    assert "Type 2 diabetes mellitus with Kimmelstiel-Wilson disease" in nephropathy.synonyms
+
+
+def test_only_leaves_are_labels(space):
+    assert "E11" not in space
+    assert "E11.6" not in space
+    assert set(space.members("E11.6")) < set(space.members("E11"))
+
+
+def test_a_category_without_codes_below_it_is_its_own_ancestor(space):
+    assert space["I10"].ancestors == ("I10",)
+    assert space.cluster("I10") == "I10"
+
+
+def test_last_ancestor_is_the_category(space):
+    assert all(label.ancestors[-1] == category(label.id) for label in space)
+
+
+def test_extended_codes_have_their_parents_nearest_first(space):
+    assert space["S52.501A"].ancestors == ("S52.501", "S52.50", "S52.5", "S52")
+
+
+def test_cluster_falls_back_to_a_node_that_is_large_enough(space):
+    assert len(space.members("E11.6")) >= 4
+    assert space.cluster("E11.65") == "E11.6"
+    assert len(space.members("E11.64")) < 4
+    assert space.cluster("E11.641") == "E11.6"
+
+
+def test_second_load_reads_the_cache_alone(space, icd_cache, no_package):
+    again = load_icd10cm(icd_cache)
+    assert list(again) == list(space)
+
+
+def test_cluster_size_is_not_cached(icd_cache, space):
+    assert load_icd10cm(icd_cache, min_cluster_size=1).cluster("E11.641") == "E11.64"
+
+
+@pytest.mark.parametrize("content", [b'[["E11.65", "Type', b"", b"\xff\xfe"])
+def test_damaged_cache_is_built_again(space, tmp_path, monkeypatch, content):
+    rows = [["E11.65", "some text", ["E11.6", "E11"], []]]
+    monkeypatch.setattr("workbench.labels.icd10cm._parse_package", lambda: rows)
+    load_icd10cm(tmp_path)
+    (cache,) = tmp_path.iterdir()
+    cache.write_bytes(content)
+    assert load_icd10cm(tmp_path).ids == ["E11.65"]
+    assert json.loads(cache.read_text()) == rows
+
+
+def test_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    rows = [["E11.65", "some text", ["E11.6", "E11"], []]]
+    monkeypatch.setattr("workbench.labels.icd10cm._parse_package", lambda: rows)
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    assert load_icd10cm(in_the_way).ids == ["E11.65"]

@@ -1,0 +1,75 @@
+import pytest
+
+from workbench.errors import InputError
+from workbench.labels import Label, LabelSpace
+
+
+def codes(*rows: tuple[str, tuple[str, ...]]) -> list[Label]:
+    return [Label(label_id, f"text of {label_id}", ancestors) for label_id, ancestors in rows]
+
+
+@pytest.fixture
+def tree() -> LabelSpace:
+    """Category A: two codes below A.1, one below A.2. Category B: one code."""
+    labels = codes(
+        ("A.11", ("A.1", "A")), ("A.12", ("A.1", "A")), ("A.21", ("A.2", "A")), ("B", ("B",))
+    )
+    return LabelSpace("tree", labels, min_cluster_size=2)
+
+
+def test_labels_come_back_in_the_order_given(tree):
+    assert tree.ids == ["A.11", "A.12", "A.21", "B"]
+    assert [label.id for label in tree] == tree.ids
+    assert len(tree) == 4
+    assert tree["A.12"].text == "text of A.12"
+
+
+def test_contains_labels_and_not_nodes(tree):
+    assert "A.11" in tree
+    assert "A.1" not in tree
+
+
+def test_members_of_a_node_are_all_labels_below_it(tree):
+    assert tree.members("A.1") == ("A.11", "A.12")
+    assert tree.members("A") == ("A.11", "A.12", "A.21")
+
+
+@pytest.mark.parametrize(
+    ("label", "cluster"),
+    [("A.11", "A.1"), ("A.21", "A"), ("B", "B")],
+    ids=["nearest node is large enough", "falls back one up", "top node, though too small"],
+)
+def test_cluster(tree, label, cluster):
+    assert tree.cluster(label) == cluster
+
+
+def test_smallest_cluster_size_decides_how_far_labels_fall_back():
+    labels = codes(("A.11", ("A.1", "A")), ("A.12", ("A.1", "A")), ("A.21", ("A.2", "A")))
+    clusters = [LabelSpace("tree", labels, min_cluster_size=n).cluster("A.11") for n in (1, 2, 3)]
+    assert clusters == ["A.1", "A.1", "A"]
+
+
+def test_cluster_sizes_count_every_label_once(tree):
+    assert tree.cluster_sizes() == {"A.1": 2, "A": 1, "B": 1}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], "holds no labels"),
+        (codes(("A", ("A",)), ("A", ("A",))), "label 'A' occurs twice"),
+        (codes(("A", ())), "label 'A' has no taxonomy parent"),
+    ],
+)
+def test_refused_labels(labels, message):
+    with pytest.raises(InputError, match=message):
+        LabelSpace("tree", labels)
+
+
+def test_unknown_names_are_refused(tree):
+    with pytest.raises(InputError, match=r"^label space 'tree' has no label 'Z'$"):
+        tree["Z"]
+    with pytest.raises(InputError, match="no label 'Z'"):
+        tree.cluster("Z")
+    with pytest.raises(InputError, match=r"^label space 'tree' has no taxonomy node 'Z'$"):
+        tree.members("Z")

@@ -1,0 +1,280 @@
+import hashlib
+import json
+from copy import deepcopy
+
+import pytest
+
+from workbench.errors import InputError
+from workbench.prompts.files import check_vocabulary, read_prompts, write_prompts
+from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
+
+IN_TOKENS = {
+    "id": "p0",
+    "event": 0,
+    "clean": {"input_ids": [1, 2, 3, 4, 5, 6]},
+    "far": {"input_ids": [1, 9, 9, 4, 5, 6]},
+    "near": {"input_ids": [8, 4, 5, 6]},
+    "aligned_suffix": 3,
+    "evidence": [1, 3],
+    "options": [
+        {"label": "E11.65", "token": 20, "role": "gold", "span": [3, 4]},
+        {"label": "E11.9", "token": 21, "role": "near", "span": [4, 5]},
+        {"label": "I10", "token": 22, "role": "far", "span": [5, 6]},
+    ],
+}
+NOTES = {"clean": "hyperglycemia", "far": "hypertension", "near": "diabetes nos"}
+REST = " ;\noptions:\n With hyperglycemia A\n Without B\n Hypertension C\nanswer:"
+
+
+def in_text() -> dict:
+    clean = "note: " + NOTES["clean"] + REST
+
+    def span(words: str) -> list[int]:
+        return [clean.index(words), clean.index(words) + len(words)]
+
+    options = [
+        ("E11.65", " With hyperglycemia A"),
+        ("E11.9", "Without B"),
+        ("I10", "Hypertension C"),
+    ]
+    return {
+        "id": "p0",
+        "event": 0,
+        **{name: {"text": f"note: {words}{REST}"} for name, words in NOTES.items()},
+        "evidence": span("hyperglycemia"),
+        "options": [
+            {"label": label, "token_text": words[-2:], "role": role, "span": span(words)}
+            for (label, words), role in zip(options, ("gold", "near", "far"), strict=True)
+        ],
+    }
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes lines (objects, or raw text) to a file and returns its path."""
+
+    def write(*lines):
+        texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        path = tmp_path / "prompts.jsonl"
+        path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+        return path
+
+    return write
+
+
+def refusal(path, tokenizer=None) -> str:
+    with pytest.raises(InputError) as error:
+        read_prompts(path, tokenizer)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}:")
+    return message.removeprefix(f"{path}:")
+
+
+def changed(line: dict, *steps, **entries) -> dict:
+    """The line with entries set (or, if None, removed) in the object that the steps lead to."""
+    line = deepcopy(line)
+    place = line
+    for step in steps:
+        place = place[step]
+    for key, value in entries.items():
+        if value is None:
+            del place[key]
+        else:
+            place[key] = value
+    return line
+
+
+def test_a_line_in_token_ids(file):
+    prompts = read_prompts(file(IN_TOKENS))
+    assert prompts == PromptSet(
+        "prompts",
+        (
+            DecisionEvent(
+                id="p0",
+                event=0,
+                clean=(1, 2, 3, 4, 5, 6),
+                far=(1, 9, 9, 4, 5, 6),
+                near=(8, 4, 5, 6),
+                aligned_suffix=3,
+                evidence=(1, 3),
+                options=(
+                    Option("E11.65", 20, "gold", (3, 4)),
+                    Option("E11.9", 21, "near", (4, 5)),
+                    Option("I10", 22, "far", (5, 6)),
+                ),
+            ),
+        ),
+    )
+    assert read_prompts(file(IN_TOKENS), task="mine").task == "mine"
+
+
+def test_round_trip_is_byte_equal_and_has_the_sets_hash(file, tmp_path):
+    strange = changed(IN_TOKENS, id="naïve \u2028 \u00a0 prompt", event=3)
+    prompts = read_prompts(file(IN_TOKENS, strange))
+    first, second = tmp_path / "new" / "first.jsonl", tmp_path / "second.jsonl"
+    write_prompts(prompts, first)
+    write_prompts(read_prompts(first), second)
+    assert read_prompts(first, task="prompts") == prompts
+    assert first.read_bytes() == second.read_bytes()
+    assert hashlib.sha256(first.read_bytes()).hexdigest() == prompts.sha256
+    assert [path.name for path in first.parent.iterdir()] == ["first.jsonl"]
+
+
+def test_writing_that_fails_leaves_the_old_file(file, tmp_path, monkeypatch):
+    path = file(IN_TOKENS)
+    before = path.read_bytes()
+    prompts = read_prompts(path)
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_prompts(prompts, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("separator", ["\r\n", "\n\n  \n"])
+def test_line_ends_blank_lines_and_byte_order_mark(tmp_path, separator):
+    path = tmp_path / "prompts.jsonl"
+    lines = [json.dumps(changed(IN_TOKENS, event=event)) for event in (0, 1)]
+    path.write_bytes(b"\xef\xbb\xbf" + separator.join(lines).encode())
+    assert [event.event for event in read_prompts(path)] == [0, 1]
+
+
+def test_unreadable_files(tmp_path):
+    assert refusal(tmp_path / "nowhere") == " cannot be read, No such file or directory"
+    assert refusal(tmp_path) == " cannot be read, Is a directory"
+    for content in (b"", b"\n \n"):
+        (tmp_path / "empty").write_bytes(content)
+        assert refusal(tmp_path / "empty") == " holds no prompts; needs one JSON object a line"
+
+
+def test_bytes_that_are_not_utf8(tmp_path):
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(json.dumps(IN_TOKENS).encode() + b'\n{"id": "\xe9"}\n')
+    assert refusal(path) == "2: not UTF-8, byte 9 of the line"
+
+
+MALFORMED = {
+    '{"id": "p0", }': "not JSON, column 14: ",
+    '{"id": "p0"': "not JSON, column 12: Expecting ',' delimiter",
+    "p0": "not JSON, column 1: Expecting value",
+    "[1, 2]": "a JSON object is needed, got list",
+    "null": "a JSON object is needed, got NoneType",
+    '{"id": "p0", "id": "p1"}': "key 'id' occurs twice in one object",
+    '{"clean": ' + "[" * 100_000: "not JSON: nested too deeply",
+    '{"event": ' + "1" * 5000 + "}": "not JSON: nested too deeply, or a number of thousands of",
+    "{}": "id: key is missing (and 7 more)",
+    '{"clean": 1, "options": {"a": 1}}': "id: key is missing",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), MALFORMED.items(), ids=range(len(MALFORMED)))
+def test_malformed_lines(file, text, reason):
+    assert refusal(file(IN_TOKENS, text)).startswith(f"2: {reason}")
+
+
+REFUSALS = {
+    "unknown key": ((), {"colour": 1}, "colour: unknown key"),
+    "unknown key of a variant": (("far",), {"mask": []}, "far.mask: unknown key"),
+    "unknown key of an option": (("options", 1), {"text": "x"}, "mixes text ('text') and token"),
+    "another unknown key": (("options", 1), {"name": "x"}, "options[1].name: unknown key"),
+    "missing suffix": ((), {"aligned_suffix": None}, "aligned_suffix: key is missing"),
+    "missing label": (("options", 0), {"label": None}, "options[0].label: key is missing"),
+    "bool for int": ((), {"event": True}, "event: input should be a valid integer, got True"),
+    "float for int": ((), {"aligned_suffix": 3.0}, "aligned_suffix: input should be a valid int"),
+    "text for int": (("options", 2), {"token": "22"}, "options[2].token: input should be a valid"),
+    "int for text": ((), {"id": 7}, "id: input should be a valid string, got 7"),
+    "bool among tokens": (
+        ("near",),
+        {"input_ids": [8, True]},
+        "near.input_ids[1]: input should be a valid integer, got True",
+    ),
+    "three numbers": ((), {"evidence": [1, 2, 3]}, "evidence: list should have at most 2 items"),
+    "role": (("options", 0), {"role": "best"}, "options[0].role: input should be 'gold', 'near'"),
+    "span outside": ((), {"evidence": [5, 7]}, "prompt 'p0' event 0: evidence [5, 7] is outside"),
+    "suffix": ((), {"aligned_suffix": 4}, "prompt 'p0' event 0: variant 'far' does not share the"),
+    "shared token": (("options", 2), {"token": 20}, "options 'E11.65' and 'I10' share token 20"),
+}
+
+
+@pytest.mark.parametrize(("steps", "entries", "reason"), REFUSALS.values(), ids=REFUSALS)
+def test_refused_lines_in_token_ids(file, steps, entries, reason):
+    message = refusal(file(IN_TOKENS, changed(IN_TOKENS, *steps, **entries)))
+    assert message.startswith("2: ")
+    assert reason in message
+
+
+def test_the_same_event_twice_is_refused_with_both_lines(file):
+    other = changed(IN_TOKENS, event=1)
+    message = refusal(file(IN_TOKENS, other, IN_TOKENS))
+    assert message == "3: prompt 'p0' event 0 is already on line 1"
+
+
+def test_a_line_in_text(file, tokenizer):
+    (event,) = read_prompts(file(in_text()), tokenizer)
+    line = in_text()
+    for name in NOTES:
+        assert tokenizer.decode(event.variant(name)) == line[name]["text"]
+    assert tokenizer.decode(event.clean[slice(*event.evidence)]) == " hyperglycemia"
+    words = [tokenizer.decode(event.clean[slice(*option.span)]) for option in event.options]
+    assert words == [" With hyperglycemia A", " Without B", " Hypertension C"]
+    assert tokenizer.decode(event.option_tokens) == " A B C"
+    assert tokenizer.decode(event.clean[-event.aligned_suffix :]) == REST
+
+
+def test_a_stated_suffix_is_kept(file, tokenizer):
+    (event,) = read_prompts(file(changed(in_text(), aligned_suffix=3)), tokenizer)
+    assert event.aligned_suffix == 3
+
+
+def test_text_written_again_is_in_token_ids(file, tokenizer, tmp_path):
+    prompts = read_prompts(file(in_text(), changed(IN_TOKENS, event=1)), tokenizer)
+    write_prompts(prompts, tmp_path / "tokens.jsonl")
+    assert read_prompts(tmp_path / "tokens.jsonl", task=prompts.task) == prompts
+
+
+TEXT_REFUSALS = {
+    "token ids among text": (("far",), {"text": None, "input_ids": [1]}, "mixes text"),
+    "token among text": (("options", 0), {"token_text": None, "token": 5}, "mixes text ('text')"),
+    "missing token text": (("options", 0), {"token_text": None}, "options[0].token_text: key is"),
+    "evidence in a word": ((), {"evidence": [8, 19]}, "evidence: span [8, 19] 'perglycemia'"),
+    "option in a word": (
+        ("options", 1),
+        {"span": [55, 60]},
+        "option 'E11.9': span [55, 60]",
+    ),
+    "span outside": ((), {"evidence": [0, 999]}, "evidence: span [0, 999] is outside the text"),
+    "two tokens": (("options", 0), {"token_text": " A B"}, "' A B' is not one token after"),
+    "shared": (("options", 0), {"token_text": " C"}, "options 'E11.65' and 'I10' share token"),
+    "suffix": ((), {"aligned_suffix": 900}, "does not share the last 900 tokens"),
+    "no suffix": (("near",), {"text": "note: x"}, "clean, far and near end in different tokens"),
+    "empty": (("near",), {"text": ""}, "clean, far and near end in different tokens"),
+}
+
+
+@pytest.mark.parametrize(("steps", "entries", "reason"), TEXT_REFUSALS.values(), ids=TEXT_REFUSALS)
+def test_refused_lines_in_text(file, tokenizer, steps, entries, reason):
+    message = refusal(file(changed(in_text(), *steps, **entries)), tokenizer)
+    assert message.startswith("1: ")
+    assert reason in message
+
+
+def test_text_needs_a_tokenizer(file):
+    assert refusal(file(in_text())) == "1: a prompt in text needs the model's tokenizer"
+
+
+def test_vocabulary_and_context(file):
+    prompts = read_prompts(file(IN_TOKENS))
+    check_vocabulary(prompts, 23, n_context=6)
+    with pytest.raises(InputError) as error:
+        check_vocabulary(prompts, 22)
+    assert str(error.value) == (
+        "prompt 'p0' event 0: token 22 in options is not among the model's, 0 to 21"
+    )
+    with pytest.raises(InputError, match="token 9 in variant 'far' is not among"):
+        check_vocabulary(prompts, 9)
+    with pytest.raises(InputError, match=r"variant 'clean' has 6 tokens, .* context holds 5"):
+        check_vocabulary(prompts, 23, n_context=5)
+    negative = read_prompts(file(changed(IN_TOKENS, "near", input_ids=[-1, 4, 5, 6])))
+    with pytest.raises(InputError, match="token -1 in variant 'near'"):
+        check_vocabulary(negative, 23)

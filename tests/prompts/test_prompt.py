@@ -1,0 +1,134 @@
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+
+from workbench.errors import InputError
+from workbench.prompts.prompt import DecisionEvent, Option, PromptSet, to_json
+
+EVENT = DecisionEvent(
+    id="p0",
+    event=1,
+    clean=(1, 2, 3, 4, 5, 6),
+    far=(1, 9, 9, 4, 5, 6),
+    near=(8, 4, 5, 6),
+    aligned_suffix=3,
+    evidence=(1, 3),
+    options=(
+        Option("E11.65", 20, "gold", (3, 4)),
+        Option("E11.9", 21, "near", (4, 5)),
+        Option("I10", 22, "far", (3, 5)),
+        Option("J45", 23, "other", (5, 6)),
+    ),
+)
+
+
+def with_option(index: int, **changes) -> dict:
+    options = list(EVENT.options)
+    options[index] = replace(options[index], **changes)
+    return {"options": tuple(options)}
+
+
+REFUSALS = {
+    "empty variant": ({"far": ()}, "variant 'far' is empty"),
+    "evidence is empty": ({"evidence": (2, 2)}, "evidence [2, 2] is outside"),
+    "evidence is reversed": ({"evidence": (3, 1)}, "evidence [3, 1] is outside"),
+    "evidence starts before": ({"evidence": (-1, 2)}, "evidence [-1, 2] is outside"),
+    "span ends behind": (
+        with_option(2, span=(3, 7)),
+        "span of option 'I10' [3, 7] is outside the clean prompt of 6 tokens or empty",
+    ),
+    "shared token": (with_option(2, token=20), "options 'E11.65' and 'I10' share token 20"),
+    "negative token": (with_option(1, token=-1), "option 'E11.9' has token -1 < 0"),
+    "two golds": (
+        with_option(1, role="gold"),
+        "needs exactly one gold option, and near and far ones; got 2 gold, 0 near, 1 far, 1 other",
+    ),
+    "no gold": (with_option(0, role="near"), "got 0 gold, 2 near"),
+    "no near": (with_option(1, role="other"), "got 1 gold, 0 near"),
+    "no far": (with_option(2, role="other"), "1 near, 0 far"),
+    "no suffix": ({"aligned_suffix": 0}, "aligned_suffix is 0, must be at least 1"),
+    "suffix is not shared": (
+        {"aligned_suffix": 4},
+        "variant 'far' does not share the last 4 tokens with 'clean'",
+    ),
+    "suffix is longer than a variant": (
+        {"aligned_suffix": 5, "far": EVENT.clean},
+        "variant 'near' does not share the last 5 tokens with 'clean'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_refused_event(changes, message):
+    with pytest.raises(InputError) as refusal:
+        replace(EVENT, **changes)
+    assert str(refusal.value).startswith("prompt 'p0' event 1: ")
+    assert message in str(refusal.value)
+
+
+def test_unknown_role_is_refused():
+    strange = replace(EVENT.options[1])
+    object.__setattr__(strange, "role", "close")  # the annotations are enforced under test
+    with pytest.raises(InputError, match=r"'E11.9' has role 'close', not one of gold, near, far"):
+        replace(EVENT, options=(EVENT.options[0], strange))
+
+
+def test_suffix_may_be_shorter_than_what_is_shared():
+    assert replace(EVENT, aligned_suffix=1).aligned_suffix == 1
+
+
+def test_roles_and_tokens():
+    assert [EVENT.with_role(role) for role in ("gold", "near", "far", "other")] == [
+        [0], [1], [2], [3],
+    ]  # fmt: skip
+    assert EVENT.option_tokens == [20, 21, 22, 23]
+
+
+@pytest.mark.parametrize("name", ["clean", "far", "near"])
+def test_variant(name):
+    assert EVENT.variant(name) == getattr(EVENT, name)
+
+
+def test_prompt_set_keeps_order_and_groups_events_by_prompt():
+    events = [replace(EVENT, id=name, event=k) for name, k in [("b", 0), ("a", 0), ("b", 1)]]
+    prompts = PromptSet("task", tuple(events))
+    assert list(prompts) == events
+    assert prompts.prompt_ids == ["b", "a"]
+    assert list(prompts.subset(["b"])) == [events[0], events[2]]
+
+
+def test_prompt_set_refuses_repeats_and_emptiness():
+    with pytest.raises(InputError, match="prompt 'p0' event 1 occurs twice"):
+        PromptSet("task", (EVENT, EVENT))
+    with pytest.raises(InputError, match="prompt set 'task' holds no events"):
+        PromptSet("task", ())
+    with pytest.raises(InputError, match="holds no events"):
+        PromptSet("task", (EVENT,)).subset(["p1"])
+
+
+def test_hash_is_of_the_events_and_not_of_the_name():
+    prompts = PromptSet("task", (EVENT,))
+    assert prompts.sha256 == PromptSet("other", (EVENT,)).sha256
+    assert prompts.sha256 != PromptSet("task", (replace(EVENT, event=2),)).sha256
+
+
+def test_json_form():
+    assert json.loads(json.dumps(to_json(EVENT))) == {
+        "id": "p0",
+        "event": 1,
+        "clean": {"input_ids": [1, 2, 3, 4, 5, 6]},
+        "far": {"input_ids": [1, 9, 9, 4, 5, 6]},
+        "near": {"input_ids": [8, 4, 5, 6]},
+        "aligned_suffix": 3,
+        "evidence": [1, 3],
+        "options": [
+            {"label": "E11.65", "token": 20, "role": "gold", "span": [3, 4]},
+            {"label": "E11.9", "token": 21, "role": "near", "span": [4, 5]},
+            {"label": "I10", "token": 22, "role": "far", "span": [3, 5]},
+            {"label": "J45", "token": 23, "role": "other", "span": [5, 6]},
+        ],
+    }
+    line = json.dumps(to_json(EVENT), separators=(",", ":")) + "\n"
+    assert PromptSet("task", (EVENT,)).sha256 == hashlib.sha256(line.encode()).hexdigest()

@@ -1,0 +1,193 @@
+import random
+from dataclasses import replace
+
+import pytest
+
+from workbench.errors import InputError
+from workbench.labels.icd10cm import category
+from workbench.prompts.shorthand import ShorthandConfig
+from workbench.prompts.tasks import CodingPrompt, CodingTask, Mention, TaskConfig, split_categories
+
+
+def draw_many(task: CodingTask, n: int, seed: int = 0) -> list[CodingPrompt]:
+    rng = random.Random(seed)
+    return [task.draw(str(index), rng) for index in range(n)]
+
+
+@pytest.fixture(scope="module")
+def prompts(seen_task) -> list[CodingPrompt]:
+    return draw_many(seen_task, 300)
+
+
+@pytest.fixture(scope="module")
+def varied(space, categories) -> CodingTask:
+    config = TaskConfig(n_mentions=(1, 4), n_families=(2, 4), family_size=(2, 5), same_family=0.5)
+    return CodingTask(space, categories[0][::8], config)
+
+
+def test_split_covers_every_category_once(space, categories):
+    seen, unseen = categories
+    everything = {category(label.id) for label in space}
+    assert set(seen).isdisjoint(unseen)
+    assert set(seen) | set(unseen) == everything
+    assert len(unseen) == round(0.1 * len(everything))
+
+
+def test_split_depends_on_the_seed_alone(space, categories):
+    assert split_categories(space) == categories
+    assert split_categories(space, seed=1) != categories
+
+
+def test_families_are_of_different_categories(prompts):
+    for prompt in prompts:
+        of_family = [{category(label) for label in family} for family in prompt.families]
+        assert all(len(found) == 1 for found in of_family)
+        assert len(set.union(*of_family)) == len(prompt.families) == 4
+
+
+def test_candidates_are_the_families_members_shuffled(prompts):
+    for prompt in prompts:
+        members = [label for family in prompt.families for label in family]
+        assert sorted(members) == sorted(prompt.candidates)
+        assert len(set(members)) == 20
+    assert any(
+        list(prompt.candidates) != [x for family in prompt.families for x in family]
+        for prompt in prompts
+    )
+
+
+def test_members_of_a_family_differ_in_words(seen_task, prompts):
+    for prompt in prompts:
+        for family in prompt.families:
+            assert len({frozenset(seen_task.words(label)) for label in family}) == len(family)
+
+
+def test_every_mentioned_family_keeps_a_near_miss_unmentioned(varied):
+    for prompt in draw_many(varied, 500):
+        golds = {mention.label for mention in prompt.mentions}
+        assert len(golds) == len(prompt.mentions) >= 1
+        for family in prompt.families:
+            assert not golds.issuperset(family)
+
+
+def test_sizes_follow_the_ranges(varied):
+    prompts = draw_many(varied, 400)
+    assert {len(prompt.families) for prompt in prompts} == {2, 3, 4}
+    assert {len(family) for prompt in prompts for family in prompt.families} == {2, 3, 4, 5}
+    assert {len(prompt.mentions) for prompt in prompts} == {1, 2, 3, 4}
+
+
+def test_sizes_can_be_drawn_apart(varied):
+    drawn = [varied.draw("", random.Random(i), random.Random(7)) for i in range(10)]
+    assert len({(len(p.families), len(p.families[0])) for p in drawn}) == 1
+    assert len({p.candidates for p in drawn}) == 10
+
+
+@pytest.mark.parametrize(("probability", "expected"), [(0.0, {False}), (1.0, {True})])
+def test_second_mention_of_the_same_family(space, categories, probability, expected):
+    config = TaskConfig(n_mentions=(2, 2), same_family=probability)
+    prompts = draw_many(CodingTask(space, categories[0][::8], config), 50)
+    same = {p.family_of(p.mentions[0].label) == p.family_of(p.mentions[1].label) for p in prompts}
+    assert same == expected
+
+
+def test_held_out_categories_never_occur(seen_task, categories):
+    held_out = set(categories[1])
+    for prompt in draw_many(seen_task, 2000, seed=1):
+        occurring = {category(label) for label in prompt.candidates}
+        assert held_out.isdisjoint(occurring)
+        assert {mention.label for mention in prompt.mentions} <= set(prompt.candidates)
+
+
+def test_draws_are_determined_by_the_random_state(seen_task):
+    assert draw_many(seen_task, 5) == draw_many(seen_task, 5)
+    assert draw_many(seen_task, 5) != draw_many(seen_task, 5, seed=1)
+
+
+def test_counterfactuals_swap_one_mention(seen_task, prompts):
+    rng = random.Random(0)
+    for prompt in prompts:
+        event = rng.randrange(len(prompt.mentions))
+        variants = seen_task.counterfactuals(prompt, event, rng)
+        home = prompt.family_of(prompt.mentions[event].label)
+        mentioned = {mention.label for mention in prompt.mentions}
+        assert variants.clean is prompt
+        assert variants.event == event
+        for variant in (variants.far, variants.near):
+            assert variant.candidates == prompt.candidates
+            assert variant.mentions[event].label not in mentioned
+            kept = [k for k in range(len(prompt.mentions)) if k != event]
+            assert all(variant.mentions[k] == prompt.mentions[k] for k in kept)
+        assert variants.near.mentions[event].label in home
+        assert variants.far.mentions[event].label not in home
+
+
+def test_far_evidence_comes_from_a_family_that_nobody_mentions(seen_task, prompts):
+    rng = random.Random(0)
+    for prompt in prompts:
+        mentioned = {mention.label for mention in prompt.mentions}
+        far = seen_task.counterfactuals(prompt, 0, rng).far.mentions[0].label
+        assert mentioned.isdisjoint(prompt.family_of(far))  # three mentions, four families
+
+
+def test_far_evidence_without_such_a_family_is_of_another_one(space, categories):
+    config = TaskConfig(n_mentions=(2, 2), n_families=(2, 2), same_family=0.0)
+    task = CodingTask(space, categories[0][::8], config)
+    for prompt in draw_many(task, 50):
+        far = task.counterfactuals(prompt, 0, random.Random(0)).far.mentions[0].label
+        assert far not in prompt.family_of(prompt.mentions[0].label)
+        assert far not in {mention.label for mention in prompt.mentions}
+
+
+def test_inclusion_terms_point_to_their_label_alone(space, categories):
+    written_out = ShorthandConfig().scaled(0.0)
+    config = TaskConfig(inclusion_term=1.0, shorthand=written_out)
+    task = CodingTask(space, categories[0][::8], config)
+    from_terms = 0
+    for prompt in draw_many(task, 400):
+        for mention in prompt.mentions:
+            words = set(mention.text.split())
+            if words != set(task.words(mention.label)):
+                from_terms += 1
+                shared = {x: len(words.intersection(task.words(x))) for x in prompt.candidates}
+                others = [n for label, n in shared.items() if label != mention.label]
+                assert shared[mention.label] > max(others)
+    assert from_terms > 50
+
+
+def test_with_shorthand_changes_the_mentions_and_no_label(seen_task):
+    plain = seen_task.with_shorthand(ShorthandConfig().scaled(0.0))
+    assert plain.config == replace(seen_task.config, shorthand=ShorthandConfig(0.0, 0.0, 0.0, 0.0))
+    assert seen_task.config.shorthand == ShorthandConfig()
+    assert plain.categories == seen_task.categories
+
+
+def test_with_mention_and_family_of():
+    prompt = CodingPrompt(
+        "p", (Mention("a", "x"), Mention("c", "y")), (("a", "b"), ("c", "d")), tuple("abcd")
+    )
+    assert prompt.family_of("d") == ("c", "d")
+    changed = prompt.with_mention(1, Mention("d", "z"))
+    assert changed.mentions == (Mention("a", "x"), Mention("d", "z"))
+    assert prompt.mentions[1].label == "c"
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"n_mentions": (0, 1)}, {"n_families": (1, 4)}, {"family_size": (5, 2)}]
+)
+def test_bad_sizes_are_refused(sizes):
+    (name,) = sizes
+    with pytest.raises(InputError, match=f"{name} .* is not a range of numbers from"):
+        TaskConfig(**sizes)
+
+
+def test_too_few_categories_are_refused(space):
+    with pytest.raises(InputError, match="only 2 categories have 5 codes, need 4"):
+        CodingTask(space, ["E11", "S52"])
+
+
+def test_labels_with_long_descriptions_are_left_out(space, categories):
+    config = TaskConfig(max_description_words=4)
+    task = CodingTask(space, categories[0][::4], config)
+    for prompt in draw_many(task, 50):
+        assert all(len(space[label].text.split()) <= 4 for label in prompt.candidates)

@@ -1,0 +1,122 @@
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from workbench.errors import InputError
+from workbench.prompts.text import common_suffix, next_tokens, resolve_text, tokenize
+
+TEXT = "note: 1 . left fx ;\noptions:\n Type 2 diabetes A\nanswer:"
+
+
+def span_of(words: str) -> tuple[int, int]:
+    start = TEXT.index(words)
+    return start, start + len(words)
+
+
+@pytest.fixture(params=["tokenizer", "chat_tokenizer"])
+def any_tokenizer(request):
+    """Offsets with the space before a word, and offsets without it."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("words", ["left fx", "Type 2 diabetes A", "note:"])
+def test_a_span_is_the_same_with_and_without_the_space_before_it(any_tokenizer, words):
+    start, end = span_of(words)
+    starts = [start - 1, start] if start else [start]
+    tokens, spans = resolve_text(any_tokenizer, TEXT, [(first, end) for first in starts])
+    assert len(set(spans)) == 1
+    assert any_tokenizer.decode(tokens[slice(*spans[0])]).strip() == words
+
+
+def test_a_space_that_is_a_token_of_its_own():
+    letters = {letter: index for index, letter in enumerate("ab ")}
+    bare = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    bare.pre_tokenizer = pre_tokenizers.Split(" ", behavior="isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare)
+    _, spans = resolve_text(tokenizer, "ab ab", [(2, 5), (3, 5)])
+    assert spans == [(2, 5), (3, 5)]
+
+
+def test_spaces_that_the_offsets_leave_out_belong_to_the_next_token():
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bare = Tokenizer(models.BPE(vocab={c: k for k, c in enumerate(alphabet)}, merges=[]))
+    bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bare.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare)
+    text = "a  b\n c"
+    assert tokenize(tokenizer, text).offsets == tuple((k, k + 1) for k in range(len(text)))
+
+
+def test_a_span_holds_all_bytes_of_its_last_character(tokenizer):
+    text = "note: 漢 ;"
+    tokens, ((start, end),) = resolve_text(tokenizer, text, [(5, 7)])
+    assert tokenizer.decode(tokens[start:end]) == " 漢"
+    assert end - start > 1
+
+
+@pytest.mark.parametrize(
+    ("span", "message"),
+    [
+        ((3, 3), "span [3, 3] is outside the text of 55 characters or empty"),
+        ((-1, 3), "span [-1, 3] is outside"),
+        ((5, 56), "span [5, 56] is outside"),
+        ((1, 4), "span [1, 4] 'ote' starts inside a token"),
+        ((0, 3), "span [0, 3] 'not' ends inside a token"),
+        ((9, 10), "span [9, 10] ' ' ends inside a token"),
+    ],
+)
+def test_refused_spans(tokenizer, span, message):
+    assert len(TEXT) == 55
+    with pytest.raises(InputError) as refusal:
+        tokenize(tokenizer, TEXT).token_span(span)
+    assert message in str(refusal.value)
+
+
+def test_start_token_is_added_once_and_an_end_token_never(chat_tokenizer):
+    start, end = chat_tokenizer.bos_token_id, chat_tokenizer.eos_token_id
+    bare, ((first, _),) = resolve_text(chat_tokenizer, TEXT, [(0, 4)])
+    begun, _ = resolve_text(chat_tokenizer, "<s>" + TEXT)
+    assert bare == begun
+    assert (bare[0], bare.count(start), first) == (start, 1, 1)
+    assert end not in bare
+
+
+def test_nothing_is_added_where_the_tokenizer_adds_nothing(tokenizer):
+    assert list(tokenize(tokenizer, TEXT).tokens) == tokenizer(TEXT)["input_ids"]
+
+
+def test_next_tokens_follow_the_text(any_tokenizer):
+    tokens = next_tokens(any_tokenizer, TEXT, [" A", " B"])
+    assert any_tokenizer.decode(tokens) == " A B"
+    assert len(set(tokens)) == 2
+
+
+@pytest.mark.parametrize(
+    ("continuation", "message"),
+    [
+        (" A B", "' A B' is not one token after '2 diabetes A\\nanswer:', it takes 2"),
+        ("", "'' is not one token after '2 diabetes A\\nanswer:', it takes 0"),
+    ],
+)
+def test_continuations_of_several_tokens_are_refused(tokenizer, continuation, message):
+    with pytest.raises(InputError) as refusal:
+        next_tokens(tokenizer, TEXT, [" A", continuation])
+    assert str(refusal.value) == message
+
+
+def test_a_continuation_that_changes_the_tokens_before_it_is_refused(tokenizer):
+    with pytest.raises(InputError, match=r"'A' is not one token after .* it merges with its end"):
+        next_tokens(tokenizer, TEXT + " ", ["A"])
+
+
+def test_tokenizer_without_offsets_is_refused():
+    with pytest.raises(InputError, match="gives no character offsets"):
+        tokenize(object(), TEXT)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "length"),
+    [([[1, 2, 3], [9, 2, 3], [3]], 1), ([[1, 2], [1, 2]], 2), ([[1], [2]], 0), ([[1], []], 0)],
+)
+def test_common_suffix(sequences, length):
+    assert common_suffix(sequences) == length

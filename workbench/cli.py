@@ -1,0 +1,394 @@
+"""The command line: each command reads its flags and calls the function of the same name.
+
+What the user got wrong is one line on standard error and exit code 2; Ctrl-C is exit code 130; any
+other exception is a bug and keeps its traceback. Heavy imports wait for the command that needs
+them, so that `--help` is quick.
+"""
+
+import os
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from workbench import __version__
+from workbench.config import DEFAULTS, POSITIONS, RunConfig
+from workbench.errors import InputError
+
+
+class _Commands(TyperGroup):
+    """Turns exceptions that are meant for the user into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            _complain(f"error: {error}")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            _complain("stopped; run the same command again to go on where it stopped")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Find, prove and export the attention heads with which a language model picks labels.",
+)
+
+
+class Template(StrEnum):
+    """How prompts read."""
+
+    plain = "plain"
+    chat = "chat"
+
+
+class Split(StrEnum):
+    """Which categories prompts are made of."""
+
+    seen = "seen"
+    unseen = "unseen"
+
+
+class Where(StrEnum):
+    """Where heads are patched."""
+
+    decision = "decision"
+    span = "span"
+    both = "both"
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """As `RunConfig` has them."""
+        return POSITIONS if self is Where.both else (self.value,)
+
+
+class Form(StrEnum):
+    """Other tools' forms of a head set."""
+
+    eap_ig = "eap-ig"
+    list = "list"
+    qrhead = "qrhead"
+
+
+class Dtype(StrEnum):
+    """Dtypes to run a model in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float64 = "float64"
+
+
+Model = Annotated[
+    str | None, typer.Option(help="Model folder or hub id.", show_default="the bundled model")
+]
+Prompts = Annotated[Path | None, typer.Option(help="Prompt file (.jsonl).")]
+Out = Annotated[Path, typer.Option(help="Run folder: new, empty, or of the same run.")]
+Device = Annotated[
+    str | None, typer.Option(help="Device.", show_default="an accelerator if there is one")
+]
+DtypeFlag = Annotated[Dtype, typer.Option("--dtype", help="Dtype of the weights.")]
+Seed = Annotated[int, typer.Option(help="Seed of prompts, halves, resamples and controls.")]
+NPrompts = Annotated[int, typer.Option("--n", help="Prompts to make.")]
+TemplateFlag = Annotated[Template, typer.Option("--template", help="How prompts read.")]
+SplitFlag = Annotated[
+    Split, typer.Option("--split", help="Categories the bundled model was trained on, or not.")
+]
+Resamples = Annotated[int, typer.Option("--n-resamples", help="Bootstrap resamples of prompts.")]
+Permutations = Annotated[int, typer.Option("--n-permutations", help="Role permutations.")]
+Heads = Annotated[str, typer.Option(help="nominated, all, or a list such as 4-3,5-1.")]
+Nominated = Annotated[int, typer.Option("--n-nominated", help="Heads that each score nominates.")]
+PositionsFlag = Annotated[Where, typer.Option("--positions", help="Where heads are patched.")]
+Rate = Annotated[float, typer.Option(help="Largest q value of a pooled head.")]
+RestoreLow = Annotated[float, typer.Option(help="A pooled head's interval lies above this.")]
+ReadOut = Annotated[float, typer.Option(help="Share at the decision that makes a head read-out.")]
+Draws = Annotated[int, typer.Option(help="Random control sets per pool.")]
+Force = Annotated[bool, typer.Option(help="Replace the file if it exists.")]
+
+F32, BOTH = Dtype.float32, Where.both
+PLAIN, UNSEEN = Template(DEFAULTS.template), Split(DEFAULTS.split)
+
+
+@app.command()
+def run(
+    out: Out,
+    model: Model = None,
+    prompts: Prompts = None,
+    n: NPrompts = DEFAULTS.n_prompts,
+    template: TemplateFlag = PLAIN,
+    split: SplitFlag = UNSEEN,
+    heads: Heads = DEFAULTS.heads,
+    positions: PositionsFlag = BOTH,
+    n_nominated: Nominated = DEFAULTS.n_nominated,
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    n_permutations: Permutations = DEFAULTS.n_permutations,
+    false_discovery_rate: Rate = DEFAULTS.false_discovery_rate,
+    min_restore_low: RestoreLow = DEFAULTS.min_restore_low,
+    read_out_share: ReadOut = DEFAULTS.read_out_share,
+    draws: Draws = DEFAULTS.draws,
+    seed: Seed = DEFAULTS.seed,
+    device: Device = None,
+    dtype: DtypeFlag = F32,
+) -> None:
+    """Everything: prompts, scores, patching, pools, report; on the bundled model by default."""
+    config = RunConfig(
+        n_prompts=n,
+        template=template.value,
+        split=split.value,
+        seed=seed,
+        n_resamples=n_resamples,
+        n_permutations=n_permutations,
+        heads=heads,
+        positions=positions.positions,
+        n_nominated=n_nominated,
+        false_discovery_rate=false_discovery_rate,
+        min_restore_low=min_restore_low,
+        read_out_share=read_out_share,
+        draws=draws,
+    )
+    pipeline = _pipeline()
+    pipeline.run(out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device)
+    _summarise(out)
+
+
+@app.command()
+def prompts(
+    out: Annotated[Path, typer.Option(help="Prompt file to write (.jsonl).")],
+    task: Annotated[str, typer.Option(help="What the prompts ask for.")] = DEFAULTS.task,
+    n: NPrompts = DEFAULTS.n_prompts,
+    template: TemplateFlag = PLAIN,
+    split: SplitFlag = UNSEEN,
+    model: Model = None,
+    seed: Seed = DEFAULTS.seed,
+    force: Force = False,
+) -> None:
+    """Make a prompt file for a model's tokenizer."""
+    config = RunConfig(
+        task=task, n_prompts=n, template=template.value, split=split.value, seed=seed
+    )
+    from workbench.inputs import make_prompts
+
+    made = make_prompts(out, model=model, config=config, force=force)
+    typer.echo(f"{out}: {len(made)} events of {len(made.prompt_ids)} prompts")
+
+
+@app.command()
+def score(
+    out: Out,
+    model: Model = None,
+    prompts: Prompts = None,
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    n_permutations: Permutations = DEFAULTS.n_permutations,
+    seed: Seed = DEFAULTS.seed,
+    device: Device = None,
+    dtype: DtypeFlag = F32,
+) -> None:
+    """CoarseScore and RefineScore of every head; starts a run folder."""
+    config = RunConfig(n_resamples=n_resamples, n_permutations=n_permutations, seed=seed)
+    pipeline = _pipeline()
+    opened = pipeline.open_run(
+        out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device
+    )
+    pipeline.score(opened)
+    typer.echo(f"scores: {out / 'scores.parquet'}")
+
+
+@app.command()
+def patch(
+    out: Out,
+    model: Model = None,
+    prompts: Prompts = None,
+    heads: Heads = DEFAULTS.heads,
+    positions: PositionsFlag = BOTH,
+    n_nominated: Nominated = DEFAULTS.n_nominated,
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    seed: Seed = DEFAULTS.seed,
+    device: Device = None,
+    dtype: DtypeFlag = F32,
+) -> None:
+    """Causal effects of heads one by one; after `score`."""
+    config = RunConfig(
+        heads=heads,
+        positions=positions.positions,
+        n_nominated=n_nominated,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    pipeline = _pipeline()
+    pipeline.RunFolder.open(out)
+    opened = pipeline.open_run(
+        out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device
+    )
+    pipeline.patch(opened)
+    typer.echo(f"causal effects: {out / 'patching.parquet'}")
+
+
+@app.command()
+def pool(
+    out: Out,
+    model: Model = None,
+    prompts: Prompts = None,
+    positions: PositionsFlag = BOTH,
+    false_discovery_rate: Rate = DEFAULTS.false_discovery_rate,
+    min_restore_low: RestoreLow = DEFAULTS.min_restore_low,
+    read_out_share: ReadOut = DEFAULTS.read_out_share,
+    draws: Draws = DEFAULTS.draws,
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    seed: Seed = DEFAULTS.seed,
+    device: Device = None,
+    dtype: DtypeFlag = F32,
+) -> None:
+    """Pools, their joint effects beside controls, and the head set; after `patch`."""
+    config = RunConfig(
+        positions=positions.positions,
+        false_discovery_rate=false_discovery_rate,
+        min_restore_low=min_restore_low,
+        read_out_share=read_out_share,
+        draws=draws,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    pipeline = _pipeline()
+    pipeline.RunFolder.open(out)
+    opened = pipeline.open_run(
+        out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device
+    )
+    pipeline.pool(opened)
+    _summarise(out)
+
+
+@app.command()
+def report(
+    out: Out,
+    show_text: Annotated[
+        bool, typer.Option(help="Write a second report that holds the decoded prompts.")
+    ] = False,
+    model: Model = None,
+) -> None:
+    """The tables of a run as one HTML page; after `pool`."""
+    path = _pipeline().report(out, show_text=show_text, model=model)
+    typer.echo(f"report: {path}")
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Prompt files (.jsonl), head sets (.json).")],
+    model: Annotated[
+        str | None, typer.Option(help="Model that the files must fit: folder or hub id.")
+    ] = None,
+) -> None:
+    """Check prompt files and head-set files."""
+    from workbench.inputs import validate as check
+    from workbench.models.hooked import HookedModel
+
+    _prepare()
+    loaded = None if model is None else HookedModel.load(model)
+    bad = 0
+    for file in files:
+        try:
+            typer.echo(check(file, model=loaded))
+        except InputError as error:
+            _complain(f"error: {error}")
+            bad += 1
+    if bad:
+        raise typer.Exit(2)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="Head-set file.")],
+    form: Annotated[Form, typer.Option(help="Whose form to write.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    pool: Annotated[
+        str | None, typer.Option(help="coarse or refine.", show_default="both pools")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a head set in the form that another tool reads."""
+    from workbench.headsets.export import export as write
+    from workbench.headsets.headset import load
+
+    if out.exists() and not force:
+        raise InputError(f"{out}: exists already; give another --out, or --force to replace it")
+    write(load(file), out, form.value, pool)
+    typer.echo(f"{form.value}: {out}")
+
+
+@app.command()
+def organism(
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
+    n_layers: Annotated[int | None, typer.Option(help="Layers.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, data and split.")] = None,
+    n_eval: Annotated[int, typer.Option(help="Prompts per accuracy.")] = 1000,
+    workers: Annotated[int, typer.Option(help="Processes that make examples.")] = 2,
+) -> None:
+    """Train the bundled model again; takes up the last checkpoint in its folder."""
+    from workbench.models.organism import OrganismConfig, train_organism
+
+    if (out / "config.json").exists():
+        raise InputError(f"{out}: holds a model already; give another --out")
+    given = {"steps": steps, "batch_size": batch_size, "n_layers": n_layers, "seed": seed}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    low = [name for name, value in changes.items() if value < (0 if name == "seed" else 1)]
+    if low or n_eval < 1 or workers < 0:
+        raise InputError("steps, batch-size, n-layers and n-eval must be at least 1, others 0")
+    train_organism(out, replace(OrganismConfig(), **changes), n_eval=n_eval, workers=workers)
+    typer.echo(f"model: {out}")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _pipeline() -> Any:
+    from workbench import pipeline
+
+    _prepare()
+    return pipeline
+
+
+def _prepare() -> None:
+    """Torch on all cores unless the environment says otherwise, and no bars but our own."""
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(os.cpu_count() or 1)
+
+
+def _summarise(out: Path) -> None:
+    from rich.console import Console
+
+    from workbench.summary import summary
+
+    Console().print(summary(out))
+
+
+def _complain(message: str) -> None:
+    """One line on standard error, as it is: brackets in a file name are no markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    line = " ".join(message.split())
+    Console(stderr=True).print(Text(line), soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the `workbench` script."""
+    app()

@@ -1,0 +1,171 @@
+"""What a run starts from: the bundled model, a prompt file, and checks of what others give."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from workbench.config import DEFAULTS, RunConfig
+from workbench.errors import InputError
+from workbench.headsets import headset
+from workbench.labels.icd10cm import load_icd10cm
+from workbench.models import loading
+from workbench.models.hooked import Head, HookedModel
+from workbench.prompts.events import make_events
+from workbench.prompts.files import check_vocabulary, read_prompts, write_prompts
+from workbench.prompts.prompt import PromptSet
+from workbench.prompts.shorthand import ShorthandConfig
+from workbench.prompts.tasks import CodingTask, TaskConfig, split_categories
+from workbench.prompts.templates import ChatTemplate, PlainTemplate, Template
+
+TRAINING_RECORD = "training.json"
+SIZES = ("n_mentions", "n_families", "family_size")
+
+
+def bundled_model_path() -> Path:
+    """Folder of the model that comes with the repository.
+
+    Raises:
+        InputError: this installation has none.
+    """
+    folder = Path(__file__).resolve().parents[1] / "data" / "organism"
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            "the bundled model is not beside this installation: clone the repository, train the "
+            "model with `workbench organism --out FOLDER`, or name another one with --model"
+        )
+    return folder
+
+
+def make_prompts(
+    out: str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    config: RunConfig = DEFAULTS,
+    force: bool = False,
+) -> PromptSet:
+    """Draw prompts of a task for a model's tokenizer, one decision event each; write them to `out`.
+
+    Sizes and held-out categories are those that the model was trained with when its folder says so
+    (`training.json`), at the upper end of every range; otherwise the task's defaults.
+
+    Raises:
+        InputError: the model has no tokenizer, its training record cannot be read, or `out` exists
+            and `force` is not given.
+    """
+    if out is not None and Path(out).exists() and not force:
+        raise InputError(f"{out}: exists already; give another --out, or --force to replace it")
+    source = bundled_model_path() if model is None else model
+    folder = loading.model_folder(source)
+    tokenizer = loading.read_tokenizer(folder)
+    if tokenizer is None:
+        raise InputError(
+            f"model {source} has no tokenizer to make prompts with; give prompts of token ids "
+            "with --prompts"
+        )
+    template: Template = PlainTemplate() if config.template == "plain" else ChatTemplate(tokenizer)
+    prompts = make_events(
+        _coding_task(folder, config.split),
+        template,
+        tokenizer,
+        n_prompts=config.n_prompts,
+        seed=config.seed,
+    )
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_prompts(prompts, out)
+    return prompts
+
+
+def _coding_task(folder: Path, split: str) -> CodingTask:
+    """The task a model was trained on, over its seen or unseen categories, at full size."""
+    path = folder / TRAINING_RECORD
+    sizes, held_out, seed = TaskConfig(), 0.1, 0
+    if path.is_file():
+        try:
+            trained = json.loads(path.read_text(encoding="utf-8"))["config"]
+            sizes = _full_size(trained["task"])
+            held_out, seed = trained["held_out"], trained["seed"]
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise InputError(
+                f"{path}: is not the training record of a bundled model "
+                f"({type(error).__name__}: {loading.first_line(error)})"
+            ) from error
+    space = load_icd10cm()
+    seen, unseen = split_categories(space, held_out=held_out, seed=seed)
+    return CodingTask(space, seen if split == "seen" else unseen, sizes)
+
+
+def _full_size(task: dict[str, Any]) -> TaskConfig:
+    largest = {name: (task[name][1], task[name][1]) for name in SIZES}
+    shorthand = ShorthandConfig(**task["shorthand"])
+    return TaskConfig(**{**task, **largest, "shorthand": shorthand})
+
+
+def validate(path: str | Path, *, model: HookedModel | str | Path | None = None) -> str:
+    """Check a prompt file (`.jsonl`) or a head-set file (`.json`), and say what it holds.
+
+    With `model` also that the file fits it.
+
+    Raises:
+        InputError: naming the file and the first thing that is wrong with it.
+    """
+    suffix = Path(path).suffix
+    if suffix not in (".jsonl", ".json"):
+        raise InputError(f"{path}: is neither a prompt file (.jsonl) nor a head-set file (.json)")
+    loaded = HookedModel.load(model) if isinstance(model, str | Path) else model
+    return _validate_headset(path, loaded) if suffix == ".json" else _validate_prompts(path, loaded)
+
+
+def _validate_prompts(path: str | Path, model: HookedModel | None) -> str:
+    prompts = load_prompts(path, model)
+    return f"{path}: OK, {len(prompts)} events of {len(prompts.prompt_ids)} prompts"
+
+
+def _validate_headset(path: str | Path, model: HookedModel | None) -> str:
+    found = headset.load(path)
+    if model is not None:
+        fields = ("n_layers", "n_heads", "n_kv_heads", "d_model", "architecture")
+        try:
+            headset.check_model(found, **{name: getattr(model.info, name) for name in fields})
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    sizes = ", ".join(f"{len(found.in_pool(pool))} {pool}" for pool in headset.POOLS)
+    return f"{path}: OK, head set of {found.model.name!r}, {sizes}"
+
+
+def load_prompts(
+    path: str | Path, model: HookedModel | None = None, task: str | None = None
+) -> PromptSet:
+    """Read a prompt file and, given a model, check that the model can run it.
+
+    Raises:
+        InputError: naming the file, the line or prompt, and the reason.
+    """
+    prompts = read_prompts(path, None if model is None else model.tokenizer, task=task)
+    if model is not None:
+        try:
+            check_vocabulary(prompts, model.info.d_vocab, model.context_length)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    return prompts
+
+
+def parse_heads(text: str) -> list[Head]:
+    """Heads from their names, `"4-3,5-1"`: layer and head, from 0.
+
+    Raises:
+        InputError: a part that is no such name, or the same head twice.
+    """
+    heads: list[Head] = []
+    for name in text.split(","):
+        layer, dash, head = name.strip().partition("-")
+        if not (dash and layer.isdecimal() and head.isdecimal()):
+            raise InputError(
+                f"heads {text!r}: {name!r} is not LAYER-HEAD; give all, nominated, or a list "
+                "such as 4-3,5-1"
+            )
+        heads.append((int(layer), int(head)))
+    twice = [at for at in heads if heads.count(at) > 1]
+    if twice:
+        raise InputError(f"heads {text!r}: {twice[0][0]}-{twice[0][1]} is listed twice")
+    return heads

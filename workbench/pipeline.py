@@ -1,0 +1,311 @@
+"""The steps of a run as plain functions over an open run folder.
+
+1. *score*: does the model do the task on each event, and did the counterfactuals move it
+   (baseline)? Then CoarseScore and RefineScore on the half of the prompts that chooses, and Focus
+   and Confusion layer by layer (trajectory).
+2. *patch*: causal effects of nominated heads and of random ones, event by event.
+3. *pool*: heads that pass the rule on the choosing half; joint effects of each pool, and of control
+   sets of the same size, on the half that verifies; the head set.
+4. *report*: one HTML page.
+
+Each step writes its tables and is then never run again in that folder; a sweep that was stopped
+goes on with the next event.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformer_lens.utilities.statistics import derive_generator
+
+from workbench.analysis.effects import causal_effects
+from workbench.analysis.patching import EVENT_COLUMNS, sweep
+from workbench.analysis.patching import baseline as baseline_table
+from workbench.analysis.scores import score_heads
+from workbench.analysis.trajectories import layer_trajectory
+from workbench.config import DEFAULTS, RunConfig
+from workbench.errors import InputError
+from workbench.headsets import headset as headset_file
+from workbench.headsets.headset import HeadSet
+from workbench.inputs import bundled_model_path, load_prompts, parse_heads
+from workbench.models import loading
+from workbench.models.hooked import Head, HookedModel
+from workbench.plots.report import DEFAULT_THRESHOLDS, event_counts, write_report
+from workbench.pools import make_pools
+from workbench.progress import Reporter
+from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
+from workbench.runfolder import RunFolder, replacing
+from workbench.session import PROMPTS_FILE, OpenRun, check_heads, counting_events, open_run
+from workbench.summary import explain_counts
+
+HEADSET_FILE = "headset.json"
+REPORT_FILE = "report.html"
+REPORT_WITH_TEXT_FILE = "report_with_text.html"
+
+REPORT_TABLES = ("baseline", "scores", "trajectory", "patching", "pools")
+
+EFFECT_COLUMNS = ["layer", "head", "positions", "measure", "half", "effect", "low", "high"]
+EFFECT_COLUMNS += ["n", "n_excluded", "group"]
+
+
+def run(
+    out: str | Path,
+    *,
+    model: HookedModel | str | Path | None = None,
+    prompts: PromptSet | str | Path | None = None,
+    config: RunConfig = DEFAULTS,
+    dtype: str = "float32",
+    device: str | None = None,
+    reporter: Reporter | None = None,
+) -> HeadSet:
+    """All steps, on the bundled model and prompts made for it unless others are given.
+
+    Arguments as in `open_run`. The same call takes up a run that was stopped.
+
+    Raises:
+        InputError: the folder holds another run, or an input is bad.
+    """
+    if "span" not in config.positions:
+        raise InputError("a whole run patches over the span: positions must be span or both")
+    opened = open_run(
+        out,
+        model=model,
+        prompts=prompts,
+        config=config,
+        make=True,
+        dtype=dtype,
+        device=device,
+        reporter=reporter,
+    )
+    score(opened)
+    patch(opened)
+    found = pool(opened)
+    report(out, reporter=opened.reporter)
+    return found
+
+
+def score(opened: OpenRun) -> pd.DataFrame:
+    """What can be seen without patching: the baseline of every event, both scores of every head on
+    the choosing half, and the trajectory over layers.
+
+    Returns:
+        the scores table.
+    """
+    opened.do("baseline", lambda: _baseline(opened))
+    opened.do("score", lambda: _score(opened))
+    opened.do("trajectory", lambda: _trajectory(opened))
+    return opened.folder.read_table("scores")
+
+
+def _baseline(opened: OpenRun) -> dict[str, Any]:
+    frames = []
+    with opened.reporter.step("baseline", len(opened.prompts)) as advance:
+        for done, event in enumerate(opened.prompts, start=1):
+            one = PromptSet(opened.prompts.task, (event,))
+            frames.append(baseline_table(opened.model, one, opened.halves))
+            advance(done, len(opened.prompts))
+    table = pd.concat(frames, ignore_index=True)
+    opened.folder.write_table("baseline", table)
+    by_variant = {row.pop("variant"): row for row in event_counts(table, DEFAULT_THRESHOLDS)}
+    for variant, counts in by_variant.items():
+        opened.reporter.say(explain_counts(variant, counts))
+    return by_variant
+
+
+def _score(opened: OpenRun) -> dict[str, Any]:
+    chosen = opened.prompts.subset(sorted(opened.halves.choose))
+    with opened.reporter.step("score", len(chosen)) as advance:
+        table = score_heads(
+            opened.model,
+            chosen,
+            n_resamples=opened.config.n_resamples,
+            n_permutations=opened.config.n_permutations,
+            seed=opened.config.seed,
+            progress=advance,
+        )
+    opened.folder.write_table("scores", table)
+    limit = opened.config.false_discovery_rate
+    significant = {name: int((table[f"{name}_q"] <= limit).sum()) for name in ("coarse", "refine")}
+    return {"events": len(chosen), "heads": len(table), "below_false_discovery_rate": significant}
+
+
+def _trajectory(opened: OpenRun) -> dict[str, Any]:
+    with opened.reporter.step("trajectory"):
+        table = layer_trajectory(
+            opened.model,
+            opened.prompts,
+            n_resamples=opened.config.n_resamples,
+            seed=opened.config.seed,
+        )
+    opened.folder.write_table("trajectory", table)
+    return {"events": len(opened.prompts)}
+
+
+def patch(opened: OpenRun) -> pd.DataFrame:
+    """Causal effects of heads one by one; takes up a stopped sweep at the next event.
+
+    Events that count for no measure are not patched: their values would be left out of every mean.
+
+    Returns:
+        the patching table.
+
+    Raises:
+        InputError: `score` was not run, or a head the model does not have.
+    """
+    opened.folder.require("score", "score")
+    opened.do("patch", lambda: _patch(opened))
+    opened.folder.remove_parts("patch")  # only now: a run killed before still has its events
+    return opened.folder.read_table("patching")
+
+
+def _patch(opened: OpenRun) -> dict[str, Any]:
+    folder, config = opened.folder, opened.config
+    baseline = folder.read_table("baseline")
+    counting = counting_events(opened.prompts, baseline)
+    heads = choose_heads(opened.model, folder.read_table("scores"), config)
+    groups = heads["group"].value_counts().to_dict()
+    if counting:
+        _sweep(opened, counting, heads)
+        events = pd.concat(folder.read_parts("patch"), ignore_index=True)
+        effects = causal_effects(events, baseline, n_resamples=config.n_resamples, seed=config.seed)
+    else:
+        opened.reporter.say("patch: no event counts, so there is nothing to patch")
+        events, effects = pd.DataFrame(columns=EVENT_COLUMNS), pd.DataFrame(columns=EFFECT_COLUMNS)
+    folder.write_table("patching_events", events)
+    folder.write_table("patching", effects)
+    return {"events": len(counting), "heads": groups}
+
+
+def choose_heads(model: HookedModel, scores: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
+    """Heads to patch and why: layer, head, group.
+
+    "nominated" are the first `n_nominated` of each score by mean, with as many random others as
+    "control"; heads named one by one count as nominated.
+
+    Raises:
+        InputError: a head name that is not one, or a head the model does not have.
+    """
+    every = [(layer, head) for layer, head in zip(scores["layer"], scores["head"], strict=True)]
+    if config.heads == "all":
+        groups = {"all": every}
+    elif config.heads == "nominated":
+        groups = _nominate(scores, every, config)
+    else:
+        check_heads(model, config)
+        groups = {"nominated": parse_heads(config.heads)}
+    rows = [(*at, group) for group, members in groups.items() for at in sorted(members)]
+    return pd.DataFrame(rows, columns=["layer", "head", "group"])
+
+
+def _nominate(scores: pd.DataFrame, every: list[Head], config: RunConfig) -> dict[str, list[Head]]:
+    best = [scores[name].nlargest(config.n_nominated).index for name in ("coarse", "refine")]
+    nominated = {every[index] for part in best for index in part}
+    others = [at for at in every if at not in nominated]
+    generator = derive_generator(config.seed, "patching controls")
+    order = torch.randperm(len(others), generator=generator).tolist()
+    controls = [others[index] for index in order[: len(nominated)]]
+    return {"nominated": list(nominated), "control": controls}
+
+
+def _sweep(opened: OpenRun, counting: list[DecisionEvent], heads: pd.DataFrame) -> None:
+    """Patch event by event, keeping each event's rows on disk as soon as it is done."""
+    kept = opened.folder.part_numbers("patch")
+    if kept:
+        opened.reporter.say(f"patch: {len(kept)} of {len(counting)} events were done before")
+    left = [number for number in range(len(counting)) if number not in kept]
+    if not left:
+        return
+    frames = sweep(
+        opened.model,
+        PromptSet(opened.prompts.task, tuple(counting[number] for number in left)),
+        list(zip(heads["layer"].tolist(), heads["head"].tolist(), strict=True)),
+        opened.config.positions,
+        halves=opened.halves,
+        group=heads["group"].tolist(),
+    )
+    name = f"patch, {len(heads)} heads, {' and '.join(opened.config.positions)}"
+    with opened.reporter.step(name, len(counting)) as advance:
+        for number, frame in zip(left, frames, strict=True):
+            opened.folder.write_part("patch", number, frame)
+            advance(len(counting) - len(left) + left.index(number) + 1, len(counting))
+
+
+def pool(opened: OpenRun) -> HeadSet:
+    """Pools from the choosing half, their joint effects on the verifying half, and the head set.
+
+    Raises:
+        InputError: `patch` was not run, or not over the span.
+    """
+    opened.folder.require("patch", "patch")
+    opened.do("pool", lambda: _pool(opened))
+    return headset_file.load(opened.folder.path / HEADSET_FILE)
+
+
+def _pool(opened: OpenRun) -> dict[str, Any]:
+    found, pools = make_pools(opened)
+    opened.folder.write_table("pools", pools)
+    headset_file.save(found, opened.folder.path / HEADSET_FILE)
+    return {f"{name}_heads": len(found.in_pool(name)) for name in headset_file.POOLS}
+
+
+def report(
+    out: str | Path,
+    *,
+    show_text: bool = False,
+    model: HookedModel | str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> Path:
+    """One HTML page from the tables of a run folder; needs no model.
+
+    With `show_text` it is another file, which holds the decoded prompts, and `model` is needed for
+    its tokenizer (the bundled one unless given).
+
+    Raises:
+        InputError: an earlier step is missing, or the model has no tokenizer.
+    """
+    folder, reporter = RunFolder.open(Path(out)), reporter or Reporter()
+    path = folder.path / (REPORT_WITH_TEXT_FILE if show_text else REPORT_FILE)
+    folder.require("pool", "pool")
+    texts = _prompt_texts(folder, model) if show_text else None
+    step = path.stem
+    if not folder.begin(step, {}):
+        reporter.say(f"{step}: finished before, skipped")
+        return path
+    started = time.monotonic()
+    with reporter.step(step), replacing(path) as beside:
+        write_report(
+            beside,
+            title=f"{folder.manifest['model']['name']} on {folder.manifest['prompts']['task']}",
+            manifest=folder.manifest,
+            headset=headset_file.load(folder.path / HEADSET_FILE).model_dump(),
+            prompts=texts,
+            **{name: folder.read_table(name) for name in REPORT_TABLES},
+        )
+    folder.finish(step, time.monotonic() - started, {})
+    return path
+
+
+def _prompt_texts(
+    folder: RunFolder, model: HookedModel | str | Path | None
+) -> list[dict[str, Any]]:
+    source = bundled_model_path() if model is None else model
+    if isinstance(source, HookedModel):
+        tokenizer, digest = source.tokenizer, source.info.weights_sha256
+    else:
+        model_folder = loading.model_folder(source)
+        tokenizer = loading.read_tokenizer(model_folder)
+        digest = loading.files_sha256(loading.weight_files(model_folder))
+    folder.check({"model": {"weights_sha256": digest}})
+    if tokenizer is None:
+        raise InputError(f"{folder.path}: the model has no tokenizer, so prompts have no text")
+    decode: Any = tokenizer.decode
+    return [
+        {
+            "id": event.id,
+            "event": event.event,
+            **{name: {"text": decode(list(event.variant(name)))} for name in VARIANTS},
+        }
+        for event in load_prompts(folder.path / PROMPTS_FILE)
+    ]

@@ -1,0 +1,114 @@
+"""What all figures share: colours, titles and units, the template, numbers, and table helpers.
+
+Blue marks the coarse pool and the far counterfactual, orange the refine pool and the near one,
+purple a read-out head, grey a control.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.errors import InputError
+
+COARSE, REFINE, READ_OUT = "#3465a4", "#d55e00", "#7b3fa0"
+CONTROL, INK, UNPATCHED = "#8a9099", "#252a31", "#dde1e6"
+POOL_COLOUR = {"coarse": COARSE, "refine": REFINE}
+POOL_SYMBOL = {"coarse": "square-open", "refine": "circle-open"}
+VARIANT_COLOUR = {"clean": INK, "far": COARSE, "near": REFINE}
+
+SCORES = {
+    "coarse": ("CoarseScore", "attention: relevant − far"),
+    "refine": ("RefineScore", "log-odds, gold against near"),
+    "refine_direct": ("RefineScore, direct part", "log-odds, gold against near"),
+    "coarse_attribution": ("Coarse attribution", "log-odds, cluster against far"),
+}
+"""Title and unit of each score, in the order shown."""
+
+MEASURES = {
+    "coarse_restore": ("Focus restored", "far prompt, clean value", "share of lost Focus"),
+    "coarse_disrupt": ("Focus disrupted", "clean prompt, far value", "share of clean Focus"),
+    "refine_reduce": ("Confusion reduced", "near prompt, clean value", "share of near Confusion"),
+    "refine_boost": (
+        "Confusion boosted",
+        "clean prompt, near value",
+        "relative to clean Confusion",
+    ),
+    "refine_boost_abs": ("Confusion boosted, absolute", "clean prompt, near value", "Confusion"),
+}
+"""Title, what was patched, and unit of each causal measure, in the order shown."""
+
+POSITIONS = {"decision": "at the decision token", "span": "over the whole suffix"}
+
+
+def _template() -> go.layout.Template:
+    """White, thin grid, one sans-serif face from the reader's own machine."""
+    line = "#c9ced6"
+    axis = {"gridcolor": "#eceff2", "linecolor": line, "tickcolor": line, "zeroline": False}
+    axis |= {
+        "ticks": "outside",
+        "ticklen": 4,
+        "title": {"standoff": 8, "font": {"size": 13}},
+        "automargin": True,
+    }
+    subtitle_font = {"size": 12, "color": "#5b6470"}
+    layout = go.Layout(
+        font={"family": "Inter, Helvetica Neue, Helvetica, Arial, sans-serif", "size": 13},
+        font_color=INK,
+        title={"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 14, "l": 14}},
+        title_font_size=16,
+        title_subtitle_font=subtitle_font,
+        margin={"l": 56, "r": 24, "t": 72, "b": 84},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        xaxis=axis,
+        yaxis=axis,
+        legend={"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container"},
+        legend_yanchor="bottom",
+        hoverlabel={"align": "left", "bgcolor": "white", "font": {"color": INK}},
+    )
+    return go.layout.Template(layout=layout)
+
+
+TEMPLATE = _template()
+
+
+def titles(title: str, subtitle: str = "") -> dict[str, Any]:
+    """Layout arguments that every figure starts from: the template, a title and a subtitle."""
+    return {"template": TEMPLATE, "title": {"text": title, "subtitle": {"text": subtitle}}}
+
+
+def number(value: Any) -> str:
+    """About three significant digits, with a true minus sign; text as it is; a dash for nothing."""
+    if isinstance(value, str):
+        return value
+    if value is None or not np.isfinite(value):
+        return "–"
+    digits = f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.3g}"
+    return digits.replace("-", "−")
+
+
+def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Check that the table has these columns.
+
+    Raises:
+        InputError: one is missing; the message names the first.
+    """
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise InputError(f"table: column {missing[0]!r} is missing; it has {named(table.columns)}")
+
+
+def where(table: pd.DataFrame, **equal: str) -> pd.DataFrame:
+    """Rows whose columns have these values."""
+    keep = np.ones(len(table), dtype=bool)
+    for column, value in equal.items():
+        keep &= np.asarray(table[column] == value)
+    return pd.DataFrame(table.loc[keep])
+
+
+def named(values: Iterable[object]) -> str:
+    """Distinct values in quotes, for an error message."""
+    return ", ".join(repr(value) for value in dict.fromkeys(values))

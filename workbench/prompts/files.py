@@ -1,0 +1,272 @@
+"""Prompt files: one decision event a line, as a JSON object, in token ids or in text.
+
+In token ids, with spans half-open and counted in tokens of `clean`:
+
+    {"id": "p0", "event": 0,
+     "clean": {"input_ids": [..]}, "far": {"input_ids": [..]}, "near": {"input_ids": [..]},
+     "aligned_suffix": 356, "evidence": [2, 9],
+     "options": [{"label": "E11.65", "token": 27, "role": "gold", "span": [34, 51]}, ..]}
+
+In text, `{"text": ".."}` stands for `{"input_ids": [..]}`, `"token_text"` for `"token"`, and spans
+are counted in characters of `clean`. `aligned_suffix` is in tokens there too; without it, it is as
+long as the three variants allow. A model's tokenizer turns such a line into token ids.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.errors import InputError
+from workbench.prompts.prompt import (
+    VARIANTS,
+    DecisionEvent,
+    Option,
+    PromptSet,
+    Role,
+    Span,
+    to_json,
+)
+from workbench.prompts.text import TokenizedText, common_suffix, next_tokens, tokenize
+from workbench.validation import explain, write_text
+
+_Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _TokenVariant(_Strict):
+    input_ids: list[int]
+
+
+class _TokenOption(_Strict):
+    label: str
+    token: int
+    role: Role
+    span: _Pair
+
+
+class _TokenLine(_Strict):
+    id: str
+    event: int
+    clean: _TokenVariant
+    far: _TokenVariant
+    near: _TokenVariant
+    aligned_suffix: int
+    evidence: _Pair
+    options: list[_TokenOption]
+
+
+class _TextVariant(_Strict):
+    text: str
+
+
+class _TextOption(_Strict):
+    label: str
+    token_text: str
+    role: Role
+    span: _Pair
+
+
+class _TextLine(_Strict):
+    id: str
+    event: int
+    clean: _TextVariant
+    far: _TextVariant
+    near: _TextVariant
+    aligned_suffix: int | None = None
+    evidence: _Pair
+    options: list[_TextOption]
+
+
+def read_prompts(path: str | Path, tokenizer: Any = None, *, task: str | None = None) -> PromptSet:
+    """Read a prompt file; blank lines are skipped.
+
+    Args:
+        path: the file, UTF-8.
+        tokenizer: a Hugging Face tokenizer of the fast kind; only lines in text need it. How it
+            is used, and where a span may start, see `workbench.prompts.text`.
+        task: what the prompt set is called; the file's stem unless given.
+
+    Raises:
+        InputError: one line, `FILE:LINE: reason`, about the first line that is not right.
+    """
+    path = Path(path)
+    events: list[DecisionEvent] = []
+    line_of: dict[tuple[str, int], int] = {}
+    for number, raw in _lines(path):
+        try:
+            event = _parse_line(raw, tokenizer)
+            earlier = line_of.setdefault((event.id, event.event), number)
+            if earlier != number:
+                raise InputError(
+                    f"prompt {event.id!r} event {event.event} is already on line {earlier}"
+                )
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from None
+        events.append(event)
+    if not events:
+        raise InputError(f"{path}: holds no prompts; needs one JSON object a line")
+    return PromptSet(path.stem if task is None else task, tuple(events))
+
+
+def write_prompts(prompts: PromptSet, path: str | Path) -> None:
+    """Write a prompt file in token ids, whole or not at all; its hash is `prompts.sha256`."""
+    lines = (json.dumps(to_json(event), separators=(",", ":")) + "\n" for event in prompts)
+    write_text(path, "".join(lines))
+
+
+def check_vocabulary(prompts: PromptSet, d_vocab: int, n_context: int | None = None) -> None:
+    """Refuse prompts that a model of this vocabulary and context length cannot run.
+
+    Raises:
+        InputError: a token id that the model does not have, or a variant longer than its context;
+            names the prompt and the event.
+    """
+    for event in prompts:
+        where = f"prompt {event.id!r} event {event.event}"
+        tokens_of = {f"variant {name!r}": event.variant(name) for name in VARIANTS}
+        for name, tokens in tokens_of.items():
+            if n_context is not None and len(tokens) > n_context:
+                raise InputError(
+                    f"{where}: {name} has {len(tokens)} tokens, the model's context "
+                    f"holds {n_context}"
+                )
+        tokens_of["options"] = tuple(event.option_tokens)
+        for name, tokens in tokens_of.items():
+            strange = next((token for token in tokens if not 0 <= token < d_vocab), None)
+            if strange is not None:
+                raise InputError(
+                    f"{where}: token {strange} in {name} is not among the model's, "
+                    f"0 to {d_vocab - 1}"
+                )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and content of every line that is not blank, without a byte-order mark."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if raw.strip():
+            yield number, raw
+
+
+def _parse_line(raw: bytes, tokenizer: Any) -> DecisionEvent:
+    form = _form(_load_object(raw))
+    try:
+        line = form.model_validate_json(raw)
+    except ValidationError as error:
+        raise InputError(explain(error)) from None
+    return _event(_in_tokens(line, tokenizer) if isinstance(line, _TextLine) else line)
+
+
+def _load_object(raw: bytes) -> dict[str, Any]:
+    """The line as a JSON object; finds what pydantic would let pass or place less well."""
+    try:
+        content = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8, byte {error.start + 1} of the line") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON, column {error.colno}: {error.msg}") from None
+    except InputError:
+        raise
+    except (RecursionError, ValueError):
+        raise InputError(
+            "not JSON: nested too deeply, or a number of thousands of digits"
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(f"a JSON object is needed, got {type(content).__name__}")
+    return content
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"key {twice!r} occurs twice in one object")
+    return keys
+
+
+def _form(content: dict[str, Any]) -> type[_TokenLine] | type[_TextLine]:
+    """The model that fits the keys in use; a line of another shape is left to its refusals."""
+    options = content.get("options")
+    parts = [content.get(name) for name in VARIANTS]
+    parts += options if isinstance(options, list) else []
+    keys = {key for part in parts if isinstance(part, dict) for key in part}
+    in_text, in_tokens = (sorted(keys & form) for form in _FORM_KEYS)
+    if in_text and in_tokens:
+        raise InputError(f"mixes text ({in_text[0]!r}) and token ids ({in_tokens[0]!r})")
+    return _TextLine if in_text else _TokenLine
+
+
+_FORM_KEYS = ({"text", "token_text"}, {"input_ids", "token"})
+
+
+def _event(line: _TokenLine) -> DecisionEvent:
+    options = tuple(
+        Option(option.label, option.token, option.role, _pair(option.span))
+        for option in line.options
+    )
+    return DecisionEvent(
+        line.id,
+        line.event,
+        tuple(line.clean.input_ids),
+        tuple(line.far.input_ids),
+        tuple(line.near.input_ids),
+        line.aligned_suffix,
+        _pair(line.evidence),
+        options,
+    )
+
+
+def _pair(pair: list[int]) -> Span:
+    start, end = pair
+    return start, end
+
+
+def _in_tokens(line: _TextLine, tokenizer: Any) -> _TokenLine:
+    """The same line in token ids."""
+    if tokenizer is None:
+        raise InputError("a prompt in text needs the model's tokenizer")
+    clean, far, near = (
+        tokenize(tokenizer, variant.text) for variant in (line.clean, line.far, line.near)
+    )
+    suffix = line.aligned_suffix
+    if suffix is None:
+        suffix = common_suffix([clean.tokens, far.tokens, near.tokens])
+        if not suffix:
+            raise InputError("clean, far and near end in different tokens")
+    letters = next_tokens(tokenizer, clean.text, [option.token_text for option in line.options])
+    options = [
+        _TokenOption(
+            label=option.label,
+            token=token,
+            role=option.role,
+            span=_token_span(clean, f"option {option.label!r}", option.span),
+        )
+        for option, token in zip(line.options, letters, strict=True)
+    ]
+    return _TokenLine(
+        id=line.id,
+        event=line.event,
+        clean=_TokenVariant(input_ids=list(clean.tokens)),
+        far=_TokenVariant(input_ids=list(far.tokens)),
+        near=_TokenVariant(input_ids=list(near.tokens)),
+        aligned_suffix=suffix,
+        evidence=_token_span(clean, "evidence", line.evidence),
+        options=options,
+    )
+
+
+def _token_span(text: TokenizedText, name: str, span: list[int]) -> list[int]:
+    try:
+        return list(text.token_span(_pair(span)))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None

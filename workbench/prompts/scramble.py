@@ -1,0 +1,69 @@
+"""Invented labels: a family's words replaced, so that its descriptions cannot be known by heart.
+
+A model that sees the same 65,000 descriptions again and again learns to recite them, and then
+recites one instead of reading the options when a label is new to it. Training mixes in families in
+which every telling word is swapped, the same way throughout the family, for another real word or
+for a crossing of two. Words that shorthand has set forms for (left, initial, fracture) stay.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from workbench.labels.space import Label, LabelSpace
+from workbench.prompts.shorthand import SET_ABBREVIATIONS, content_words
+from workbench.prompts.tasks import CodingPrompt, CodingTask
+
+_LONG_WORD = re.compile(r"[A-Za-z]{4,}")
+
+
+def lexicon(task: CodingTask) -> list[str]:
+    """Words of a task's labels that may stand in for others, sorted."""
+    words = {word for label in task.labels for word in task.words(label)}
+    return sorted(word for word in words if _replaceable(word))
+
+
+def scramble(
+    task: CodingTask,
+    prompt: CodingPrompt,
+    words: Sequence[str],
+    rng: random.Random,
+    share: float,
+) -> tuple[CodingTask, CodingPrompt]:
+    """The prompt with each family scrambled with probability `share`, and a task that knows it.
+
+    Labels keep their ids; the returned task holds the prompt's candidates only.
+    """
+    labels: list[Label] = []
+    for family in prompt.families:
+        original = [task.space[label] for label in family]
+        labels += _scrambled(original, words, rng) if rng.random() < share else original
+    invented = task.with_labels(LabelSpace(task.space.name, labels))
+    mentions = tuple(invented.mention(prompt, old.label, rng) for old in prompt.mentions)
+    return invented, replace(prompt, mentions=mentions)
+
+
+def _scrambled(family: Sequence[Label], words: Sequence[str], rng: random.Random) -> list[Label]:
+    old = sorted({w.lower() for label in family for w in _LONG_WORD.findall(label.text)})
+    new = {word: _invent(words, rng) for word in old if _replaceable(word)}
+
+    def swap(match: re.Match[str]) -> str:
+        word = match.group()
+        other = new.get(word.lower(), word)
+        return other.capitalize() if word[0].isupper() else other
+
+    return [replace(label, text=_LONG_WORD.sub(swap, label.text), synonyms=()) for label in family]
+
+
+def _invent(words: Sequence[str], rng: random.Random) -> str:
+    first = rng.choice(words)
+    if rng.random() < 0.5:
+        return first
+    second = rng.choice(words)
+    return first[: max(2, len(first) // 2)] + second[len(second) // 2 :]
+
+
+def _replaceable(word: str) -> bool:
+    known = word in SET_ABBREVIATIONS or not content_words(word)
+    return not known and _LONG_WORD.fullmatch(word) is not None
