@@ -328,22 +328,37 @@ def organism(
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
     n_layers: Annotated[int | None, typer.Option(help="Layers.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, data and split.")] = None,
-    n_eval: Annotated[int, typer.Option(help="Prompts per accuracy.")] = 1000,
-    workers: Annotated[int, typer.Option(help="Processes that make examples.")] = 2,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
+    warmup_steps: Annotated[int | None, typer.Option(help="Steps up to the peak.")] = None,
+    direct: Annotated[float | None, typer.Option(help="Share of direct examples.")] = None,
+    prompt_weight: Annotated[float | None, typer.Option(help="Loss weight of prompts.")] = None,
+    ramp: Annotated[float | None, typer.Option(help="Share of steps with easier notes.")] = None,
+    invented: Annotated[float | None, typer.Option(help="Share of invented families.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and data.")] = None,
+    n_eval: Annotated[int, typer.Option(min=1, help="Prompts per accuracy.")] = 1000,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make examples.")] = 2,
 ) -> None:
     """Train the bundled model again; takes up the last checkpoint in its folder."""
     from workbench.models.organism import OrganismConfig, train_organism
 
-    if (out / "config.json").exists():
-        raise InputError(f"{out}: holds a model already; give another --out")
-    given = {"steps": steps, "batch_size": batch_size, "n_layers": n_layers, "seed": seed}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    low = [name for name, value in changes.items() if value < (0 if name == "seed" else 1)]
-    if low or n_eval < 1 or workers < 0:
-        raise InputError("steps, batch-size, n-layers and n-eval must be at least 1, others 0")
-    train_organism(out, replace(OrganismConfig(), **changes), n_eval=n_eval, workers=workers)
+    _prepare()
+    mix = {"direct": direct, "prompt_weight": prompt_weight, "ramp": ramp, "invented": invented}
+    top = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "n_layers": n_layers,
+        "learning_rate": learning_rate,
+        "warmup_steps": warmup_steps,
+        "seed": seed,
+    }
+    config = OrganismConfig()
+    config = replace(config, **_given(top), mix=replace(config.mix, **_given(mix)))
+    train_organism(out, config, n_eval=n_eval, workers=workers)
     typer.echo(f"model: {out}")
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 @app.callback(invoke_without_command=True)

@@ -42,7 +42,7 @@ class RunConfig:
         n_permutations: role permutations behind every p-value.
         heads: "nominated", "all", or heads by name: "4-3,5-1".
         positions: where to patch: "decision", "span", or both.
-        n_nominated: heads that each score nominates; as many random ones are patched beside.
+        n_nominated: heads that each score nominates; as many random others are patched beside.
         false_discovery_rate: a pooled head's score has at most this q value.
         min_restore_low: a pooled head's interval lies above this.
         read_out_share: share of its span effect at the decision from which a head is read-out.
@@ -53,7 +53,7 @@ class RunConfig:
     """
 
     task: str = "icd10cm"
-    n_prompts: int = 40
+    n_prompts: int = 48
     template: str = "plain"
     split: str = "unseen"
     seed: int = 0
@@ -65,7 +65,7 @@ class RunConfig:
     false_discovery_rate: float = 0.05
     min_restore_low: float = 0.02
     read_out_share: float = 0.8
-    draws: int = 10
+    draws: int = 5
 
     def __post_init__(self) -> None:
         least = {"n_prompts": 2, "n_resamples": 1, "n_permutations": 1, "n_nominated": 1}

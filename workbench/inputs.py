@@ -84,7 +84,7 @@ def _coding_task(folder: Path, split: str) -> CodingTask:
         try:
             trained = json.loads(path.read_text(encoding="utf-8"))["config"]
             sizes = _full_size(trained["task"])
-            held_out, seed = trained["held_out"], trained["seed"]
+            held_out, seed = trained["held_out"], trained["split_seed"]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(
                 f"{path}: is not the training record of a bundled model "

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from transformer_lens.utilities.statistics import derive_generator
@@ -127,7 +128,9 @@ def _score(opened: OpenRun) -> dict[str, Any]:
         )
     opened.folder.write_table("scores", table)
     limit = opened.config.false_discovery_rate
-    significant = {name: int((table[f"{name}_q"] <= limit).sum()) for name in ("coarse", "refine")}
+    significant = {
+        name: int((table[f"{name}_q"].to_numpy() <= limit).sum()) for name in ("coarse", "refine")
+    }
     return {"events": len(chosen), "heads": len(table), "below_false_discovery_rate": significant}
 
 
@@ -181,8 +184,8 @@ def _patch(opened: OpenRun) -> dict[str, Any]:
 def choose_heads(model: HookedModel, scores: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
     """Heads to patch and why: layer, head, group.
 
-    "nominated" are the first `n_nominated` of each score by mean, with as many random others as
-    "control"; heads named one by one count as nominated.
+    "nominated" are the first `n_nominated` of each score by mean, with `n_nominated` random others
+    as "control"; heads named one by one count as nominated.
 
     Raises:
         InputError: a head name that is not one, or a head the model does not have.
@@ -200,12 +203,15 @@ def choose_heads(model: HookedModel, scores: pd.DataFrame, config: RunConfig) ->
 
 
 def _nominate(scores: pd.DataFrame, every: list[Head], config: RunConfig) -> dict[str, list[Head]]:
-    best = [scores[name].nlargest(config.n_nominated).index for name in ("coarse", "refine")]
-    nominated = {every[index] for part in best for index in part}
+    first = {
+        name: np.argsort(-scores[name].to_numpy(), kind="stable")[: config.n_nominated]
+        for name in ("coarse", "refine")
+    }
+    nominated = {every[index] for best in first.values() for index in best}
     others = [at for at in every if at not in nominated]
     generator = derive_generator(config.seed, "patching controls")
     order = torch.randperm(len(others), generator=generator).tolist()
-    controls = [others[index] for index in order[: len(nominated)]]
+    controls = [others[index] for index in order[: config.n_nominated]]
     return {"nominated": list(nominated), "control": controls}
 
 
@@ -224,6 +230,7 @@ def _sweep(opened: OpenRun, counting: list[DecisionEvent], heads: pd.DataFrame) 
         opened.config.positions,
         halves=opened.halves,
         group=heads["group"].tolist(),
+        runs_of=opened.runs_of,
     )
     name = f"patch, {len(heads)} heads, {' and '.join(opened.config.positions)}"
     with opened.reporter.step(name, len(counting)) as advance:

@@ -63,7 +63,7 @@ def _sets(opened: OpenRun, pooled: pd.DataFrame, scores: pd.DataFrame) -> list[P
     in_any = list(zip(pooled["layer"].tolist(), pooled["head"].tolist(), strict=True))
     sets = []
     for pool in POOLS:
-        ranked = pooled[pooled["pool"] == pool].sort_values("weight", ascending=False)
+        ranked = pooled.loc[pooled["pool"] == pool].sort_values("weight", ascending=False)
         heads = list(zip(ranked["layer"].tolist(), ranked["head"].tolist(), strict=True))
         if not heads:
             opened.reporter.say(f"pool: no head qualifies for the {pool} pool")
@@ -101,10 +101,11 @@ def _joint(opened: OpenRun, sets: Sequence[PooledSet]) -> pd.DataFrame:
             opened.config.positions,
             n_resamples=opened.config.n_resamples,
             seed=opened.config.seed,
+            runs_of=opened.runs_of,
             progress=advance,
         )
     frames = [
-        effects[effects["target"] == target].assign(
+        effects.loc[effects["target"] == target].assign(
             pool=one.pool,
             set=one.set,
             draw=one.draw,

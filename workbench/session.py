@@ -37,6 +37,22 @@ class OpenRun:
         """Prompts that choose heads, and prompts that verify them."""
         return split_half(self.prompts.prompt_ids, self.config.seed)
 
+    def runs_of(self, event: DecisionEvent) -> tuple[str, ...]:
+        """Patched runs worth their time on an event: those of the measures that it counts for.
+
+        Pools are chosen by what patching mends; what it breaks is measured on the verifying half.
+        """
+        counts = self._counts.loc[(event.id, event.event)]
+        both = self.halves.of(event.id) == "verify"
+        far = ("far_with_clean", "clean_with_far")[: 1 + both] if counts["counts_far"] else ()
+        near = ("near_with_clean", "clean_with_near")[: 1 + both] if counts["counts_near"] else ()
+        return (*far, *near)
+
+    @cached_property
+    def _counts(self) -> pd.DataFrame:
+        baseline = self.folder.read_table("baseline")
+        return baseline.drop_duplicates(["id", "event"]).set_index(["id", "event"])
+
     def do(self, step: str, work: Callable[[], Mapping[str, Any]]) -> None:
         """Do a step that was not finished before; `work` writes its files and returns counts.
 

@@ -40,7 +40,7 @@ def _effects(pools: pd.DataFrame, pool: str) -> list[str]:
     """Cells after the heads: the pool's chief measure over the span, and what controls reach."""
     measure = CHIEF_MEASURE[pool]
     here = (pools["pool"] == pool) & (pools["measure"] == measure) & (pools["positions"] == "span")
-    rows = {name: pools[here & (pools["set"] == name)] for name in ("pool", "random", "norm")}
+    rows = {name: pools.loc[here & (pools["set"] == name)] for name in ("pool", "random", "norm")}
     if rows["pool"].empty:
         return ["–"] * 5
     joint = rows["pool"].iloc[0]
@@ -49,7 +49,7 @@ def _effects(pools: pd.DataFrame, pool: str) -> list[str]:
         f"{WORDS[measure]} {percent(joint['effect'])}",
         f"{percent(joint['low'])} to {percent(joint['high'])}",
         f"{percent(random.min())} to {percent(random.max())}" if len(random) else "–",
-        percent(norm.iloc[0]) if len(norm) else "–",
+        percent(norm.mean()) if len(norm) else "–",
         str(int(joint["n"])),
     ]
 

@@ -56,7 +56,6 @@ def make_event() -> Callable[..., DecisionEvent]:
 @pytest.fixture(scope="session")
 def model() -> HookedModel:
     torch.manual_seed(0)
-    torch.set_num_threads(2)
     config = LlamaConfig(
         vocab_size=D_VOCAB,
         hidden_size=32,

@@ -119,24 +119,29 @@ def sweep_event(
     groups: Sequence[Sequence[Head]],
     positions: Sequence[str] = POSITIONS,
     *,
+    runs: Collection[str] = tuple(RUNS),
     cache: EventCache | None = None,
-    row_tokens: int = 16384,
+    row_tokens: int | None = None,
 ) -> pd.DataFrame:
-    """The four patched runs of one event for every group of heads, each patched as one.
+    """The patched runs of one event for every group of heads, each patched as one.
 
-    Columns: target (index into `groups`), positions, run, id, event, focus, confusion.
+    Columns: target (index into `groups`), positions, run, id, event, focus, confusion. `runs` are
+    the names of those wanted, all four unless given.
     `row_tokens` bounds the tokens per patched forward, hence memory. Without `cache` the three
     variants are run first.
 
     Raises:
-        InputError: positions other than "decision" and "span", or a head the model lacks.
+        InputError: positions other than "decision" and "span", no run or an unknown one, or a head
+            the model lacks.
     """
-    _check(model, groups, positions)
+    _check(model, groups, positions, runs)
     cache = cache or EventCache.of(model, event)
     roles = Roles.of(event)
     frames = []
     for where in positions:
         for run, (base, source) in RUNS.items():
+            if run not in runs:
+                continue
             option_logits = patch_heads(
                 model,
                 event.variant(base),
@@ -157,7 +162,12 @@ def sweep_event(
     return pd.concat(frames, ignore_index=True)
 
 
-def _check(model: HookedModel, groups: Sequence[Sequence[Head]], positions: Sequence[str]) -> None:
+def _check(
+    model: HookedModel,
+    groups: Sequence[Sequence[Head]],
+    positions: Sequence[str],
+    runs: Collection[str],
+) -> None:
     if not groups or not all(groups):
         raise InputError("nothing to patch: give at least one head, and no empty set of heads")
     for group in groups:
@@ -166,6 +176,8 @@ def _check(model: HookedModel, groups: Sequence[Sequence[Head]], positions: Sequ
     unknown = [name for name in positions if name not in POSITIONS]
     if unknown or not positions:
         raise InputError(f"positions {list(positions)} must be among {', '.join(POSITIONS)}")
+    if not runs or not set(runs) <= set(RUNS):
+        raise InputError(f"runs {list(runs)} must be among {', '.join(RUNS)}")
 
 
 def sweep(
@@ -176,12 +188,14 @@ def sweep(
     *,
     halves: Halves,
     group: str | Sequence[str] = "all",
+    runs_of: Callable[[DecisionEvent], Collection[str]] = lambda _: tuple(RUNS),
     skip: Collection[tuple[str, int]] = (),
-    row_tokens: int = 16384,
+    row_tokens: int | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Patch heads one by one on every event; one `patching_events` frame per event, as it is done.
 
-    `group` says why a head was patched, once for all or one word per head. Events whose
+    `group` says why a head was patched, once for all or one word per head; `runs_of` names the runs
+    that an event is wanted for. Events whose
     (id, event) is in `skip` are passed over: those that an earlier, interrupted sweep finished.
     """
     labels = [group] * len(heads) if isinstance(group, str) else list(group)
@@ -192,7 +206,12 @@ def sweep(
         if (event.id, event.event) in skip:
             continue
         frame = sweep_event(
-            model, event, [[head] for head in heads], positions, row_tokens=row_tokens
+            model,
+            event,
+            [[head] for head in heads],
+            positions,
+            runs=runs_of(event),
+            row_tokens=row_tokens,
         )
         frame = frame.join(names, on="target").assign(half=halves.of(event.id))
         yield frame.reindex(columns=EVENT_COLUMNS)
@@ -208,7 +227,8 @@ def joint_effects(
     halves: Sequence[str] = ("verify",),
     n_resamples: int = 2000,
     seed: int = 0,
-    row_tokens: int = 16384,
+    runs_of: Callable[[DecisionEvent], Collection[str]] = lambda _: tuple(RUNS),
+    row_tokens: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Causal effects of sets of heads, all heads of a set patched together.
@@ -224,7 +244,9 @@ def joint_effects(
     ]
     frames = []
     for done, event in enumerate(wanted, start=1):
-        frames.append(sweep_event(model, event, groups, positions, row_tokens=row_tokens))
+        frames.append(
+            sweep_event(model, event, groups, positions, runs=runs_of(event), row_tokens=row_tokens)
+        )
         if progress is not None:
             progress(done, len(wanted))
     if not frames:

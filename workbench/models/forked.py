@@ -179,7 +179,7 @@ def patch_heads(
     source: Float[Tensor, "layer position head d_head"],
     groups: Sequence[Sequence[Head]],
     *,
-    row_tokens: int = 16384,
+    row_tokens: int | None = None,
     tokens: Sequence[int] | None = None,
 ) -> Float[Tensor, "group output"]:
     """Logits at the last token of `base`, once per group of heads that are patched together.
@@ -187,7 +187,8 @@ def patch_heads(
     `source` is the other run's `hook_z` over its last `position` tokens; each group's heads get it
     over the last `position` tokens of `base`: 1 patches at the decision only, the length of the
     aligned suffix patches the whole span. An empty group is the unpatched run. With `tokens`, only
-    those columns of the logits. `row_tokens` bounds the tokens of one batch, hence memory.
+    those columns of the logits. `row_tokens` bounds the tokens of one batch, hence memory; unless
+    given it is 1,024 on a CPU, whose caches more would overflow, and 16,384 elsewhere.
 
     Raises:
         InputError: an empty prompt or a source longer than it, a source of another model's shape,
@@ -197,6 +198,7 @@ def patch_heads(
     columns = slice(None) if tokens is None else list(tokens)
     if not groups:
         return torch.zeros(0, model.info.d_vocab, device=model.device)[:, columns]
+    row_tokens = row_tokens or (1024 if model.device.type == "cpu" else 16384)
     if source.shape[1] == 1 and can_fork(model, len(base)):
         logits = _patch_decision(model, base, source, groups, row_tokens)
     else:

@@ -1,6 +1,5 @@
 """The model card of a trained organism, made from its training record alone."""
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,39 +36,34 @@ Greedy; "exact" counts a prompt when every letter is right, at the full size of 
 {% endfor %}
 ## Training
 
-{% for stage in stages -%}
-{{ loop.index }}. {{ "{:,}".format(stage.config.steps) }} steps of {{ stage.config.batch_size }} prompts in {{ stage.seconds }} s on {{ stage.device }};
-   loss {{ "%.3f" % stage.loss[0].loss }} → {{ "%.3f" % stage.loss[-1].loss }} (curve in `training.json`):
+{{ "{:,}".format(config.steps) }} steps of {{ config.batch_size }} prompts in {{ seconds }} s on {{ device }}; loss
+{{ "%.3f" % loss[0].loss }} → {{ "%.3f" % loss[-1].loss }} (curve in `training.json`):
 
-       {{ command(stage, loop.index) }}
-{% endfor %}"""
+    {{ command }}
+"""
 
 
 def model_card(record: Mapping[str, Any]) -> str:
-    """Markdown for the record that training wrote, earlier stages (`start`) included."""
-    stages = [record]
-    while "start" in stages[0]:
-        stages.insert(0, stages[0]["start"])
+    """Markdown for the record that training wrote."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
     return environment.from_string(_CARD).render(
-        record, stages=stages, command=_command, last=lambda bounds: bounds[1]
+        record, command=_command(record["config"]), last=lambda bounds: bounds[1]
     )
 
 
-def _command(stage: Mapping[str, Any], number: int) -> str:
-    config = stage["config"]
-    flags: dict[str, Any] = {
-        "--steps": config["steps"],
-        "--batch-size": config["batch_size"],
-        "--n-layers": config["n_layers"],
-        "--learning-rate": config["learning_rate"],
-        "--warmup-steps": config["warmup_steps"],
-        "--direct": config["mix"]["direct"],
-        "--ramp": config["mix"]["ramp"],
-        "--invented": config["mix"].get("invented", 0.0),
-        "--seed": config["seed"],
-        "--out": f"stage-{number}",
+def _command(config: Mapping[str, Any]) -> str:
+    mix = config["mix"]
+    flags = {
+        "steps": config["steps"],
+        "batch-size": config["batch_size"],
+        "n-layers": config["n_layers"],
+        "learning-rate": config["learning_rate"],
+        "warmup-steps": config["warmup_steps"],
+        "direct": mix["direct"],
+        "prompt-weight": mix["prompt_weight"],
+        "ramp": mix["ramp"],
+        "invented": mix["invented"],
+        "seed": config["seed"],
     }
-    if number > 1:
-        flags["--start"] = f"stage-{number - 1}"
-    return shlex.join(["workbench", "organism", *(str(x) for pair in flags.items() for x in pair)])
+    words = [f"--{name} {value}" for name, value in flags.items()]
+    return " ".join(["workbench organism --out FOLDER", *words])

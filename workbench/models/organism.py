@@ -70,11 +70,19 @@ class OrganismConfig:
     split_seed: int = 0
     seed: int = 0
     task: TaskConfig = field(
-        default_factory=lambda: TaskConfig(
-            n_mentions=(1, 3), n_families=(2, 4), family_size=(2, 5)
-        )
+        default_factory=lambda: TaskConfig(n_mentions=(1, 3), n_families=(2, 4), family_size=(2, 5))
     )
     mix: ExampleMix = field(default_factory=ExampleMix)
+
+    def __post_init__(self) -> None:
+        for name in ("n_layers", "n_heads", "n_kv_heads", "d_model", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.n_heads % self.n_kv_heads or self.d_model % self.n_heads:
+            raise InputError(
+                f"n_heads {self.n_heads} must divide d_model {self.d_model} and be a multiple of "
+                f"n_kv_heads {self.n_kv_heads}"
+            )
 
 
 class WeightedTrainer(Trainer):
@@ -131,7 +139,6 @@ def train_organism(
     out: Path,
     config: OrganismConfig = OrganismConfig(),
     *,
-    start: Path | None = None,
     n_eval: int = 1000,
     workers: int = 2,
     checkpoint_every: int = 1000,
@@ -139,9 +146,6 @@ def train_organism(
     console: Console | None = None,
 ) -> dict[str, GenerationAccuracy]:
     """Train, evaluate and write the model folder `out`; continues from its last checkpoint.
-
-    With `start`, a folder that this function wrote, training begins from its weights and tokenizer
-    instead of from nothing, and the new record keeps the old one.
 
     Returns:
         accuracy by free generation for `seen`/`unseen` categories × `direct`/`chain`.
@@ -151,11 +155,9 @@ def train_organism(
     space = load_icd10cm()
     seen, unseen = split_categories(space, held_out=config.held_out, seed=config.split_seed)
     task = CodingTask(space, seen, config.task)
-    _claim(out, config, start)
-    tokenizer = _tokenizer(out, task, config, start)
+    _claim(out, config)
+    tokenizer = _tokenizer(out, task, config)
     model = build_model(config, end_token(tokenizer))
-    if start:
-        model.load_state_dict(LlamaForCausalLM.from_pretrained(start).state_dict())
     console.print(f"{model.num_parameters():,} parameters, {len(task.categories)} categories")
     started = time.monotonic()
     trainer = _trainer(
@@ -169,16 +171,16 @@ def train_organism(
     accuracy = evaluate_organism(model, tokenizer, tasks, n_prompts=n_eval, seed=config.seed + 1)
     for name, result in accuracy.items():
         console.print(f"{name}: exact {result.exact:.3f}, per mention {result.per_mention:.3f}")
-    _write(out, model, tokenizer, config, accuracy, trainer.state.log_history, seconds, start)
+    _write(out, model, tokenizer, config, accuracy, trainer.state.log_history, seconds)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return accuracy
 
 
-def _claim(out: Path, config: OrganismConfig, start: Path | None) -> None:
+def _claim(out: Path, config: OrganismConfig) -> None:
     """Refuse to go on from another configuration's checkpoint or to replace a finished model."""
     if (out / RECORD).is_file():
         raise InputError(f"{out}: holds a trained model already; give another --out")
-    asked = {"config": _plain(config), "start": start.name if start else None}
+    asked = _plain(config)
     path = out / "checkpoints" / "asked.json"
     if path.is_file():
         if json.loads(path.read_text(encoding="utf-8")) != asked:
@@ -206,11 +208,7 @@ def evaluate_organism(
     }
 
 
-def _tokenizer(
-    out: Path, task: CodingTask, config: OrganismConfig, start: Path | None
-) -> Tokenizer:
-    if start:
-        return Tokenizer.from_file(str(start / "tokenizer.json"))
+def _tokenizer(out: Path, task: CodingTask, config: OrganismConfig) -> Tokenizer:
     path = out / "checkpoints" / "tokenizer.json"
     if path.exists():
         return Tokenizer.from_file(str(path))
@@ -284,7 +282,6 @@ def _write(
     accuracy: dict[str, GenerationAccuracy],
     history: list[dict[str, Any]],
     seconds: float,
-    start: Path | None,
 ) -> None:
     model.to(torch.bfloat16).save_pretrained(out)  # pyright: ignore[reportArgumentType]
     PreTrainedTokenizerFast(
@@ -299,7 +296,5 @@ def _write(
         "n_parameters": model.num_parameters(),
         "loss": curve,
     }
-    if start:
-        record["start"] = json.loads((start / RECORD).read_text(encoding="utf-8"))
     (out / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     (out / "README.md").write_text(model_card(record), encoding="utf-8")

@@ -6,7 +6,7 @@ thought, the first steps of it, or nothing (a *direct* example).
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.utils.data import Dataset
 
+from workbench.errors import InputError
 from workbench.prompts.chain import chain_steps
 from workbench.prompts.scramble import lexicon, scramble
 from workbench.prompts.tasks import CodingPrompt, CodingTask
@@ -40,7 +41,15 @@ class ExampleMix:
     partial: float = 0.07
     prompt_weight: float = 0.2
     ramp: float = 0.25
-    invented: float = 0.5
+    invented: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            share = getattr(self, field.name)
+            if not 0 <= share <= 1:
+                raise InputError(f"{field.name} is {share}, must be from 0 to 1")
+        if self.direct + self.partial > 1:
+            raise InputError("direct and partial must not exceed 1 together")
 
 
 class TrainingStream(Dataset[dict[str, Any]]):

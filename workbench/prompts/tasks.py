@@ -22,7 +22,6 @@ from workbench.labels.icd10cm import category
 from workbench.labels.space import LabelSpace
 from workbench.prompts.shorthand import ShorthandConfig, content_words, write_shorthand
 
-
 SIZES = {"n_mentions": 1, "n_families": 2, "family_size": 2}
 """Ranges of a task's configuration, each with the smallest number it may hold."""
 
