@@ -53,7 +53,7 @@ class RunConfig:
     """
 
     task: str = "icd10cm"
-    n_prompts: int = 48
+    n_prompts: int = 40
     template: str = "plain"
     split: str = "unseen"
     seed: int = 0
