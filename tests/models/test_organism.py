@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from transformers import AutoTokenizer, LlamaForCausalLM, TrainingArguments
 
+from workbench.errors import InputError
 from workbench.models import organism
 from workbench.models.organism import OrganismConfig, train_organism, weighted_cross_entropy
 from workbench.models.organism_data import END, IGNORED, ExampleMix
@@ -127,16 +128,6 @@ def test_interrupted_training_ends_as_uninterrupted_training_does(train, tmp_pat
 
 
 @pytest.mark.usefixtures("no_evaluation")
-def test_training_can_start_from_a_trained_folder(train, tmp_path):
-    train(tmp_path / "first")
-    resting = replace(CONFIG, learning_rate=0.0, seed=1)
-    train(tmp_path / "second", resting, start=tmp_path / "first")
-    first, second = weights_of(tmp_path / "first"), weights_of(tmp_path / "second")
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert record_of(tmp_path / "second")["start"] == record_of(tmp_path / "first")
-
-
-@pytest.mark.usefixtures("no_evaluation")
 def test_batches_keep_the_order_of_the_samples(train, tmp_path, monkeypatch):
     seen = []
 
@@ -148,3 +139,41 @@ def test_batches_keep_the_order_of_the_samples(train, tmp_path, monkeypatch):
     monkeypatch.setattr(organism, "TrainingStream", Stream)
     train(tmp_path)
     assert seen[:8] == list(range(8))
+
+
+def test_other_settings_do_not_go_on_from_a_checkpoint(train, tmp_path, no_evaluation, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(organism, "_write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    with pytest.raises(InputError, match="other settings"):
+        train(tmp_path, replace(CONFIG, batch_size=3))
+
+
+def test_a_finished_model_is_not_replaced(train, tmp_path, no_evaluation, monkeypatch):
+    (tmp_path / "training.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a trained model"):
+        train(tmp_path)
+    assert (tmp_path / "training.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"n_heads": 3}, "n_heads 3 must divide"),
+        ({"n_kv_heads": 3}, "multiple"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(CONFIG, **changes)
+
+
+def test_shares_outside_the_unit_interval_are_refused():
+    with pytest.raises(InputError, match="ramp is 2"):
+        ExampleMix(ramp=2.0)
+    with pytest.raises(InputError, match="exceed 1"):
+        ExampleMix(direct=0.7, partial=0.4)
