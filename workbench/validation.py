@@ -27,7 +27,10 @@ def _explain_one(detail: ErrorDetails) -> str:
 
 def json_path(location: tuple[int | str, ...]) -> str:
     """A pydantic location as written in most languages, e.g. `options[2].span[0]`."""
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    # "[key]" is pydantic's mark for "the key itself", not part of the path.
+    steps = (
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in location if step != "[key]"
+    )
     return "".join(steps).removeprefix(".")
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.headsets.headset import POOLS, Head, HeadSet, head_name, write_text
+from workbench.headsets.headset import POOLS, Head, HeadSet, head_name
+from workbench.validation import write_text
 
 
 def to_list(headset: HeadSet, pool: str | None = None) -> list[str]:

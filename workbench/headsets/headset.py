@@ -8,7 +8,6 @@ null, never NaN. Reading is strict, and refuses a file with one line that names 
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from workbench.errors import InputError
+from workbench.validation import json_path, shorten, write_text
 
 SchemaVersion = Literal["workbench.headset/1"]
 Pool = Literal["coarse", "refine"]
@@ -252,33 +252,19 @@ def parse(text: str | bytes, source: str = "head set") -> HeadSet:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    path = _json_path(detail["loc"])
+    path = json_path(detail["loc"])
     reason = {
         "extra_forbidden": "unknown key",
         "missing": "key is missing",
     }.get(detail["type"])
     if detail["loc"] == ("schema",) and reason is None:
-        reason = f"is {_shorten(detail['input'])}, this workbench reads {SCHEMA!r}"
+        reason = f"is {shorten(detail['input'])}, this workbench reads {SCHEMA!r}"
     if reason is None and detail["type"] in ("head_set", "json_invalid"):
         reason = detail["msg"]  # says where by itself
     if reason is None:
         message = detail["msg"]
-        reason = f"{message[0].lower()}{message[1:]}, got {_shorten(detail['input'])}"
+        reason = f"{message[0].lower()}{message[1:]}, got {shorten(detail['input'])}"
     return f"{path}: {reason}" if path else " ".join(reason.split())
-
-
-def _json_path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for step in location:
-        if step == "[key]":  # pydantic's mark for "the key itself", not part of the path
-            continue
-        path += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return path.removeprefix(".")
-
-
-def _shorten(value: object, limit: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def load(path: str | Path) -> HeadSet:
@@ -311,18 +297,6 @@ def write_schema(path: str | Path) -> None:
         **HeadSet.model_json_schema(),
     }
     write_text(path, json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write beside the target and move into place: a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def describe_prompts(
