@@ -72,7 +72,8 @@ def test_patching_every_head_over_the_span_gives_the_other_run(model, event, bas
 def test_a_given_cache_is_used(model, event):
     cache = EventCache.of(model, event)
     flipped = {"far": "near", "near": "far", "clean": "clean"}
-    swapped = EventCache({name: cache.z[other] for name, other in flipped.items()})
+    z = {name: cache.z[other] for name, other in flipped.items()}
+    swapped = EventCache(z, cache.bases)
     a = sweep_event(model, event, [[(1, 1)]], cache=cache)
     b = sweep_event(model, event, [[(1, 1)]], cache=swapped)
     pd.testing.assert_frame_equal(a, sweep_event(model, event, [[(1, 1)]]))

@@ -4,6 +4,8 @@ import pytest
 import torch
 from transformer_lens.patching import get_act_patch_attn_head_out_all_pos
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -16,11 +18,15 @@ from transformers import (
 )
 
 from workbench.errors import InputError
-from workbench.models.forked import Branch, Edit, can_fork, fork_mask, forked_forward, patch_heads
+from workbench.models.branches import Branch, Edit
+from workbench.models.forked import can_fork, forked_forward, patch_heads
 from workbench.models.hooked import HookedModel
+from workbench.models.loop import run_separately
+from workbench.models.trunk import run_trunk
 
 LAYERS, HEADS, D_HEAD, VOCAB, LENGTH = 3, 4, 8, 48, 14
 Z = [f"blocks.{layer}.attn.hook_z" for layer in range(LAYERS)]
+GEMMA_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 EVERY_HEAD = [[(layer, head)] for layer in range(LAYERS) for head in range(HEADS)]
 GROUPED = {
     "vocab_size": VOCAB,
@@ -42,13 +48,20 @@ def build(name: str) -> PreTrainedModel:
         return Qwen2ForCausalLM(Qwen2Config(**GROUPED))
     if name == "mistral":
         return MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=6, head_dim=D_HEAD))
+    if name == "gemma2":  # a window in every other layer, capped scores and logits, norms after
+        window = {"sliding_window": 6, "layer_types": GEMMA_LAYERS}
+        capped = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+        sizes = {"head_dim": D_HEAD, "query_pre_attn_scalar": 5}
+        return Gemma2ForCausalLM(Gemma2Config(**GROUPED, **window, **capped, **sizes))
     sizes = {"n_embd": HEADS * D_HEAD, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64}
     return GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, **sizes, initializer_range=0.3))
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2", "gpt2"])
+@pytest.fixture(scope="module", params=["llama", "qwen2", "mistral", "gemma2", "gpt2"])
 def model(request) -> HookedModel:
-    return HookedModel.from_pretrained_model(build(request.param))
+    model = HookedModel.from_pretrained_model(build(request.param))
+    assert can_fork(model)
+    return model
 
 
 @pytest.fixture
@@ -113,7 +126,7 @@ def test_every_group_equals_its_own_forward(model, prompts, last):
     patched = patch_heads(model, base, source, GROUPS)
     close(patched, one_by_one(model, base, source, GROUPS))
     unpatched = model.run([base])[0].logits
-    assert float((patched[0] - unpatched).abs().max()) > 1e-2  # the patch did something
+    assert float((patched - unpatched).abs().max()) > 1e-2  # the patches did something
 
 
 def test_a_whole_prompt_sweep_equals_transformer_lens(model, prompts):
@@ -138,8 +151,8 @@ def test_batch_size_and_order_change_nothing(llama, prompts, last):
     base, other = prompts
     source = z_of(llama, other, last)
     patched = patch_heads(llama, base, source, GROUPS)
-    close(patch_heads(llama, base, source, GROUPS, row_tokens=1), patched)
-    close(patch_heads(llama, base, source, GROUPS[::-1], row_tokens=3 * LENGTH).flip(0), patched)
+    close(patch_heads(llama, base, source, GROUPS, pack_tokens=1), patched)
+    close(patch_heads(llama, base, source, GROUPS[::-1], pack_tokens=3 * LENGTH).flip(0), patched)
 
 
 @pytest.mark.parametrize("last", [1, 9])
@@ -159,31 +172,14 @@ def test_a_prompt_of_one_token(llama):
     close(patched, one_by_one(llama, [7], source, EVERY_HEAD))
 
 
-def test_nothing_is_computed_below_the_patch(llama, prompts):
-    base, other = prompts
-    rows = dict.fromkeys(range(LAYERS), 0)
-
-    def count(layer):
-        def hook(block, args, kwargs):
-            hidden = args[0] if args else kwargs["hidden_states"]
-            rows[layer] += hidden.shape[0] if hidden.shape[1] == len(base) else 0
-
-        return hook
-
-    source = z_of(llama, other, 9)
-    patch_heads(llama, base, source, [[]])  # so that the probe of the model is not counted
-    for layer, block in enumerate(llama.bridge.blocks):
-        block.register_forward_pre_hook(count(layer), with_kwargs=True)
-    patch_heads(llama, base, source, [[(1, 0)], [(2, 1)], [(2, 2), (1, 3)], []])
-    assert rows == {0: 1, 1: 1 + 2, 2: 1 + 3}
-
-
 def test_branches_equal_separate_runs(model, prompts):
     trunk, _ = prompts
     branches = [Branch(14, [1, 2, 3]), Branch(6, [4]), Branch(0, [5, 6]), Branch(6, [7, 7, 7, 7])]
     for branch, logits in zip(branches, forked_forward(model, trunk, branches), strict=True):
-        [run] = model.run([[*trunk[: branch.start], *branch.tokens]], ["hook_unembed"])
-        close(logits, run.activations["hook_unembed"][-len(branch.tokens) :])
+        sequence = [*trunk[: branch.start], *branch.tokens]
+        close(
+            logits, model.logits_at(torch.tensor([sequence]), range(branch.start, len(sequence)))[0]
+        )
 
 
 def test_an_edit_moves_its_own_branch_only(llama, prompts):
@@ -207,53 +203,109 @@ def test_an_edit_moves_its_own_branch_only(llama, prompts):
     assert float((second[1:] - first[1:]).abs().min(0).values.max()) > 1e-2
 
 
-def test_fork_mask_is_the_picture_in_the_module():
-    mask = fork_mask(4, [Branch(3, [0, 0]), Branch(4, [0])], torch.float16)
-    picture = ["#......", "##.....", "###....", "####...", "###.#..", "###.##.", "####..#"]
-    allowed = torch.tensor([[mark == "#" for mark in row] for row in picture])
-    assert torch.equal(mask[0, 0] == 0, allowed)
-    assert float(mask.min()) == torch.finfo(torch.float16).min
+@pytest.mark.parametrize("last_only", [False, True])
+def test_edits_of_some_positions_in_copies_of_the_end(model, prompts, last_only):
+    """Below the lowest edit, between, in the last block, at the last position and before it."""
+    trunk, other = prompts
+    z = z_of(model, other, 6)
+    edit = [
+        Edit(0, 1, slice(0, 4), z[0, :4, 1]),
+        Edit(1, 0, slice(2, 6, 2), z[1, 2:6:2, 0]),
+        Edit(1, 0, slice(5, 6), z[1, 5:, 0]),
+        Edit(2, 3, slice(0, 5), z[2, :5, 3]),
+        Edit(2, 2, slice(4, None), z[2, 4:, 2]),
+    ]
+    sets = [edit, edit[1:], edit[2:3], edit[3:], edit[4:], edit[3:4], [], [edit[0], edit[3]]]
+    branches = [Branch(8, trunk[8:], edits) for edits in sets]
+    quick = forked_forward(model, trunk, branches, last_only=last_only)
+    slow = run_separately(model, trunk, branches, None, last_only)
+    for got, expected in zip(quick, slow, strict=True):
+        assert len(got) == (1 if last_only else 6)
+        close(got, expected)
 
 
-def test_without_forks_rows_give_the_same_and_a_warning(llama, prompts, monkeypatch, caplog):
-    base, other = prompts
-    source = z_of(llama, other, 1)
-    expected = patch_heads(llama, base, source, GROUPS)
-    other_model = HookedModel.from_pretrained_model(build("llama"))
-    accepts = other_model.accepts
-    monkeypatch.setattr(
-        other_model, "accepts", lambda name: name != "position_ids" and accepts(name)
-    )
-    with caplog.at_level(logging.WARNING):
-        close(patch_heads(other_model, base, source, GROUPS), expected)
-        patch_heads(other_model, base, source, GROUPS)
-    assert caplog.text.count("does not support the forked forward") == 1
-
-
-def test_without_block_calls_whole_forwards_give_the_same(llama, prompts, caplog):
+def test_a_recorded_trunk_saves_its_run_and_changes_nothing(llama, prompts, monkeypatch):
     base, other = prompts
     source = z_of(llama, other, 9)
     expected = patch_heads(llama, base, source, GROUPS)
-    other_model = HookedModel.from_pretrained_model(build("llama"))
-    other_model.supports("resumed forward", lambda: (torch.zeros(1), torch.ones(1)))
-    close(patch_heads(other_model, base, source, GROUPS), expected)
-    assert "does not support the resumed forward" in caplog.text
+    trunk = run_trunk(llama, base, 9)
+    close(trunk.z, z_of(llama, base, 9))
+    close(trunk.logits, llama.run([base])[0].logits)
+    lengths = []
+    run = llama.view.run
+    monkeypatch.setattr(
+        llama.view,
+        "run",
+        lambda job, tokens, *a: lengths.append(tokens.shape[1]) or run(job, tokens, *a),
+    )
+    close(patch_heads(llama, trunk, source, GROUPS), expected)
+    assert len(base) not in lengths
+    # One that recorded too little is still a trunk, only its branches start from their tokens.
+    close(patch_heads(llama, run_trunk(llama, base, 1), source, GROUPS), expected)
 
 
-def test_prompts_longer_than_a_sliding_window_are_not_forked(prompts):
+def test_nothing_is_computed_below_the_patch(llama, prompts):
     base, other = prompts
-    model = HookedModel.from_pretrained_model(build("mistral"))
-    assert not can_fork(model, len(base))
-    for last in (1, 9):
-        source = z_of(model, other, last)
-        close(patch_heads(model, base, source, GROUPS), one_by_one(model, base, source, GROUPS))
+    source = z_of(llama, other, 9)
+    trunk = run_trunk(llama, base, 9)
+    patch_heads(llama, trunk, source, [[]])  # so that the probe of the model is not counted
+    seen = {layer: [] for layer in range(LAYERS)}
+    for layer, block in enumerate(llama.view.model.model.layers):
+        for name, module in (("attention", block.self_attn.q_proj), ("mlp", block.mlp)):
+            module.register_forward_pre_hook(
+                lambda _, args, at=layer, name=name: seen[at].append((name, *args[0].shape[:2]))
+            )
+    patch_heads(llama, trunk, source, [[(1, 0)], [(2, 1)], [(2, 2), (1, 3)], [(2, 0)], []])
+    assert seen == {
+        0: [],
+        1: [("mlp", 2, 9)],  # two rows join; what attention writes there is known
+        2: [("attention", 2, 9), ("attention", 2, 1), ("mlp", 4, 1)],  # keys of all, then the end
+    }
+
+
+def test_a_model_that_cannot_fork_gets_the_loop_and_says_so(llama, prompts, caplog):
+    base, other = prompts
+    source = z_of(llama, other, 9)
+    expected = patch_heads(llama, base, source, GROUPS)
+    model = HookedModel.from_pretrained_model(build("llama"))
+    model.view.model.set_attn_implementation("eager")  # as if attention could not be steered
+    with caplog.at_level(logging.WARNING):
+        close(patch_heads(model, base, source, GROUPS), expected)
+        close(patch_heads(model, base, source, GROUPS, tokens=[3, 1]), expected[:, [3, 1]])
+    assert not can_fork(model)
+    assert caplog.text.count("does not support the forked forward") == 1
+
+
+def test_processed_weights_are_not_forked(prompts):
+    model = HookedModel.from_pretrained_model(build("gpt2"))
+    model.bridge.enable_compatibility_mode()
+    assert not can_fork(model)
+
+
+def test_running_out_of_memory_halves_the_pack_and_goes_on(llama, prompts, monkeypatch, caplog):
+    base, other = prompts
+    source = z_of(llama, other, 9)
+    expected = patch_heads(llama, base, source, GROUPS)
+    run, sizes = llama.view.run, []
+
+    def small_memory(job, tokens, *rest):
+        sizes.append(len(getattr(job, "branches", [0])))
+        if sizes[-1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return run(job, tokens, *rest)
+
+    monkeypatch.setattr(llama.view, "run", small_memory)
+    with caplog.at_level(logging.WARNING):
+        close(patch_heads(llama, base, source, GROUPS), expected)
+    assert sizes == [1, 15, 7, 3, 3, 3, 3, 3]  # fifteen groups patch something
+    assert caplog.text.count("out of memory") == 1
 
 
 def test_bfloat16_is_forked_too(prompts):
     base, other = prompts
     model = HookedModel.from_pretrained_model(build("llama").to(torch.bfloat16))
     source = z_of(model, other, 1)
-    assert can_fork(model, len(base))
+    assert can_fork(model)
     patched = patch_heads(model, base, source, GROUPS).float()
     expected = one_by_one(model, base, source, GROUPS).float()
     assert torch.nn.functional.cosine_similarity(patched, expected).min() > 0.999

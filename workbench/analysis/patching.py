@@ -2,9 +2,10 @@
 
 One event gives four patched runs per head (or set of heads) and choice of positions: its `hook_z`
 is replaced in one variant by the value from another, at the decision token or over the whole
-aligned suffix. The values come from one plain run of each variant, kept in an `EventCache`; the
-patched forwards are those of `patch_heads`, many heads at a time. Results are frames of one row
-per set of heads × positions × run, so a long sweep can be saved event by event and taken up again.
+aligned suffix. One plain run of each variant, kept in an `EventCache`, gives the values and is the
+trunk that the patched forwards of `patch_heads` branch from, many heads at a time. Results are
+frames of one row per set of heads × positions × run, so a long sweep can be saved event by event
+and taken up again.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,8 +21,9 @@ from workbench.analysis.effects import causal_effects
 from workbench.analysis.readout import Roles, focus_confusion, select_options, widen
 from workbench.analysis.statistics import Halves
 from workbench.errors import InputError
-from workbench.models.forked import patch_heads
+from workbench.models.forked import can_fork, patch_heads
 from workbench.models.hooked import Head, HookedModel
+from workbench.models.trunk import Trunk, run_trunk
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
 
 POSITIONS = ("decision", "span")
@@ -55,27 +57,48 @@ MOVED = 0.2
 
 @dataclass(frozen=True)
 class EventCache:
-    """Every head's output over the aligned suffix, per variant of one event."""
+    """One plain run of each variant of an event.
+
+    `z` is every head's output over the aligned suffix; `bases` is what a patched forward starts
+    from, a trunk where the model can fork and the bare tokens where not.
+    """
 
     z: dict[Variant, Float[Tensor, "layer position head d_head"]]
+    bases: dict[Variant, Trunk | list[int]]
 
     @classmethod
-    def of(cls, model: HookedModel, event: DecisionEvent) -> "EventCache":
-        """Run the three variants once."""
-        names = z_names(model.info.n_layers)
-        runs = model.run([event.variant(name) for name in VARIANTS], names)
-        suffix = slice(-event.aligned_suffix, None)
-        z = {}
-        for variant, run in zip(VARIANTS, runs, strict=True):
-            layers = [run.activations[name][suffix] for name in names]
-            z[variant] = torch.stack([layer.to(layers[0].device) for layer in layers])
-        return cls(z)
+    def of(
+        cls, model: HookedModel, event: DecisionEvent, positions: Collection[str] = POSITIONS
+    ) -> "EventCache":
+        """Run the three variants once; only the decision token is kept if that is all."""
+        kept = event.aligned_suffix if "span" in positions else 1
+        z: dict[Variant, Tensor] = {}
+        bases: dict[Variant, Trunk | list[int]] = {}
+        for variant in VARIANTS:
+            tokens = list(event.variant(variant))
+            if can_fork(model):
+                bases[variant] = trunk = run_trunk(model, tokens, kept)
+                z[variant] = trunk.z
+            else:
+                bases[variant] = tokens
+                z[variant] = _z_of(model, tokens, kept)
+        return cls(z, bases)
 
     def source(
         self, variant: Variant, positions: str
     ) -> Float[Tensor, "layer position head d_head"]:
         """Values to patch in: over the last token, or over the whole aligned suffix."""
         return self.z[variant][:, -1:] if positions == "decision" else self.z[variant]
+
+
+def _z_of(
+    model: HookedModel, tokens: list[int], kept: int
+) -> Float[Tensor, "layer position head d_head"]:
+    """Every head's output at the last positions, through the bridge."""
+    names = z_names(model.info.n_layers)
+    [run] = model.run([tokens], names)
+    layers = [run.activations[name][-kept:] for name in names]
+    return torch.stack([layer.to(layers[0].device) for layer in layers])
 
 
 def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataFrame:
@@ -121,21 +144,19 @@ def sweep_event(
     *,
     runs: Collection[str] = tuple(RUNS),
     cache: EventCache | None = None,
-    row_tokens: int | None = None,
 ) -> pd.DataFrame:
     """The patched runs of one event for every group of heads, each patched as one.
 
     Columns: target (index into `groups`), positions, run, id, event, focus, confusion. `runs` are
     the names of those wanted, all four unless given.
-    `row_tokens` bounds the tokens per patched forward, hence memory. Without `cache` the three
-    variants are run first.
+    Without `cache` the three variants are run first.
 
     Raises:
         InputError: positions other than "decision" and "span", no run or an unknown one, or a head
             the model lacks.
     """
     _check(model, groups, positions, runs)
-    cache = cache or EventCache.of(model, event)
+    cache = cache or EventCache.of(model, event, positions)
     roles = Roles.of(event)
     frames = []
     for where in positions:
@@ -144,10 +165,9 @@ def sweep_event(
                 continue
             option_logits = patch_heads(
                 model,
-                event.variant(base),
+                cache.bases[base],
                 cache.source(source, where),
                 groups,
-                row_tokens=row_tokens,
                 tokens=event.option_tokens,
             )
             focus, confusion = focus_confusion(widen(option_logits), roles)
@@ -190,7 +210,6 @@ def sweep(
     group: str | Sequence[str] = "all",
     runs_of: Callable[[DecisionEvent], Collection[str]] = lambda _: tuple(RUNS),
     skip: Collection[tuple[str, int]] = (),
-    row_tokens: int | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Patch heads one by one on every event; one `patching_events` frame per event, as it is done.
 
@@ -211,7 +230,6 @@ def sweep(
             [[head] for head in heads],
             positions,
             runs=runs_of(event),
-            row_tokens=row_tokens,
         )
         frame = frame.join(names, on="target").assign(half=halves.of(event.id))
         yield frame.reindex(columns=EVENT_COLUMNS)
@@ -228,7 +246,6 @@ def joint_effects(
     n_resamples: int = 2000,
     seed: int = 0,
     runs_of: Callable[[DecisionEvent], Collection[str]] = lambda _: tuple(RUNS),
-    row_tokens: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Causal effects of sets of heads, all heads of a set patched together.
@@ -244,9 +261,7 @@ def joint_effects(
     ]
     frames = []
     for done, event in enumerate(wanted, start=1):
-        frames.append(
-            sweep_event(model, event, groups, positions, runs=runs_of(event), row_tokens=row_tokens)
-        )
+        frames.append(sweep_event(model, event, groups, positions, runs=runs_of(event)))
         if progress is not None:
             progress(done, len(wanted))
     if not frames:

@@ -3,9 +3,8 @@
 Everything that asks for "the same prompt again, but …" repeats the work of the prompt. Here the
 prompt (the trunk) runs once. A branch starts at a trunk position with its own tokens; it attends to
 the trunk before its start and to itself, never to another branch, and its positions continue from
-the trunk. Three things make that one ordinary forward: the tokens one after the other, an explicit
-4-D attention mask, explicit position ids. For a trunk of four tokens, a branch of two tokens that
-starts at 3 and a branch of one token that starts at 4 (`#` may attend, `.` may not):
+the trunk. For a trunk of four tokens, a branch `a` of two tokens that starts at 3 and a branch `b`
+of one token that starts at 4 (`#` may attend, `.` may not):
 
                     key      t0 t1 t2 t3 | a0 a1 | b0     position
         query  t0             #  .  .  . |  .  . |  .        0
@@ -16,219 +15,198 @@ starts at 3 and a branch of one token that starts at 4 (`#` may attend, `.` may 
                a1             #  #  #  . |  #  # |  .        4
                b0             #  #  #  # |  .  . |  #        4
 
-Edits of `hook_z` apply to the rows of one branch only. So a sweep over heads at the decision token
-is one forward: the trunk is the prompt without its last token, and every head (or set of heads) has
-a branch that is a copy of the last token. A patch over a longer span would copy the span into every
-branch; there, rows of a batch that skip the layers below the patch are cheaper (`rows`).
+The mask is never built: the trunk's keys and values are kept, branches are rows of a batch, and
+attention gives each row the trunk's keys before its start and its own (`attend`). A rule of the
+architecture, a sliding window say, applies on top, by position.
+
+A branch that repeats the trunk's end with some heads' `hook_z` replaced (a patch, an ablation)
+equals the trunk below the lowest layer that it edits. There it takes the trunk's residual stream
+and joins the batch; in that layer even attention is known, but for what the edited heads write.
+With only the last token read, the last block runs on that token alone. So patching every head at
+the decision costs about half a forward of as many tokens as the model has heads.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.models.branches import Branch, Edit, check_branch
 from workbench.models.hooked import Head, HookedModel
-from workbench.models.hooks import Hook, replace_z
-from workbench.models.rows import Group, patch_rows
+from workbench.models.loop import run_separately
+from workbench.models.pack import Copies, Fresh
+from workbench.models.trunk import Trunk, run_trunk
 
-
-@dataclass(frozen=True)
-class Edit:
-    """Replacement of one head's `hook_z` at positions of a branch (counted within the branch)."""
-
-    layer: int
-    head: int
-    positions: slice
-    value: Float[Tensor, "position d_head"]
-
-
-@dataclass(frozen=True)
-class Branch:
-    """Tokens that continue the trunk from position `start`, with edits of their own."""
-
-    start: int
-    tokens: Sequence[int]
-    edits: Sequence[Edit] = ()
+Group = Sequence[Head]
+"""Heads that are patched together."""
 
 
 @torch.no_grad()
 def forked_forward(
-    model: HookedModel, trunk: Sequence[int], branches: Sequence[Branch]
-) -> list[Float[Tensor, "branch_position d_vocab"]]:
-    """Logits at every token of every branch, all in one forward.
+    model: HookedModel,
+    trunk: Sequence[int] | Trunk,
+    branches: Sequence[Branch],
+    *,
+    columns: Sequence[int] | None = None,
+    last_only: bool = False,
+    pack_tokens: int | None = None,
+) -> list[Float[Tensor, "branch_position column"]]:
+    """Logits at the tokens of every branch, or only at its last one.
 
-    Equal to running `trunk[:start] + tokens` for each branch, on models that take a 4-D mask and
-    position ids (see `can_fork`). The trunk itself is not unembedded.
+    Equal to running `trunk[:start] + tokens` for each branch with its edits, which is what happens
+    on a model that cannot fork (see `can_fork`). `columns` are the vocabulary entries wanted, all
+    unless given. A `Trunk` saves running it again. `pack_tokens` bounds the tokens of a forward,
+    which is otherwise found (see `packs`); it changes no result.
 
     Raises:
         InputError: a branch without tokens or outside the trunk, an edit outside its branch, or
             tokens that the model cannot run.
     """
+    tokens = trunk.tokens if isinstance(trunk, Trunk) else list(trunk)
     for index, branch in enumerate(branches):
-        _check_branch(model, len(trunk), index, branch)
-    model.check_sequences([[*trunk[: branch.start], *branch.tokens] for branch in branches])
-    return _forward(model, trunk, branches) if branches else []
+        check_branch(model, len(tokens), index, branch)
+    different = {(branch.start, tuple(branch.tokens)) for branch in branches}
+    model.check_sequences([[*tokens[:start], *added] for start, added in different])
+    wanted = None if columns is None else torch.tensor(list(columns), device=model.device)
+    if not branches:
+        return []
+    if not can_fork(model):
+        return run_separately(model, tokens, branches, wanted, last_only)
+    if not isinstance(trunk, Trunk):
+        trunk = run_trunk(model, tokens, _copied(tokens, branches))
+    return _in_packs(model, trunk, branches, wanted, last_only, pack_tokens)
 
 
-def _forward(model: HookedModel, trunk: Sequence[int], branches: Sequence[Branch]) -> list[Tensor]:
-    lengths = [len(branch.tokens) for branch in branches]
-    offsets = list(accumulate(lengths, initial=len(trunk)))
-    tokens = [*trunk, *(token for branch in branches for token in branch.tokens)]
-    logits = model.logits_at(
-        torch.tensor([tokens], device=model.device),
-        range(len(trunk), len(tokens)),
-        _edit_hooks(branches, offsets),
-        attention_mask=fork_mask(len(trunk), branches, model.dtype).to(model.device),
-        position_ids=_positions(len(trunk), branches).to(model.device),
-    )
-    return list(logits[0].split(lengths))
+def _copied(tokens: Sequence[int], branches: Sequence[Branch]) -> int:
+    """How many trailing positions the branches that repeat the trunk's end cover."""
+    return max((len(b.tokens) for b in branches if _repeats(tokens, b)), default=0)
 
 
-def fork_mask(
-    trunk_length: int, branches: Sequence[Branch], dtype: torch.dtype
-) -> Float[Tensor, "1 1 query key"]:
-    """Additive attention mask of a trunk and its branches: 0 where a query may attend.
+def _repeats(tokens: Sequence[int], branch: Branch) -> bool:
+    return list(branch.tokens) == list(tokens[branch.start :])
 
-    Elsewhere the lowest number of the dtype; minus infinity would turn a row without any allowed
-    key into NaN.
-    """
-    owner = [-1] * trunk_length  # -1: the trunk
-    start = [0] * trunk_length
+
+def _in_packs(
+    model: HookedModel,
+    trunk: Trunk,
+    branches: Sequence[Branch],
+    columns: Tensor | None,
+    last_only: bool,
+    pack_tokens: int | None,
+) -> list[Tensor]:
+    """Branches of a kind and length together, those that join late last."""
+    logits: dict[int, Tensor] = {}
+    kinds: dict[tuple[type[Copies] | type[Fresh], int], list[int]] = {}
     for index, branch in enumerate(branches):
-        owner += [index] * len(branch.tokens)
-        start += [branch.start] * len(branch.tokens)
-    owners, starts, index = torch.tensor(owner), torch.tensor(start), torch.arange(len(owner))
-    causal = index[:, None] >= index[None, :]
-    itself = (owners[:, None] == owners[None, :]) & causal
-    before = (owners[None, :] == -1) & (index[None, :] < starts[:, None])
-    mask = torch.zeros(len(owner), len(owner), dtype=dtype)
-    return mask.masked_fill(~(itself | before), torch.finfo(dtype).min)[None, None]
-
-
-def _positions(trunk_length: int, branches: Sequence[Branch]) -> Int[Tensor, "1 query"]:
-    parts = [torch.arange(trunk_length)]
-    parts += [branch.start + torch.arange(len(branch.tokens)) for branch in branches]
-    return torch.cat(parts)[None]
-
-
-def _edit_hooks(branches: Sequence[Branch], offsets: Sequence[int]) -> list[Hook]:
-    """One hook per edited layer, which sets all branches' edits there at once."""
-    by_layer: dict[int, list[tuple[Tensor, Edit]]] = {}
-    for branch, offset in zip(branches, offsets, strict=False):  # one offset more: the end
-        positions = offset + torch.arange(len(branch.tokens))
-        for edit in branch.edits:
-            by_layer.setdefault(edit.layer, []).append((positions[edit.positions], edit))
-    hooks = []
-    for layer, edits in by_layer.items():
-        positions = torch.cat([where for where, _ in edits])
-        heads = torch.cat([torch.full_like(where, edit.head) for where, edit in edits])
-        values = torch.cat([edit.value for _, edit in edits])
-        index = (0, positions.to(values.device), heads.to(values.device))
-        hooks.append(replace_z(layer, index, values))
-    return hooks
-
-
-def _check_branch(model: HookedModel, trunk_length: int, index: int, branch: Branch) -> None:
-    if not branch.tokens:
-        raise InputError(f"branch {index} has no tokens")
-    if not 0 <= branch.start <= trunk_length:
-        raise InputError(
-            f"branch {index} starts at {branch.start}, the trunk has {trunk_length} tokens"
+        copies = _repeats(trunk.tokens, branch) and len(branch.tokens) <= trunk.recorded
+        if copies and last_only and branch.lowest_edit is None:
+            at = trunk.logits.device
+            logits[index] = trunk.logits[None, slice(None) if columns is None else columns.to(at)]
+        else:
+            kind = Copies if copies else Fresh
+            kinds.setdefault((kind, len(branch.tokens)), []).append(index)
+    n_layers = model.info.n_layers
+    for (kind, length), indices in kinds.items():
+        indices.sort(
+            key=lambda index: n_layers if (low := branches[index].lowest_edit) is None else low
         )
-    for edit in branch.edits:
-        model.check_head(edit.layer, edit.head)
-        covered = len(range(len(branch.tokens))[edit.positions])
-        if covered != len(edit.value):
-            raise InputError(
-                f"branch {index} edits {covered} positions with {len(edit.value)} values"
-            )
+
+        def forward(pack: Sequence[int], kind: type[Copies] | type[Fresh] = kind) -> None:
+            job = kind(model, trunk, [branches[index] for index in pack], columns, last_only)
+            logits.update(zip(pack, job.run(), strict=True))
+
+        model.pack_budget.run(indices, length, forward, pack_tokens)
+    return [logits[index] for index in range(len(branches))]
 
 
-def can_fork(model: HookedModel, length: int) -> bool:
-    """Whether a forked forward gives this model's own logits for prompts of this length.
+def can_fork(model: HookedModel) -> bool:
+    """Whether a forked forward gives this model's own logits.
 
-    Probed once per model. A layer with a sliding window would ignore the window under an explicit
-    mask, so there the prompt must fit into it.
+    Found out once per model by a probe: branches that start at different places and branches with
+    edits, against separate forwards. A bridge whose weights were processed has others than the
+    view, so it cannot fork.
     """
-    for name in ("sliding_window", "attention_chunk_size"):
-        window = getattr(model.text_config, name, None)
-        if window is not None and length > window:
-            return False
-    return model.supports("forked forward", lambda: _fork_probe(model))
+    if model.bridge.compatibility_mode:
+        return False
+    return model.supports("forked forward", lambda: _probe(model))
 
 
-def _fork_probe(model: HookedModel) -> tuple[Tensor, Tensor]:
-    """Two branches that start at different places, against two separate forwards."""
-    tokens = [index % model.info.d_vocab for index in range(12)]
-    trunk, branches = tokens[:9], [Branch(9, tokens[:8:-1]), Branch(5, tokens[:2])]
-    plain = model.run([[*trunk[: branch.start], *branch.tokens] for branch in branches])
-    if not model.accepts("position_ids"):
-        raise TypeError("its forward takes no position_ids")
-    quick = forked_forward(model, trunk, branches)
-    return torch.stack([one[-1] for one in quick]), torch.stack([run.logits for run in plain])
+@torch.no_grad()
+def _probe(model: HookedModel) -> tuple[Tensor, Tensor]:
+    """Edits in one layer of each kind, one in all layers at once, and two branches of new tokens.
+
+    The first edit leaves the rows below it untouched, the others check attention over the trunk.
+    """
+    length = min(12, (model.context_length or 14) - 2)
+    tokens = [(7 * index + 1) % model.info.d_vocab for index in range(length)]
+    recorded = length - 3
+    trunk = run_trunk(model, tokens, recorded)
+    layers = list(_one_layer_of_each_kind(model).values())
+    sets = [*([layer] for layer in layers), range(model.info.n_layers)]
+    branches = [
+        Branch(
+            length - recorded,
+            tokens[length - recorded :],
+            [
+                Edit(layer, layer % model.info.n_heads, slice(None), 2 * z)
+                for layer in at
+                for z in [trunk.z_by_layer[layer][:, layer % model.info.n_heads]]
+            ],
+        )
+        for at in sets
+    ]
+    branches += [Branch(length, tokens[:2]), Branch(length - 4, tokens[:2])]
+    quick = _in_packs(model, trunk, branches, None, True, None)
+    plain = run_separately(model, tokens, branches, None, True)
+    return torch.cat(quick), torch.cat(plain)
+
+
+def _one_layer_of_each_kind(model: HookedModel) -> dict[object, int]:
+    """Kind of layer → the last such layer but the very last one, whose attention is left early."""
+    kinds = getattr(model.text_config, "layer_types", None) or ["all"] * model.info.n_layers
+    return {kind: layer for layer, kind in enumerate(kinds[:-1] or kinds)}
 
 
 @torch.no_grad()
 def patch_heads(
     model: HookedModel,
-    base: Sequence[int],
+    base: Sequence[int] | Trunk,
     source: Float[Tensor, "layer position head d_head"],
-    groups: Sequence[Sequence[Head]],
+    groups: Sequence[Group],
     *,
-    row_tokens: int | None = None,
     tokens: Sequence[int] | None = None,
+    pack_tokens: int | None = None,
 ) -> Float[Tensor, "group output"]:
     """Logits at the last token of `base`, once per group of heads that are patched together.
 
     `source` is the other run's `hook_z` over its last `position` tokens; each group's heads get it
     over the last `position` tokens of `base`: 1 patches at the decision only, the length of the
     aligned suffix patches the whole span. An empty group is the unpatched run. With `tokens`, only
-    those columns of the logits. `row_tokens` bounds the tokens of one batch, hence memory; unless
-    given it is 1,024 on a CPU, whose caches more would overflow, and 16,384 elsewhere.
+    those columns of the logits. A `Trunk` of `base` saves running it again.
 
     Raises:
         InputError: an empty prompt or a source longer than it, a source of another model's shape,
             or a head that is not in the model.
     """
-    _check_patch(model, base, source, groups)
-    columns = slice(None) if tokens is None else list(tokens)
+    prompt = base.tokens if isinstance(base, Trunk) else list(base)
+    _check_patch(model, prompt, source, groups)
     if not groups:
-        return torch.zeros(0, model.info.d_vocab, device=model.device)[:, columns]
-    row_tokens = row_tokens or (1024 if model.device.type == "cpu" else 16384)
-    if source.shape[1] == 1 and can_fork(model, len(base)):
-        logits = _patch_decision(model, base, source, groups, row_tokens)
-    else:
-        logits = patch_rows(model, base, source, groups, row_tokens=row_tokens)
-    return logits[:, columns]
-
-
-def _patch_decision(
-    model: HookedModel,
-    base: Sequence[int],
-    source: Tensor,
-    groups: Sequence[Group],
-    row_tokens: int,
-) -> Tensor:
-    """A branch per group. A forward holds at most four branches per trunk token.
-
-    Attention scores grow with the square of trunk plus branches; another trunk costs less.
-    """
-    at_once = max(64, min(4 * len(base), row_tokens - len(base)))
-    logits = []
-    for first in range(0, len(groups), at_once):
-        branches = [
-            Branch(
-                start=len(base) - 1,
-                tokens=base[-1:],
-                edits=[Edit(at[0], at[1], slice(0, 1), source[at[0], :, at[1]]) for at in group],
-            )
-            for group in groups[first : first + at_once]
-        ]
-        logits += _forward(model, base[:-1], branches)
+        width = model.info.d_vocab if tokens is None else len(tokens)
+        return torch.zeros(0, width, device=model.device)
+    start = len(prompt) - source.shape[1]
+    branches = [
+        Branch(
+            start,
+            prompt[start:],
+            [Edit(layer, head, slice(None), source[layer, :, head]) for layer, head in group],
+        )
+        for group in groups
+    ]
+    logits = forked_forward(
+        model, base, branches, columns=tokens, last_only=True, pack_tokens=pack_tokens
+    )
     return torch.cat(logits)
 
 

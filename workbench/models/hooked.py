@@ -23,6 +23,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from workbench.errors import InputError
 from workbench.models import loading
 from workbench.models.hooks import Hook, store
+from workbench.models.packs import PackBudget
+from workbench.models.view import View
 
 logger = logging.getLogger(__name__)
 
@@ -67,18 +69,23 @@ class HookedModel:
     """A causal language model whose activations can be read and replaced by name."""
 
     bridge: TransformerBridge
+    view: View
     info: ModelInfo
     tokenizer: PreTrainedTokenizerBase | None
+    pack_budget: PackBudget
 
     def __init__(
         self,
         bridge: TransformerBridge,
+        view: View,
         info: ModelInfo,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         self.bridge = bridge
+        self.view = view
         self.info = info
         self.tokenizer = tokenizer
+        self.pack_budget = PackBudget(self.device)
         self._supported: dict[str, bool] = {}
         self._forward_parameters = frozenset(
             inspect.signature(bridge.original_model.forward).parameters
@@ -142,7 +149,9 @@ class HookedModel:
         revision: str | None,
         weights_sha256: str,
     ) -> "HookedModel":
+        view = View(hf_model)  # before the bridge puts its own modules into the model
         bridge = loading.build_bridge(hf_model, tokenizer, name)
+        view.steer(*_module_paths(bridge))
         cfg = bridge.cfg
         info = ModelInfo(
             name=name,
@@ -159,7 +168,7 @@ class HookedModel:
             attention_implementation=str(hf_model.config._attn_implementation),
             compatibility_mode=bool(bridge.compatibility_mode),
         )
-        return cls(bridge, info, tokenizer)
+        return cls(bridge, view, info, tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -331,7 +340,7 @@ class HookedModel:
                 scale = float(plain.abs().max())
                 allowed = 1e-3 * min(1.0, scale) + 8 * torch.finfo(self.dtype).eps * scale
                 reason = f"logits differ by {difference:.2g}" if difference > allowed else ""
-            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
                 reason = loading.first_line(error)
             self._supported[shortcut] = not reason
             if reason:
@@ -350,6 +359,14 @@ class HookedModel:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise InputError(f"{name!r} is no hook of model {self.info.name!r}{hint}")
+
+
+def _module_paths(bridge: TransformerBridge) -> tuple[list[str], list[str]]:
+    """Paths of the Hugging Face model's decoder blocks and of their attention modules."""
+    adapter: Any = bridge.adapter
+    component = adapter.component_mapping["blocks"]
+    blocks = [f"{component.name}.{layer}" for layer in range(bridge.cfg.n_layers)]
+    return blocks, [f"{block}.{component.submodules['attn'].name}" for block in blocks]
 
 
 def _pad(

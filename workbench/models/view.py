@@ -1,0 +1,213 @@
+"""A second view of a model's weights, whose blocks and attention somebody else steers.
+
+The bridge gives every activation a name, and for that runs attention step by step. A sweep needs
+neither names nor attention maps: it wants torch's fused attention, blocks that compute some rows
+only, and attention that sees keys from elsewhere. So the Hugging Face model is copied before the
+bridge takes it over: modules are copied, parameters and buffers are not. In the copy three places
+ask a `Job` what to do: every decoder block, every attention module, and attention itself (through
+transformers' attention interface, hence all architectures that use it). Hooks on the bridge are
+not seen here.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function
+
+NAME = "workbench_view"
+"""Name of the attention implementation, as transformers registers it."""
+
+MaskFunction = Callable[[Any, Any, Tensor, Tensor], Tensor]
+"""(batch, head, query position, key position) → may attend; transformers' form of a mask."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one layer's attention is given, after rotary embeddings and head norms."""
+
+    query: Float[Tensor, "row head position d_head"]
+    key: Float[Tensor, "row kv_head position d_head"]
+    value: Float[Tensor, "row kv_head position d_head"]
+    scaling: float
+    softcap: float | None
+    may_attend: MaskFunction
+
+    @property
+    def plain(self) -> bool:
+        """Whether every query sees all keys up to its own position."""
+        return self.may_attend is causal_mask_function
+
+    def mask(
+        self, queries: Int[Tensor, "*row query"], keys: Int[Tensor, "*row key"]
+    ) -> Bool[Tensor, "*row query key"]:
+        """Which of the keys at these positions each query may attend."""
+        zero = torch.zeros((), dtype=torch.long, device=queries.device)
+        allowed = self.may_attend(zero, zero, queries[..., :, None], keys[..., None, :])
+        return allowed.expand(*queries.shape, keys.shape[-1])
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of a module's forward besides the hidden states."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def at(self, positions: slice, length: int) -> "Call":
+        """The same call for a part of the positions.
+
+        Position embeddings and ids hold one entry per position: on axis 1 behind a batch axis, or
+        on the only axis.
+        """
+
+        def part(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(part(entry) for entry in value)
+            if not isinstance(value, Tensor) or value.ndim == 0:
+                return value
+            axis = min(1, value.ndim - 1)
+            if value.shape[axis] != length:
+                return value
+            return value[(slice(None),) * axis + (positions,)]
+
+        return Call(part(self.args), {name: part(value) for name, value in self.kwargs.items()})
+
+
+Run = Callable[[Tensor, Call], Any]
+"""A module's own forward, on hidden states."""
+
+
+class Job:
+    """What is to be done in one forward of the view; by itself, what the model does."""
+
+    columns: Tensor | None = None
+    """Vocabulary entries whose logits are wanted; None: all."""
+
+    def block(self, layer: int, run: Run, hidden: Tensor, call: Call) -> Any:
+        """Output of a decoder block; `run(hidden, call)` is the block itself."""
+        return run(hidden, call)
+
+    def attention_module(self, layer: int, run: Run, hidden: Tensor, call: Call) -> Any:
+        """Output of a block's attention module, projections included."""
+        return run(hidden, call)
+
+    def attend(self, layer: int, given: Attention) -> Float[Tensor, "row position head d_head"]:
+        """Per-head attention outputs: what the bridge names `hook_z`."""
+        raise TypeError(f"{type(self).__name__} says nothing about attention")
+
+
+class View:
+    """The weight-sharing copy of a Hugging Face model, and the job it is on."""
+
+    def __init__(self, hf_model: PreTrainedModel) -> None:
+        self.model: Any = share_weights(hf_model)
+        self.model.set_attn_implementation(NAME)
+        self._job: Job | None = None
+
+    def steer(self, blocks: Sequence[str], attentions: Sequence[str]) -> None:
+        """Put the job in charge of these modules, named by their paths, in layer order."""
+        for layer, (block, attention) in enumerate(zip(blocks, attentions, strict=True)):
+            for path, method in ((block, "block"), (attention, "attention_module")):
+                module = self.model.get_submodule(path)
+                module.forward = partial(self._forward, method, layer, module.forward)
+            module = self.model.get_submodule(attention)
+            module.workbench_attend = partial(self._attend, layer)
+        head = self.model.get_output_embeddings()
+        head.forward = partial(self._unembed, head, head.forward)
+
+    def run(
+        self,
+        job: Job,
+        tokens: Int[Tensor, "row _"],
+        position_ids: Int[Tensor, "#row _"],
+        positions: Int[Tensor, " kept"],
+    ) -> Float[Tensor, "output kept column"]:
+        """One forward on a job: logits at a few positions, of the job's columns.
+
+        The job decides how many rows come out.
+        """
+        self._job = job
+        try:
+            output = self.model(
+                input_ids=tokens,
+                position_ids=position_ids,
+                use_cache=False,
+                logits_to_keep=positions,
+            )
+        finally:
+            self._job = None
+        return output.logits
+
+    def _forward(
+        self, method: str, layer: int, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        def run(hidden: Tensor, call: Call) -> Any:
+            return forward(hidden, *call.args, **call.kwargs)
+
+        if self._job is None:
+            raise RuntimeError("the view runs only with a job")
+        rest = dict(kwargs)
+        hidden = args[0] if args else rest.pop("hidden_states")
+        return getattr(self._job, method)(layer, run, hidden, Call(args[1:], rest))
+
+    def _attend(self, layer: int, given: Attention) -> Tensor:
+        if self._job is None:
+            raise RuntimeError("the view runs only with a job")
+        return self._job.attend(layer, given)
+
+    def _unembed(self, head: nn.Module, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+        columns = None if self._job is None else self._job.columns
+        if columns is None:
+            return forward(hidden)
+        weight: Any = head.weight
+        bias: Any = getattr(head, "bias", None)
+        columns = columns.to(weight.device)
+        return functional.linear(
+            hidden.to(weight.device), weight[columns], None if bias is None else bias[columns]
+        )
+
+
+def share_weights(hf_model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the module tree and its config that holds the very same parameters and buffers."""
+    tensors = [*hf_model.parameters(), *hf_model.buffers()]
+    return copy.deepcopy(hf_model, {id(tensor): tensor for tensor in tensors})
+
+
+def _attention_function(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in place of attention. The window is already part of the mask."""
+    if not callable(attention_mask):
+        raise TypeError("its masks are not made by transformers' mask functions")
+    if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")):
+        raise TypeError("its attention has sinks or biases")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attend: Any = module.workbench_attend
+    may_attend: Any = attention_mask
+    return attend(Attention(query, key, value, scale, softcap, may_attend)), None
+
+
+def _mask_function(*, mask_function: MaskFunction, **_: Any) -> MaskFunction:
+    """Hand the rule itself to attention, which knows the positions of its keys; no mask is made."""
+    return mask_function
+
+
+AttentionInterface.register(NAME, _attention_function)
+AttentionMaskInterface.register(NAME, _mask_function)
