@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import workbench
 from workbench import pipeline
+from workbench.analysis.patching import RUNS
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
@@ -95,19 +97,44 @@ def test_scores_come_from_the_choosing_half_alone(
     np.testing.assert_allclose(scores["refine_q"], alone["refine_q"])
 
 
+def groups_of(patched: pd.DataFrame) -> dict[str, set[tuple[int, int]]]:
+    return {
+        group: set(zip(rows["layer"], rows["head"], strict=True))
+        for group, rows in patched.groupby("group")
+    }
+
+
 def test_nominated_heads_and_controls(
     model: HookedModel, prompts: PromptSet, tmp_path: Path
 ) -> None:
-    scores = pipeline.score(start(tmp_path / "run", model, prompts))
-    heads = pipeline.choose_heads(model, scores, FAST)
-    named = scores.set_index(["layer", "head"])
+    opened = start(tmp_path / "run", model, prompts)
+    named = pipeline.score(opened).set_index(["layer", "head"])
+    members = groups_of(pipeline.patch(opened))
     best = {*named["coarse"].nlargest(2).index, *named["refine"].nlargest(2).index}
-    members = {
-        group: set(zip(rows["layer"], rows["head"], strict=True))
-        for group, rows in heads.groupby("group")
+    assert members["nominated"] == best
+    assert len(members["control"]) == FAST.n_controls and not members["control"] & best
+
+
+def test_screened_heads_rank_high_in_some_run_of_the_choosing_half(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    opened = start(tmp_path / "run", model, prompts, replace(FAST, heads="screen"))
+    pipeline.score(opened)
+    members = groups_of(pipeline.patch(opened))
+    screen = opened.folder.read_table("screen")
+    assert set(screen["run"]) == set(
+        RUNS
+    )  # also what patching would break, though not patched here
+    assert screen["n"].max() == len(opened.prompts.subset(sorted(opened.halves.choose)))
+    best = {
+        at
+        for _, rows in screen.groupby("run")
+        for at in rows.set_index(["layer", "head"])["estimate"].nlargest(2).index
     }
     assert members["nominated"] == best
-    assert len(members["control"]) == FAST.n_nominated and not members["control"] & best
+    assert not members["control"] & best
+    again = pipeline.patch(start(tmp_path / "run", model, prompts, replace(FAST, heads="screen")))
+    assert groups_of(again) == members
 
 
 def test_pools_are_proven_on_the_other_half(

@@ -104,8 +104,9 @@ SplitFlag = Annotated[
 ]
 Resamples = Annotated[int, typer.Option("--n-resamples", help="Bootstrap resamples of prompts.")]
 Permutations = Annotated[int, typer.Option("--n-permutations", help="Role permutations.")]
-Heads = Annotated[str, typer.Option(help="nominated, all, or a list such as 4-3,5-1.")]
+Heads = Annotated[str, typer.Option(help="nominated, screen, all, or a list: 4-3,5-1.")]
 Nominated = Annotated[int, typer.Option("--n-nominated", help="Heads that each score nominates.")]
+Controls = Annotated[int, typer.Option("--n-controls", help="Random heads patched beside them.")]
 PositionsFlag = Annotated[Where, typer.Option("--positions", help="Where heads are patched.")]
 Rate = Annotated[float, typer.Option(help="Largest q value of a pooled head.")]
 RestoreLow = Annotated[float, typer.Option(help="A pooled head's interval lies above this.")]
@@ -128,6 +129,7 @@ def run(
     heads: Heads = DEFAULTS.heads,
     positions: PositionsFlag = BOTH,
     n_nominated: Nominated = DEFAULTS.n_nominated,
+    n_controls: Controls = DEFAULTS.n_controls,
     n_resamples: Resamples = DEFAULTS.n_resamples,
     n_permutations: Permutations = DEFAULTS.n_permutations,
     false_discovery_rate: Rate = DEFAULTS.false_discovery_rate,
@@ -149,6 +151,7 @@ def run(
         heads=heads,
         positions=positions.positions,
         n_nominated=n_nominated,
+        n_controls=n_controls,
         false_discovery_rate=false_discovery_rate,
         min_restore_low=min_restore_low,
         read_out_share=read_out_share,
@@ -209,6 +212,7 @@ def patch(
     heads: Heads = DEFAULTS.heads,
     positions: PositionsFlag = BOTH,
     n_nominated: Nominated = DEFAULTS.n_nominated,
+    n_controls: Controls = DEFAULTS.n_controls,
     n_resamples: Resamples = DEFAULTS.n_resamples,
     seed: Seed = DEFAULTS.seed,
     device: Device = None,
@@ -219,6 +223,7 @@ def patch(
         heads=heads,
         positions=positions.positions,
         n_nominated=n_nominated,
+        n_controls=n_controls,
         n_resamples=n_resamples,
         seed=seed,
     )

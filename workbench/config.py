@@ -9,13 +9,15 @@ from workbench.errors import InputError
 TEMPLATES = ("plain", "chat")
 SPLITS = ("seen", "unseen")
 POSITIONS = ("decision", "span")
+HEAD_CHOICES = ("nominated", "screen", "all")
 
 STEP_SETTINGS: dict[str, tuple[str, ...]] = {
     "prompts": ("task", "n_prompts", "template", "split"),
     "baseline": (),
     "score": ("n_resamples", "n_permutations"),
     "trajectory": ("n_resamples",),
-    "patch": ("heads", "positions", "n_nominated", "n_resamples"),
+    "screen": ("n_nominated",),
+    "patch": ("heads", "positions", "n_nominated", "n_controls", "n_resamples"),
     "pool": (
         "false_discovery_rate",
         "min_restore_low",
@@ -40,9 +42,11 @@ class RunConfig:
         seed: decides prompts, halves, resamples, permutations and controls.
         n_resamples: bootstrap resamples of prompts behind every interval.
         n_permutations: role permutations behind every p-value.
-        heads: "nominated", "all", or heads by name: "4-3,5-1".
+        heads: "nominated" by the scores, "screen" (by first-order estimates of what patching does),
+            "all", or heads by name: "4-3,5-1".
         positions: where to patch: "decision", "span", or both.
-        n_nominated: heads that each score nominates; as many random others are patched beside.
+        n_nominated: heads that each score, or each patched run's estimates, nominate.
+        n_controls: random heads that are patched beside the nominated ones.
         false_discovery_rate: a pooled head's score has at most this q value.
         min_restore_low: a pooled head's interval lies above this.
         read_out_share: share of its span effect at the decision from which a head is read-out.
@@ -62,6 +66,7 @@ class RunConfig:
     heads: str = "nominated"
     positions: tuple[str, ...] = POSITIONS
     n_nominated: int = 12
+    n_controls: int = 4
     false_discovery_rate: float = 0.05
     min_restore_low: float = 0.02
     read_out_share: float = 0.8
@@ -69,7 +74,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         least = {"n_prompts": 2, "n_resamples": 1, "n_permutations": 1, "n_nominated": 1}
-        for name, smallest in {**least, "draws": 0, "seed": 0}.items():
+        for name, smallest in {**least, "n_controls": 0, "draws": 0, "seed": 0}.items():
             if getattr(self, name) < smallest:
                 raise InputError(f"{name} is {getattr(self, name)}, must be at least {smallest}")
         if not 0 < self.false_discovery_rate <= 1:

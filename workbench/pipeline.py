@@ -13,10 +13,10 @@ goes on with the next event.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from transformer_lens.utilities.statistics import derive_generator
@@ -25,8 +25,9 @@ from workbench.analysis.effects import causal_effects
 from workbench.analysis.patching import EVENT_COLUMNS, sweep
 from workbench.analysis.patching import baseline as baseline_table
 from workbench.analysis.scores import score_heads
+from workbench.analysis.screening import promising, screen_heads
 from workbench.analysis.trajectories import layer_trajectory
-from workbench.config import DEFAULTS, RunConfig
+from workbench.config import DEFAULTS, HEAD_CHOICES, RunConfig
 from workbench.errors import InputError
 from workbench.headsets import headset as headset_file
 from workbench.headsets.headset import HeadSet
@@ -167,9 +168,10 @@ def _patch(opened: OpenRun) -> dict[str, Any]:
     folder, config = opened.folder, opened.config
     baseline = folder.read_table("baseline")
     counting = counting_events(opened.prompts, baseline)
-    heads = choose_heads(opened.model, folder.read_table("scores"), config)
-    groups = heads["group"].value_counts().to_dict()
+    groups: dict[str, int] = {}
     if counting:
+        heads = _choose_heads(opened)
+        groups = heads["group"].value_counts().to_dict()
         _sweep(opened, counting, heads)
         events = pd.concat(folder.read_parts("patch"), ignore_index=True)
         effects = causal_effects(events, baseline, n_resamples=config.n_resamples, seed=config.seed)
@@ -181,38 +183,60 @@ def _patch(opened: OpenRun) -> dict[str, Any]:
     return {"events": len(counting), "heads": groups}
 
 
-def choose_heads(model: HookedModel, scores: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
+def _choose_heads(opened: OpenRun) -> pd.DataFrame:
     """Heads to patch and why: layer, head, group.
 
-    "nominated" are the first `n_nominated` of each score by mean, with `n_nominated` random others
-    as "control"; heads named one by one count as nominated.
+    "nominated" heads rank first in a score, or in the first-order estimate of a patched run; random
+    others are their "control". Heads named one by one count as nominated.
 
     Raises:
         InputError: a head name that is not one, or a head the model does not have.
     """
+    config, scores = opened.config, opened.folder.read_table("scores")
     every = [(layer, head) for layer, head in zip(scores["layer"], scores["head"], strict=True)]
     if config.heads == "all":
         groups = {"all": every}
-    elif config.heads == "nominated":
-        groups = _nominate(scores, every, config)
+    elif config.heads in HEAD_CHOICES:
+        screened = config.heads == "screen"
+        best = _screen(opened) if screened else nominate(scores, config.n_nominated)
+        groups = {"nominated": best, "control": draw_controls(every, best, config)}
     else:
-        check_heads(model, config)
+        check_heads(opened.model, config)
         groups = {"nominated": parse_heads(config.heads)}
     rows = [(*at, group) for group, members in groups.items() for at in sorted(members)]
     return pd.DataFrame(rows, columns=["layer", "head", "group"])
 
 
-def _nominate(scores: pd.DataFrame, every: list[Head], config: RunConfig) -> dict[str, list[Head]]:
-    first = {
-        name: np.argsort(-scores[name].to_numpy(), kind="stable")[: config.n_nominated]
-        for name in ("coarse", "refine")
-    }
-    nominated = {every[index] for best in first.values() for index in best}
-    others = [at for at in every if at not in nominated]
+def nominate(scores: pd.DataFrame, count: int) -> list[Head]:
+    """Heads among the first `count` of either score, by mean."""
+    ranked = [scores.nlargest(count, name, keep="first") for name in ("coarse", "refine")]
+    both = pd.concat(ranked)
+    return sorted(set(zip(both["layer"].tolist(), both["head"].tolist(), strict=True)))
+
+
+def draw_controls(
+    every: Sequence[Head], nominated: Sequence[Head], config: RunConfig
+) -> list[Head]:
+    """Random heads among those that were not nominated."""
+    others = [at for at in every if at not in set(nominated)]
     generator = derive_generator(config.seed, "patching controls")
     order = torch.randperm(len(others), generator=generator).tolist()
-    controls = [others[index] for index in order[: config.n_nominated]]
-    return {"nominated": list(nominated), "control": controls}
+    return [others[index] for index in order[: config.n_controls]]
+
+
+def _screen(opened: OpenRun) -> list[Head]:
+    """Heads whose first-order estimates, on the choosing half, promise an effect."""
+    opened.do("screen", lambda: _estimate(opened))
+    return promising(opened.folder.read_table("screen"), opened.config.n_nominated)
+
+
+def _estimate(opened: OpenRun) -> dict[str, Any]:
+    chosen = opened.prompts.subset(sorted(opened.halves.choose))
+    events = counting_events(chosen, opened.folder.read_table("baseline"))
+    with opened.reporter.step("screen", len(events)) as advance:
+        table = screen_heads(opened.model, events, runs_of=opened.counting_runs, progress=advance)
+    opened.folder.write_table("screen", table)
+    return {"events": len(events), "heads": len(promising(table, opened.config.n_nominated))}
 
 
 def _sweep(opened: OpenRun, counting: list[DecisionEvent], heads: pd.DataFrame) -> None:

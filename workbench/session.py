@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.statistics import Halves, split_half
-from workbench.config import DEFAULTS, RunConfig
+from workbench.config import DEFAULTS, HEAD_CHOICES, RunConfig
 from workbench.errors import InputError
 from workbench.inputs import bundled_model_path, load_prompts, make_prompts, parse_heads
 from workbench.models.hooked import HookedModel
@@ -37,16 +37,20 @@ class OpenRun:
         """Prompts that choose heads, and prompts that verify them."""
         return split_half(self.prompts.prompt_ids, self.config.seed)
 
+    def counting_runs(self, event: DecisionEvent) -> tuple[str, ...]:
+        """Patched runs of the measures that an event counts for; mending first, then breaking."""
+        counts = self._counts.loc[(event.id, event.event)]
+        far = ("far_with_clean", "clean_with_far") if counts["counts_far"] else ()
+        near = ("near_with_clean", "clean_with_near") if counts["counts_near"] else ()
+        return (*far, *near)
+
     def runs_of(self, event: DecisionEvent) -> tuple[str, ...]:
-        """Patched runs worth their time on an event: those of the measures that it counts for.
+        """Patched runs worth their time on an event, of those that it counts for.
 
         Pools are chosen by what patching mends; what it breaks is measured on the verifying half.
         """
-        counts = self._counts.loc[(event.id, event.event)]
         both = self.halves.of(event.id) == "verify"
-        far = ("far_with_clean", "clean_with_far")[: 1 + both] if counts["counts_far"] else ()
-        near = ("near_with_clean", "clean_with_near")[: 1 + both] if counts["counts_near"] else ()
-        return (*far, *near)
+        return tuple(run for run in self.counting_runs(event) if both or run.endswith("with_clean"))
 
     @cached_property
     def _counts(self) -> pd.DataFrame:
@@ -77,7 +81,7 @@ def check_heads(model: HookedModel, config: RunConfig) -> None:
     Raises:
         InputError: naming the head.
     """
-    if config.heads not in ("all", "nominated"):
+    if config.heads not in HEAD_CHOICES:
         for layer, head in parse_heads(config.heads):
             model.check_head(layer, head)
 

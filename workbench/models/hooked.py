@@ -130,13 +130,16 @@ class HookedModel:
         hf_model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         name: str = "in-memory",
+        weights_sha256: str | None = None,
     ) -> "HookedModel":
         """Wrap a model that is already in memory; it is changed in place (hooks, eager attention).
+
+        The weights are hashed unless `weights_sha256` says what to record.
 
         Raises:
             InputError: the architecture has no per-head attention outputs to hook.
         """
-        digest = loading.tensors_sha256(hf_model.state_dict())
+        digest = weights_sha256 or loading.tensors_sha256(hf_model.state_dict())
         hf_model.eval().set_attn_implementation("eager")
         return cls._wrap(hf_model, tokenizer, name, None, digest)
 
