@@ -18,7 +18,7 @@ from workbench.models.attend import over_trunk
 from workbench.models.branches import Branch, Edit
 from workbench.models.hooked import HookedModel
 from workbench.models.trunk import Trunk
-from workbench.models.view import Attention, Call, Job, MaskFunction, Run
+from workbench.models.view import Attention, Call, Job, MaskFunction, Run, Taken
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,6 @@ class Fresh(Job):
         return self._masks[known]
 
 
-class _KeysTaken(Exception):
-    """Ends a block whose keys and values were all that was wanted."""
-
-
 class Copies(Fresh):
     """Branches that repeat the trunk's end, sorted by the lowest layer they edit."""
 
@@ -173,7 +169,7 @@ class Copies(Fresh):
             self._want_keys = True
             try:
                 run(hidden, call)
-            except _KeysTaken:
+            except Taken:
                 pass
             finally:
                 self._want_keys = False
@@ -214,7 +210,7 @@ class Copies(Fresh):
         """As for new tokens; in the last block with all keys for the one query that is left."""
         if self._want_keys:
             self._last_keys = given.key, given.value
-            raise _KeysTaken
+            raise Taken
         positions = given.query.shape[2]
         own = (given.key, given.value) if positions == self.length else self._last_keys
         assert own is not None, "the last block's keys are taken first"

@@ -104,6 +104,10 @@ class Job:
         raise TypeError(f"{type(self).__name__} says nothing about attention")
 
 
+class Taken(Exception):
+    """Raised by a job's `attend`: ends a block whose queries, keys and values were wanted alone."""
+
+
 class View:
     """The weight-sharing copy of a Hugging Face model, and the job it is on."""
 
