@@ -68,6 +68,7 @@ def test_step_by_step_from_prompts_to_report(
         ["score", *common, "--prompts", tmp_path / "prompts.jsonl", *fast],
         ["patch", *common, "--n-nominated", "2", *fast],
         ["pool", *common, *fast],
+        ["paths", *common, *fast, "--sources", "0-1", "--destinations", "1-2"],
         ["report", "--out", out],
     ):
         result = invoke(*arguments)
@@ -99,7 +100,7 @@ def test_a_second_run_skips_every_step_and_changes_nothing(
         *("--heads", "all", *FAST),
     )
     assert result.exit_code == 0, result.output
-    for step in ("baseline", "score", "trajectory", "patch", "pool", "report"):
+    for step in ("baseline", "score", "trajectory", "patch", "pool", "paths", "report"):
         assert f"{step}: finished before, skipped" in result.stderr
     assert content(finished) == before
     assert "joint effects" in result.stdout and "headset.json" in result.stdout
@@ -160,7 +161,7 @@ def test_a_folder_with_other_files_is_refused(
     assert content(tmp_path) == {"mine.txt": b"mine"}
 
 
-@pytest.mark.parametrize("command", ["patch", "pool", "report"])
+@pytest.mark.parametrize("command", ["patch", "pool", "paths", "report"])
 def test_a_missing_run_is_named_and_not_made(
     command: str, llama: Path, tmp_path: Path, invoke: Invoke
 ) -> None:

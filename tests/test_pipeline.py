@@ -122,9 +122,7 @@ def test_screened_heads_rank_high_in_some_run_of_the_choosing_half(
     pipeline.score(opened)
     members = groups_of(pipeline.patch(opened))
     screen = opened.folder.read_table("screen")
-    assert set(screen["run"]) == set(
-        RUNS
-    )  # also what patching would break, though not patched here
+    assert set(screen["run"]) == set(RUNS)  # also those that this half is not patched with
     assert screen["n"].max() == len(opened.prompts.subset(sorted(opened.halves.choose)))
     best = {
         at
@@ -164,6 +162,45 @@ def test_pools_are_proven_on_the_other_half(
         layer, head = map(int, info.heads[0].split("-"))
         joint = info.effects["coarse_restore"].effect
         assert joint == pytest.approx(verified[layer, head, "coarse_restore"], abs=1e-5)
+
+
+def test_paths_between_named_heads_are_measured_on_the_verifying_half(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    ends = replace(FAST, heads="all", sources="0-1", destinations="1-0,1-3")
+    opened = start(tmp_path / "run", model, prompts, ends)
+    pipeline.score(opened)
+    pipeline.patch(opened)
+    with pytest.raises(InputError, match="run `workbench pool` first"):
+        pipeline.paths(opened)
+    pipeline.pool(opened)
+    table = pipeline.paths(opened)
+    assert set(zip(table["dst_layer"], table["dst_head"], table["route"], strict=True)) == {
+        (1, 0, "q"), (1, 0, "k"), (1, 0, "v"), (1, 3, "q"), (1, 1, "k"), (1, 1, "v"),
+    }  # fmt: skip
+    n_verify = sum(event.id in opened.halves.verify for event in prompts)
+    assert (table["n"] == n_verify).all() and set(table["half"]) == {"verify"}
+    page = pipeline.report(tmp_path / "run", reporter=QUIET).read_text()
+    assert "Paths between heads" in page
+
+
+def test_without_pooled_heads_there_are_no_paths_and_it_is_said(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    stream = io.StringIO()
+    reporter = Reporter(Console(file=stream, width=200))
+    strict = replace(FAST, false_discovery_rate=1e-9)
+    out = tmp_path / "run"
+    opened = open_run(out, model=model, prompts=prompts, config=strict, reporter=reporter)
+    pipeline.score(opened)
+    pipeline.patch(opened)
+    assert not pipeline.pool(opened).heads
+    assert pipeline.paths(opened).empty
+    assert "paths: none (no path" in stream.getvalue()
+    assert "Paths between heads" not in pipeline.report(out, reporter=QUIET).read_text()
+    backwards = replace(strict, sources="1-0", destinations="0-1")
+    with pytest.raises(InputError, match="'paths' was run with"):
+        pipeline.paths(start(out, model, prompts, backwards))
 
 
 def test_a_model_that_cannot_do_the_task_gives_an_empty_headset_and_says_so(

@@ -7,7 +7,6 @@ them, so that `--help` is quick.
 
 import os
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +14,35 @@ import typer
 from typer.core import TyperGroup
 
 from workbench import __version__
-from workbench.config import DEFAULTS, POSITIONS, RunConfig
+from workbench.config import DEFAULTS, RunConfig
 from workbench.errors import InputError
+from workbench.options import (
+    BOTH,
+    F32,
+    PLAIN,
+    UNSEEN,
+    Controls,
+    Device,
+    Draws,
+    DtypeFlag,
+    Force,
+    Form,
+    Heads,
+    Model,
+    Nominated,
+    NPrompts,
+    Out,
+    Permutations,
+    PositionsFlag,
+    Prompts,
+    Rate,
+    ReadOut,
+    Resamples,
+    RestoreLow,
+    Seed,
+    SplitFlag,
+    TemplateFlag,
+)
 
 
 class _Commands(TyperGroup):
@@ -41,81 +67,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Find, prove and export the attention heads with which a language model picks labels.",
 )
-
-
-class Template(StrEnum):
-    """How prompts read."""
-
-    plain = "plain"
-    chat = "chat"
-
-
-class Split(StrEnum):
-    """Which categories prompts are made of."""
-
-    seen = "seen"
-    unseen = "unseen"
-
-
-class Where(StrEnum):
-    """Where heads are patched."""
-
-    decision = "decision"
-    span = "span"
-    both = "both"
-
-    @property
-    def positions(self) -> tuple[str, ...]:
-        """As `RunConfig` has them."""
-        return POSITIONS if self is Where.both else (self.value,)
-
-
-class Form(StrEnum):
-    """Other tools' forms of a head set."""
-
-    eap_ig = "eap-ig"
-    list = "list"
-    qrhead = "qrhead"
-
-
-class Dtype(StrEnum):
-    """Dtypes to run a model in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    float64 = "float64"
-
-
-Model = Annotated[
-    str | None, typer.Option(help="Model folder or hub id.", show_default="the bundled model")
-]
-Prompts = Annotated[Path | None, typer.Option(help="Prompt file (.jsonl).")]
-Out = Annotated[Path, typer.Option(help="Run folder: new, empty, or of the same run.")]
-Device = Annotated[
-    str | None, typer.Option(help="Device.", show_default="an accelerator if there is one")
-]
-DtypeFlag = Annotated[Dtype, typer.Option("--dtype", help="Dtype of the weights.")]
-Seed = Annotated[int, typer.Option(help="Seed of prompts, halves, resamples and controls.")]
-NPrompts = Annotated[int, typer.Option("--n", help="Prompts to make.")]
-TemplateFlag = Annotated[Template, typer.Option("--template", help="How prompts read.")]
-SplitFlag = Annotated[
-    Split, typer.Option("--split", help="Categories the bundled model was trained on, or not.")
-]
-Resamples = Annotated[int, typer.Option("--n-resamples", help="Bootstrap resamples of prompts.")]
-Permutations = Annotated[int, typer.Option("--n-permutations", help="Role permutations.")]
-Heads = Annotated[str, typer.Option(help="nominated, screen, all, or a list: 4-3,5-1.")]
-Nominated = Annotated[int, typer.Option("--n-nominated", help="Heads that each score nominates.")]
-Controls = Annotated[int, typer.Option("--n-controls", help="Random heads patched beside them.")]
-PositionsFlag = Annotated[Where, typer.Option("--positions", help="Where heads are patched.")]
-Rate = Annotated[float, typer.Option(help="Largest q value of a pooled head.")]
-RestoreLow = Annotated[float, typer.Option(help="A pooled head's interval lies above this.")]
-ReadOut = Annotated[float, typer.Option(help="Share at the decision that makes a head read-out.")]
-Draws = Annotated[int, typer.Option(help="Random control sets per pool.")]
-Force = Annotated[bool, typer.Option(help="Replace the file if it exists.")]
-
-F32, BOTH = Dtype.float32, Where.both
-PLAIN, UNSEEN = Template(DEFAULTS.template), Split(DEFAULTS.split)
 
 
 @app.command()
@@ -268,6 +219,40 @@ def pool(
     )
     pipeline.pool(opened)
     _summarise(out)
+
+
+@app.command()
+def paths(
+    out: Out,
+    model: Model = None,
+    prompts: Prompts = None,
+    sources: Annotated[
+        str, typer.Option(help="Heads that paths start from.", show_default="pooled heads")
+    ] = DEFAULTS.sources,
+    destinations: Annotated[
+        str, typer.Option(help="Heads that paths lead into.", show_default="pooled heads")
+    ] = DEFAULTS.destinations,
+    positions: PositionsFlag = BOTH,
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    seed: Seed = DEFAULTS.seed,
+    device: Device = None,
+    dtype: DtypeFlag = F32,
+) -> None:
+    """What heads do through one another's query, key or value; after `pool`."""
+    config = RunConfig(
+        sources=sources,
+        destinations=destinations,
+        positions=positions.positions,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    pipeline = _pipeline()
+    pipeline.RunFolder.open(out)
+    opened = pipeline.open_run(
+        out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device
+    )
+    pipeline.paths(opened)
+    typer.echo(f"paths: {out / 'paths.parquet'}")
 
 
 @app.command()

@@ -26,6 +26,7 @@ STEP_SETTINGS: dict[str, tuple[str, ...]] = {
         "draws",
         "n_resamples",
     ),
+    "paths": ("sources", "destinations", "positions", "n_resamples"),
 }
 """Steps of a run in order, each with the settings that decide its result (and `seed`, for all)."""
 
@@ -51,6 +52,8 @@ class RunConfig:
         min_restore_low: a pooled head's interval lies above this.
         read_out_share: share of its span effect at the decision from which a head is read-out.
         draws: random control sets per pool.
+        sources: heads that paths start from, by name: "2-5,2-7"; the pooled heads unless given.
+        destinations: heads that paths lead into; the pooled heads unless given.
 
     Raises:
         InputError: a value outside its range.
@@ -71,6 +74,8 @@ class RunConfig:
     min_restore_low: float = 0.02
     read_out_share: float = 0.8
     draws: int = 5
+    sources: str = ""
+    destinations: str = ""
 
     def __post_init__(self) -> None:
         least = {"n_prompts": 2, "n_resamples": 1, "n_permutations": 1, "n_nominated": 1}

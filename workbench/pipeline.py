@@ -6,7 +6,8 @@
 2. *patch*: causal effects of nominated heads and of random ones, event by event.
 3. *pool*: heads that pass the rule on the choosing half; joint effects of each pool, and of control
    sets of the same size, on the half that verifies; the head set.
-4. *report*: one HTML page.
+4. *paths*: through whose query, key or value the pooled heads act on one another.
+5. *report*: one HTML page.
 
 Each step writes its tables and is then never run again in that folder; a sweep that was stopped
 goes on with the next event.
@@ -34,6 +35,7 @@ from workbench.headsets.headset import HeadSet
 from workbench.inputs import bundled_model_path, load_prompts, parse_heads
 from workbench.models import loading
 from workbench.models.hooked import Head, HookedModel
+from workbench.path_step import make_paths
 from workbench.plots.report import DEFAULT_THRESHOLDS, event_counts, write_report
 from workbench.pools import make_pools
 from workbench.progress import Reporter
@@ -84,6 +86,7 @@ def run(
     score(opened)
     patch(opened)
     found = pool(opened)
+    paths(opened)
     report(out, reporter=opened.reporter)
     return found
 
@@ -281,6 +284,27 @@ def _pool(opened: OpenRun) -> dict[str, Any]:
     return {f"{name}_heads": len(found.in_pool(name)) for name in headset_file.POOLS}
 
 
+def paths(opened: OpenRun) -> pd.DataFrame:
+    """Causal effects of the paths between heads, on the half that verifies; after `pool`.
+
+    Returns:
+        the paths table.
+
+    Raises:
+        InputError: `pool` was not run, or the ends that the settings name give no path.
+    """
+    opened.folder.require("pool", "pool")
+
+    def work() -> dict[str, Any]:
+        found = headset_file.load(opened.folder.path / HEADSET_FILE)
+        table, counts = make_paths(opened, found)
+        opened.folder.write_table("paths", table)
+        return counts
+
+    opened.do("paths", work)
+    return opened.folder.read_table("paths")
+
+
 def report(
     out: str | Path,
     *,
@@ -312,6 +336,7 @@ def report(
             manifest=folder.manifest,
             headset=headset_file.load(folder.path / HEADSET_FILE).model_dump(),
             prompts=texts,
+            paths=folder.read_table("paths") if folder.is_done("paths") else None,
             **{name: folder.read_table(name) for name in REPORT_TABLES},
         )
     folder.finish(step, time.monotonic() - started, {})

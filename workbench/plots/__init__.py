@@ -9,6 +9,7 @@ from workbench.plots.figures import (
     trajectory,
 )
 from workbench.plots.heatmaps import head_heatmap, patching_heatmaps, score_heatmaps
+from workbench.plots.paths import path_sankey
 
 __all__ = [
     "choose_verify",
@@ -16,6 +17,7 @@ __all__ = [
     "head_heatmap",
     "loss_curve",
     "patching_heatmaps",
+    "path_sankey",
     "pool_effects",
     "save_png",
     "score_heatmaps",

@@ -20,6 +20,7 @@ from workbench.plots.style import (
     POSITIONS,
     REFINE,
     VARIANT_COLOUR,
+    nothing,
     number,
     require,
     titles,
@@ -111,7 +112,7 @@ def pool_effects(pools: pd.DataFrame) -> go.Figure:
     """
     names = [] if pools.empty else [name for name in POOL_COLOUR if name in set(pools["pool"])]
     if not names:
-        return _nothing("Joint effect of the pools", "no pool to show: no head qualified")
+        return nothing("Joint effect of the pools", "no pool to show: no head qualified")
     places = [place for place in POSITIONS if place in set(pools["positions"])]
     present = set(pools["measure"])
     hidden = "refine_boost" if "refine_boost_abs" in present else ""
@@ -231,13 +232,13 @@ def choose_verify(patching: pd.DataFrame) -> go.Figure:
     """
     title = "Does the effect hold on other prompts?"
     if patching.empty:
-        return _nothing(title, "no head was patched")
+        return nothing(title, "no head was patched")
     heads = where(patching, group="nominated").filter(["layer", "head"]).drop_duplicates()
     rows = patching.merge(heads, on=["layer", "head"]) if len(heads) else patching
     keys = ["layer", "head", "positions", "measure"]
     table = rows.drop_duplicates([*keys, "half"]).pivot(index=keys, columns="half", values="effect")
     if not {"choose", "verify"} <= set(table.columns):
-        return _nothing(title, "effects of two halves were not measured")
+        return nothing(title, "effects of two halves were not measured")
     table = table.reset_index()
     measures = ("coarse_restore", "refine_reduce")
     figure = make_subplots(
@@ -297,7 +298,7 @@ def loss_curve(history: pd.DataFrame, *, log: bool = False) -> go.Figure:
     if log:
         rows = rows.loc[(rows["step"] > 0) & (rows["loss"] > 0)]
     if rows.empty:
-        return _nothing(title, "no loss was recorded")
+        return nothing(title, "no loss was recorded")
     line = go.Scatter(x=rows["step"], y=rows["loss"], mode="lines", line={"color": INK, "width": 2})
     line.update(hovertemplate="step %{x:,}: %{y:.4f}<extra></extra>")
     figure = go.Figure(line)
@@ -350,16 +351,6 @@ def _finish_panels(figure: go.Figure, title: str, subtitle: str, height: int) ->
             seen.add(trace.name)
 
     figure.for_each_trace(update)
-
-
-def _nothing(title: str, reason: str) -> go.Figure:
-    """A figure that says why it is empty."""
-    figure = go.Figure()
-    figure.update_layout(**titles(title), height=200)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    figure.add_annotation(text=reason, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
-    return figure
 
 
 def _error(mean: Any, low: Any, high: Any, colour: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from workbench.plots import figures, heatmaps
+from workbench.plots.paths import path_sankey
 from workbench.plots.style import MEASURES, POSITIONS, SCORES, number
 
 CHIEF_MEASURE = {"coarse": "coarse_restore", "refine": "refine_reduce"}
@@ -45,6 +46,12 @@ PLACE_LIMITS = {
     "decision": "Work done at earlier tokens does not show here.",
     "span": "Grey heads were not patched: that is not an effect of 0.",
 }
+PATH_NOTE = (
+    "Which later head reads what an earlier one writes, by its query, key or value: only that edge "
+    "gets the value of the other run, everything else the receiving head reads stays.",
+    "Only edges that go straight through the residual stream; what passes through an MLP or a "
+    "third head is not in them, so they need not add up to the effect of the whole head (grey).",
+)
 OTHER_NOTES = {
     "baseline": (
         "Whether the model does the task, and whether the counterfactuals move it.",
@@ -79,6 +86,7 @@ def write_report(
     pools: pd.DataFrame,
     headset: dict[str, Any],
     trajectory: pd.DataFrame | None = None,
+    paths: pd.DataFrame | None = None,
     prompts: list[dict[str, Any]] | None = None,
 ) -> Path:
     """Write the report of a run and return its path; missing folders are made.
@@ -107,6 +115,7 @@ def write_report(
         overview=_overview_cards(baseline, patching, pools, trajectory),
         score_cards=_score_cards(scores, pooled),
         patching_cards=_patching_cards(patching, pooled, scores),
+        path_cards=_path_cards(paths, patching, headset),
         heads=head_rows(headset),
         pool_rows=pool_rows(pools),
         measures=[]
@@ -182,6 +191,25 @@ def _patching_cards(
             f"{measure}-{place}", figure, CAUSAL_NOTES[measure], CAUSAL_LIMIT + PLACE_LIMITS[place]
         )
         for (measure, place), figure in drawn.items()
+    ]
+
+
+def _path_cards(
+    paths: pd.DataFrame | None, patching: pd.DataFrame, headset: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One diagram per phase, when paths were patched."""
+    if paths is None or paths.empty:
+        return []
+    model, place = headset["model"], paths["positions"].iloc[0]
+    group = model["n_heads"] // model["n_kv_heads"]
+    pooled = heatmaps.pooled_heads(headset)
+    return [
+        _card(
+            f"paths-{measure}",
+            path_sankey(paths, patching, pooled, measure, place, n_heads_per_kv=group),
+            *PATH_NOTE,
+        )
+        for measure in CHIEF_MEASURE.values()
     ]
 
 

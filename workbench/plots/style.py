@@ -80,6 +80,16 @@ def titles(title: str, subtitle: str = "") -> dict[str, Any]:
     return {"template": TEMPLATE, "title": {"text": title, "subtitle": {"text": subtitle}}}
 
 
+def nothing(title: str, reason: str) -> go.Figure:
+    """A figure that says why it is empty."""
+    figure = go.Figure()
+    figure.update_layout(**titles(title), height=200)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.add_annotation(text=reason, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+    return figure
+
+
 def number(value: Any) -> str:
     """About three significant digits, with a true minus sign; text as it is; a dash for nothing."""
     if isinstance(value, str):
