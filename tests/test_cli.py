@@ -366,3 +366,20 @@ def test_help_is_quick_and_loads_no_torch() -> None:
         "assert workbench.RunConfig().n_prompts > 1; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_bench_writes_json_and_says_the_ratios(tmp_path: Path, invoke: Invoke) -> None:
+    small = ["--length", "16", "--suffix", "6", "--sample", "2", "--repeats", "1"]
+    out = tmp_path / "bench.json"
+    result = invoke("bench", "--shape", "tiny", "--out", out, "--device", "cpu", *small)
+    assert result.exit_code == 0, result.output
+    assert "times faster than the loop" in result.stdout
+    assert json.loads(out.read_text())["model"]["shape"] == "tiny"
+    again = refusal(invoke("bench", "--shape", "tiny", "--out", out, *small))
+    assert "exists already" in again
+    other = tmp_path / "other.json"
+    assert "no tokenizer" in refusal(
+        invoke("bench", "--shape", "tiny", "--sweep", "4", "--out", other)
+    )
+    assert "llama3-8b" in refusal(invoke("bench", "--shape", "huge", "--out", other))
+    assert not other.exists()

@@ -1,0 +1,9 @@
+"""The command line: each command reads its flags and calls the function of the same name."""
+
+from workbench.cli import steps, tools  # noqa: F401  (they register their commands)
+from workbench.cli.app import app
+
+
+def main() -> None:
+    """Entry point of the `workbench` script."""
+    app()

@@ -1,0 +1,181 @@
+"""Models of a known shape with random weights, made where they will run.
+
+What a forward costs depends on a model's shape, not on its weights. So a cost can be measured
+without a download:
+
+1. build the modules on the meta device, where they take no memory;
+2. decide which device holds which module;
+3. give each module memory there, and draw its weights there.
+
+No copy is made on the CPU on the way, in any dtype.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import dispatch_model, infer_auto_device_map
+from accelerate.utils.modeling import get_balanced_memory
+from torch import nn
+from transformer_lens.utilities.devices import get_device
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from workbench.errors import InputError
+from workbench.models import loading
+
+STD = 0.02
+"""Standard deviation of the weights, as Llama itself starts from."""
+
+DeviceMap = Mapping[str, Any]
+"""Path of a module ("" for the whole model) → device of everything in it."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a Llama model, in tokens, features and counts."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    d_mlp: int
+    d_vocab: int
+    context_length: int = 8192
+    rope_theta: float = 500_000.0
+
+    @property
+    def config(self) -> LlamaConfig:
+        """The same sizes as transformers names them; input and output embeddings are not tied."""
+        return LlamaConfig(
+            num_hidden_layers=self.n_layers,
+            hidden_size=self.d_model,
+            num_attention_heads=self.n_heads,
+            num_key_value_heads=self.n_kv_heads,
+            intermediate_size=self.d_mlp,
+            vocab_size=self.d_vocab,
+            max_position_embeddings=self.context_length,
+            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+
+
+SHAPES: dict[str, Shape] = {
+    "llama3-8b": Shape(32, 4096, 32, 8, 14336, 128256),
+    "llama3-70b": Shape(80, 8192, 64, 8, 28672, 128256),
+    "tiny": Shape(4, 64, 4, 2, 128, 512),
+}
+"""Name → sizes; `tiny` is for a first look and for tests."""
+
+
+def random_model(
+    shape: str,
+    dtype: torch.dtype | str = "float32",
+    device: str | torch.device | None = None,
+    *,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A Llama model of a known shape with normal weights of standard deviation 0.02.
+
+    Without `device` it goes to the accelerator if there is one; "auto" spreads the blocks over all
+    accelerators. The seed gives the same weights on the same devices.
+
+    Raises:
+        InputError: an unknown shape, dtype or device, or a model too large for the accelerators.
+    """
+    check_shape(shape)
+    dtype = loading.parse_dtype(dtype)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(SHAPES[shape].config, dtype=dtype)
+    if device == "auto" and torch.accelerator.device_count() > 1:
+        device_map = balanced_map(model)
+        materialise(model, device_map, seed)
+        return spread(model, device_map)
+    target = get_device() if device in (None, "auto") else device
+    materialise(model, {"": loading.parse_device(target)}, seed)
+    return model.eval()
+
+
+def check_shape(shape: str) -> None:
+    """Refuse a shape that is not known.
+
+    Raises:
+        InputError: naming those that are.
+    """
+    if shape not in SHAPES:
+        raise InputError(f"shape {shape!r} is not one of {', '.join(SHAPES)}")
+
+
+def balanced_map(
+    model: PreTrainedModel, max_memory: dict[Any, Any] | None = None
+) -> dict[str, int | str | torch.device]:
+    """Module paths → accelerators, whole blocks, about as much on each.
+
+    `max_memory` is the bytes of each accelerator, by default what is free there.
+
+    Raises:
+        InputError: the model does not fit.
+    """
+    whole: Any = sorted(model._no_split_modules or [])
+    memory = get_balanced_memory(model, max_memory, no_split_module_classes=whole)
+    device_map = infer_auto_device_map(model, memory, no_split_module_classes=whole)
+    if {"cpu", "disk"} & {str(device) for device in device_map.values()}:
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        raise InputError(
+            f"the model's {size / 2**30:.0f} GiB of weights do not fit on the accelerators: "
+            "use more of them, a smaller dtype or a smaller shape"
+        )
+    return dict(device_map)
+
+
+@torch.no_grad()
+def materialise(model: PreTrainedModel, device_map: DeviceMap, seed: int) -> None:
+    """Turn a Llama model on the meta device into one with random weights on the mapped devices."""
+    generators: dict[torch.device, torch.Generator] = {}
+    for path, module in model.named_modules():
+        device = device_of(path, device_map)
+        if device not in generators:
+            generators[device] = torch.Generator(device).manual_seed(seed)
+        module.to_empty(device=device, recurse=False)
+        for parameter in module.parameters(recurse=False):
+            _draw(parameter, generators[device])
+    _rebuild_rotary(model)
+
+
+def device_of(path: str, device_map: DeviceMap) -> torch.device:
+    """Device of the longest mapped path at or above a module; the first one's for those above."""
+    parts = path.split(".") if path else []
+    for length in range(len(parts), -1, -1):
+        above = ".".join(parts[:length])
+        if above in device_map:
+            return torch.empty(0, device=device_map[above]).device
+    return torch.empty(0, device=next(iter(device_map.values()))).device
+
+
+def spread(model: PreTrainedModel, device_map: DeviceMap) -> PreTrainedModel:
+    """Let activations follow the weights from device to device."""
+    skipped: Any = model._skip_keys_device_placement
+    dispatched: Any = dispatch_model(
+        model, dict(device_map), skip_keys=sorted(skipped or []), force_hooks=True
+    )
+    return dispatched.eval()
+
+
+def _draw(parameter: nn.Parameter, generator: torch.Generator) -> None:
+    """Norms, the only vectors in a Llama model, start at one, matrices normal."""
+    if parameter.ndim == 1:
+        parameter.fill_(1)
+    else:
+        parameter.normal_(std=STD, generator=generator)
+
+
+def _rebuild_rotary(model: PreTrainedModel) -> None:
+    """Compute the rotary frequencies: buffers outside the state dict, empty on a meta model."""
+    for module in model.modules():
+        for name, child in list(module.named_children()):
+            if "RotaryEmbedding" in type(child).__name__:
+                build: Any = type(child)
+                device = next(child.buffers()).device
+                setattr(module, name, build(config=child.config).to(device))
