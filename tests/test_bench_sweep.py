@@ -17,7 +17,7 @@ def result(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("sweep")
     prompts = save_prompts(save_model("llama", folder / "model"), folder / "prompts.jsonl")
     model = HookedModel.load(folder / "model", device="cpu")
-    config = RunConfig(n_nominated=1, n_controls=2)
+    config = RunConfig(n_screened=1, n_controls=2)
     return bench_sweep(model, prompts, config, Reporter(Console(quiet=True)))
 
 

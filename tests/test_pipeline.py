@@ -23,7 +23,7 @@ from workbench.prompts.tasks import split_categories
 from workbench.runfolder import RunFolder
 from workbench.session import OpenRun, open_run
 
-FAST = RunConfig(n_resamples=50, n_permutations=50, draws=2, n_nominated=2)
+FAST = RunConfig(n_resamples=50, n_permutations=50, draws=2, n_nominated=2, n_screened=2)
 QUIET = Reporter(Console(quiet=True))
 
 

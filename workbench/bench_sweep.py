@@ -28,7 +28,7 @@ from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 MATTERS = 0.05
 """Size from which an effect is one that screening must not lose."""
 MEASURES = ("coarse_restore", "coarse_disrupt", "refine_reduce", "refine_boost_abs")
-TIMED_EVENTS = 3
+TIMED_EVENTS = 4
 
 
 def bench_sweep(
@@ -41,10 +41,9 @@ def bench_sweep(
     """
     halves = split_half(prompts.prompt_ids, config.seed)
     every = [(a, b) for a in range(model.info.n_layers) for b in range(model.info.n_heads)]
-    with reporter.step("the loop, on a sample"):
-        loop = _loop_seconds(model, list(prompts)) * len(every) * len(RUNS) * len(prompts)
-    with reporter.step("every head", len(prompts)) as advance:
-        full, events = _timed(lambda: _sweep(model, prompts, every, halves, advance))
+    forwards = len(every) * len(RUNS) * len(prompts)
+    with reporter.step("every head, and the loop on a sample", len(prompts)) as advance:
+        loop, full, events = _side_by_side(model, prompts, every, halves, advance)
     with reporter.step("screened heads", len(prompts)) as advance:
         estimated, kept = _timed(lambda: _screened(model, prompts, halves, config))
         controls = every[:: max(1, len(every) // config.n_controls)][: config.n_controls]
@@ -56,7 +55,7 @@ def bench_sweep(
         "events": len(prompts),
         "heads": len(every),
         "runs": len(RUNS),
-        "loop": {"seconds": loop, "extrapolated": True},
+        "loop": {"seconds": loop * forwards, "extrapolated": True},
         "full": {"seconds": full},
         "screened": {
             "seconds": estimated + swept,
@@ -64,8 +63,8 @@ def bench_sweep(
             "heads": len(kept),
             "controls": len(patched) - len(kept),
         },
-        "loop_over_full": loop / full,
-        "loop_over_screened": loop / (estimated + swept),
+        "loop_over_full": loop * forwards / full,
+        "loop_over_screened": loop * forwards / (estimated + swept),
         **_recall(effects, kept),
     }
 
@@ -96,15 +95,35 @@ def _screened(
     model: HookedModel, prompts: PromptSet, halves: Halves, config: RunConfig
 ) -> list[Head]:
     chosen = list(prompts.subset(sorted(halves.choose)))
-    return promising(screen_heads(model, chosen), config.n_nominated)
+    return promising(screen_heads(model, chosen), config.n_screened)
 
 
-def _loop_seconds(model: HookedModel, events: Sequence[DecisionEvent]) -> float:
-    """Seconds per patched forward of TransformerLens's loop, over a sample of heads and events."""
-    heads = [(layer, layer % model.info.n_heads) for layer in range(model.info.n_layers)]
+def _side_by_side(
+    model: HookedModel,
+    prompts: PromptSet,
+    heads: Sequence[Head],
+    halves: Halves,
+    advance: Callable[[int, int], None],
+) -> tuple[float, float, pd.DataFrame]:
+    """Seconds per forward of the loop, seconds of the full sweep, and its results.
+
+    Some events are timed in the loop right before they are swept, so that what else the machine
+    does meanwhile weighs on both.
+    """
+    sample = [(layer, layer % model.info.n_heads) for layer in range(model.info.n_layers)]
+    events = list(prompts)
     timed = events[:: max(1, len(events) // TIMED_EVENTS)][:TIMED_EVENTS]
-    _event_seconds(model, timed[0], heads)  # for warming up
-    return sum(_event_seconds(model, event, heads) for event in timed) / len(timed)
+    _event_seconds(model, timed[0], sample)  # for warming up
+    loop, full, frames = 0.0, 0.0, []
+    frame_of = sweep(model, prompts, heads, ("span",), halves=halves)
+    for event in events:
+        if event in timed:
+            loop += _event_seconds(model, event, sample) / len(timed)
+        seconds, frame = _timed(lambda: next(frame_of))
+        full += seconds
+        frames.append(frame)
+        advance(len(frames), len(events))
+    return loop, full, pd.concat(frames, ignore_index=True)
 
 
 @torch.no_grad()

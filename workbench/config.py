@@ -16,8 +16,8 @@ STEP_SETTINGS: dict[str, tuple[str, ...]] = {
     "baseline": (),
     "score": ("n_resamples", "n_permutations"),
     "trajectory": ("n_resamples",),
-    "screen": ("n_nominated",),
-    "patch": ("heads", "positions", "n_nominated", "n_controls", "n_resamples"),
+    "screen": ("n_screened",),
+    "patch": ("heads", "positions", "n_nominated", "n_screened", "n_controls", "n_resamples"),
     "pool": (
         "false_discovery_rate",
         "min_restore_low",
@@ -46,7 +46,8 @@ class RunConfig:
         heads: "nominated" by the scores, "screen" (by first-order estimates of what patching does),
             "all", or heads by name: "4-3,5-1".
         positions: where to patch: "decision", "span", or both.
-        n_nominated: heads that each score, or each patched run's estimates, nominate.
+        n_nominated: heads that each score nominates.
+        n_screened: heads that the estimates of each patched run nominate.
         n_controls: random heads that are patched beside the nominated ones.
         false_discovery_rate: a pooled head's score has at most this q value.
         min_restore_low: a pooled head's interval lies above this.
@@ -69,6 +70,7 @@ class RunConfig:
     heads: str = "nominated"
     positions: tuple[str, ...] = POSITIONS
     n_nominated: int = 12
+    n_screened: int = 16
     n_controls: int = 4
     false_discovery_rate: float = 0.05
     min_restore_low: float = 0.02
@@ -78,7 +80,8 @@ class RunConfig:
     destinations: str = ""
 
     def __post_init__(self) -> None:
-        least = {"n_prompts": 2, "n_resamples": 1, "n_permutations": 1, "n_nominated": 1}
+        least = dict.fromkeys(("n_resamples", "n_permutations", "n_nominated", "n_screened"), 1)
+        least["n_prompts"] = 2
         for name, smallest in {**least, "n_controls": 0, "draws": 0, "seed": 0}.items():
             if getattr(self, name) < smallest:
                 raise InputError(f"{name} is {getattr(self, name)}, must be at least {smallest}")

@@ -230,7 +230,7 @@ def draw_controls(
 def _screen(opened: OpenRun) -> list[Head]:
     """Heads whose first-order estimates, on the choosing half, promise an effect."""
     opened.do("screen", lambda: _estimate(opened))
-    return promising(opened.folder.read_table("screen"), opened.config.n_nominated)
+    return promising(opened.folder.read_table("screen"), opened.config.n_screened)
 
 
 def _estimate(opened: OpenRun) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _estimate(opened: OpenRun) -> dict[str, Any]:
     with opened.reporter.step("screen", len(events)) as advance:
         table = screen_heads(opened.model, events, runs_of=opened.counting_runs, progress=advance)
     opened.folder.write_table("screen", table)
-    return {"events": len(events), "heads": len(promising(table, opened.config.n_nominated))}
+    return {"events": len(events), "heads": len(promising(table, opened.config.n_screened))}
 
 
 def _sweep(opened: OpenRun, counting: list[DecisionEvent], heads: pd.DataFrame) -> None:

@@ -203,6 +203,15 @@ def test_an_edit_moves_its_own_branch_only(llama, prompts):
     assert float((second[1:] - first[1:]).abs().min(0).values.max()) > 1e-2
 
 
+def test_ablations_are_edits_with_other_values(llama, prompts):
+    """Zero, the mean over positions, and another prompt's output at shuffled positions."""
+    base, other = prompts
+    z = z_of(llama, other, 9)
+    shuffled = z[:, torch.randperm(9, generator=torch.Generator().manual_seed(0))]
+    for values in (torch.zeros_like(z), z.mean(1, keepdim=True).expand_as(z), shuffled):
+        close(patch_heads(llama, base, values, GROUPS), one_by_one(llama, base, values, GROUPS))
+
+
 @pytest.mark.parametrize("last_only", [False, True])
 def test_edits_of_some_positions_in_copies_of_the_end(model, prompts, last_only):
     """Below the lowest edit, between, in the last block, at the last position and before it."""

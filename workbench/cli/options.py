@@ -72,6 +72,9 @@ Resamples = Annotated[int, typer.Option("--n-resamples", help="Bootstrap resampl
 Permutations = Annotated[int, typer.Option("--n-permutations", help="Role permutations.")]
 Heads = Annotated[str, typer.Option(help="nominated, screen, all, or a list: 4-3,5-1.")]
 Nominated = Annotated[int, typer.Option("--n-nominated", help="Heads that each score nominates.")]
+Screened = Annotated[
+    int, typer.Option("--n-screened", help="Heads that each run's estimates nominate.")
+]
 Controls = Annotated[int, typer.Option("--n-controls", help="Random heads patched beside them.")]
 PositionsFlag = Annotated[Where, typer.Option("--positions", help="Where heads are patched.")]
 Rate = Annotated[float, typer.Option(help="Largest q value of a pooled head.")]

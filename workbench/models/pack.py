@@ -36,20 +36,33 @@ class _Edits:
         return self.rows[:, None], self.positions[None, :], self.heads[:, None]
 
 
-def _edits(rows: Sequence[tuple[int, Edit]], length: int, like: Tensor) -> Iterator[_Edits]:
+def _edits(
+    rows: Sequence[tuple[int, Edit]], length: int, like: Tensor, skipped: int = 0
+) -> Iterator[_Edits]:
+    """Edits of one layer in branches of this length, together where they cover the same positions.
+
+    The first `skipped` positions are not computed: what is edited there is left out, and the others
+    count from behind them.
+    """
+
     def covered(row: tuple[int, Edit]) -> range:
         return range(length)[row[1].positions]
 
-    ordered = sorted(
-        rows, key=lambda row: (covered(row).start, len(covered(row)), covered(row).step)
-    )
-    for positions, same in groupby(ordered, key=covered):
+    def by_positions(row: tuple[int, Edit]) -> tuple[int, int, int]:
+        positions = covered(row)
+        return positions.start, positions.stop, positions.step
+
+    for positions, same in groupby(sorted(rows, key=by_positions), key=covered):
+        kept = [index for index, position in enumerate(positions) if position >= skipped]
+        if not kept:
+            continue
         at, edits = zip(*same, strict=True)
+        values = torch.stack([edit.value.to(like) for edit in edits])
         yield _Edits(
             torch.tensor(at, device=like.device),
             torch.tensor([edit.head for edit in edits], device=like.device),
-            torch.tensor(positions, device=like.device),
-            torch.stack([edit.value.to(like) for edit in edits]),
+            torch.tensor([positions[index] - skipped for index in kept], device=like.device),
+            values if len(kept) == len(positions) else values[:, kept],
         )
 
 
@@ -222,15 +235,4 @@ class Copies(Fresh):
     def _edits_at(self, layer: int, rows: range, positions: int, like: Tensor) -> Iterator[_Edits]:
         """Edits of a layer in some rows, of the last positions only, which count from there."""
         wanted = [row for row in self.edits.get(layer, ()) if row[0] in rows]
-        for edits in _edits(wanted, self.length, like):
-            skipped = self.length - positions
-            kept = edits.positions >= skipped
-            if bool(kept.all()):
-                yield _Edits(edits.rows, edits.heads, edits.positions - skipped, edits.values)
-            elif bool(kept.any()):
-                yield _Edits(
-                    edits.rows,
-                    edits.heads,
-                    edits.positions[kept] - skipped,
-                    edits.values[:, kept],
-                )
+        return _edits(wanted, self.length, like, skipped=self.length - positions)
