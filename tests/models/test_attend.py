@@ -75,6 +75,23 @@ def test_capped_scores_are_capped():
     assert float((z - free).abs().max()) > 1e-2
 
 
+@pytest.mark.parametrize(("queries", "own"), [(1, 1), (3, 3), (1, 3), (2, 3)])
+@pytest.mark.parametrize("form", ["folded", "fused"])
+def test_without_a_mask_the_last_queries_see_the_trunk_and_what_is_before_them(queries, own, form):
+    whole, shared = given(own), trunk()
+    parts = (part[:, :, -queries:] for part in (whole.query, whole.key, whole.value))
+    last = Attention(*parts, whole.scaling, whole.softcap, whole.may_attend)
+    mask = torch.ones(own, TRUNK + own, dtype=torch.bool).tril(TRUNK).expand(ROWS, -1, -1)
+    if form == "folded":
+        z = attend._folded(last, shared, (whole.key, whole.value), None)
+    else:
+        pairs = zip(shared, (whole.key, whole.value), strict=True)
+        z = attend._fused(
+            last, *(torch.cat([s.expand(ROWS, -1, -1, -1), o], 2) for s, o in pairs), None
+        )
+    torch.testing.assert_close(z, by_hand(whole, shared, mask)[:, -queries:])
+
+
 @pytest.mark.parametrize("softcap", [None, 0.5])
 @pytest.mark.parametrize("window", [None, 2])
 def test_a_whole_sequence_follows_the_rule_of_its_mask(window, softcap):

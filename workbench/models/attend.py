@@ -16,16 +16,16 @@ from workbench.models.view import Attention
 
 Keys = Float[Tensor, "#row kv_head _ d_head"]
 Mask = Bool[Tensor, "#row query _"] | None
-"""Which keys (the trunk's, then the own) a query may attend; None: all of them."""
+"""Which keys (the trunk's, then the own) a query may attend.
+
+None: all of the trunk's, and the own up to itself; the queries are the last of the own positions.
+"""
 
 
 def whole_sequence(given: Attention) -> Float[Tensor, "row query head d_head"]:
     """Attention of plain sequences, each over its own tokens from position 0."""
-    length = given.query.shape[2]
-    if given.plain and given.softcap is None:
-        return _fused(given, given.key, given.value, None, causal=True)
-    positions = torch.arange(length, device=given.query.device)
-    mask = given.mask(positions, positions)[None]
+    positions = torch.arange(given.query.shape[2], device=given.query.device)
+    mask = None if given.plain else given.mask(positions, positions)[None]
     nothing = given.key[:1, :, :0]
     return over_trunk(given, (nothing, nothing), (given.key, given.value), mask)
 
@@ -48,19 +48,24 @@ def over_trunk(
 
 
 def _fused(
-    given: Attention, key: Keys, value: Keys, mask: Mask, causal: bool = False
+    given: Attention, key: Keys, value: Keys, mask: Mask
 ) -> Float[Tensor, "row query head d_head"]:
+    queries, missing = given.query.shape[2], key.shape[2] - given.query.shape[2]
     groups = given.query.shape[1] // key.shape[1]
     key, value = (repeat(x, "r kv k d -> r (kv g) k d", g=groups) for x in (key, value))
+    # Kernels know the causal mask of a square, and skip what it hides: so stand-ins take the place
+    # of the missing first queries, unless there is one query, which sees everything.
+    square = mask is None and queries > 1
+    query = functional.pad(given.query, (0, 0, missing, 0)) if square else given.query
     z = functional.scaled_dot_product_attention(
-        given.query,
+        query,
         key,
         value,
         attn_mask=None if mask is None else mask[:, None],
-        is_causal=causal,
+        is_causal=square,
         scale=given.scaling,
     )
-    return z.transpose(1, 2)
+    return z[:, :, -queries:].transpose(1, 2)
 
 
 def _folded(
@@ -76,6 +81,9 @@ def _folded(
     scores = torch.cat([shared, mine], dim=-1) * given.scaling
     if given.softcap is not None:
         scores = given.softcap * torch.tanh(scores / given.softcap)
+    if mask is None and queries > 1:
+        mask = scores.new_ones(queries, scores.shape[-1], dtype=torch.bool)
+        mask = mask.tril(scores.shape[-1] - queries)[None]
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min)
     # Softmax in float32, as transformers' own step-by-step attention does it.

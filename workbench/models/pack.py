@@ -123,7 +123,7 @@ class Fresh(Job):
 
     def _mask(self, given: Attention, own: int) -> Bool[Tensor, "#row query key"] | None:
         queries, device = given.query.shape[2], given.query.device
-        if self.one_start and own == 1 and given.plain:
+        if self.one_start and given.plain:
             return None
         known = given.may_attend, queries, device
         if known not in self._masks:

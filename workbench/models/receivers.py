@@ -104,7 +104,8 @@ class _Receiving(Job):
         """Attention of every row with the first row's queries, keys and values but for one."""
         start = len(self.trunk.tokens) - self.positions
         at = torch.arange(start, start + self.positions, device=given.query.device)
-        mask = given.mask(at, torch.arange(start + self.positions, device=at.device))[None]
+        keys = torch.arange(start + self.positions, device=at.device)
+        mask = None if given.plain else given.mask(at, keys)[None]
         shared = self.trunk.keys[layer][:, :, :start], self.trunk.values[layer][:, :, :start]
         count = len(self.senders)
         for route in self.routes:
