@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.analysis.effects import causal_effects
     from workbench.analysis.patching import sweep
+    from workbench.analysis.paths import path_effects, paths_between
     from workbench.analysis.readout import focus_confusion
     from workbench.analysis.scores import score_heads
+    from workbench.analysis.screening import screen_heads
     from workbench.config import RunConfig
     from workbench.errors import InputError
     from workbench.headsets.export import export as export_headset
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
     from workbench.inputs import bundled_model_path, make_prompts, validate
     from workbench.labels.icd10cm import load_icd10cm
     from workbench.labels.space import LabelSpace
-    from workbench.models.forked import patch_heads
+    from workbench.models.answers import early_answers, option_log_probs
+    from workbench.models.forked import forked_forward, patch_heads
     from workbench.models.hooked import HookedModel
-    from workbench.pipeline import patch, pool, report, run, score
+    from workbench.pipeline import patch, paths, pool, report, run, score
     from workbench.prompts.events import make_events
     from workbench.prompts.files import read_prompts, write_prompts
     from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
@@ -46,15 +49,21 @@ _HOME = {
     "RunConfig": "config",
     "bundled_model_path": "inputs",
     "causal_effects": "analysis.effects",
+    "early_answers": "models.answers",
     "export_headset": "headsets.export:export",
     "focus_confusion": "analysis.readout",
+    "forked_forward": "models.forked",
     "load_headset": "headsets.headset:load",
     "load_icd10cm": "labels.icd10cm",
     "make_events": "prompts.events",
     "make_prompts": "inputs",
     "open_run": "session",
+    "option_log_probs": "models.answers",
     "patch": "pipeline",
     "patch_heads": "models.forked",
+    "path_effects": "analysis.paths",
+    "paths": "pipeline",
+    "paths_between": "analysis.paths",
     "pool": "pipeline",
     "read_prompts": "prompts.files",
     "report": "pipeline",
@@ -62,6 +71,7 @@ _HOME = {
     "save_headset": "headsets.headset:save",
     "score": "pipeline",
     "score_heads": "analysis.scores",
+    "screen_heads": "analysis.screening",
     "sweep": "analysis.patching",
     "validate": "inputs",
     "write_prompts": "prompts.files",
@@ -80,15 +90,21 @@ __all__ = [
     "RunConfig",
     "bundled_model_path",
     "causal_effects",
+    "early_answers",
     "export_headset",
     "focus_confusion",
+    "forked_forward",
     "load_headset",
     "load_icd10cm",
     "make_events",
     "make_prompts",
     "open_run",
+    "option_log_probs",
     "patch",
     "patch_heads",
+    "path_effects",
+    "paths",
+    "paths_between",
     "pool",
     "read_prompts",
     "report",
@@ -96,6 +112,7 @@ __all__ = [
     "save_headset",
     "score",
     "score_heads",
+    "screen_heads",
     "sweep",
     "validate",
     "write_prompts",
