@@ -80,7 +80,9 @@ class RunConfig:
     destinations: str = ""
 
     def __post_init__(self) -> None:
-        least: dict[str, int] = dict.fromkeys(("n_resamples", "n_permutations", "n_nominated", "n_screened"), 1)
+        least: dict[str, int] = dict.fromkeys(
+            ("n_resamples", "n_permutations", "n_nominated", "n_screened"), 1
+        )
         least |= {"n_prompts": 2}
         for name, smallest in {**least, "n_controls": 0, "draws": 0, "seed": 0}.items():
             if getattr(self, name) < smallest:

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from workbench.errors import InputError
+from workbench.models import hooked
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import can_fork, forked_forward, patch_heads
 from workbench.models.hooked import HookedModel
@@ -283,6 +284,15 @@ def test_a_model_that_cannot_fork_gets_the_loop_and_says_so(llama, prompts, capl
         close(patch_heads(model, base, source, GROUPS, tokens=[3, 1]), expected[:, [3, 1]])
     assert not can_fork(model)
     assert caplog.text.count("does not support the forked forward") == 1
+
+
+def test_a_model_built_otherwise_still_loads_and_gets_the_loop(llama, prompts, monkeypatch, caplog):
+    base, other = prompts
+    source = z_of(llama, other, 1)
+    monkeypatch.setattr(hooked, "_module_paths", lambda bridge: (["model.nowhere"], ["at.all"]))
+    model = HookedModel.from_pretrained_model(build("llama"))
+    close(patch_heads(model, base, source, GROUPS), patch_heads(llama, base, source, GROUPS))
+    assert "not where they were expected" in caplog.text
 
 
 def test_processed_weights_are_not_forked(prompts):

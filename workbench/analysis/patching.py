@@ -36,6 +36,15 @@ RUNS: dict[str, tuple[Variant, Variant]] = {
 }
 """Name of a patched run → (variant that runs, variant that the patched values come from)."""
 
+RunsOf = Callable[[DecisionEvent], Collection[str]]
+"""Which patched runs an event is wanted for."""
+
+
+def every_run(event: DecisionEvent) -> Collection[str]:
+    """All four, whatever the event."""
+    return tuple(RUNS)
+
+
 EVENT_COLUMNS = [
     "layer",
     "head",
@@ -208,7 +217,7 @@ def sweep(
     *,
     halves: Halves,
     group: str | Sequence[str] = "all",
-    runs_of: Callable[[DecisionEvent], Collection[str]] = lambda _: tuple(RUNS),
+    runs_of: RunsOf = every_run,
     skip: Collection[tuple[str, int]] = (),
 ) -> Iterator[pd.DataFrame]:
     """Patch heads one by one on every event; one `patching_events` frame per event, as it is done.
@@ -245,7 +254,7 @@ def joint_effects(
     halves: Sequence[str] = ("verify",),
     n_resamples: int = 2000,
     seed: int = 0,
-    runs_of: Callable[[DecisionEvent], Collection[str]] = lambda _: tuple(RUNS),
+    runs_of: RunsOf = every_run,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Causal effects of sets of heads, all heads of a set patched together.

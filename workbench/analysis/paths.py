@@ -6,14 +6,14 @@ the sender's output reaches nothing else. Rows and measures are those of head pa
 `effects`), with a path in the head's place.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 from torch import Tensor
 
 from workbench.analysis.effects import causal_effects
-from workbench.analysis.patching import POSITIONS, RUNS, EventCache
+from workbench.analysis.patching import POSITIONS, RUNS, EventCache, RunsOf, every_run
 from workbench.analysis.readout import Roles, focus_confusion, widen
 from workbench.errors import InputError
 from workbench.models.branches import Branch, Edit
@@ -71,7 +71,7 @@ def path_effects(
     halves: Sequence[str] = ("all",),
     n_resamples: int = 2000,
     seed: int = 0,
-    runs_of: Callable[[DecisionEvent], Collection[str]] = lambda _: tuple(RUNS),
+    runs_of: RunsOf = every_run,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Causal effects of paths with 95 % intervals over prompts, one row per path and measure.
@@ -108,7 +108,7 @@ def sweep_paths(
     prompts: PromptSet | Sequence[DecisionEvent],
     paths: Sequence[Path],
     positions: Sequence[str] = ("span",),
-    runs_of: Callable[[DecisionEvent], Collection[str]] = lambda _: tuple(RUNS),
+    runs_of: RunsOf = every_run,
 ) -> Iterator[pd.DataFrame]:
     """One frame per event, as `sweep_event` gives it; `target` is an index into `paths`.
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.attribution import frozen_parameters, gradient_run, head_effects
-from workbench.analysis.patching import RUNS
+from workbench.analysis.patching import RUNS, RunsOf, every_run
 from workbench.analysis.readout import Roles, coarse_margin, near_miss_margin, select_options
 from workbench.errors import InputError
 from workbench.models.hooked import Head, HookedModel
@@ -32,7 +32,7 @@ def screen_heads(
     model: HookedModel,
     events: Sequence[DecisionEvent],
     *,
-    runs_of: Callable[[DecisionEvent], Collection[str]] = lambda _: tuple(RUNS),
+    runs_of: RunsOf = every_run,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Mean size of the first-order effect of every head in each patched run over the span.

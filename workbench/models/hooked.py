@@ -9,6 +9,7 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -154,7 +155,9 @@ class HookedModel:
     ) -> "HookedModel":
         view = View(hf_model)  # before the bridge puts its own modules into the model
         bridge = loading.build_bridge(hf_model, tokenizer, name)
-        view.steer(*_module_paths(bridge))
+        # A model built otherwise is as good, only its sweeps are slower (`can_fork`).
+        with suppress(AttributeError, LookupError, TypeError):
+            view.steer(*_module_paths(bridge))
         cfg = bridge.cfg
         info = ModelInfo(
             name=name,

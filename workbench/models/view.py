@@ -115,6 +115,7 @@ class View:
         self.model: Any = share_weights(hf_model)
         self.model.set_attn_implementation(NAME)
         self._job: Job | None = None
+        self._steered = False
 
     def steer(self, blocks: Sequence[str], attentions: Sequence[str]) -> None:
         """Put the job in charge of these modules, named by their paths, in layer order."""
@@ -126,6 +127,7 @@ class View:
             module.workbench_attend = partial(self._attend, layer)
         head = self.model.get_output_embeddings()
         head.forward = partial(self._unembed, head, head.forward)
+        self._steered = True
 
     def run(
         self,
@@ -137,7 +139,12 @@ class View:
         """One forward on a job: logits at a few positions, of the job's columns.
 
         The job decides how many rows come out.
+
+        Raises:
+            RuntimeError: the model's modules could not be put in the job's charge.
         """
+        if not self._steered:
+            raise RuntimeError("its blocks and attention modules are not where they were expected")
         self._job = job
         try:
             output = self.model(
