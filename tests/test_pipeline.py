@@ -199,8 +199,12 @@ def test_without_pooled_heads_there_are_no_paths_and_it_is_said(
     assert "paths: none (no path" in stream.getvalue()
     assert "Paths between heads" not in pipeline.report(out, reporter=QUIET).read_text()
     backwards = replace(strict, sources="1-0", destinations="0-1")
-    with pytest.raises(InputError, match="'paths' was run with"):
+    with pytest.raises(InputError, match="every destination lies at or below every source"):
         pipeline.paths(start(out, model, prompts, backwards))
+    # Other ends are measured in place of the first, and the page shows them.
+    named = replace(strict, sources="0-1", destinations="1-2")
+    assert not pipeline.paths(start(out, model, prompts, named)).empty
+    assert "Paths between heads" in pipeline.report(out, reporter=QUIET).read_text()
 
 
 def test_a_model_that_cannot_do_the_task_gives_an_empty_headset_and_says_so(

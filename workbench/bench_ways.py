@@ -33,7 +33,7 @@ from transformer_lens.patching import (
 from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient
 
 from workbench.models import loading
-from workbench.models.forked import patch_heads
+from workbench.models.forked import can_fork, patch_heads
 from workbench.models.hooked import Head, HookedModel
 from workbench.models.packs import START_TOKENS, START_TOKENS_ELSEWHERE
 from workbench.progress import Reporter
@@ -247,6 +247,8 @@ def _patch_from(
 def _time_forked(case: Case, kept: dict[str, Tensor]) -> dict[str, Any]:
     """Every head with `patch_heads`, the prompt's own run included; keeps the sampled logits."""
     model = case.model
+    if not can_fork(model):
+        raise ValueError("the model cannot fork, so its heads are patched by the loop")
     z = [case.source[name][0, -case.patched :].to(model.device) for name in case.names]
     source = torch.stack(z)
 

@@ -16,7 +16,7 @@ STEP_SETTINGS: dict[str, tuple[str, ...]] = {
     "baseline": (),
     "score": ("n_resamples", "n_permutations"),
     "trajectory": ("n_resamples",),
-    "screen": ("n_screened",),
+    "screen": (),
     "patch": ("heads", "positions", "n_nominated", "n_screened", "n_controls", "n_resamples"),
     "pool": (
         "false_discovery_rate",

@@ -71,8 +71,7 @@ def run(
     Raises:
         InputError: the folder holds another run, or an input is bad.
     """
-    if "span" not in config.positions:
-        raise InputError("a whole run patches over the span: positions must be span or both")
+    _check_span(config)
     opened = open_run(
         out,
         model=model,
@@ -89,6 +88,11 @@ def run(
     paths(opened)
     report(out, reporter=opened.reporter)
     return found
+
+
+def _check_span(config: RunConfig) -> None:
+    if "span" not in config.positions:
+        raise InputError("pools are made from span effects: positions must be span or both")
 
 
 def score(opened: OpenRun) -> pd.DataFrame:
@@ -229,6 +233,10 @@ def draw_controls(
 
 def _screen(opened: OpenRun) -> list[Head]:
     """Heads whose first-order estimates, on the choosing half, promise an effect."""
+    chosen = opened.prompts.subset(sorted(opened.halves.choose))
+    if not counting_events(chosen, opened.folder.read_table("baseline")):
+        opened.reporter.say("screen: no event of the choosing half counts, so no head is promising")
+        return []
     opened.do("screen", lambda: _estimate(opened))
     return promising(opened.folder.read_table("screen"), opened.config.n_screened)
 
@@ -272,6 +280,7 @@ def pool(opened: OpenRun) -> HeadSet:
     Raises:
         InputError: `patch` was not run, or not over the span.
     """
+    _check_span(opened.config)
     opened.folder.require("patch", "patch")
     opened.do("pool", lambda: _pool(opened))
     return headset_file.load(opened.folder.path / HEADSET_FILE)
@@ -301,6 +310,10 @@ def paths(opened: OpenRun) -> pd.DataFrame:
         opened.folder.write_table("paths", table)
         return counts
 
+    opened.folder.forget_unless("paths", opened.config.of_step("paths"))
+    if not opened.folder.is_done("paths"):
+        for page in (REPORT_FILE, REPORT_WITH_TEXT_FILE):  # they show the paths
+            opened.folder.forget_unless(Path(page).stem, None)
     opened.do("paths", work)
     return opened.folder.read_table("paths")
 

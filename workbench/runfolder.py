@@ -118,7 +118,8 @@ class RunFolder:
                 f"{name} {_short(old)} there and {_short(new)} now"
                 for name, old, new in _differences(record["settings"], settings)
             ]
-            if differences:
+            kept = record["status"] == "done" or self.part_numbers(step)
+            if differences and kept:
                 raise InputError(
                     f"{self.path}: step {step!r} was run with {'; '.join(differences)}; "
                     "give another --out"
@@ -134,6 +135,13 @@ class RunFolder:
         record = self.manifest["steps"][step]
         record |= {"status": "done", "seconds": round(seconds, 2), "counts": dict(counts)}
         self._save()
+
+    def forget_unless(self, step: str, settings: Mapping[str, Any] | None) -> None:
+        """Let a step be done again unless it was done with these settings; None: in any case."""
+        record = self.manifest["steps"].get(step)
+        if record is not None and (settings is None or record["settings"] != dict(settings)):
+            del self.manifest["steps"][step]
+            self._save()
 
     def forget(self, step: str) -> None:
         """Let a step that came to nothing be run with any settings; parts of a sweep keep it."""

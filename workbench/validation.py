@@ -1,6 +1,7 @@
 """Files that users hand in and get: a refusal in one line, and writing whole or not at all."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -34,10 +35,21 @@ def json_path(location: tuple[int | str, ...]) -> str:
     return "".join(steps).removeprefix(".")
 
 
-def shorten(value: object, limit: int = 60) -> str:
-    """A value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}…"
+LONGEST_SHOWN = 24
+
+
+def shorten(value: object) -> str:
+    """A value as a message shows it: numbers and words, of anything longer only its size.
+
+    Messages end up in logs, where the text of a prompt must not go.
+    """
+    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
+        return f"a text of {len(value)} characters"
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} keys"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"a list of {len(value)}"
+    return repr(value)
 
 
 def write_text(path: str | Path, text: str) -> None:

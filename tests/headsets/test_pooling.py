@@ -99,9 +99,12 @@ def test_refine_must_move_confusion_more_than_focus(low, pooled):
     assert bool(pools_of({(1, 1): (1.0, 0.0)}, rows)) is pooled
 
 
-def test_head_that_qualifies_for_both_is_coarse():
-    rows = patched((1, 1), restore=0.03, reduce=0.9, difference=0.5)
-    assert pools_of({(1, 1): (0.01, 0.01)}, rows) == {(1, 1): "coarse"}
+def test_head_that_qualifies_for_both_is_refine_only_where_it_surely_does_more_for_confusion():
+    q = {(1, 1): (0.01, 0.01)}
+    more = patched((1, 1), restore=0.03, reduce=0.9, difference=0.5)
+    assert pools_of(q, more) == {(1, 1): "refine"}
+    equal = patched((1, 1), restore=0.9, reduce=0.9, difference=-0.01)
+    assert pools_of(q, equal) == {(1, 1): "coarse"}
 
 
 def test_only_the_choosing_half_over_the_span_decides():

@@ -75,7 +75,7 @@ def test_capped_scores_are_capped():
     assert float((z - free).abs().max()) > 1e-2
 
 
-@pytest.mark.parametrize(("queries", "own"), [(1, 1), (3, 3), (1, 3), (2, 3)])
+@pytest.mark.parametrize(("queries", "own"), [(1, 1), (3, 3), (1, 3), (2, 3), (8, 8)])
 @pytest.mark.parametrize("form", ["folded", "fused"])
 def test_without_a_mask_the_last_queries_see_the_trunk_and_what_is_before_them(queries, own, form):
     whole, shared = given(own), trunk()

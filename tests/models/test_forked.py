@@ -156,6 +156,12 @@ def test_batch_size_and_order_change_nothing(llama, prompts, last):
     close(patch_heads(llama, base, source, GROUPS[::-1], pack_tokens=3 * LENGTH).flip(0), patched)
 
 
+def test_a_head_named_twice_is_patched_once(llama, prompts):
+    base, other = prompts
+    once, twice = patch_heads(llama, base, z_of(llama, other, 9), [[(1, 1)], [(1, 1), (1, 1)]])
+    close(twice, once)
+
+
 @pytest.mark.parametrize("last", [1, 9])
 def test_columns_and_no_groups(llama, prompts, last):
     base, other = prompts
@@ -346,4 +352,7 @@ def test_errors_name_what_is_wrong(llama, prompts):
     with pytest.raises(InputError, match="branch 0 edits 1 positions with 2 values"):
         edit = Edit(0, 0, slice(0, 2), torch.zeros(2, D_HEAD))
         forked_forward(llama, base, [Branch(14, [1], [edit])])
+    with pytest.raises(InputError, match=r"edits head \(layer 1, head 2\) twice at position 1"):
+        twice = [Edit(1, 2, at, torch.zeros(2, D_HEAD)) for at in (slice(0, 2), slice(1, 3))]
+        forked_forward(llama, base, [Branch(8, base[8:], twice)])
     assert forked_forward(llama, base, []) == []

@@ -164,3 +164,17 @@ def test_supports_probes_once_and_logs(caplog):
     assert not model.supports("imaginary path", probe)
     assert len(calls) == 1
     assert "does not support the imaginary path" in caplog.text
+
+
+def test_a_shortcut_that_gives_no_numbers_is_not_supported():
+    model = HookedModel.from_pretrained_model(build("llama"))
+    nothing, ones = torch.full((2,), torch.nan), torch.ones(2)
+    assert not model.supports("guess", lambda: (nothing, ones))
+    assert model.supports("copy", lambda: (ones, ones))
+
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    with pytest.raises(torch.OutOfMemoryError):  # says nothing about the shortcut
+        model.supports("another", full)
+    assert model.supports("another", lambda: (ones, ones))

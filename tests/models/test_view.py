@@ -36,7 +36,7 @@ def test_a_view_needs_a_job_that_knows_attention():
     with pytest.raises(RuntimeError, match="runs only with a job"):
         model.view.model(input_ids=tokens)
     with pytest.raises(TypeError, match="says nothing about attention"):
-        model.view.run(Job(), tokens, torch.arange(2)[None], torch.tensor([1]))
+        model.view.run(Job(), tokens, torch.arange(2)[None], [1])
     with pytest.raises(RuntimeError, match="runs only with a job"):  # the failed one is gone
         model.view.model(input_ids=tokens)
 

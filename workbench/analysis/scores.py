@@ -33,6 +33,7 @@ from workbench.analysis.attribution import (
 from workbench.analysis.nulls import coarse_null_p, refine_null_p
 from workbench.analysis.readout import Roles, coarse_margin, select_options, widen
 from workbench.analysis.statistics import bootstrap, false_discovery_q, mean_statistic
+from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 
@@ -88,19 +89,26 @@ def score_event(
     """All per-event values, from one clean, one near and one far run.
 
     Raises:
-        InputError: a variant is longer than the model takes, or a token outside its vocabulary.
+        InputError: a variant is longer than the model takes, a token outside its vocabulary, or
+            gradients that overflow the model's dtype.
     """
     model.check_sequences([event.variant(name) for name in VARIANTS])
     routes, clean_z = _clean_run(model, event)
     refine, refine_direct, gold = _refine_effects(model, event, clean_z, output_weights)
     written = head_outputs(widen(clean_z[:, -1]), output_weights)
+    attribution = _coarse_attribution(model, event, clean_z, output_weights)
+    if not bool(refine.isfinite().all() and attribution.isfinite().all()):
+        raise InputError(
+            f"prompt {event.id!r} event {event.event}: its gradients are not finite in "
+            f"{model.info.dtype}; use --dtype float32 or bfloat16"
+        )
     return EventScores(
         routes=routes,
         weights=contrast_weights(event),
         refine=refine,
         gold=gold,
         refine_direct=refine_direct,
-        coarse_attribution=_coarse_attribution(model, event, clean_z, output_weights),
+        coarse_attribution=attribution,
         output_norm=written.norm(dim=-1).cpu().double(),
     )
 

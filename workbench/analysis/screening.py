@@ -42,10 +42,11 @@ def screen_heads(
     Raises:
         InputError: no event, or none that is wanted for any run.
     """
+    weights = model.output_weights()
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     for done, event in enumerate(events, start=1):
-        for run, estimate in _estimates(model, event, runs_of(event)).items():
+        for run, estimate in _estimates(model, event, runs_of(event), weights).items():
             sums[run] = sums.get(run, torch.zeros(())) + estimate.abs()
             counts[run] = counts.get(run, 0) + 1
         if progress is not None:
@@ -62,15 +63,23 @@ def screen_heads(
 
 
 def _estimates(
-    model: HookedModel, event: DecisionEvent, runs: Collection[str]
+    model: HookedModel,
+    event: DecisionEvent,
+    runs: Collection[str],
+    weights: Float[Tensor, "layer head d_head d_model"],
 ) -> dict[str, Float[Tensor, "layer head"]]:
     wanted = {run: RUNS[run] for run in RUNS if run in runs}
     variants: set[Variant] = {variant for pair in wanted.values() for variant in pair}
-    roles, weights = Roles.of(event), model.output_weights()
+    roles = Roles.of(event)
     with frozen_parameters(model.bridge):
         graphs = {name: gradient_run(model, event.variant(name)) for name in variants}
         z = {
-            name: torch.stack([layer[0, -event.aligned_suffix :].detach() for layer in graph.z])
+            name: torch.stack(
+                [
+                    layer[0, -event.aligned_suffix :].detach().to(graph.z[0].device)
+                    for layer in graph.z
+                ]
+            )
             for name, graph in graphs.items()
         }
         estimates = {}

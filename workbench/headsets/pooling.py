@@ -144,14 +144,15 @@ def _value(rows: Measured, measure: str, column: str) -> float:
 
 
 def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) -> Pool | None:
-    # Coarse first: it takes the heads that qualify for both.
-    for pool, (score_q, measure) in _RULES.items():
+    def qualifies(pool: Pool) -> bool:
+        score_q, measure = _RULES[pool]
         nominated = scores[score_q] <= thresholds.false_discovery_rate
-        proven = _value(span, measure, "low") > thresholds.min_restore_low
-        specific = pool == "coarse" or _value(span, "reduce_minus_restore", "low") > 0
-        if nominated and proven and specific:
-            return pool
-    return None
+        return bool(nominated and _value(span, measure, "low") > thresholds.min_restore_low)
+
+    # A head that carries both equally is coarse; one that surely does more for Confusion is not.
+    if qualifies("refine") and _value(span, "reduce_minus_restore", "low") > 0:
+        return "refine"
+    return "coarse" if qualifies("coarse") else None
 
 
 def _describe(

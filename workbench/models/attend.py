@@ -54,8 +54,10 @@ def _fused(
     groups = given.query.shape[1] // key.shape[1]
     key, value = (repeat(x, "r kv k d -> r (kv g) k d", g=groups) for x in (key, value))
     # Kernels know the causal mask of a square, and skip what it hides: so stand-ins take the place
-    # of the missing first queries, unless there is one query, which sees everything.
-    square = mask is None and queries > 1
+    # of missing first queries, where they are few. One query sees everything.
+    square = mask is None and queries > 1 and missing <= queries
+    if mask is None and queries > 1 and not square:
+        mask = _lower_right(queries, key.shape[2], key.device)
     query = functional.pad(given.query, (0, 0, missing, 0)) if square else given.query
     z = functional.scaled_dot_product_attention(
         query,
@@ -82,8 +84,7 @@ def _folded(
     if given.softcap is not None:
         scores = given.softcap * torch.tanh(scores / given.softcap)
     if mask is None and queries > 1:
-        mask = scores.new_ones(queries, scores.shape[-1], dtype=torch.bool)
-        mask = mask.tril(scores.shape[-1] - queries)[None]
+        mask = _lower_right(queries, scores.shape[-1], scores.device)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min)
     # Softmax in float32, as transformers' own step-by-step attention does it.
@@ -93,3 +94,8 @@ def _folded(
     z = rearrange(z, "kv (g r q) d -> r kv g q d", r=rows, q=queries)
     z = z + torch.einsum("rvgqk,rvkd->rvgqd", over_own, own[1])
     return rearrange(z, "r kv g q d -> r q (kv g) d")
+
+
+def _lower_right(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "1 query key"]:
+    """Causal mask of the last queries."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)[None]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.models.hooked import HookedModel
+from workbench.models.hooked import Head, HookedModel
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def check_branch(model: HookedModel, trunk_length: int, index: int, branch: Bran
     """Refuse a branch that does not fit the trunk or the model.
 
     Raises:
-        InputError: a branch without tokens or outside the trunk, or an edit outside its branch or
-            of a head that the model does not have.
+        InputError: a branch without tokens or outside the trunk, an edit outside its branch or of a
+            head that the model does not have, or two edits of one head at the same position.
     """
     if not branch.tokens:
         raise InputError(f"branch {index} has no tokens")
@@ -50,10 +50,18 @@ def check_branch(model: HookedModel, trunk_length: int, index: int, branch: Bran
         raise InputError(
             f"branch {index} starts at {branch.start}, the trunk has {trunk_length} tokens"
         )
+    edited: dict[Head, set[int]] = {}
     for edit in branch.edits:
         model.check_head(edit.layer, edit.head)
-        covered = len(range(len(branch.tokens))[edit.positions])
-        if covered != len(edit.value):
+        covered = range(len(branch.tokens))[edit.positions]
+        if len(covered) != len(edit.value):
             raise InputError(
-                f"branch {index} edits {covered} positions with {len(edit.value)} values"
+                f"branch {index} edits {len(covered)} positions with {len(edit.value)} values"
             )
+        before = edited.setdefault((edit.layer, edit.head), set())
+        if not before.isdisjoint(covered):
+            raise InputError(
+                f"branch {index} edits head (layer {edit.layer}, head {edit.head}) twice at "
+                f"position {min(before & set(covered))}"
+            )
+        before.update(covered)

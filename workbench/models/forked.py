@@ -200,7 +200,10 @@ def patch_heads(
         Branch(
             start,
             prompt[start:],
-            [Edit(layer, head, slice(None), source[layer, :, head]) for layer, head in group],
+            [
+                Edit(layer, head, slice(None), source[layer, :, head])
+                for layer, head in dict.fromkeys(group)
+            ],
         )
         for group in groups
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -320,7 +321,7 @@ class HookedModel:
 
         `kwargs` go to the model's forward; those it does not know are left out.
         """
-        kept = torch.tensor(list(positions))  # on the CPU it may index a tensor on any device
+        kept = list(positions)  # no tensor: one would be moved to the first device, if spread
         kwargs = {"use_cache": False, **kwargs}
         # A hook on the unembedding is entitled to every position.
         narrow = not any("unembed" in name for name, _ in hooks)
@@ -345,8 +346,10 @@ class HookedModel:
                 difference = float((quick - plain).abs().max())
                 scale = float(plain.abs().max())
                 allowed = 1e-3 * min(1.0, scale) + 8 * torch.finfo(self.dtype).eps * scale
-                reason = f"logits differ by {difference:.2g}" if difference > allowed else ""
+                reason = "" if difference <= allowed else f"logits differ by {difference:.2g}"
             except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+                if isinstance(error, InputError) or should_reduce_batch_size(error):
+                    raise  # says nothing about the shortcut
                 reason = loading.first_line(error)
             self._supported[shortcut] = not reason
             if reason:

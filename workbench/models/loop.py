@@ -41,6 +41,7 @@ def _hooks(branch: Branch) -> list[Hook]:
     hooks = []
     for edit in branch.edits:
         inside = torch.arange(len(branch.tokens))[edit.positions]
-        index = (0, (branch.start + inside).to(edit.value.device), edit.head)
+        # Indices stay on the CPU, from where they may address a layer on any device.
+        index = (0, branch.start + inside, edit.head)
         hooks.append(replace_z(edit.layer, index, edit.value))
     return hooks

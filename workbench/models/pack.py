@@ -102,9 +102,7 @@ class Fresh(Job):
 
     def _logits(self, tokens: Tensor, positions: Sequence[int]) -> list[Tensor]:
         position_ids = torch.tensor(self.starts)[:, None] + torch.arange(self.length)
-        logits = self.model.view.run(
-            self, tokens, position_ids.to(self.model.device), torch.tensor(positions)
-        )
+        logits = self.model.view.run(self, tokens, position_ids.to(self.model.device), positions)
         return list(logits)
 
     def attend(self, layer: int, given: Attention) -> Float[Tensor, "row position head d_head"]:

@@ -61,7 +61,7 @@ def receive(
         job,
         torch.tensor([trunk.tokens[-1:]], device=model.device),
         torch.arange(start, len(trunk.tokens), device=model.device)[None],
-        torch.tensor([0]),
+        [0],
     )
     return job.received
 
@@ -114,7 +114,9 @@ class _Receiving(Job):
                 for name, part in zip(ROUTES, (given.query, given.key, given.value), strict=True)
             )
             changed = Attention(query, key, value, given.scaling, given.softcap, given.may_attend)
-            self.received[layer, route] = over_trunk(changed, shared, (key, value), mask)
+            self.received[layer, route] = over_trunk(
+                changed, shared, (key, value), mask
+            ).contiguous()
         raise Taken
 
 

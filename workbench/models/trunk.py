@@ -54,7 +54,7 @@ def run_trunk(model: HookedModel, tokens: Sequence[int], recorded: int) -> Trunk
         _Recording(trunk),
         torch.tensor([list(tokens)], device=model.device),
         torch.arange(length, device=model.device)[None],
-        torch.tensor([length - 1]),
+        [length - 1],
     )
     trunk.logits = logits[0, 0]
     return trunk

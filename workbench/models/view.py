@@ -134,7 +134,7 @@ class View:
         job: Job,
         tokens: Int[Tensor, "row _"],
         position_ids: Int[Tensor, "#row _"],
-        positions: Int[Tensor, " kept"],
+        positions: Sequence[int],
     ) -> Float[Tensor, "output kept column"]:
         """One forward on a job: logits at a few positions, of the job's columns.
 
@@ -151,7 +151,7 @@ class View:
                 input_ids=tokens,
                 position_ids=position_ids,
                 use_cache=False,
-                logits_to_keep=positions,
+                logits_to_keep=list(positions),  # a tensor would be moved to the first device
             )
         finally:
             self._job = None

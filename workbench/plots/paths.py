@@ -109,10 +109,10 @@ def _path_link(row: Mapping[Any, Any], n_heads_per_kv: int) -> dict[str, Any]:
 
 
 def _answer_links(whole: pd.DataFrame, ends: Sequence[Node]) -> list[dict[str, Any]]:
-    """Grey bands to the answer from every head on a path; of half "all" before the others."""
+    """Grey bands to the answer from every head on a path, of the verifying half where there is."""
     if whole.empty:
         return []
-    rows = whole.dropna(subset=["effect"]).sort_values("half")
+    rows = whole.dropna(subset=["effect"]).sort_values("half", ascending=False)
     rows = rows.drop_duplicates(["layer", "head"]).to_dict("records")
     return [
         {

@@ -42,8 +42,7 @@ class TokenizedText:
         last = max((i for i, (begin, _) in enumerate(self.offsets) if begin < end), default=-1)
         if first is None or last < first or self.offsets[last][1] != end:
             border = "starts" if first is None else "ends"
-            words = self.text[start:end]
-            raise InputError(f"span [{start}, {end}] {words!r} {border} inside a token")
+            raise InputError(f"span [{start}, {end}] {border} inside a token")
         return first, last + 1
 
     def _first_token(self, start: int) -> int | None:
@@ -102,7 +101,9 @@ def next_tokens(tokenizer: Any, text: str, continuations: Sequence[str]) -> list
         if row[:-1] != alone:
             merges = row[: len(alone)] != alone
             why = "merges with its end" if merges else f"takes {len(row) - len(alone)}"
-            raise InputError(f"{continuation!r} is not one token after {text[-20:]!r}, it {why}")
+            raise InputError(
+                f"{continuation!r} is not one token at the end of the prompt, it {why}"
+            )
     return [row[-1] for row in rows]
 
 

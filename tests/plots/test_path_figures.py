@@ -30,7 +30,7 @@ PATHS = pd.DataFrame(
     ]
 )
 PATCHING = pd.DataFrame(
-    [whole(0, 1, 0.9), whole(0, 1, 0.1, "verify"), whole(2, 2, 0.6), whole(1, 1, 0.7)]
+    [whole(0, 1, 0.1), whole(0, 1, 0.9, "verify"), whole(2, 2, 0.6), whole(1, 1, 0.7)]
 )
 POOLS = {(0, 1): "coarse", (2, 2): "refine read-out"}
 
@@ -55,7 +55,7 @@ def test_bands_are_the_paths_that_exclude_nothing_and_their_heads_on_the_answer(
     }
     assert drawn["0-1", "2-3"][0] == pytest.approx(0.2)  # a width; the sign is in the text
     assert drawn["0-1", "2-3"][1] == "0-1 → query of 2-3: −0.20 [−0.30, −0.10]"
-    assert drawn["0-1", "answer"][0] == pytest.approx(0.9)  # of all prompts, not of a half
+    assert drawn["0-1", "answer"][0] == pytest.approx(0.9)  # of the verifying half
 
 
 def test_nodes_have_the_colour_of_their_pool():
