@@ -7,6 +7,7 @@ in the batch at a layer are the first ones, followed by those that join there.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -137,20 +138,18 @@ class Fresh(Job):
 class Copies(Fresh):
     """Branches that repeat the trunk's end, sorted by the lowest layer they edit."""
 
-    def __init__(
-        self,
-        model: HookedModel,
-        trunk: Trunk,
-        branches: Sequence[Branch],
-        columns: Tensor | None,
-        last_only: bool,
-    ) -> None:
-        super().__init__(model, trunk, branches, columns, last_only)
-        unedited = model.info.n_layers - 1  # a row without edits still needs its logits
-        self.joins = [unedited if b.lowest_edit is None else b.lowest_edit for b in branches]
-        self.active = self.joining = 0
-        self._last_keys: tuple[Tensor, Tensor] | None = None
-        self._want_keys = False
+    active = 0
+    """Rows that joined below the layer that runs."""
+    joining = 0
+    """Rows that join there."""
+    _last_keys: tuple[Tensor, Tensor] | None = None
+    _want_keys = False
+
+    @cached_property
+    def joins(self) -> list[int]:
+        """The layer where each row joins; one without edits still needs its logits."""
+        last = self.model.info.n_layers - 1
+        return [last if b.lowest_edit is None else b.lowest_edit for b in self.branches]
 
     def run(self) -> list[Float[Tensor, "branch_position column"]]:
         """Logits of each branch, at its last token or at all."""
