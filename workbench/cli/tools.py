@@ -129,6 +129,9 @@ def organism(
     seed: Annotated[int | None, typer.Option(help="Seed of weights and data.")] = None,
     n_eval: Annotated[int, typer.Option(min=1, help="Prompts per accuracy.")] = 1000,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make examples.")] = 2,
+    snapshots: Annotated[
+        int, typer.Option(min=0, help="Models of the way there to keep, evenly spaced.")
+    ] = 0,
 ) -> None:
     """Train the bundled model again; takes up the last checkpoint in its folder."""
     from workbench.models.organism import OrganismConfig, train_organism
@@ -145,7 +148,7 @@ def organism(
     }
     config = OrganismConfig()
     config = replace(config, **_given(top), mix=replace(config.mix, **_given(mix)))
-    train_organism(out, config, n_eval=n_eval, workers=workers)
+    train_organism(out, config, n_eval=n_eval, workers=workers, snapshots=snapshots)
     typer.echo(f"model: {out}")
 
 

@@ -9,6 +9,7 @@ with a model card and the loss curve. Needs nothing that looks inside the model.
 import json
 import shutil
 import time
+from copy import deepcopy
 from collections.abc import Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -44,6 +46,7 @@ from workbench.models.organism_data import (
 from workbench.prompts.tasks import CodingTask, TaskConfig, split_categories
 
 RECORD = "training.json"
+SNAPSHOTS = "snapshots"
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,27 @@ def weighted_cross_entropy(
     return (losses * weights).sum() / weights.sum()
 
 
+class Snapshots(TrainerCallback):
+    """Writes the model, as it is, into a folder of its own at evenly spaced steps.
+
+    Each is a whole model folder in bfloat16, `snapshots/step-000500` and so on, the last one at the
+    end of training. Unlike checkpoints, they stay.
+    """
+
+    def __init__(self, out: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, count: int):
+        self._folder = out / SNAPSHOTS
+        self._model = model
+        self._tokenizer = tokenizer
+        self._count = count
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write one if this step is the last of an equal share of the training."""
+        step = state.global_step
+        if step * self._count // state.max_steps > (step - 1) * self._count // state.max_steps:
+            path = self._folder / f"step-{step:06d}"
+            _save(path, deepcopy(self._model), self._tokenizer)
+
+
 def build_model(config: OrganismConfig, end: int) -> LlamaForCausalLM:
     """A Llama of the configured shape with random weights; embeddings are tied."""
     return LlamaForCausalLM(
@@ -142,10 +166,13 @@ def train_organism(
     n_eval: int = 1000,
     workers: int = 2,
     checkpoint_every: int = 1000,
+    snapshots: int = 0,
     compile_model: bool | None = None,
     console: Console | None = None,
 ) -> dict[str, GenerationAccuracy]:
     """Train, evaluate and write the model folder `out`; continues from its last checkpoint.
+
+    With `snapshots`, so many models of the way there stay beside it (`Snapshots`).
 
     Returns:
         accuracy by free generation for `seen`/`unseen` categories × `direct`/`chain`.
@@ -163,6 +190,8 @@ def train_organism(
     trainer = _trainer(
         out, model, task, tokenizer, config, workers, checkpoint_every, compile_model
     )
+    if snapshots:
+        trainer.add_callback(Snapshots(out, model, tokenizer, snapshots))
     last = get_last_checkpoint(str(out / "checkpoints"))
     trainer.train(resume_from_checkpoint=last)
     seconds = time.monotonic() - started
@@ -283,10 +312,7 @@ def _write(
     history: list[dict[str, Any]],
     seconds: float,
 ) -> None:
-    model.to(torch.bfloat16).save_pretrained(out)  # pyright: ignore[reportArgumentType]
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, pad_token=END, padding_side="left"
-    ).save_pretrained(out)
+    _save(out, model, tokenizer)
     curve = [{"step": row["step"], "loss": row["loss"]} for row in history if "loss" in row]
     record = {
         "config": _plain(config),
@@ -298,3 +324,11 @@ def _write(
     }
     (out / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     (out / "README.md").write_text(model_card(record), encoding="utf-8")
+
+
+def _save(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
+    """Write a model folder; turns the model into bfloat16."""
+    model.to(torch.bfloat16).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, pad_token=END, padding_side="left"
+    ).save_pretrained(folder)

@@ -60,11 +60,16 @@ def _edits(
         at, edits = zip(*same, strict=True)
         values = torch.stack([edit.value.to(like) for edit in edits])
         yield _Edits(
-            torch.tensor(at, device=like.device),
-            torch.tensor([edit.head for edit in edits], device=like.device),
-            torch.tensor([positions[index] - skipped for index in kept], device=like.device),
+            _index(at, like.device),
+            _index([edit.head for edit in edits], like.device),
+            _index([positions[index] - skipped for index in kept], like.device),
             values if len(kept) == len(positions) else values[:, kept],
         )
+
+
+def _index(values: Sequence[int], device: torch.device) -> Int[Tensor, " value"]:
+    """An index on the device, made without waiting for what the device still has to do."""
+    return torch.tensor(values).to(device, non_blocking=True)
 
 
 class Fresh(Job):
