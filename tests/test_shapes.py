@@ -40,8 +40,10 @@ def test_weights_are_normal_norms_one_and_embeddings_untied():
         if weight.ndim == 1:
             assert torch.equal(weight, torch.ones_like(weight)), name
         else:
-            assert abs(float(weight.detach().std()) - 0.02) < 0.002, name
-            assert abs(float(weight.detach().mean())) < 0.002, name
+            module = name.split(".")[-2]
+            std = {"embed_tokens": 1, "o_proj": 0.02 / 8, "down_proj": 0.02 / 8}.get(module, 0.02)
+            assert abs(float(weight.detach().std()) / std - 1) < 0.1, name
+            assert abs(float(weight.detach().mean())) < 0.1 * std, name
 
 
 def test_seed_decides_the_weights_and_leaves_the_global_generator_alone():

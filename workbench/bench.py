@@ -124,6 +124,7 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
             "times faster than the loop": part["loop_over_forked"],
             "of a plain forward of as many tokens": part["forked_over_plain"],
             "largest difference to the loop": part["max_difference"],
+            "by rounding, unpatched": part["rounding"],
         }
         said = [f"{value:.3g} {words}" for words, value in ratios.items() if value is not None]
         lines.append(f"{kind}: {', '.join(said) or 'nothing could be measured'}")

@@ -150,7 +150,7 @@ def measure(case: Case, reporter: Reporter) -> dict[str, Any]:
     ways: dict[str, Callable[[], dict[str, Any]]] = {
         "loop": lambda: _time_loop(case, kept),
         "forked": lambda: _time_forked(case, kept),
-        "plain_forward": lambda: _time_plain(case),
+        "plain_forward": lambda: _time_plain(case, kept),
         "attribution": lambda: _time_attribution(case),
     }
     parts: dict[str, dict[str, Any]] = {}
@@ -186,7 +186,9 @@ def _ratio(over: float | None, under: float | None) -> float | None:
 def _differences(kept: dict[str, Tensor]) -> dict[str, float | None]:
     """How far the two ways' logits lie apart, how far patching moves them, and how large they are.
 
-    None where a way failed or a logit is not finite.
+    `rounding` is how far the unpatched prompt's logits lie apart between the loop's attention and
+    the plain forward's: what this dtype leaves open. None where a way failed or a logit is not
+    finite.
     """
     values: dict[str, Tensor] = {}
     if "loop" in kept:
@@ -194,7 +196,9 @@ def _differences(kept: dict[str, Tensor]) -> dict[str, float | None]:
         values = {"max_effect": loop - kept["unpatched"], "max_logit": loop}
         if "forked" in kept:
             values["max_difference"] = kept["forked"].to(loop.device) - loop
-    names = ("max_difference", "max_effect", "max_logit")
+        if "plain" in kept:
+            values["rounding"] = kept["plain"].to(loop.device) - kept["unpatched"]
+    names = ("max_difference", "rounding", "max_effect", "max_logit")
     largest = {name: float(value.abs().max()) for name, value in values.items()}
     return {
         name: largest[name] if math.isfinite(largest.get(name, math.nan)) else None
@@ -276,7 +280,7 @@ def _time_forked(case: Case, kept: dict[str, Tensor]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _time_plain(case: Case) -> dict[str, Any]:
+def _time_plain(case: Case, kept: dict[str, Tensor]) -> dict[str, Any]:
     """The model itself on as many tokens as the sweep patches heads at positions, and the prompt.
 
     For the decision that is one sequence where the context allows it; for a span, rows of its
@@ -299,6 +303,7 @@ def _time_plain(case: Case) -> dict[str, Any]:
             case.plain(input_ids=part, use_cache=False, **kwargs)
 
     forward()
+    kept["plain"] = case.plain(input_ids=case.ids(case.base), use_cache=False).logits[0, -1].float()
     return {
         "seconds": case.seconds(forward) * total / (timed * row),
         "tokens": total,

@@ -25,7 +25,15 @@ from workbench.errors import InputError
 from workbench.models import loading
 
 STD = 0.02
-"""Standard deviation of the weights, as Llama itself starts from."""
+"""Standard deviation of matrices, as Llama itself starts from.
+
+The residual stream starts at unit size (embeddings have deviation 1), and what writes to it has
+`STD` divided by 2 · layers: a deep random model blows up rounding otherwise, which trained ones do
+not.
+"""
+
+WRITERS = ("o_proj", "down_proj")
+"""Names of the modules that write to the residual stream."""
 
 DeviceMap = Mapping[str, Any]
 """Path of a module ("" for the whole model) → device of everything in it."""
@@ -77,7 +85,7 @@ def random_model(
     *,
     seed: int = 0,
 ) -> PreTrainedModel:
-    """A Llama model of a known shape with normal weights of standard deviation 0.02.
+    """A Llama model of a known shape with normal weights (see `STD`).
 
     Without `device` it goes to the accelerator if there is one; "auto" spreads the blocks over all
     accelerators. The seed gives the same weights on the same devices.
@@ -139,8 +147,9 @@ def materialise(model: PreTrainedModel, device_map: DeviceMap, seed: int) -> Non
         if device not in generators:
             generators[device] = torch.Generator(device).manual_seed(seed)
         module.to_empty(device=device, recurse=False)
+        std = _std(path, module, model.config.num_hidden_layers)
         for parameter in module.parameters(recurse=False):
-            _draw(parameter, generators[device])
+            _draw(parameter, std, generators[device])
     _rebuild_rotary(model)
 
 
@@ -163,12 +172,18 @@ def spread(model: PreTrainedModel, device_map: DeviceMap) -> PreTrainedModel:
     return dispatched.eval()
 
 
-def _draw(parameter: nn.Parameter, generator: torch.Generator) -> None:
+def _std(path: str, module: nn.Module, n_layers: int) -> float:
+    if isinstance(module, nn.Embedding):
+        return 1.0
+    return STD / (2 * n_layers) if path.rpartition(".")[2] in WRITERS else STD
+
+
+def _draw(parameter: nn.Parameter, std: float, generator: torch.Generator) -> None:
     """Norms, the only vectors in a Llama model, start at one, matrices normal."""
     if parameter.ndim == 1:
         parameter.fill_(1)
     else:
-        parameter.normal_(std=STD, generator=generator)
+        parameter.normal_(std=std, generator=generator)
 
 
 def _rebuild_rotary(model: PreTrainedModel) -> None:

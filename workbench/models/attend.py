@@ -47,6 +47,23 @@ def over_trunk(
     return _fused(given, key, value, mask)
 
 
+def under_mask(
+    given: Attention, mask: Float[Tensor, "position position"]
+) -> Float[Tensor, "row position head d_head"]:
+    """Attention of rows over their own positions, under one additive mask for all of them."""
+    groups = given.query.shape[1] // given.key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (given.key, given.value))
+    if given.softcap is None:
+        z = functional.scaled_dot_product_attention(
+            given.query, key, value, attn_mask=mask, scale=given.scaling
+        )
+    else:
+        scores = given.query @ key.mT * given.scaling
+        scores = given.softcap * torch.tanh(scores / given.softcap) + mask
+        z = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
+    return z.transpose(1, 2)
+
+
 def _fused(
     given: Attention, key: Keys, value: Keys, mask: Mask
 ) -> Float[Tensor, "row query head d_head"]:

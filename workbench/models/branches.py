@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from jaxtyping import Float
 from torch import Tensor
@@ -31,7 +32,7 @@ class Branch:
     tokens: Sequence[int]
     edits: Sequence[Edit] = ()
 
-    @property
+    @cached_property
     def lowest_edit(self) -> int | None:
         """The first layer that is edited."""
         return min((edit.layer for edit in self.edits), default=None)

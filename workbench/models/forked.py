@@ -15,18 +15,21 @@ of one token that starts at 4 (`#` may attend, `.` may not):
                a1             #  #  #  . |  #  # |  .        4
                b0             #  #  #  # |  .  . |  #        4
 
-The mask is never built: the trunk's keys and values are kept, branches are rows of a batch, and
-attention gives each row the trunk's keys before its start and its own (`attend`). A rule of the
-architecture, a sliding window say, applies on top, by position.
+This mask is built only where branches of one token go beside their trunk (`together`). Otherwise
+the trunk's keys and values are kept, branches are rows of a batch, and attention gives each row the
+trunk's keys before its start and its own (`attend`). A rule of the architecture, a sliding window
+say, applies on top, by position.
 
 A branch that repeats the trunk's end with some heads' `hook_z` replaced (a patch, an ablation)
 equals the trunk below the lowest layer that it edits. There it takes the trunk's residual stream
 and joins the batch; in that layer even attention is known, but for what the edited heads write.
 With only the last token read, the last block runs on that token alone. So patching every head at
-the decision costs about half a forward of as many tokens as the model has heads.
+the decision costs about half a forward of as many tokens as the model has heads; there trunk and
+branches share one pass (`together`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -37,6 +40,7 @@ from workbench.models.branches import Branch, Edit, check_branch
 from workbench.models.hooked import Head, HookedModel
 from workbench.models.loop import run_separately
 from workbench.models.pack import Copies, Fresh
+from workbench.models.together import Together
 from workbench.models.trunk import Trunk, run_trunk
 
 Group = Sequence[Head]
@@ -75,6 +79,8 @@ def forked_forward(
     if not can_fork(model):
         return run_separately(model, tokens, branches, wanted, last_only)
     if not isinstance(trunk, Trunk):
+        if last_only and _one_pass(model, tokens, branches):
+            return _in_one_sequence(model, tokens, branches, wanted, pack_tokens)
         trunk = run_trunk(model, tokens, _copied(tokens, branches))
     return _in_packs(model, trunk, branches, wanted, last_only, pack_tokens)
 
@@ -86,6 +92,40 @@ def _copied(tokens: Sequence[int], branches: Sequence[Branch]) -> int:
 
 def _repeats(tokens: Sequence[int], branch: Branch) -> bool:
     return list(branch.tokens) == list(tokens[branch.start :])
+
+
+def _one_pass(model: HookedModel, tokens: Sequence[int], branches: Sequence[Branch]) -> bool:
+    """Whether all branches repeat the last token alone, and fit into a forward with the trunk."""
+    last = all(len(branch.tokens) == 1 and _repeats(tokens, branch) for branch in branches)
+    return last and len(tokens) + len(branches) <= model.pack_budget.tokens
+
+
+def _in_one_sequence(
+    model: HookedModel,
+    tokens: Sequence[int],
+    branches: Sequence[Branch],
+    columns: Tensor | None,
+    pack_tokens: int | None,
+) -> list[Tensor]:
+    """Branches of the last token alone beside their trunk, those that join late last."""
+    logits: dict[int, Tensor] = {}
+
+    def forward(pack: Sequence[int]) -> None:
+        job = Together(model, tokens, [branches[index] for index in pack], columns)
+        logits.update(zip(pack, job.run(), strict=True))
+
+    model.pack_budget.run(_by_join(model, branches, range(len(branches))), 1, forward, pack_tokens)
+    return [logits[index] for index in range(len(branches))]
+
+
+def _by_join(model: HookedModel, branches: Sequence[Branch], indices: Iterable[int]) -> list[int]:
+    """Indices of branches by the layer where they join, which is the last if nothing is edited."""
+
+    def join(index: int) -> int:
+        low = branches[index].lowest_edit
+        return model.info.n_layers if low is None else low
+
+    return sorted(indices, key=join)
 
 
 def _in_packs(
@@ -107,17 +147,13 @@ def _in_packs(
         else:
             kind = Copies if copies else Fresh
             kinds.setdefault((kind, len(branch.tokens)), []).append(index)
-    n_layers = model.info.n_layers
     for (kind, length), indices in kinds.items():
-        indices.sort(
-            key=lambda index: n_layers if (low := branches[index].lowest_edit) is None else low
-        )
 
         def forward(pack: Sequence[int], kind: type[Copies] | type[Fresh] = kind) -> None:
             job = kind(model, trunk, [branches[index] for index in pack], columns, last_only)
             logits.update(zip(pack, job.run(), strict=True))
 
-        model.pack_budget.run(indices, length, forward, pack_tokens)
+        model.pack_budget.run(_by_join(model, branches, indices), length, forward, pack_tokens)
     return [logits[index] for index in range(len(branches))]
 
 
@@ -125,8 +161,8 @@ def can_fork(model: HookedModel) -> bool:
     """Whether a forked forward gives this model's own logits.
 
     Found out once per model by a probe: branches that start at different places and branches with
-    edits, against separate forwards. A bridge whose weights were processed has others than the
-    view, so it cannot fork.
+    edits, also beside their trunk, against separate forwards. A bridge whose weights were processed
+    has others than the view, so it cannot fork.
     """
     if model.bridge.compatibility_mode:
         return False
@@ -158,8 +194,13 @@ def _probe(model: HookedModel) -> tuple[Tensor, Tensor]:
         for at in sets
     ]
     branches += [Branch(length, tokens[:2]), Branch(length - 4, tokens[:2])]
+    decisions = [
+        Branch(length - 1, tokens[-1:], [replace(e, value=e.value[-1:]) for e in branch.edits])
+        for branch in branches[: len(sets)]
+    ]
     quick = _in_packs(model, trunk, branches, None, True, None)
-    plain = run_separately(model, tokens, branches, None, True)
+    quick += _in_one_sequence(model, tokens, decisions, None, None)
+    plain = run_separately(model, tokens, [*branches, *decisions], None, True)
     return torch.cat(quick), torch.cat(plain)
 
 
@@ -196,14 +237,13 @@ def patch_heads(
         width = model.info.d_vocab if tokens is None else len(tokens)
         return torch.zeros(0, width, device=model.device)
     start = len(prompt) - source.shape[1]
+    end, whole = prompt[start:], slice(None)
+    values = [layer.unbind(1) for layer in source.unbind()]
     branches = [
         Branch(
             start,
-            prompt[start:],
-            [
-                Edit(layer, head, slice(None), source[layer, :, head])
-                for layer, head in dict.fromkeys(group)
-            ],
+            end,
+            [Edit(*head, whole, values[head[0]][head[1]]) for head in dict.fromkeys(group)],
         )
         for group in groups
     ]

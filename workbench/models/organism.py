@@ -9,8 +9,8 @@ with a model card and the loss curve. Needs nothing that looks inside the model.
 import json
 import shutil
 import time
-from copy import deepcopy
 from collections.abc import Sized
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast

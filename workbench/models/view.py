@@ -62,10 +62,14 @@ class Call:
     kwargs: Mapping[str, Any]
 
     def at(self, positions: slice, length: int) -> "Call":
-        """The same call for a part of the positions.
+        """The same call for a part of the positions."""
+        return self.each(length, lambda value, axis: value[(slice(None),) * axis + (positions,)])
 
-        Position embeddings and ids hold one entry per position: on axis 1 behind a batch axis, or
-        on the only axis.
+    def each(self, length: int, change: Callable[[Tensor, int], Tensor]) -> "Call":
+        """The same call with every argument changed that holds one entry per position.
+
+        Position embeddings and ids do: on axis 1 behind a batch axis, or on the only axis. `change`
+        gets the tensor and that axis.
         """
 
         def part(value: Any) -> Any:
@@ -74,9 +78,7 @@ class Call:
             if not isinstance(value, Tensor) or value.ndim == 0:
                 return value
             axis = min(1, value.ndim - 1)
-            if value.shape[axis] != length:
-                return value
-            return value[(slice(None),) * axis + (positions,)]
+            return change(value, axis) if value.shape[axis] == length else value
 
         return Call(part(self.args), {name: part(value) for name, value in self.kwargs.items()})
 
