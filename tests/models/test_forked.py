@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from workbench.errors import InputError
-from workbench.models import hooked
+from workbench.models import forked, hooked
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import can_fork, forked_forward, patch_heads
 from workbench.models.hooked import HookedModel
@@ -177,6 +177,29 @@ def test_a_prompt_of_one_token(llama):
     source = z_of(llama, [5], 1)
     patched = patch_heads(llama, [7], source, EVERY_HEAD)
     close(patched, one_by_one(llama, [7], source, EVERY_HEAD))
+
+
+def test_decisions_go_beside_their_trunk(llama, prompts, monkeypatch):
+    base, other = prompts
+    source, groups = z_of(llama, other, 1), [[(2, 1)], [(0, 3)], [], [(1, 0), (2, 2)]]
+    expected = one_by_one(llama, base, source, groups)
+    patch_heads(llama, base, source, [[]])  # so that the probe of the model is not counted
+    monkeypatch.setattr(forked, "run_trunk", lambda *_: pytest.fail("the prompt ran by itself"))
+    seen = []
+    for block in llama.view.model.model.layers:
+        block.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    close(patch_heads(llama, base, source, groups), expected)
+    # A row joins at the lowest layer it edits; one without edits at the last.
+    assert seen == [len(base) + 1, len(base) + 2, len(base) + 4]
+
+
+def test_decisions_too_many_for_one_pass_follow_their_trunk(llama, prompts, monkeypatch):
+    base, other = prompts
+    source = z_of(llama, other, 1)
+    expected = patch_heads(llama, base, source, EVERY_HEAD)
+    llama.pack_budget.tokens = len(base) + 3
+    monkeypatch.setattr(forked, "Together", lambda *_: pytest.fail("more tokens than fit"))
+    close(patch_heads(llama, base, source, EVERY_HEAD), expected)
 
 
 def test_branches_equal_separate_runs(model, prompts):

@@ -59,6 +59,8 @@ def check_branch(model: HookedModel, trunk_length: int, index: int, branch: Bran
             raise InputError(
                 f"branch {index} edits {len(covered)} positions with {len(edit.value)} values"
             )
+        if len(branch.edits) == 1:
+            continue  # of which there are thousands in a sweep
         before = edited.setdefault((edit.layer, edit.head), set())
         if not before.isdisjoint(covered):
             raise InputError(

@@ -73,9 +73,22 @@ def forked_forward(
         check_branch(model, len(tokens), index, branch)
     different = {(branch.start, tuple(branch.tokens)) for branch in branches}
     model.check_sequences([[*tokens[:start], *added] for start, added in different])
-    wanted = None if columns is None else torch.tensor(list(columns), device=model.device)
+    return _forked(model, trunk, branches, columns, last_only, pack_tokens)
+
+
+def _forked(
+    model: HookedModel,
+    trunk: Sequence[int] | Trunk,
+    branches: Sequence[Branch],
+    columns: Sequence[int] | None,
+    last_only: bool,
+    pack_tokens: int | None,
+) -> list[Tensor]:
+    """`forked_forward` of branches that are known to fit."""
     if not branches:
         return []
+    tokens = trunk.tokens if isinstance(trunk, Trunk) else list(trunk)
+    wanted = None if columns is None else torch.tensor(list(columns), device=model.device)
     if not can_fork(model):
         return run_separately(model, tokens, branches, wanted, last_only)
     if not isinstance(trunk, Trunk):
@@ -247,10 +260,7 @@ def patch_heads(
         )
         for group in groups
     ]
-    logits = forked_forward(
-        model, base, branches, columns=tokens, last_only=True, pack_tokens=pack_tokens
-    )
-    return torch.cat(logits)
+    return torch.cat(_forked(model, base, branches, tokens, True, pack_tokens))
 
 
 def _check_patch(

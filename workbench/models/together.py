@@ -61,7 +61,10 @@ class Together(Job):
         self.edited = [0, *accumulate(counts)]
         self.rows = _index([row for _, row, _ in edits], self.model.device)
         self.heads = _index([edit.head for _, _, edit in edits], self.model.device)
-        self.values = torch.cat([edit.value for *_, edit in edits]) if edits else torch.empty(0)
+        # Values may come from layers on several devices.
+        device = self.model.device
+        values = [edit.value.to(device) for *_, edit in edits]
+        self.values = torch.cat(values) if values else torch.empty(0)
 
     def run(self) -> list[Float[Tensor, "1 column"]]:
         """Logits of each branch at its one token."""
