@@ -36,7 +36,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> HookedModel:
 @pytest.fixture(scope="session")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
     folder = tmp_path_factory.mktemp("prompts")
-    return save_prompts(save_model("llama", folder / "model"), folder / "prompts.jsonl")
+    # Half of ten prompts is what an interval needs.
+    model_folder = save_model("llama", folder / "model")
+    return save_prompts(model_folder, folder / "prompts.jsonl", n_prompts=10)
 
 
 def start(out: Path, model: HookedModel, prompts: PromptSet, config: RunConfig = FAST) -> OpenRun:

@@ -27,6 +27,9 @@ STEP_SETTINGS: dict[str, tuple[str, ...]] = {
         "n_resamples",
     ),
     "paths": ("sources", "destinations", "positions", "n_resamples"),
+    "stability": ("false_discovery_rate", "min_restore_low", "read_out_share"),
+    "chain": ("n_resamples",),
+    "curves": ("n_resamples",),
 }
 """Steps of a run in order, each with the settings that decide its result (and `seed`, for all)."""
 
@@ -75,7 +78,7 @@ class RunConfig:
     false_discovery_rate: float = 0.05
     min_restore_low: float = 0.02
     read_out_share: float = 0.8
-    draws: int = 5
+    draws: int = 20
     sources: str = ""
     destinations: str = ""
 

@@ -9,6 +9,8 @@
 4. *paths*: through whose query, key or value the pooled heads act on one another.
 5. *report*: one HTML page.
 
+A further one, *evidence*, takes longer than all of these: see `workbench.evidence`.
+
 Each step writes its tables and is then never run again in that folder; a sweep that was stopped
 goes on with the next event.
 """
@@ -22,6 +24,7 @@ import pandas as pd
 import torch
 from transformer_lens.utilities.statistics import derive_generator
 
+from workbench import evidence as evidence_steps
 from workbench.analysis.effects import causal_effects
 from workbench.analysis.patching import EVENT_COLUMNS, sweep
 from workbench.analysis.patching import baseline as baseline_table
@@ -41,14 +44,22 @@ from workbench.pools import make_pools
 from workbench.progress import Reporter
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 from workbench.runfolder import RunFolder, replacing
-from workbench.session import PROMPTS_FILE, OpenRun, check_heads, counting_events, open_run
+from workbench.session import (
+    HEADSET_FILE,
+    PROMPTS_FILE,
+    OpenRun,
+    check_heads,
+    counting_events,
+    open_run,
+)
 from workbench.summary import explain_counts
 
-HEADSET_FILE = "headset.json"
 REPORT_FILE = "report.html"
 REPORT_WITH_TEXT_FILE = "report_with_text.html"
 
 REPORT_TABLES = ("baseline", "scores", "trajectory", "patching", "pools")
+
+EVIDENCE_STEPS = ("stability", "chain", "curves")
 
 EFFECT_COLUMNS = ["layer", "head", "positions", "measure", "half", "effect", "low", "high"]
 EFFECT_COLUMNS += ["n", "n_excluded", "group"]
@@ -312,10 +323,33 @@ def paths(opened: OpenRun) -> pd.DataFrame:
 
     opened.folder.forget_unless("paths", opened.config.of_step("paths"))
     if not opened.folder.is_done("paths"):
-        for page in (REPORT_FILE, REPORT_WITH_TEXT_FILE):  # they show the paths
-            opened.folder.forget_unless(Path(page).stem, None)
+        _outdate_reports(opened.folder)
     opened.do("paths", work)
     return opened.folder.read_table("paths")
+
+
+def evidence(opened: OpenRun) -> HeadSet:
+    """Faithfulness curves, stability of the choice, and the chain of thought; after `pool`.
+
+    Returns:
+        the head set, which now holds the stability and the areas.
+
+    Raises:
+        InputError: `pool` was not run, or no event counts.
+    """
+    opened.folder.require("pool", "pool")
+    if not all(opened.folder.is_done(step) for step in EVIDENCE_STEPS):
+        _outdate_reports(opened.folder)
+    evidence_steps.stability(opened)
+    evidence_steps.chain(opened)
+    evidence_steps.curves(opened)
+    return evidence_steps.complete_headset(opened)
+
+
+def _outdate_reports(folder: RunFolder) -> None:
+    """Let the report pages be written again, since what they show changes."""
+    for page in (REPORT_FILE, REPORT_WITH_TEXT_FILE):
+        folder.forget_unless(Path(page).stem, None)
 
 
 def report(
@@ -350,6 +384,11 @@ def report(
             headset=headset_file.load(folder.path / HEADSET_FILE).model_dump(),
             prompts=texts,
             paths=folder.read_table("paths") if folder.is_done("paths") else None,
+            evidence={
+                name: folder.read_table(name)
+                for name in evidence_steps.EVIDENCE_TABLES
+                if folder.has_table(name)
+            },
             **{name: folder.read_table(name) for name in REPORT_TABLES},
         )
     folder.finish(step, time.monotonic() - started, {})

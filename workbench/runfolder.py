@@ -169,6 +169,10 @@ class RunFolder:
         with replacing(self.path / f"{name}.parquet") as beside:
             table.to_parquet(beside, index=False)
 
+    def has_table(self, name: str) -> bool:
+        """Whether a step has written this table."""
+        return (self.path / f"{name}.parquet").is_file()
+
     def read_table(self, name: str) -> pd.DataFrame:
         """Read a table of an earlier step.
 
@@ -176,7 +180,7 @@ class RunFolder:
             InputError: it is not there, or damaged.
         """
         path = self.path / f"{name}.parquet"
-        if not path.is_file():
+        if not self.has_table(name):
             command = MADE_BY.get(name, "run")
             raise InputError(
                 f"{self.path}: {path.name} is not there; run `workbench {command}` first"

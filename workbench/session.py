@@ -20,6 +20,7 @@ from workbench.prompts.prompt import DecisionEvent, PromptSet
 from workbench.runfolder import RunFolder, check_unused, is_run
 
 PROMPTS_FILE = "prompts.jsonl"
+HEADSET_FILE = "headset.json"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.analysis.effects import DIFFERENCE, HALVES, MEASURES, causal_effects
+from workbench.analysis.effects import DIFFERENCE, HALVES, MEASURES, MIN_PROMPTS, causal_effects
 from workbench.errors import InputError
 
 RUNS = ("far_with_clean", "clean_with_far", "near_with_clean", "clean_with_near")
@@ -107,7 +107,7 @@ def test_no_counting_event_gives_nan_and_zero_n():
 def test_intervals_are_paired():
     """Reduce and restore are equal on every event, so their difference is 0 without width."""
     rows, values = [], []
-    for share in (0.1, 0.5, 0.9):
+    for share in (0.1, 0.1, 0.5, 0.9, 0.9):
         rows.append({"clean": (1.0, 0.0), "far": (0.0, 0.0), "near": (1.0, 1.0)})
         values.append(patched(share, 1.0, 1 - share, 0.0))
     table = causal_effects(make_events(values), make_baseline(rows), halves=("all",))
@@ -135,11 +135,35 @@ def test_table_covers_every_combination(two_events):
     table = causal_effects(*two_events, n_resamples=10)
     assert set(table["measure"]) == {*MEASURES, DIFFERENCE}
     assert len(table) == (len(MEASURES) + 1) * len(HALVES)
-    assert (table["low"] <= table["effect"] + 1e-12).all()
     assert list(table.columns) == [
         *("layer", "head", "positions", "measure", "half"),
         *("effect", "low", "high", "n", "n_excluded", "group"),
     ]
+
+
+def test_too_few_prompts_get_an_effect_without_interval():
+    values = [patched(0.3 + 0.1 * (at % 3), 0.6, 0.2, 0.2) for at in range(MIN_PROMPTS)]
+
+    def effects(last: dict, same_prompt: bool = False) -> pd.DataFrame:
+        tables = [make_events(values), make_baseline([BASE] * (MIN_PROMPTS - 1) + [last])]
+        for table in tables:
+            table.loc[table["id"] == f"p{MIN_PROMPTS - 1}", "event"] = 1
+            if same_prompt:
+                table["id"] = table["id"].replace(f"p{MIN_PROMPTS - 1}", "p0")
+        effects = causal_effects(*tables, halves=("all",), n_resamples=50)
+        assert effects["effect"].notna().all()
+        return effects.set_index("measure")
+
+    enough = effects(BASE)
+    assert (enough["low"] <= enough["effect"] + 1e-12).all()
+    assert (enough["effect"] <= enough["high"] + 1e-12).all()
+    few = effects(BASE | {"counts_far": False})
+    coarse = ["coarse_restore", "coarse_disrupt", DIFFERENCE]
+    assert few.loc[coarse, ["low", "high"]].isna().all(axis=None)
+    assert few.drop(index=coarse)[["low", "high"]].notna().all(axis=None)
+    one_less = effects(BASE, same_prompt=True)
+    assert (one_less["n"] == MIN_PROMPTS).all()
+    assert one_less[["low", "high"]].isna().all(axis=None)
 
 
 def test_events_that_were_not_patched_count_as_excluded(two_events):

@@ -9,9 +9,12 @@ Every measure is a mean over a mean, taken over the events that count for it (F 
     refine_boost_abs  C_patched − C_clean                        clean run, patched with near
 
 and `reduce_minus_restore` is refine_reduce − coarse_restore on the same resamples of prompts.
+
+An interval over fewer than `MIN_PROMPTS` prompts says nothing: with two, half of all resamples are
+one prompt drawn twice. Its ends are NaN then, and no head can be pooled on it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +28,8 @@ from workbench.errors import InputError
 
 HALVES = ("choose", "verify", "all")
 DIFFERENCE = "reduce_minus_restore"
+MIN_PROMPTS = 5
+"""Prompts that must count before an effect gets an interval."""
 
 
 class Measure(NamedTuple):
@@ -76,7 +81,8 @@ def causal_effects(
     `events` are rows of `patching_events`, or of `sweep_event` with other columns `by` that name
     what was patched; `baseline` is the baseline table. `n` events counted, `n_excluded` of the
     half did not or were not patched; where none counts the effect is NaN. For
-    `reduce_minus_restore`, n is the smaller of the two measures' n.
+    `reduce_minus_restore`, n is the smaller of the two measures' n. Where fewer than `MIN_PROMPTS`
+    prompts have an event that counts, `low` and `high` are NaN; the effect stays.
 
     Raises:
         InputError: columns missing, a half that is unknown, or the same result twice.
@@ -89,7 +95,7 @@ def causal_effects(
             raise InputError(f"the baseline has no event in half {half!r}")
         base = base.pivot(index=["id", "event"], columns="variant")
         for positions, part in events.groupby("positions", sort=True):
-            # Same order as the codes of `_terms`: both come from sorted groups.
+            # Same order as the codes of `measure_terms`: both come from sorted groups.
             targets = part.groupby(list(by), sort=True).size().index.to_frame(index=False)
             for measure, interval, counts in _measures(part, base, by, n_resamples, seed):
                 n = counts.numpy()
@@ -106,25 +112,55 @@ def _measures(
 ) -> Iterator[tuple[str, Interval, Int[Tensor, " target"]]]:
     """Name, interval and number of counting events of every measure, for one half and positions."""
     ids = [str(prompt_id) for prompt_id in base.index.get_level_values("id")]
+    terms = {name: measure_terms(part, base, name, by) for name in MEASURES}
+    intervals = effect_intervals(terms, ids, n_resamples=n_resamples, seed=seed)
+    events = {name: one.counts.sum(dim=0) for name, one in terms.items()}
+    events[DIFFERENCE] = torch.minimum(events["refine_reduce"], events["coarse_restore"])
+    for name, interval in intervals.items():
+        yield name, interval, events[name]
+
+
+def effect_intervals(
+    terms: Mapping[str, Terms], prompt_ids: Sequence[str], *, n_resamples: int = 2000, seed: int = 0
+) -> dict[str, Interval]:
+    """Effect and 95 % interval over prompts of each measure in `terms`, one value per target.
+
+    With refine_reduce and coarse_restore comes `reduce_minus_restore`. `prompt_ids` names the
+    prompt of each event. The ends are NaN where fewer than `MIN_PROMPTS` prompts count.
+    """
 
     def resample(statistic: Callable[..., Tensor], *values: Tensor) -> Interval:
         # One stream for all, so that every head and measure sees the same resamples of prompts.
         return bootstrap(
             statistic,
             *values,
-            prompt_ids=ids,
+            prompt_ids=prompt_ids,
             n_resamples=n_resamples,
             seed=seed,
             labels=["causal effects"],
         )
 
-    terms = {name: _terms(part, base, measure, by) for name, measure in MEASURES.items()}
-    for name, (numerator, denominator, counts) in terms.items():
-        yield name, resample(ratio_of_means, numerator, denominator), counts.sum(dim=0)
-    reduce, restore = terms["refine_reduce"], terms["coarse_restore"]
-    difference = resample(_difference_of_ratios, *reduce[:2], *restore[:2])
-    counted = torch.minimum(reduce.counts.sum(dim=0), restore.counts.sum(dim=0))
-    yield DIFFERENCE, difference, counted
+    found = {name: resample(ratio_of_means, *one[:2]) for name, one in terms.items()}
+    prompts = {name: _prompts_counting(one.counts, prompt_ids) for name, one in terms.items()}
+    if {"refine_reduce", "coarse_restore"} <= set(terms):
+        reduce, restore = terms["refine_reduce"], terms["coarse_restore"]
+        found[DIFFERENCE] = resample(_difference_of_ratios, *reduce[:2], *restore[:2])
+        prompts[DIFFERENCE] = torch.minimum(prompts["refine_reduce"], prompts["coarse_restore"])
+    for name, interval in found.items():
+        few = prompts[name] < MIN_PROMPTS
+        ends = (end.masked_fill(few, torch.nan) for end in (interval.low, interval.high))
+        found[name] = Interval(interval.estimate, *ends)
+    return found
+
+
+def _prompts_counting(
+    counts: Bool[Tensor, "event target"], prompt_ids: Sequence[str]
+) -> Int[Tensor, " target"]:
+    """Number of prompts with at least one event that counts, per target."""
+    position = {name: index for index, name in enumerate(dict.fromkeys(prompt_ids))}
+    prompt = torch.tensor([position[name] for name in prompt_ids])
+    events = torch.zeros(len(position), counts.shape[1], dtype=torch.int64)
+    return (events.index_add_(0, prompt, counts.long()) > 0).sum(dim=0)
 
 
 def _difference_of_ratios(
@@ -137,8 +173,15 @@ def _difference_of_ratios(
     return ratio - ratio_of_means(other_numerator, other_denominator)
 
 
-def _terms(part: pd.DataFrame, base: pd.DataFrame, measure: Measure, by: Sequence[str]) -> Terms:
-    """Align patched values with the baseline: events in rows, targets in columns."""
+def measure_terms(
+    part: pd.DataFrame, base: pd.DataFrame, name: str, by: Sequence[str] = ("layer", "head")
+) -> Terms:
+    """Terms of one measure: events in the order of `base`, targets in that of sorted groups `by`.
+
+    `part` holds patching results of one choice of positions; `base` the baseline, pivoted to one
+    row per (id, event) and columns (value, variant).
+    """
+    measure = MEASURES[name]
     targets = part.groupby(list(by), sort=True).ngroup()
     patched = part.assign(code=targets)[part["run"] == measure.run]
     patched = patched.pivot(index=["id", "event"], columns="code", values=measure.value)

@@ -1,11 +1,17 @@
 """Permutation nulls of the two scores: what would they be if roles said nothing about a head?
 
-Both nulls shuffle roles within an event and keep everything else, so options keep their positions
-and lengths. Every shuffle is shared by all heads; a p-value is the share of shuffles (the observed
-assignment included) that reach the observed score or more.
+Roles are dealt out anew and everything else is kept, so options keep their positions and lengths.
+Every shuffle is shared by all heads; a p-value is the share of shuffles (the observed assignment
+included) that reach the observed score or more.
+
+Events of one prompt look at the same options and are not independent: roles are dealt out by
+prompt, so that their dependence is part of the null. Shuffles of different prompts are
+independent.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 import torch
 from einops import einsum
@@ -16,97 +22,295 @@ from transformer_lens.utilities.statistics import derive_generator
 from workbench.errors import InputError
 
 PERMUTATIONS_AT_ONCE = 128
+NUMBERS_AT_ONCE = 2**24
+"""Largest tensor of a null, in float64 numbers (128 MB)."""
+SMALLEST_Q = 0.05
+"""There are as many permutations as let a single head of all reach this q value."""
+
+
+@dataclass(frozen=True)
+class RoleNull:
+    """Sums over each prompt's events, as observed and under shuffled roles.
+
+    Attributes:
+        observed: per prompt, the sum over its events.
+        events: number of events per prompt.
+        draw: (count, generator) → the same sums under `count` shuffles.
+        score: mean over events, per cell → one number per head.
+        stream: names the random stream next to a seed.
+    """
+
+    observed: Float[Tensor, " prompt *cell"]
+    events: Float[Tensor, " prompt"]
+    draw: Callable[[int, torch.Generator], Float[Tensor, "permutation prompt *cell"]]
+    score: Callable[[Tensor], Tensor]
+    stream: str
 
 
 def coarse_null_p(
     routes: Sequence[Float[Tensor, "_ layer head route"]],
     weights: Sequence[Float[Tensor, " _"]],
     *,
+    prompt_ids: Sequence[str] | None = None,
+    options: Sequence[Sequence[Hashable]] | None = None,
     n_permutations: int = 2000,
     seed: int = 0,
 ) -> Float[Tensor, "layer head"]:
-    """p-values of CoarseScore: the relevant and far labels of each event are dealt out anew.
+    """p-values of CoarseScore: roles are dealt out anew among the options; see `coarse_null`.
 
-    `routes` and `weights` hold one tensor per event over its options (their number may differ).
-    Options of weight 0 (role `other`) take no part. The score is the larger route of the mean
-    contrast, in every shuffle as in the observation.
+    `n_permutations` is a minimum, see `enough_permutations`.
+
+    Raises:
+        InputError: `n_permutations` below 1, or lists of different lengths.
     """
-    scored = [weight != 0 for weight in weights]
-    values = [array[mask] for array, mask in zip(routes, scored, strict=True)]
-    observed = [weight[mask] for weight, mask in zip(weights, scored, strict=True)]
-
-    def shuffled(event: int, count: int, generator: torch.Generator) -> Tensor:
-        order = torch.rand(count, len(observed[event]), generator=generator).argsort(dim=1)
-        return observed[event][order]
-
-    return _null_p(
-        values,
-        observed,
-        shuffled,
-        lambda contrast: contrast.amax(dim=-1),
-        n_permutations,
-        derive_generator(seed, "coarse null"),
-    )
+    null = coarse_null(routes, weights, prompt_ids=prompt_ids, options=options)
+    return null_p(null, n_permutations=n_permutations, seed=seed)[0]
 
 
 def refine_null_p(
     effects: Sequence[Float[Tensor, "_ layer head"]],
     gold: Sequence[int],
     *,
+    prompt_ids: Sequence[str] | None = None,
+    options: Sequence[Sequence[Hashable]] | None = None,
     n_permutations: int = 2000,
     seed: int = 0,
 ) -> Float[Tensor, "layer head"]:
-    """p-values of RefineScore: in each event any option of gold's cluster may play gold.
+    """p-values of RefineScore: any option of gold's cluster may play gold; see `refine_null`.
 
-    `effects` holds one tensor per event over the options of gold's cluster, each the effect on the
-    log-odds of that option against the rest of the cluster; `gold` is the row of the real one.
+    `n_permutations` is a minimum, see `enough_permutations`.
+
+    Raises:
+        InputError: `n_permutations` below 1, or lists of different lengths.
     """
-    observed = [
-        torch.nn.functional.one_hot(torch.tensor(row), len(array)).double()
-        for array, row in zip(effects, gold, strict=True)
+    null = refine_null(effects, gold, prompt_ids=prompt_ids, options=options)
+    return null_p(null, n_permutations=n_permutations, seed=seed)[0]
+
+
+def enough_permutations(n_permutations: int, n_heads: int) -> int:
+    """At least `n_permutations`, and enough for q = 0.05 of a single head among `n_heads`.
+
+    The smallest p-value of n permutations is 1 / (n + 1); Benjamini and Hochberg (1995) multiply
+    it by the number of heads when no other head is as small.
+
+    Raises:
+        InputError: `n_permutations` below 1.
+    """
+    if n_permutations < 1:
+        raise InputError(f"n_permutations is {n_permutations}, must be at least 1")
+    return max(n_permutations, math.ceil(n_heads / SMALLEST_Q))
+
+
+def coarse_null(
+    routes: Sequence[Float[Tensor, "_ layer head route"]],
+    weights: Sequence[Float[Tensor, " _"]],
+    *,
+    prompt_ids: Sequence[str] | None = None,
+    options: Sequence[Sequence[Hashable]] | None = None,
+) -> RoleNull:
+    """The null of CoarseScore: relevant and far are dealt out anew among a prompt's options.
+
+    `routes` and `weights` hold one tensor per event over its options (their number may differ).
+    The score is the larger route of the mean contrast, in every shuffle as in the observation.
+
+    Events of one prompt (`prompt_ids`; without it every event is a prompt of its own) with the same
+    `options` in the same order share each shuffle: an option hands over its roles in all of them at
+    once. Without `options`, events of one prompt with as many options count as having the same.
+    Options that no event of such a block scores (role `other`, weight 0, throughout) take no part.
+    One that is `other` in some events only (the gold of another mention) does: whoever gets its
+    roles is left out where it was, and it is scored there instead. Where a head attends to every
+    gold, that widens the null, so it errs on the safe side.
+
+    Raises:
+        InputError: lists of different lengths.
+    """
+    names = _ids(prompt_ids, len(weights))
+    _check_lengths(routes=routes, weights=weights, prompt_ids=names, options=options or weights)
+    keys = [
+        (name, len(weight) if options is None else tuple(options[event]))
+        for event, (name, weight) in enumerate(zip(names, weights, strict=True))
     ]
+    prompt = _numbered(names)
+    blocks: list[tuple[int, Tensor, Tensor]] = []
+    for key in dict.fromkeys(keys):
+        members = [event for event, other in enumerate(keys) if other == key]
+        observed = torch.stack([weights[event].double() for event in members])
+        scored = (observed != 0).any(dim=0)
+        values = torch.stack([routes[event][scored].double() for event in members])
+        blocks.append((prompt[members[0]], observed[:, scored], values))
 
-    def shuffled(event: int, count: int, generator: torch.Generator) -> Tensor:
-        size = len(effects[event])
-        drawn = torch.randint(0, size, (count,), generator=generator)
-        return torch.nn.functional.one_hot(drawn, size).double()
+    def sums(dealt: Sequence[Tensor], count: int) -> Tensor:
+        total = torch.zeros(count, max(prompt) + 1, *blocks[0][2].shape[2:], dtype=torch.float64)
+        for (index, _, values), weight in zip(blocks, dealt, strict=True):
+            total[:, index] += einsum(
+                weight, values, "event draw option, event option ... -> draw ..."
+            )
+        return total
 
-    return _null_p(
-        effects,
-        observed,
-        shuffled,
-        lambda effect: effect,
-        n_permutations,
-        derive_generator(seed, "refine null"),
+    def draw(count: int, generator: torch.Generator) -> Tensor:
+        dealt = []
+        for _, observed, _ in blocks:
+            keys = torch.rand(count, observed.shape[1], generator=generator)
+            dealt.append(observed[:, keys.argsort(dim=1)])
+        return sums(dealt, count)
+
+    observed = sums([weight[:, None] for _, weight, _ in blocks], 1)[0]
+    return RoleNull(
+        observed, _events_of(prompt), draw, lambda mean: mean.amax(dim=-1), "coarse null"
     )
 
 
-def _null_p(
-    values: Sequence[Tensor],
-    observed_weights: Sequence[Tensor],
-    shuffled_weights: Callable[[int, int, torch.Generator], Tensor],
-    score: Callable[[Tensor], Tensor],
-    n_permutations: int,
-    generator: torch.Generator,
-) -> Float[Tensor, "layer head"]:
-    """p = (1 + #{null ≥ observed}) / (1 + n), for a score of the mean over events."""
-    if n_permutations < 1:
-        raise InputError(f"n_permutations is {n_permutations}, must be at least 1")
+def refine_null(
+    effects: Sequence[Float[Tensor, "_ layer head"]],
+    gold: Sequence[int],
+    *,
+    prompt_ids: Sequence[str] | None = None,
+    options: Sequence[Sequence[Hashable]] | None = None,
+) -> RoleNull:
+    """The null of RefineScore: in each event any option of gold's cluster may play gold.
 
-    def mean_over_events(weights: Sequence[Tensor]) -> Tensor:
-        total = sum(
-            einsum(weight, value.double(), "permutation option, option ... -> permutation ...")
-            for weight, value in zip(weights, values, strict=True)
+    `effects` holds one tensor per event over the options of gold's cluster, each the effect on the
+    log-odds of that option against the rest of the cluster; `gold` is the row of the real one.
+
+    A shuffle ranks all options of a prompt (`options` names the rows of `effects`; without it, the
+    clusters of one prompt that are equally large count as the same). In every event of the prompt
+    (`prompt_ids`; without it every event is a prompt of its own) the option that ranks first in the
+    cluster plays gold. Thus each is drawn uniformly, and the same options get the same draw. Two
+    cases need more. Several options are each gold of the same cluster in its own event: they become
+    the first, the second, and so on. Or they are golds of one cluster but `other`, and left out, in
+    the events of their siblings: they share one rank, which ties their events a little more than
+    chance would, on the safe side.
+
+    Raises:
+        InputError: lists of different lengths.
+    """
+    names = _ids(prompt_ids, len(effects))
+    _check_lengths(effects=effects, gold=gold, prompt_ids=names, options=options or effects)
+    values = [array.double() for array in effects]
+    rows: list[list[Hashable]] = [
+        [(len(array), row) for row in range(len(array))]
+        if options is None
+        else list(options[event])
+        for event, array in enumerate(values)
+    ]
+    prompt = _numbered(names)
+    of_prompt = [
+        [event for event, number in enumerate(prompt) if number == index]
+        for index in range(max(prompt) + 1)
+    ]
+    for events in of_prompt:
+        _share_ranks(rows, gold, events)
+    position: list[dict[Hashable, int]] = [
+        {name: at for at, name in enumerate(dict.fromkeys(n for e in events for n in rows[e]))}
+        for events in of_prompt
+    ]
+    place = _places(prompt, rows, gold)
+
+    def draw(count: int, generator: torch.Generator) -> Tensor:
+        total = torch.zeros(count, len(of_prompt), *values[0].shape[1:], dtype=torch.float64)
+        for index, events in enumerate(of_prompt):
+            rank = torch.rand(count, len(position[index]), generator=generator)
+            for event in events:
+                columns = [position[index][name] for name in rows[event]]
+                order = rank[:, columns].argsort(dim=1)
+                total[:, index] += values[event][order[:, place[event]]]
+        return total
+
+    observed = torch.zeros(len(of_prompt), *values[0].shape[1:], dtype=torch.float64)
+    for index, value, row in zip(prompt, values, gold, strict=True):
+        observed[index] += value[row]
+    return RoleNull(observed, _events_of(prompt), draw, lambda mean: mean, "refine null")
+
+
+def _share_ranks(rows: list[list[Hashable]], gold: Sequence[int], events: Sequence[int]) -> None:
+    """Give the golds of overlapping clusters one name, unless they are near for one another."""
+    groups: list[list[int]] = []
+    for event in events:
+        touching = [
+            group for group in groups if any(set(rows[event]) & set(rows[other]) for other in group)
+        ]
+        groups = [group for group in groups if group not in touching]
+        groups.append([*(other for group in touching for other in group), event])
+    for group in groups:
+        near = {name for event in group for at, name in enumerate(rows[event]) if at != gold[event]}
+        shared = min(group)
+        for event in group:
+            if rows[event][gold[event]] not in near:
+                rows[event][gold[event]] = ("gold", shared)
+
+
+def _places(
+    prompt: Sequence[int], rows: Sequence[Sequence[Hashable]], gold: Sequence[int]
+) -> list[int]:
+    """Per event, how many other options were gold of the same cluster of the prompt before."""
+    golds: dict[Hashable, list[Hashable]] = {}
+    places = []
+    for number, names, row in zip(prompt, rows, gold, strict=True):
+        seen = golds.setdefault((number, frozenset(names)), [])
+        if names[row] not in seen:
+            seen.append(names[row])
+        places.append(seen.index(names[row]))
+    return places
+
+
+def null_p(
+    null: RoleNull,
+    counts: Float[Tensor, "sample prompt"] | None = None,
+    *,
+    n_permutations: int = 2000,
+    seed: int = 0,
+) -> Float[Tensor, "sample layer head"]:
+    """p = (1 + #{null ≥ observed}) / (1 + n) of every head, for the score of the mean over events.
+
+    `counts` says how often each prompt is in each sample (once in a single one, unless given); a
+    prompt that occurs twice has the same shuffle twice, and all samples see the same shuffles.
+    `n_permutations` is a minimum, see `enough_permutations`.
+
+    Raises:
+        InputError: `n_permutations` below 1.
+    """
+    counts = torch.ones(1, len(null.events)) if counts is None else counts
+    weights = counts.double() * null.events
+    weights = counts.double() / weights.sum(dim=1, keepdim=True)
+
+    def score(sums: Tensor, weights: Tensor) -> Tensor:
+        return null.score(
+            einsum(weights, sums, "sample prompt, draw prompt ... -> sample draw ...")
         )
-        assert isinstance(total, Tensor)
-        return total / len(values)
 
-    observed = score(mean_over_events([weight[None] for weight in observed_weights]))
+    observed = score(null.observed[None], weights)
     # A shuffle that deals the same roles must count as reached, whatever the order of summation.
     reached = observed - 1e-9 * observed.abs()
-    hits = torch.zeros_like(observed[0])
-    for start in range(0, n_permutations, PERMUTATIONS_AT_ONCE):
-        count = min(PERMUTATIONS_AT_ONCE, n_permutations - start)
-        drawn = [shuffled_weights(event, count, generator) for event in range(len(values))]
-        hits += (score(mean_over_events(drawn)) >= reached).sum(dim=0)
+    n_permutations = enough_permutations(n_permutations, observed[0, 0].numel())
+    fitting = NUMBERS_AT_ONCE // null.observed.numel()
+    at_once = max(1, min(PERMUTATIONS_AT_ONCE, fitting))
+    step = max(1, NUMBERS_AT_ONCE // (at_once * null.observed[0].numel()))
+    generator = derive_generator(seed, null.stream)
+    hits = torch.zeros_like(observed[:, 0])
+    for start in range(0, n_permutations, at_once):
+        drawn = null.draw(min(at_once, n_permutations - start), generator)
+        for first in range(0, len(weights), step):
+            part = slice(first, first + step)
+            hits[part] += (score(drawn, weights[part]) >= reached[part]).sum(dim=1)
     return (1 + hits) / (1 + n_permutations)
+
+
+def _ids(prompt_ids: Sequence[str] | None, n_events: int) -> list[str]:
+    """A prompt id per event: as given, or one of its own."""
+    return [str(event) for event in range(n_events)] if prompt_ids is None else list(prompt_ids)
+
+
+def _numbered(names: Sequence[str]) -> list[int]:
+    """Number of each event's prompt, in order of first appearance."""
+    position = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    return [position[name] for name in names]
+
+
+def _events_of(prompt: Sequence[int]) -> Float[Tensor, " prompt"]:
+    return torch.bincount(torch.tensor(prompt)).double()
+
+
+def _check_lengths(**lists: Sequence[object]) -> None:
+    if len({len(values) for values in lists.values()}) != 1 or not all(lists.values()):
+        found = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
+        raise InputError(f"a null needs one of each per event, at least one event; got {found}")

@@ -30,7 +30,7 @@ from workbench.analysis.attribution import (
     margin_effects,
     z_names,
 )
-from workbench.analysis.nulls import coarse_null_p, refine_null_p
+from workbench.analysis.nulls import RoleNull, coarse_null, null_p, refine_null
 from workbench.analysis.readout import Roles, coarse_margin, select_options, widen
 from workbench.analysis.statistics import bootstrap, false_discovery_q, mean_statistic
 from workbench.errors import InputError
@@ -43,7 +43,8 @@ class EventScores:
     """What one decision event says about every head; axis "cluster" is gold and near options.
 
     `refine[j]` is the effect on the log-odds of option j of the cluster against the others of it;
-    row `gold` is the real one, the others serve the permutation null.
+    row `gold` is the real one, the others serve the permutation null. `options` names the options,
+    so that events of one prompt can be told to offer the same ones.
     """
 
     routes: Float[Tensor, "option layer head route"]
@@ -53,6 +54,7 @@ class EventScores:
     refine_direct: Float[Tensor, "layer head"]
     coarse_attribution: Float[Tensor, "layer head"]
     output_norm: Float[Tensor, "layer head"]
+    options: tuple[str, ...] = ()
 
 
 def score_heads(
@@ -67,7 +69,8 @@ def score_heads(
     """Score every head on every event: one row per layer and head.
 
     Intervals are 95 %, over prompts; `*_p` are one-sided permutation p-values and `*_q` their
-    Benjamini-Hochberg adjustment over all heads. `progress` is called with (events done, events).
+    Benjamini-Hochberg adjustment over all heads. `n_permutations` is raised to 20 per head where it
+    is less: with fewer, no head could pass alone. `progress` is called with (events done, events).
     """
     output_weights = model.output_weights()
     scores = []
@@ -110,6 +113,7 @@ def score_event(
         refine_direct=refine_direct,
         coarse_attribution=attribution,
         output_norm=written.norm(dim=-1).cpu().double(),
+        options=tuple(option.label for option in event.options),
     )
 
 
@@ -180,11 +184,19 @@ def scores_table(
     n_permutations: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Means, intervals and p-values over events, as the `scores` table."""
+    """Means, intervals and p-values over events, as the `scores` table.
+
+    `n_permutations` is a minimum, as in `score_heads`.
+    """
     n_layers, n_heads = scores[0].output_norm.shape
     layer, head = np.indices((n_layers, n_heads))
     columns: dict[str, Any] = {"layer": layer, "head": head}
     resample = partial(bootstrap, prompt_ids=prompt_ids, n_resamples=n_resamples, seed=seed)
+
+    p_values = {
+        name: null_p(null, n_permutations=n_permutations, seed=seed)[0]
+        for name, null in score_nulls(scores, prompt_ids).items()
+    }
 
     contrasts = torch.stack(
         [torch.tensordot(score.weights, score.routes, dims=1) for score in scores]
@@ -192,13 +204,13 @@ def scores_table(
     route_means = contrasts.mean(dim=0)
     coarse = resample(lambda means: means.amax(dim=-1), contrasts, labels=["coarse"])
     columns |= _interval_columns("coarse", coarse)
-    columns |= _p_columns("coarse", _coarse_p(scores, n_permutations, seed))
+    columns |= _p_columns("coarse", p_values["coarse"])
     columns["coarse_route"] = np.array(ROUTES)[route_means.argmax(dim=-1).numpy()]
     columns |= {f"coarse_{name}": route_means[..., index] for index, name in enumerate(ROUTES)}
 
     refine = torch.stack([score.refine[score.gold] for score in scores])
     columns |= _interval_columns("refine", resample(mean_statistic, refine, labels=["refine"]))
-    columns |= _p_columns("refine", _refine_p(scores, n_permutations, seed))
+    columns |= _p_columns("refine", p_values["refine"])
     for name in ("refine_direct", "coarse_attribution"):
         values = torch.stack([getattr(score, name) for score in scores])
         columns |= _interval_columns(name, resample(mean_statistic, values, labels=[name]))
@@ -207,26 +219,27 @@ def scores_table(
     return pd.DataFrame(flat).assign(n=len(scores))
 
 
-def _coarse_p(
-    scores: Sequence[EventScores], n_permutations: int, seed: int
-) -> Float[Tensor, "layer head"]:
-    return coarse_null_p(
-        [score.routes for score in scores],
-        [score.weights for score in scores],
-        n_permutations=n_permutations,
-        seed=seed,
-    )
-
-
-def _refine_p(
-    scores: Sequence[EventScores], n_permutations: int, seed: int
-) -> Float[Tensor, "layer head"]:
-    return refine_null_p(
-        [score.refine for score in scores],
-        [score.gold for score in scores],
-        n_permutations=n_permutations,
-        seed=seed,
-    )
+def score_nulls(scores: Sequence[EventScores], prompt_ids: Sequence[str]) -> dict[str, RoleNull]:
+    """The permutation nulls of both scores, "coarse" and "refine", roles dealt out by prompt."""
+    options = [score.options or tuple(map(str, range(len(score.weights)))) for score in scores]
+    clusters = [
+        [name for name, weight in zip(names, score.weights.tolist(), strict=True) if weight > 0]
+        for names, score in zip(options, scores, strict=True)
+    ]
+    return {
+        "coarse": coarse_null(
+            [score.routes for score in scores],
+            [score.weights for score in scores],
+            prompt_ids=prompt_ids,
+            options=options,
+        ),
+        "refine": refine_null(
+            [score.refine for score in scores],
+            [score.gold for score in scores],
+            prompt_ids=prompt_ids,
+            options=clusters,
+        ),
+    }
 
 
 def _interval_columns(name: str, interval: Any) -> dict[str, Tensor]:

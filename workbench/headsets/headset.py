@@ -147,6 +147,8 @@ class Head(_Record):
 
     `decision_share` is the share of its span effect that is there at the decision token already;
     a `read_out` head has nearly all of it there. `effects` come from the verifying half.
+    `chosen_share` is the share of resamples of the prompts that choose it for this pool, None where
+    that was not asked.
     """
 
     layer: Count
@@ -159,6 +161,20 @@ class Head(_Record):
     tasks: Size
     scores: HeadScores
     effects: Effects
+    chosen_share: Share | None = None
+
+
+class Area(_Record):
+    """Area under the faithfulness curve of one order of heads, over the share of heads.
+
+    Of "sufficiency", higher is better; of "necessity", what remains without the first heads, lower.
+    """
+
+    order: str
+    kind: Literal["necessity", "sufficiency"]
+    cpr: float | None
+    low: float | None
+    high: float | None
 
 
 class PoolInfo(_Record):
@@ -168,6 +184,8 @@ class PoolInfo(_Record):
     heads: tuple[HeadName, ...]
     effects: Effects
     controls: dict[Control, dict[Measure, ControlEffect]]
+    areas: tuple[Area, ...] = ()
+    """Of the pool's readout (Focus for coarse, Confusion for refine), the pool's order first."""
 
 
 class HeadSet(_Record):

@@ -1,17 +1,22 @@
-"""Accuracy by free generation: the model writes its own chain and answer, nothing is forced.
+"""Free generation: the model writes its own chain and answer, nothing is forced.
 
-Teacher-forced accuracy after a written-out chain would be near 1 for any model that can copy.
+Accuracy is measured so, since teacher-forced accuracy after a written-out chain would be near 1 for
+any model that can copy; and so are the chains written whose steps are looked at.
 """
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
+from workbench.errors import InputError
+from workbench.models.hooked import HookedModel
 from workbench.models.organism_data import end_token
+from workbench.prompts.chain import Chain, ChainCase, coding_stages, find_tokens, make_chain
+from workbench.prompts.prompt import Variant
 from workbench.prompts.tasks import CodingPrompt, CodingTask
 from workbench.prompts.templates import PlainTemplate, letter_of
 
@@ -56,6 +61,112 @@ def generation_accuracy(
     return GenerationAccuracy(n_prompts, right_prompts / n_prompts, right_mentions / n_mentions)
 
 
+@torch.no_grad()
+def greedy_tokens(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    end: int,
+    batch_size: int = 32,
+) -> list[list[int]]:
+    """The most likely continuation of each prompt, token by token, up to and without `end`.
+
+    Args:
+        model: a Hugging Face causal language model; of a `HookedModel`, `bridge.original_model`,
+            which still generates as it did before the bridge.
+        prompts: token ids; shorter ones are padded on the left, where nothing attends.
+        max_new_tokens: a continuation that has no end by then is cut.
+        end: token that ends a continuation, and pads.
+        batch_size: prompts generated together.
+
+    Raises:
+        InputError: an empty prompt.
+    """
+    if not all(prompts):
+        raise InputError("a prompt to continue has no tokens")
+    written = []
+    for start in range(0, len(prompts), batch_size):
+        batch = [list(row) for row in prompts[start : start + batch_size]]
+        width = max(map(len, batch))
+        padding = [width - len(row) for row in batch]
+        rows = [[end] * missing + row for missing, row in zip(padding, batch, strict=True)]
+        mask = [[0] * missing + [1] * (width - missing) for missing in padding]
+        output = model.generate(
+            input_ids=torch.tensor(rows, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+        for row in output[:, width:].tolist():
+            written.append(row[: row.index(end)] if end in row else row)
+    return written
+
+
+def write_chains(
+    model: HookedModel,
+    cases: Sequence[ChainCase],
+    tokenizer: Any,
+    *,
+    opening: str = PlainTemplate.reason_cue,
+    answer_cue: str = PlainTemplate.answer_cue,
+    variants: Sequence[Variant] = ("clean",),
+    split: str = "line",
+    label: Callable[[int, Sequence[str]], Sequence[str]] = coding_stages,
+    max_new_tokens: int = 256,
+    batch_size: int = 32,
+) -> list[ChainCase]:
+    """The same cases with chains that the model writes itself, greedily, for some variants.
+
+    Args:
+        model: writes the chains.
+        cases: their questions are used; chains they have are dropped, and so are other variants.
+        tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
+        opening: text of the cue that opens a chain.
+        answer_cue: text where a chain ends; one that is never closed is kept as far as it goes.
+        variants: whose chains are written.
+        split: what parts two steps, see `workbench.prompts.chain.STEP_BREAKS`.
+        label: says what steps are to the decision about a mention (its number, texts of the steps).
+        max_new_tokens: of a chain; fewer where the model has no room for more and the answer cue.
+        batch_size: chains written together.
+
+    Raises:
+        InputError: no token that ends a text, or no room for a chain after the longest question.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise InputError("the tokenizer names no end token, so chains would never end")
+    opened = tokenizer(opening, add_special_tokens=False)["input_ids"]
+    closed = tokenizer(answer_cue, add_special_tokens=False)["input_ids"]
+    wanted: list[tuple[ChainCase, Variant]] = [(case, name) for case in cases for name in variants]
+    questions = [case.chains[name].question for case, name in wanted]
+    if model.context_length is not None and wanted:
+        longest = max(len(row) for row in questions) + max(len(case.cue) for case in cases)
+        max_new_tokens = min(max_new_tokens, model.context_length - longest - len(opened))
+    if max_new_tokens < 1:
+        raise InputError("the model has no room for a chain after the longest question")
+    written = greedy_tokens(
+        model.bridge.original_model,
+        [[*question, *opened] for question in questions],
+        max_new_tokens=max_new_tokens,
+        end=end,
+        batch_size=batch_size,
+    )
+    chains: dict[int, dict[Variant, Chain]] = {}
+    for (case, name), question, tokens in zip(wanted, questions, written, strict=True):
+        chains.setdefault(id(case), {})[name] = make_chain(
+            tokenizer,
+            question,
+            tokens[: find_tokens(tokens, closed)],
+            opening=opened,
+            split=split,
+            label=lambda texts, case=case: label(case.event.event, texts),
+        )
+    return [replace(case, chains=chains[id(case)]) for case in cases]
+
+
 def _answers(
     model: Any,
     tokenizer: Tokenizer,
@@ -69,22 +180,9 @@ def _answers(
     if chain:
         texts = [text.removesuffix(template.answer_cue) + template.reason_cue for text in texts]
     encoded = [tokenizer.encode(text).ids for text in texts]
-    width = max(map(len, encoded))
     end = end_token(tokenizer)
-    ids = torch.tensor([[end] * (width - len(row)) + row for row in encoded], device=model.device)
-    mask = torch.tensor(
-        [[0] * (width - len(row)) + [1] * len(row) for row in encoded], device=model.device
-    )
     n_new = max_new_tokens if chain else max(len(prompt.mentions) for prompt in prompts) + 1
-    with torch.no_grad():
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=n_new,
-            do_sample=False,
-            eos_token_id=end,
-            pad_token_id=end,
-        )
-    written = tokenizer.decode_batch(output[:, width:].tolist(), skip_special_tokens=True)
+    output = greedy_tokens(model, encoded, max_new_tokens=n_new, end=end, batch_size=len(encoded))
+    written = tokenizer.decode_batch(output, skip_special_tokens=True)
     cue = template.answer_cue.strip()
     return [(text.partition(cue)[2] if chain else text).split() for text in written]

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from workbench.plots import figures, heatmaps
+from workbench.plots import evidence_words, figures, heatmaps
 from workbench.plots.paths import path_sankey
 from workbench.plots.style import MEASURES, POSITIONS, SCORES, number
 
@@ -87,12 +87,14 @@ def write_report(
     headset: dict[str, Any],
     trajectory: pd.DataFrame | None = None,
     paths: pd.DataFrame | None = None,
+    evidence: Mapping[str, pd.DataFrame] | None = None,
     prompts: list[dict[str, Any]] | None = None,
 ) -> Path:
     """Write the report of a run and return its path; missing folders are made.
 
     `headset` is the head-set file as a dict. `prompts` holds prompt text to be shown, as strings or
-    {"text": …} under any keys; leave it out where text must stay where it is.
+    {"text": …} under any keys; leave it out where text must stay where it is. `evidence` holds the
+    tables of the evidence steps by name.
 
     Raises:
         InputError: a table lacks a column that a figure needs.
@@ -116,6 +118,11 @@ def write_report(
         score_cards=_score_cards(scores, pooled),
         patching_cards=_patching_cards(patching, pooled, scores),
         path_cards=_path_cards(paths, patching, headset),
+        evidence_cards=[
+            _card(f"evidence-{name}", figure, *evidence_words.NOTES[name])
+            for name, figure in evidence_words.cards(evidence or {}).items()
+        ],
+        evidence_sentences=evidence_words.sentences(evidence or {}),
         heads=head_rows(headset),
         pool_rows=pool_rows(pools),
         measures=[]

@@ -1,0 +1,76 @@
+"""Prompts whose annotation is made false on purpose: what the method must not find anything on.
+
+The permutation nulls test the scores alone. A falsified set goes through every step instead
+(baseline, scores, patching, pools), and what is pooled on it is a false find. Texts, tokens and
+counterfactuals stay as they are.
+
+*Roles* (`shuffle_roles`): the model answers with the true gold, so on most events it now seems not
+to do the task, and these do not count; what is left must not nominate a head either.
+*Evidence* (`shuffle_evidence`): only the evidence route of CoarseScore reads the span. The decision
+route, RefineScore and the patching do not, and keep what they truly show.
+"""
+
+from dataclasses import replace
+
+import torch
+from transformer_lens.utilities.statistics import derive_generator
+
+from workbench.errors import InputError
+from workbench.prompts.prompt import DecisionEvent, PromptSet, Role, Span
+
+
+def shuffle_roles(prompts: PromptSet, seed: int = 0) -> PromptSet:
+    """The same events with roles gold, near and far dealt out anew within each.
+
+    Role `other` stays where it is; label, token and span stay with their option. Each event is
+    shuffled by itself, the same way wherever it stands in the set.
+    """
+    events = []
+    for event in prompts:
+        dealt = [index for index, option in enumerate(event.options) if option.role != "other"]
+        generator = derive_generator(seed, "falsified roles", event.id, event.event)
+        order = torch.randperm(len(dealt), generator=generator).tolist()
+        roles: dict[int, Role] = {
+            at: event.options[dealt[other]].role for at, other in zip(dealt, order, strict=True)
+        }
+        options = tuple(
+            replace(option, role=roles.get(index, option.role))
+            for index, option in enumerate(event.options)
+        )
+        events.append(replace(event, options=options))
+    return PromptSet(prompts.task, tuple(events))
+
+
+def shuffle_evidence(prompts: PromptSet, seed: int = 0) -> PromptSet:
+    """The same events, each with another span of the clean prompt as its evidence.
+
+    The new span is as long as the true one, lies on the same side of the options (in the note, say
+    on another mention), overlaps neither it nor an option's span, and is drawn evenly from such
+    places.
+
+    Raises:
+        InputError: an event has no such place (its evidence is all that stands on its side).
+    """
+    events = []
+    for event in prompts:
+        places = _other_places(event)
+        if not places:
+            start, end = event.evidence
+            raise InputError(
+                f"prompt {event.id!r} event {event.event}: no other {end - start} tokens on "
+                "its side of the options could stand in for the evidence"
+            )
+        generator = derive_generator(seed, "falsified evidence", event.id, event.event)
+        drawn = int(torch.randint(len(places), (1,), generator=generator))
+        events.append(replace(event, evidence=places[drawn]))
+    return PromptSet(prompts.task, tuple(events))
+
+
+def _other_places(event: DecisionEvent) -> list[Span]:
+    start, end = event.evidence
+    length = end - start
+    spans = [option.span for option in event.options]
+    first, last = min(spans)[0], max(span[1] for span in spans)
+    least, most = (0, first) if start < first else (last, len(event.clean))
+    places = [(at, at + length) for at in range(least, most - length + 1)]
+    return [place for place in places if place[1] <= start or end <= place[0]]

@@ -1,0 +1,109 @@
+"""Commands that test what was found: evidence for a run, the method on known models, training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.cli.app import app, prepare
+from workbench.cli.options import F32, Device, DtypeFlag, Model, Out, Resamples, Seed
+from workbench.config import DEFAULTS, RunConfig
+
+
+@app.command()
+def evidence(
+    out: Out,
+    model: Model = None,
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    seed: Seed = DEFAULTS.seed,
+    device: Device = None,
+    dtype: DtypeFlag = F32,
+) -> None:
+    """Faithfulness curves, stability, chain of thought, and a report with them; after `run`."""
+    from workbench import pipeline
+
+    prepare()
+    config = RunConfig(n_resamples=n_resamples, seed=seed)
+    pipeline.RunFolder.open(out)
+    opened = pipeline.open_run(out, model=model, config=config, dtype=dtype.value, device=device)
+    pipeline.evidence(opened)
+    path = pipeline.report(out, reporter=opened.reporter)
+    typer.echo(f"report: {path}")
+
+
+@app.command()
+def selftest(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables, one row a model (CSV).")
+    ] = None,
+    placements: Annotated[int, typer.Option(min=1, help="Models with planted heads.")] = 54,
+    random_models: Annotated[int, typer.Option(min=1, help="Models with random weights.")] = 100,
+    seed: Seed = DEFAULTS.seed,
+) -> None:
+    """Does the method find planted heads, and nothing where there is nothing?"""
+    from workbench.errors import InputError
+    from workbench.progress import Reporter
+    from workbench.selftest import SelfTest, run_placements, run_random_models
+
+    prepare()
+    if out is not None and out.exists():
+        raise InputError(f"{out}: exists already; give another --out")
+    reporter = Reporter()
+    with reporter.step("planted circuits", placements) as advance:
+        planted = run_placements(placements, seed, advance)
+    with reporter.step("random models", random_models) as advance:
+        plain = run_random_models(random_models, seed, False, advance)
+    with reporter.step("random models, every event counts", random_models) as advance:
+        every = run_random_models(random_models, seed, True, advance)
+    result = SelfTest(planted, plain, every)
+    if out is not None:
+        out.mkdir(parents=True)
+        for name in ("placements", "random", "random_all"):
+            getattr(result, name).to_csv(out / f"{name}.csv", index=False)
+    for line in result.lines():
+        typer.echo(line)
+
+
+@app.command()
+def checkpoints(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Model folders step-000600 and so on, or one of them all.")
+    ],
+    headset: Annotated[Path, typer.Option(help="Head set of the trained model.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the figure.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompt file.", show_default="40 of unseen categories")
+    ] = None,
+    extra_heads: Annotated[str, typer.Option(help="Heads to follow beside the pools: 4-3.")] = "",
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    seed: Seed = DEFAULTS.seed,
+    device: Device = None,
+    dtype: DtypeFlag = F32,
+) -> None:
+    """When do the pooled heads form? Scores and effects along a training run."""
+    from workbench.errors import InputError
+    from workbench.headsets.headset import load
+    from workbench.inputs import load_prompts, make_prompts, parse_heads
+    from workbench.plots.training import training_phases
+    from workbench.training_study import formation, read_terms, study_checkpoints
+
+    prepare()
+    if len(folders) == 1 and not (folders[0] / "config.json").is_file():
+        folders = sorted(path for path in folders[0].glob("step-*") if path.is_dir())
+    if not folders:
+        raise InputError("no checkpoints: give folders named step-000600 and so on")
+    config = RunConfig(n_resamples=n_resamples, seed=seed)
+    table = study_checkpoints(
+        folders,
+        prompts=load_prompts(prompts) if prompts else make_prompts(model=folders[0], config=config),
+        headset=load(headset),
+        extra_heads=parse_heads(extra_heads) if extra_heads else (),
+        config=config,
+        dtype=dtype.value,
+        device=device,
+        out=out,
+    )
+    table.round(4).to_csv(out / "training.csv", index=False)
+    training_phases(table).write_html(out / "training.html", include_plotlyjs=True)
+    typer.echo(formation(table, read_terms(out)).to_string(index=False))
+    typer.echo(f"table: {out / 'training.csv'}, figure: {out / 'training.html'}")

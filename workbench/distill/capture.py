@@ -1,0 +1,300 @@
+"""Reading a few heads of a Hugging Face model while it runs on fused attention.
+
+Attention goes through `scaled_dot_product_attention` everywhere, as transformers itself does it. An
+attention implementation registered with transformers also calls a listener in the layers where
+something is wanted: it recomputes the pattern of the wanted heads alone from their queries and keys
+(after rotary embeddings and head norms), and what they write at a few positions. What is read is
+part of the graph. A model of which nothing after some block is wanted stops there.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from workbench.distill.matching import ModelShape
+from workbench.distill.readings import written
+from workbench.errors import InputError
+
+NAME = "workbench_distill"
+"""Name of the attention implementation, as transformers registers it."""
+
+Head = tuple[int, int]
+"""(layer, head), both from 0."""
+
+_LISTENERS: WeakKeyDictionary[nn.Module, Callable[..., None]] = WeakKeyDictionary()
+"""By attention module; beside the modules, so that copies and saved models know nothing of it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be read in a forward.
+
+    Attributes:
+        patterns: heads whose attention patterns are wanted.
+        writes: heads of which is wanted what they write to the residual stream.
+        hidden: layers whose output is wanted.
+        scale: whether the final norm's factor at the decisions is wanted.
+        logits: whether logits are wanted.
+    """
+
+    patterns: frozenset[Head] = frozenset()
+    writes: frozenset[Head] = frozenset()
+    hidden: frozenset[int] = frozenset()
+    scale: bool = False
+    logits: bool = True
+
+    @property
+    def maps(self) -> bool:
+        """Whether anything is read besides logits."""
+        return bool(self.patterns or self.writes or self.hidden or self.scale)
+
+    @property
+    def last_layer(self) -> int:
+        """The last layer of which anything besides logits is wanted; -1 for none."""
+        layers = [layer for layer, _ in self.patterns | self.writes]
+        return max([*layers, *self.hidden], default=-1)
+
+
+@dataclass
+class Reading:
+    """What was read in a forward; `position` are those that `Capture.run` was asked for."""
+
+    patterns: dict[Head, Float[Tensor, "batch query key"]] = field(default_factory=dict)
+    written: dict[Head, Float[Tensor, "batch position d_model"]] = field(default_factory=dict)
+    hidden: dict[int, Float[Tensor, "batch token d_model"]] = field(default_factory=dict)
+    scale: Float[Tensor, "batch position"] | None = None
+    """1 over the root mean square that the final norm divides by, without gradient."""
+    logits: Float[Tensor, "batch token d_vocab"] | None = None
+
+
+class _Stop(Exception):
+    """Ends a forward of which nothing more is wanted."""
+
+
+class Capture:
+    """Reads a model; nothing of it stays in the model between runs.
+
+    The model's attention implementation is changed to `NAME`, which gives what "sdpa" gives.
+
+    Raises:
+        InputError: attention modules without `o_proj`, heads or layers that are not there, or, where
+            the final norm's factor is wanted, a model without a final root-mean-square norm.
+    """
+
+    def __init__(self, model: PreTrainedModel, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.shape = shape_of(model)
+        # The modules themselves, not their paths: wrapping for several devices changes paths.
+        self._attentions, self._blocks = attention_modules(model)
+        for layer, head in wanted.patterns | wanted.writes:
+            if not (0 <= layer < self.shape.n_layers and 0 <= head < self.shape.n_heads):
+                raise InputError(
+                    f"head {layer}-{head} is not in the model of {self.shape.n_layers} layers × "
+                    f"{self.shape.n_heads} heads"
+                )
+        for layer in wanted.hidden:
+            if not 0 <= layer < self.shape.n_layers:
+                raise InputError(
+                    f"layer {layer} is not in the model of {self.shape.n_layers} layers"
+                )
+        self._norm = final_norm(model) if wanted.scale else None
+        model.set_attn_implementation(NAME)
+
+    def run(
+        self,
+        forward: Callable[[], Any],
+        positions: Int[Tensor, "batch position"],
+    ) -> Reading:
+        """Run a forward of the model and read it; `positions` are where heads' writing is read."""
+        reading = Reading()
+        with self._listening(reading, positions):
+            try:
+                output = forward()
+            except _Stop:
+                return reading
+        reading.logits = output.logits if self.wanted.logits else None
+        return reading
+
+    @contextmanager
+    def _listening(self, reading: Reading, positions: Tensor) -> Iterator[None]:
+        wanted = self.wanted
+        stop_at = -1 if wanted.logits or wanted.scale else wanted.last_layer
+        with ExitStack() as stack:
+            for layer, (attention, block) in enumerate(
+                zip(self._attentions, self._blocks, strict=True)
+            ):
+                mapped = sorted(head for at, head in wanted.patterns if at == layer)
+                writers = sorted(head for at, head in wanted.writes if at == layer)
+                if mapped or writers:
+                    _LISTENERS[attention] = partial(
+                        _listen, reading, layer, attention, mapped, writers, positions
+                    )
+                    stack.callback(_LISTENERS.pop, attention, None)
+                if layer in wanted.hidden or layer == stop_at:
+                    keep = partial(_keep, reading, layer, layer in wanted.hidden, layer == stop_at)
+                    stack.callback(block.register_forward_hook(keep).remove)
+            if self._norm is not None:
+                measure = partial(_measure, reading, positions, not wanted.logits)
+                stack.callback(self._norm.register_forward_pre_hook(measure).remove)
+            yield
+
+
+def _listen(
+    reading: Reading,
+    layer: int,
+    attention: Any,
+    mapped: Sequence[int],
+    writers: Sequence[int],
+    positions: Tensor,
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    z: Tensor,
+) -> None:
+    if mapped:
+        patterns = head_patterns(query, key, mapped, mask, scaling)
+        reading.patterns |= {(layer, head): patterns[:, i] for i, head in enumerate(mapped)}
+    if writers:
+        # Here, since weights that are spread over devices are whole only while their layer runs.
+        d_head = z.shape[-1]
+        weights = attention.o_proj.weight.mT.unflatten(0, (-1, d_head))
+        chosen = take(z, positions)
+        reading.written |= {(layer, head): written(chosen, weights, [head]) for head in writers}
+
+
+def _keep(
+    reading: Reading, layer: int, hidden: bool, stop: bool, module: Any, args: Any, output: Any
+) -> None:
+    if hidden:
+        reading.hidden[layer] = output[0] if isinstance(output, tuple) else output
+    if stop:
+        raise _Stop
+
+
+def _measure(reading: Reading, positions: Tensor, stop: bool, module: Any, args: Any) -> None:
+    with torch.no_grad():
+        chosen = take(args[0], positions).float()
+        reading.scale = (chosen.square().mean(dim=-1) + module.variance_epsilon).rsqrt()
+    if stop:
+        raise _Stop
+
+
+def take(
+    values: Float[Tensor, "batch token *rest"], positions: Int[Tensor, "batch position"]
+) -> Float[Tensor, "batch position *rest"]:
+    """The values of each example at its positions."""
+    rows = torch.arange(len(positions), device=positions.device)[:, None]
+    return values[rows, positions]
+
+
+def head_patterns(
+    query: Float[Tensor, "batch head token d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    heads: Sequence[int],
+    mask: Shaped[Tensor, "_ _ token key"] | None,
+    scaling: float,
+) -> Float[Tensor, "batch chosen token key"]:
+    """Attention patterns of a few heads, in float32.
+
+    `mask` says which keys may be seen (bool) or is added (float); None is causal.
+    """
+    group = query.shape[1] // key.shape[1]
+    chosen = key[:, [head // group for head in heads]]
+    scores = (query[:, list(heads)] @ chosen.mT).float() * scaling
+    if mask is None:
+        shape = scores.shape[-2:]
+        mask = torch.ones(shape, dtype=torch.bool, device=scores.device).tril()
+    if mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    else:
+        scores = scores + mask
+    return scores.softmax(dim=-1)
+
+
+def attention_modules(model: PreTrainedModel) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Attention modules and the blocks that hold them, in layer order.
+
+    Raises:
+        InputError: not one in each layer, with an output projection called `o_proj`.
+    """
+    found = {
+        module.layer_idx: path
+        for path, module in model.named_modules()
+        if hasattr(module, "o_proj") and isinstance(getattr(module, "layer_idx", None), int)
+    }
+    n_layers = model.config.get_text_config().num_hidden_layers
+    if sorted(found) != list(range(n_layers)):
+        raise InputError(
+            f"{type(model).__name__} cannot be read: needs an attention module with `o_proj` in "
+            f"each of its {n_layers} layers, {len(found)} have one"
+        )
+    paths = [found[layer] for layer in range(n_layers)]
+    blocks = [model.get_submodule(path.rpartition(".")[0]) for path in paths]
+    return [model.get_submodule(path) for path in paths], blocks
+
+
+def final_norm(model: PreTrainedModel) -> Any:
+    """The norm before the unembedding.
+
+    Raises:
+        InputError: it is not a root-mean-square norm with a plain weight.
+    """
+    norm = getattr(model.base_model, "norm", None)
+    if not hasattr(norm, "variance_epsilon"):
+        raise InputError(
+            f"{type(model).__name__} has no final root-mean-square norm, which direct "
+            "contributions to logits need"
+        )
+    return norm
+
+
+def shape_of(model: PreTrainedModel) -> ModelShape:
+    """Layers and heads of a Hugging Face model."""
+    config = model.config.get_text_config()
+    n_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return ModelShape(
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_kv_heads=n_kv_heads,
+    )
+
+
+def all_heads(layers: Collection[int], n_heads: int) -> frozenset[Head]:
+    """Every head of some layers."""
+    return frozenset((layer, head) for layer in layers for head in range(n_heads))
+
+
+def _attention_function(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in place of attention."""
+    output, _ = sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+    listen = _LISTENERS.get(module)
+    if listen is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        listen(query, key, attention_mask, scale, output)
+    return output, None
+
+
+AttentionInterface.register(NAME, _attention_function)
+AttentionMaskInterface.register(NAME, sdpa_mask)

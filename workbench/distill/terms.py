@@ -1,0 +1,323 @@
+"""The terms of the loss, from what was read of teacher and student on the same tokens."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from workbench.distill.capture import (
+    Head,
+    Reading,
+    Wanted,
+    all_heads,
+    final_norm,
+    shape_of,
+)
+from workbench.distill.config import MechanisticDistillationConfig
+from workbench.distill.losses import (
+    HiddenLoss,
+    Loss,
+    attention_loss,
+    chain_loss,
+    interaction_loss,
+    logit_loss,
+    minilm_attention_loss,
+    update_loss,
+)
+from workbench.distill.marks import Marks
+from workbench.distill.matching import Group, HeadMap, Pair, map_layers
+from workbench.distill.readings import (
+    evidence_mass,
+    option_contribution,
+    option_mass,
+    pool_over_layers,
+)
+from workbench.errors import InputError
+from workbench.headsets.headset import Pool
+
+PROJECTIONS = "workbench_projections"
+"""Attribute of the student that holds the learnt projections of `hidden` while it trains."""
+
+
+class Terms:
+    """What must be read of both models, and the losses between the two readings.
+
+    With `hidden` on, its projections become a submodule of the student, so that they are trained,
+    kept in checkpoints and shared between processes like the rest; `drop_projections` ends that.
+
+    Args:
+        config: the terms and their weights.
+        teacher: the frozen model.
+        student: the model that is trained.
+        headmap: pairs of matched heads, for `attention`, `update` and `interaction`.
+        circuit: pairs matched by ablation effect, for `circuit`.
+
+    Raises:
+        InputError: a map that a term needs is missing, lacks a pool, or is for models of another
+            shape; mapped layers that are not there.
+    """
+
+    def __init__(
+        self,
+        config: MechanisticDistillationConfig,
+        teacher: PreTrainedModel,
+        student: PreTrainedModel,
+        headmap: HeadMap | None = None,
+        circuit: HeadMap | None = None,
+    ) -> None:
+        self.config = config
+        self._teacher, self._student = teacher, student
+        self._headmap = headmap if config.needs_map else None
+        self._circuit_map = circuit if "circuit" in config.on else None
+        self._check_maps()
+        self.layers = self._mapped_layers()
+        if "hidden" in config.on:
+            self._add_projections()
+        self.wanted = {"teacher": self._wanted("teacher"), "student": self._wanted("student")}
+
+    def __call__(
+        self, batch: Mapping[str, Tensor], teacher: Reading, student: Reading
+    ) -> dict[str, Loss]:
+        """Every term that is on, unweighted, as total and count over this batch."""
+        marks = Marks.of(batch, self.config.rows)
+        found: dict[str, Loss] = {}
+        for name in self.config.on:
+            if name == "chain":
+                assert student.logits is not None
+                found[name] = chain_loss(student.logits, batch["labels"], batch["weights"])
+            else:
+                found[name] = getattr(self, f"_{name}")(marks, teacher, student)
+        return found
+
+    def _logit(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
+        assert teacher.logits is not None and student.logits is not None
+        return logit_loss(
+            teacher.logits,
+            student.logits,
+            marks.targets,
+            temperature=self.config.logit_temperature,
+            per=self.config.per,
+        )
+
+    def _attention(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
+        losses = [
+            attention_loss(
+                _pooled(teacher, group.teacher),
+                _pooled(student, group.student),
+                marks.rows,
+                per=self.config.per,
+            )
+            for group in self._groups()
+        ]
+        return _average(losses, [group.weight for group in self._groups()])
+
+    def _update(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
+        losses = [
+            update_loss(
+                _sum_written(teacher, list(group.teacher)),
+                _sum_written(student, list(group.student)),
+                marks.sampled,
+                debiased=self.config.debiased,
+            )
+            for group in self._groups()
+        ]
+        return _average(losses, [group.weight for group in self._groups()])
+
+    def _circuit_pairs(self) -> Sequence[Pair]:
+        return () if self._circuit_map is None else self._circuit_map.pairs
+
+    def _circuit(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
+        pairs = self._circuit_pairs()
+        losses = [
+            update_loss(
+                teacher.written[pair.teacher],
+                student.written[pair.student],
+                marks.sampled,
+                debiased=self.config.debiased,
+            )
+            for pair in pairs
+        ]
+        return _average(losses, [pair.weight for pair in pairs])
+
+    def _interaction(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
+        sides = []
+        for side, reading, model in (
+            ("teacher", teacher, self._teacher),
+            ("student", student, self._student),
+        ):
+            coarse, refine = self._pool("coarse", side), self._pool("refine", side)
+            mass = self._mass(marks, _pooled(reading, coarse))
+            sides.append((mass, _contribution(marks, reading, list(refine), model)))
+        return interaction_loss(
+            *sides[0],
+            *sides[1],
+            marks.asked,
+            marks.offered[:, None].expand_as(sides[0][0]),
+            temperature=self.config.interaction_temperature,
+            per=self.config.per,
+        )
+
+    def _mass(
+        self, marks: Marks, pattern: Float[Tensor, "batch query key"]
+    ) -> Float[Tensor, "batch decision option"]:
+        if self.config.route == "decision":
+            rows = torch.arange(len(pattern), device=pattern.device)[:, None]
+            return option_mass(pattern[rows, marks.decisions], marks.spans)
+        each = [
+            evidence_mass(pattern, marks.spans, marks.evidence[:, decision])
+            for decision in range(marks.evidence.shape[1])
+        ]
+        return torch.stack(each, dim=1)
+
+    def _minilm(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
+        return minilm_attention_loss(
+            [_whole_layer(teacher, layer) for _, layer in self.layers],
+            [_whole_layer(student, layer) for layer, _ in self.layers],
+            marks.rows,
+            per=self.config.per,
+        )
+
+    def _hidden(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
+        projections: Any = getattr(self._student, PROJECTIONS)
+        losses = [
+            projection(
+                teacher.hidden[theirs], student.hidden[ours], marks.rows, per=self.config.per
+            )
+            for projection, (ours, theirs) in zip(projections, self.layers, strict=True)
+        ]
+        return _average(losses, [1.0] * len(losses))
+
+    def _groups(self) -> list[Group]:
+        assert self._headmap is not None
+        return [group for pool in self.config.pools for group in self._headmap.groups(pool)]
+
+    def _pool(self, pool: Pool, side: str) -> dict[Head, float]:
+        """Heads of a whole pool on one side, with their weights."""
+        assert self._headmap is not None
+        weights: dict[Head, float] = {}
+        for group in self._headmap.groups(pool):
+            weights |= getattr(group, side)
+        return weights
+
+    def _wanted(self, side: str) -> Wanted:
+        on = self.config.on
+        patterns: set[Head] = set()
+        writes: set[Head] = set()
+        if "attention" in on:
+            patterns |= {head for group in self._groups() for head in getattr(group, side)}
+        if "update" in on:
+            writes |= {head for group in self._groups() for head in getattr(group, side)}
+        if "interaction" in on:
+            patterns |= set(self._pool("coarse", side))
+            writes |= set(self._pool("refine", side))
+        writes |= {getattr(pair, side) for pair in self._circuit_pairs()}
+        own = {pair[side == "teacher"] for pair in self.layers}
+        if "minilm" in on:
+            model = self._teacher if side == "teacher" else self._student
+            patterns |= all_heads(own, shape_of(model).n_heads)
+        # The student always runs to its end: in several processes every weight must take part.
+        logits = side == "student" or "logit" in on
+        return Wanted(
+            patterns=frozenset(patterns),
+            writes=frozenset(writes),
+            hidden=frozenset(own) if "hidden" in on else frozenset(),
+            scale="interaction" in on,
+            logits=logits,
+        )
+
+    def _check_maps(self) -> None:
+        config = self.config
+        maps = {"head map": (config.needs_map, self._headmap)}
+        maps["map by ablation effect"] = ("circuit" in config.on, self._circuit_map)
+        for name, (needed, given) in maps.items():
+            if needed and given is None:
+                terms = ", ".join(config.on)
+                raise InputError(f"loss terms {terms} need a {name}, none is given")
+            for side, model in (("teacher", self._teacher), ("student", self._student)):
+                shape = shape_of(model)
+                if given is not None and getattr(given, side) != shape:
+                    raise InputError(
+                        f"{name} is for a {side} of {getattr(given, side)!r}, this one has "
+                        f"{shape!r}"
+                    )
+        if self._headmap is None:
+            return
+        pools = set(config.pools if {"attention", "update"} & set(config.on) else ())
+        pools |= {"coarse", "refine"} if "interaction" in config.on else set()
+        missing = sorted(pool for pool in pools if not self._headmap.in_pool(pool))
+        if missing:
+            raise InputError(f"the head map has no heads of the {missing[0]} pool")
+
+    def _mapped_layers(self) -> tuple[tuple[int, int], ...]:
+        """(student layer, teacher layer) of the whole-layer baselines."""
+        if not {"minilm", "hidden"} & set(self.config.on):
+            return ()
+        n_teacher, n_student = (shape_of(x).n_layers for x in (self._teacher, self._student))
+        if self.config.layers is None:
+            return tuple(enumerate(map_layers(n_teacher, n_student)))
+        for ours, theirs in self.config.layers:
+            if not (0 <= ours < n_student and 0 <= theirs < n_teacher):
+                raise InputError(
+                    f"layers: {(ours, theirs)} is outside the student's {n_student} and the "
+                    f"teacher's {n_teacher} layers"
+                )
+        return self.config.layers
+
+    def _add_projections(self) -> None:
+        widths = [
+            model.config.get_text_config().hidden_size for model in (self._student, self._teacher)
+        ]
+        projections = [HiddenLoss(*widths, kind=self.config.hidden_kind) for _ in self.layers]
+        self._student.add_module(PROJECTIONS, nn.ModuleList(projections))
+
+
+def drop_projections(student: PreTrainedModel) -> None:
+    """Take the projections off a student that is trained."""
+    if hasattr(student, PROJECTIONS):
+        delattr(student, PROJECTIONS)
+
+
+def _pooled(reading: Reading, heads: Mapping[Head, float]) -> Float[Tensor, "batch query key"]:
+    # Each pattern stands as a layer of one head; pooling asks for no more.
+    one_by_one = {number: reading.patterns[head][:, None] for number, head in enumerate(heads)}
+    names = [(number, 0) for number in one_by_one]
+    return pool_over_layers(one_by_one, names, list(heads.values()))
+
+
+def _sum_written(
+    reading: Reading, heads: Sequence[Head]
+) -> Float[Tensor, "batch sample d_model"]:
+    device = reading.written[heads[0]].device
+    return torch.stack([reading.written[head].to(device) for head in heads]).sum(dim=0)
+
+
+def _whole_layer(reading: Reading, layer: int) -> Float[Tensor, "batch head query key"]:
+    heads = sorted(head for head in reading.patterns if head[0] == layer)
+    return torch.stack([reading.patterns[head] for head in heads], dim=1)
+
+
+def _contribution(
+    marks: Marks, reading: Reading, heads: Sequence[Head], model: PreTrainedModel
+) -> Float[Tensor, "batch decision option"]:
+    """Direct contribution of heads to the options' logits at the decisions.
+
+    The factor of the final norm is that of the model's own residual stream, taken as a constant.
+    """
+    assert reading.scale is not None
+    n = marks.decisions.shape[1]
+    update = _sum_written(reading, heads)[:, :n] * reading.scale[:, :n, None]
+    unembedding: Any = model.get_output_embeddings()
+    directions = unembedding.weight[marks.tokens].float() * final_norm(model).weight.float()
+    return option_contribution(update, directions)
+
+
+def _average(losses: Sequence[Loss], weights: Sequence[float]) -> Loss:
+    """Weighted mean of losses that have the same count."""
+    whole = sum(weights)
+    total = torch.stack(
+        [loss.total * (weight / whole) for loss, weight in zip(losses, weights, strict=True)]
+    ).sum()
+    return Loss(total, losses[0].count)

@@ -1,0 +1,179 @@
+"""The teacher's own chains: written freely, kept where the answer is right.
+
+A trace file holds JSON lines of token ids and positions, no text: a first line that says how it was
+made, then for each draw either the example or only its number. A file that was not finished is
+continued; the same file comes out.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.distill.config import plain
+from workbench.distill.questions import Example, Question, draw_question, traced_example
+from workbench.errors import InputError
+from workbench.models.generation import greedy_tokens
+from workbench.models.organism_data import WordEncoder
+from workbench.progress import Advance
+from workbench.prompts.tasks import CodingTask
+from workbench.prompts.templates import PlainTemplate
+
+SCHEMA = "workbench.traces/1"
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """How traces are drawn.
+
+    Attributes:
+        n: draws; right ones are kept.
+        seed: of the prompts.
+        ramp: over this first share of the draws, mentions go from written out to the task's
+            shorthand.
+        same_size: so many draws in a row have equally many candidates.
+        context: longer examples are left out.
+        max_new_tokens: of a chain and its answer.
+    """
+
+    n: int
+    seed: int = 0
+    ramp: float = 0.0
+    same_size: int = 128
+    context: int = 512
+    max_new_tokens: int = 192
+
+
+def write_traces(
+    path: Path,
+    model: Any,
+    task: CodingTask,
+    encode: WordEncoder,
+    config: TraceConfig,
+    *,
+    teacher: str,
+    batch_size: int = 128,
+    progress: Advance | None = None,
+) -> int:
+    """Let a model write chains for prompts of a task, greedily; continues a file begun before.
+
+    Args:
+        path: the trace file.
+        model: a Hugging Face causal language model.
+        task: what prompts are drawn from.
+        encode: its tokenizer.
+        config: how many, and of what kind.
+        teacher: says whose traces these are, for example the hash of its weights.
+        batch_size: chains written together.
+        progress: called with draws done and all draws.
+
+    Returns:
+        how many traces the file holds.
+
+    Raises:
+        InputError: the file is of another teacher or configuration, or no trace file.
+    """
+    head = {"schema": SCHEMA, "teacher": teacher, "task": plain(asdict(task.config))}
+    head |= {"categories": len(task.categories), **asdict(config)}
+    done, kept = _continue(path, head)
+    with path.open("a", encoding="utf-8") as file:
+        for start in range(done, config.n, batch_size):
+            numbers = range(start, min(config.n, start + batch_size))
+            questions = [_question(task, encode, config, number) for number in numbers]
+            examples = _written(model, questions, encode, config)
+            for number, example in zip(numbers, examples, strict=True):
+                record = {} if example is None else example.to_json()
+                file.write(json.dumps({"draw": number, **record}, separators=(",", ":")) + "\n")
+                kept += example is not None
+            file.flush()
+            if progress:
+                progress(numbers.stop, config.n)
+    return kept
+
+
+def read_traces(path: Path) -> list[Example]:
+    """The examples of a trace file, in order.
+
+    Raises:
+        InputError: no trace file, a damaged line, or no example in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+    _check_head(path, lines[:1])
+    examples = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            record = json.loads(line)
+            if "target" in record:
+                examples.append(Example.from_json(record))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: line {number} is no trace ({type(error).__name__})") from None
+    if not examples:
+        raise InputError(f"{path}: holds no trace; the teacher answered nothing rightly")
+    return examples
+
+
+def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
+    """Draws and traces that are there; a last line that was cut off is removed."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+        return 0, 0
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    lines = whole.splitlines()
+    there = _check_head(path, lines[:1])
+    different = sorted(name for name, value in head.items() if there.get(name) != value)
+    if different:
+        raise InputError(
+            f"{path}: holds traces made with other settings ({', '.join(different)}); give "
+            "another file"
+        )
+    if whole != text:
+        path.write_text(whole, encoding="utf-8")
+    return len(lines) - 1, sum('"target"' in line for line in lines[1:])
+
+
+def _check_head(path: Path, lines: Sequence[str]) -> dict[str, Any]:
+    try:
+        head = json.loads(lines[0]) if lines else None
+    except ValueError:
+        head = None
+    if not isinstance(head, dict) or head.get("schema") != SCHEMA:
+        raise InputError(f"{path}: is no trace file ({SCHEMA!r})")
+    return head
+
+
+def _question(
+    task: CodingTask, encode: WordEncoder, config: TraceConfig, number: int
+) -> Question:
+    rng = random.Random(f"{config.seed}:trace:{number}")
+    sizes = random.Random(f"{config.seed}:trace sizes:{number // config.same_size}")
+    ramp = config.ramp * config.n
+    return draw_question(task, encode, rng, sizes, number / ramp if number < ramp else 1.0)
+
+
+def _written(
+    model: Any, questions: Sequence[Question], encode: WordEncoder, config: TraceConfig
+) -> list[Example | None]:
+    opening = encode(PlainTemplate.reason_cue)
+    written = greedy_tokens(
+        model,
+        [[*question.ids, *opening] for question in questions],
+        max_new_tokens=config.max_new_tokens,
+        end=encode.end,
+        batch_size=len(questions),
+    )
+    examples = []
+    for question, tokens in zip(questions, written, strict=True):
+        # One that was cut off may end in a right answer by chance; it has no end of its own.
+        ended = len(tokens) < config.max_new_tokens
+        example = traced_example(question, tokens, encode) if ended else None
+        if example and len(question.ids) + len(example.target) >= config.context:
+            example = None
+        examples.append(example)
+    return examples

@@ -1,0 +1,157 @@
+"""What the evidence says, in words, and what each of its figures does and does not support."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.plots import evidence as drawings
+from workbench.plots.style import number, where
+
+NOTES = {
+    "curves": (
+        "How much of Focus, and of the right label's lead inside its cluster, rests on the first "
+        "heads of an order: ablated alone (left), or kept while all others are ablated (right).",
+        "Ablated heads get their value from the counterfactual prompt, so this speaks of what the "
+        "two prompts differ in. Heads that stand in for one another make single ones look idle.",
+    ),
+    "areas": (
+        "One number per order: the area under its curve. For sufficiency more is better, for "
+        "necessity less.",
+        "Orders whose intervals overlap may still differ: the text above gives paired differences. "
+        "Random orders show what an order without knowledge reaches.",
+    ),
+    "stability": (
+        "How often resampled prompts would have chosen each head.",
+        "A head below half is a finding about these prompts. Resampling cannot show what another "
+        "kind of prompt would choose.",
+    ),
+    "sample_size": (
+        "How the pools of fewer prompts compare with those of all choosing prompts.",
+        "Subsets overlap with the whole by construction, so the last point is always 1.",
+    ),
+    "chain": (
+        "What the model would answer if its own chain of thought stopped after each step.",
+        "The answer is asked for early; whether the model uses the chain in the same way when it "
+        "is not interrupted is another question.",
+    ),
+    "chain_tokens": (
+        "The model's own next letter inside its coarse and fine step, over the options alone.",
+        "Where the next token is no letter, little probability lies on the options.",
+    ),
+    "chain_effects": (
+        "Which pooled heads act at which stage of the chain.",
+        "Only what the variants share is patched: the options, the cue, and the chain as far as it "
+        "is the same. Once the chain names the answer, the options matter less.",
+    ),
+}
+
+READOUT_WORDS = {"focus": "Focus", "confusion": "the right label inside its cluster"}
+
+
+def cards(tables: Mapping[str, pd.DataFrame]) -> dict[str, go.Figure]:
+    """The figure of every evidence table that has rows, by name."""
+    draw = {
+        "curves": drawings.faithfulness_curves,
+        "areas": drawings.curve_areas,
+        "stability": drawings.selection_stability,
+        "sample_size": drawings.prompts_needed,
+        "chain": lambda table: drawings.chain_trajectories(_aligned(table)),
+        "chain_effects": drawings.chain_effects,
+    }
+    return {
+        name: function(tables[name])
+        for name, function in draw.items()
+        if name in tables and not tables[name].empty
+    }
+
+
+def _aligned(chain: pd.DataFrame) -> pd.DataFrame:
+    """Steps counted from the decision's own coarse step, where the chains have one."""
+    by_own = where(chain, align="offset")
+    return where(chain, align="step") if by_own.empty else by_own
+
+
+def sentences(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """What the tables say, a sentence or two each."""
+    known = {
+        "areas": _areas,
+        "winners_curse": _curse,
+        "turning_points": _turns,
+    }
+    return [
+        text
+        for name, words in known.items()
+        if name in tables and not tables[name].empty
+        for text in words(tables[name])
+    ]
+
+
+def _areas(areas: pd.DataFrame) -> list[str]:
+    """Per readout: the pool's order against the best rival, by the area of sufficiency."""
+    texts = []
+    for readout, words in READOUT_WORDS.items():
+        here = where(areas, kind="sufficiency", readout=readout)
+        own = here.loc[here["order"] == "pool"].to_dict("records")
+        rivals = here.loc[~here["order"].isin(["pool", "effect"])]
+        if not own or rivals.empty:
+            continue
+        best = rivals.sort_values("cpr", ascending=False).to_dict("records")[0]
+        name = drawings.ORDERS.get(best["order"], best["order"])
+        lead = {
+            "effect": -best["cpr_minus"],
+            "low": -best["cpr_minus_high"],
+            "high": -best["cpr_minus_low"],
+        }
+        verdict = (
+            "the pool's order wins"
+            if lead["low"] > 0
+            else f"{name} wins"
+            if lead["high"] < 0
+            else "neither is surely ahead"
+        )
+        texts.append(
+            f"Sufficiency for {words}: CPR {_interval(own[0], 'cpr')} for the pool's order, "
+            f"{_interval(best, 'cpr')} for the best rival, {name}; difference "
+            f"{number(lead['effect'])} [{number(lead['low'])}, {number(lead['high'])}]: {verdict}."
+        )
+    return texts
+
+
+def _interval(row: Mapping[Any, Any], name: str) -> str:
+    ends = f"[{number(row[f'{name}_low'])}, {number(row[f'{name}_high'])}]"
+    return f"{number(row[name])} {ends}"
+
+
+def _curse(curse: pd.DataFrame) -> list[str]:
+    gaps = curse["gap"].dropna()
+    if gaps.empty:
+        return []
+    return [
+        f"Effects of the {len(gaps)} pooled heads are on average {number(gaps.mean())} larger on "
+        f"the half that chose them than on the other (from {number(gaps.min())} to "
+        f"{number(gaps.max())}); every effect in the head set is of the other half."
+    ]
+
+
+def _turns(turns: pd.DataFrame) -> list[str]:
+    """Where along the chain Focus is there and Confusion is gone."""
+    texts = []
+    what = {
+        "focus": "mean Focus reaches 90 % of its last value",
+        "confusion": "mean Confusion has lost half of its first value",
+        "focus_minus_confusion": "Focus minus Confusion",
+    }
+    axes = {"share": "share of the chain", "offset": "steps from its own coarse step"}
+    for row in turns.to_dict("records"):
+        if pd.isna(row["at"]):
+            said = f"undefined ({row['note']})"
+        else:
+            ends = f"[{number(row['low'])}, {number(row['high'])}]"
+            note = f" ({row['note']})" if row["note"] else ""
+            said = f"{number(row['at'])} {ends}{note}"
+        texts.append(
+            f"Along {row['source']} chains, by {axes[row['axis']]}: {what[row['what']]} at {said}."
+        )
+    return texts
