@@ -32,8 +32,8 @@ def test_planted_heads_are_found_and_nothing_else(shape):
 
 @pytest.mark.parametrize("role", ["match", "refine_readout"])
 def test_a_refine_head_that_writes_nothing_empties_the_refine_pool(role):
-    planted = plant(11, 3, 4, without=[role])
-    found = find_heads(planted.model, planted.prompts, every_head=True, count_all=True, **FEW)
+    planted = plant(11, 3, 4, without=[role], n_prompts=18)
+    found = find_heads(planted.model, planted.prompts, count_all=True, **FEW)
     assert not found.refine
     assert found.coarse == planted.coarse
     row = compare(planted, found)
@@ -43,11 +43,13 @@ def test_a_refine_head_that_writes_nothing_empties_the_refine_pool(role):
 
 
 def test_patching_only_heads_that_beat_their_null_gives_the_same_pools():
-    planted = plant(12, 3, 4)
+    planted = plant(12, 2, 4, n_prompts=16)
     some, every = (
         find_heads(planted.model, planted.prompts, every_head=flag, **FEW) for flag in (False, True)
     )
     assert some == every
+    assert some.coarse == planted.coarse
+    assert some.refine == planted.refine
 
 
 def test_a_model_that_fails_the_task_has_no_pools_unless_every_event_is_made_to_count():
@@ -99,7 +101,7 @@ def test_random_models_are_seeded_and_attend_unevenly():
 
 def test_random_models_go_through_the_method_on_given_prompts(monkeypatch):
     planted = plant(0, 2, 4, n_prompts=4)
-    models = [planted.model, plant(1, 2, 4, without=["coarse_readout"]).model]
+    models = [planted.model, plant(1, 2, 4, without=["coarse_readout", "refine_readout"]).model]
     monkeypatch.setattr(selftest, "random_bundled_model", lambda seed: models[seed])
     steps = []
     frame = selftest.run_random_models(

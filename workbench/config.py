@@ -45,7 +45,7 @@ class RunConfig:
         split: categories that the bundled model was trained on ("seen") or not ("unseen").
         seed: decides prompts, halves, resamples, permutations and controls.
         n_resamples: bootstrap resamples of prompts behind every interval.
-        n_permutations: role permutations behind every p-value.
+        n_permutations: role permutations behind every p-value; 20 per head where that is more.
         heads: "nominated" by the scores, "screen" (by first-order estimates of what patching does),
             "all", or heads by name: "4-3,5-1".
         positions: where to patch: "decision", "span", or both.

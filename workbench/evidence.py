@@ -13,20 +13,16 @@ A step that was stopped is taken up; `curves` at the next event. What they found
 head set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from workbench.analysis.areas import faithfulness_tables
 from workbench.analysis.chain_effects import chain_effects
 from workbench.analysis.chain_tokens import token_trajectory, token_values
 from workbench.analysis.chain_trajectories import chain_trajectory, chain_values, turning_points
-from workbench.analysis.faithfulness import (
-    curve_event,
-    faithfulness_tables,
-    plan_curves,
-    wanted_sets,
-)
+from workbench.analysis.faithfulness import curve_event, plan_curves, wanted_sets
 from workbench.analysis.orderings import order_scores, read_orders
 from workbench.analysis.scores import EventScores, score_event
 from workbench.errors import InputError
@@ -36,9 +32,10 @@ from workbench.headsets.headset import HeadSet
 from workbench.headsets.pooling import Thresholds, pool_heads
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse
 from workbench.models.generation import write_chains
-from workbench.models.hooked import Head
+from workbench.models.hooked import Head, HookedModel
+from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase, question_cases
-from workbench.prompts.prompt import VARIANTS
+from workbench.prompts.prompt import VARIANTS, PromptSet
 from workbench.session import HEADSET_FILE, OpenRun, counting_events
 
 N_RANDOM_ORDERS = 5
@@ -181,44 +178,56 @@ def chain(opened: OpenRun) -> pd.DataFrame:
 
 
 def _chain(opened: OpenRun) -> dict[str, Any]:
-    model, folder, config = opened.model, opened.folder, opened.config
+    folder, config = opened.folder, opened.config
     try:
-        if model.tokenizer is None:
-            raise InputError("the model has no tokenizer")
-        cases = question_cases(opened.prompts, model.tokenizer)
-        with opened.reporter.step(f"chains of thought of {len(cases)} prompts"):
-            cases = write_chains(model, cases, model.tokenizer, variants=VARIANTS)
+        cases, values = follow_chains(opened.model, opened.prompts, opened.reporter)
     except InputError as error:
         opened.reporter.say(f"chain: none ({error})")
         for name in ("chain", "turning_points", "chain_tokens", "chain_effects"):
             folder.write_table(name, pd.DataFrame())
         return {"events": 0}
     seeded = {"n_resamples": config.n_resamples, "seed": config.seed}
-    with opened.reporter.step("answers after every step", len(cases)) as advance:
-        values = _one_by_one(
-            cases, lambda case: chain_values(model, [case], source="generated"), advance
-        )
-    ends = [turning_points(values, axis=axis, **seeded) for axis in ("share", "offset")]
     with opened.reporter.step("along the tokens of the chain"):
-        tokens = token_trajectory(token_values(model, cases, source="generated"), **seeded)
+        tokens = token_trajectory(token_values(opened.model, cases, source="generated"), **seeded)
     effects = _chain_effects(opened, cases)
     folder.write_table("chain", chain_trajectory(values, **seeded))
-    folder.write_table("turning_points", pd.concat(ends, ignore_index=True))
+    folder.write_table("turning_points", turns(values, **seeded))
     folder.write_table("chain_tokens", tokens)
     folder.write_table("chain_effects", effects)
     return {"events": len(cases)}
 
 
-def _one_by_one(
-    cases: Sequence[ChainCase],
-    work: Callable[[ChainCase], pd.DataFrame],
-    advance: Callable[[int, int], None],
-) -> pd.DataFrame:
+def follow_chains(
+    model: HookedModel, prompts: PromptSet, reporter: Reporter
+) -> tuple[list[ChainCase], pd.DataFrame]:
+    """Chains that a model writes for every variant, and its answers after each clean step.
+
+    Returns:
+        the cases, and the table of `chain_values`.
+
+    Raises:
+        InputError: the model has no tokenizer, or the prompts no place for a chain.
+    """
+    if model.tokenizer is None:
+        raise InputError("the model has no tokenizer")
+    cases = question_cases(prompts, model.tokenizer)
+    with reporter.step(f"chains of thought of {len(cases)} prompts"):
+        cases = write_chains(model, cases, model.tokenizer, variants=VARIANTS)
     frames = []
-    for done, case in enumerate(cases, start=1):
-        frames.append(work(case))
-        advance(done, len(cases))
-    return pd.concat(frames, ignore_index=True)
+    with reporter.step("answers after every step", len(cases)) as advance:
+        for done, case in enumerate(cases, start=1):
+            frames.append(chain_values(model, [case], source="generated"))
+            advance(done, len(cases))
+    return cases, pd.concat(frames, ignore_index=True)
+
+
+def turns(values: pd.DataFrame, *, n_resamples: int, seed: int) -> pd.DataFrame:
+    """`turning_points` along the whole chain, and from the decision's own step on."""
+    ends = [
+        turning_points(values, axis=axis, n_resamples=n_resamples, seed=seed)
+        for axis in ("share", "offset")
+    ]
+    return pd.concat(ends, ignore_index=True)
 
 
 def _chain_effects(opened: OpenRun, cases: Sequence[ChainCase]) -> pd.DataFrame:

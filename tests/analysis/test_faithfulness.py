@@ -6,14 +6,11 @@ import pytest
 import torch
 from tiny_runs import ARCHITECTURES, save_model
 
+from workbench.analysis.areas import AREAS, CURVES, faithfulness_curves, faithfulness_tables
 from workbench.analysis.faithfulness import (
-    AREAS,
-    CURVES,
     EVENT_COLUMNS,
     curve_event,
     default_sizes,
-    faithfulness_curves,
-    faithfulness_tables,
     plan_curves,
     wanted_sets,
 )

@@ -239,10 +239,11 @@ def _patched(
             to, out_of = ran[base], ran[source]
             pairs = _pairs(to, out_of, where, shared, n_cue)
             length = len(to.base.tokens if isinstance(to.base, Trunk) else to.base)
+            repeated = to.tail[-1:] if where == "decision" else to.tail
             branches = [
                 Branch(
-                    length - len(to.tail),
-                    to.tail,
+                    length - len(repeated),
+                    repeated,
                     [
                         Edit(layer, head, into, out_of.z[layer][taken, head])
                         for layer, head in dict.fromkeys(heads)
@@ -251,8 +252,7 @@ def _patched(
                 )
                 for heads in groups
             ]
-            trunk = to.base
-            logits = forked_forward(model, trunk, branches, columns=options, last_only=True)
+            logits = forked_forward(model, to.base, branches, columns=options, last_only=True)
             readout = focus_confusion(widen(torch.cat(logits)), Roles.of(case.event))
             focus, confusion = (part.cpu().double().numpy() for part in readout)
             frame = pd.DataFrame({"target": range(len(groups)), "positions": where, "run": run})
@@ -264,15 +264,12 @@ def _patched(
 def _pairs(
     to: _Ran, out_of: _Ran, where: str, shared: int, n_cue: int
 ) -> list[tuple[slice, slice]]:
-    """Positions in the tail that is patched, and in the tail that the values come from."""
-
-    def ends(count: int) -> tuple[slice, slice]:
-        a, b = len(to.tail), len(out_of.tail)
-        return slice(a - count, a), slice(b - count, b)
-
+    """Positions in the branch that is patched, and in the tail that the values come from."""
+    a, b = len(to.tail), len(out_of.tail)
     if where == "decision":
-        return [ends(1)]
+        return [(slice(0, 1), slice(b - 1, b))]
     if to.chain == out_of.chain:
-        return [ends(len(to.tail))]
+        return [(slice(0, a), slice(0, b))]
     # Where chains end differently and no cue follows, their last token still is the decision.
-    return [(slice(0, shared), slice(0, shared)), ends(max(n_cue, 1))]
+    end = max(n_cue, 1)
+    return [(slice(0, shared), slice(0, shared)), (slice(a - end, a), slice(b - end, b))]

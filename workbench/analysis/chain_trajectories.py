@@ -196,9 +196,9 @@ def turning_points(
 
     Columns: model, source, axis, what, at, low, high, start, final (the mean at the first and last
     place), defined (share of the resamples in which the place exists; intervals are over these, and
-    missing where `at` is), n (events), note (why `at` is missing, or what to mind). A Focus that is there at the first
-    place has no turning point in the chain: `at` is then that place, and the note says so. Where
-    mean Confusion is below 0.02 at the start, or never halves, `at` is missing.
+    missing where `at` is), n (events), note (why `at` is missing, or what to mind). A Focus that is
+    there at the first place has no turning point in the chain: `at` is then that place, and the
+    note says so. Where mean Confusion is below 0.02 at the start, or never halves, `at` is missing.
 
     Raises:
         InputError: columns missing, another axis, or no place that all events share.

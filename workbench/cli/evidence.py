@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.app import app, prepare
-from workbench.cli.options import F32, Device, DtypeFlag, Model, Out, Resamples, Seed
+from workbench.cli.options import F32, Device, DtypeFlag, Model, NPrompts, Out, Resamples, Seed
 from workbench.config import DEFAULTS, RunConfig
 
 
@@ -107,3 +107,49 @@ def checkpoints(
     training_phases(table).write_html(out / "training.html", include_plotlyjs=True)
     typer.echo(formation(table, read_terms(out)).to_string(index=False))
     typer.echo(f"table: {out / 'training.csv'}, figure: {out / 'training.html'}")
+
+
+@app.command()
+def trajectory(
+    models: Annotated[list[str], typer.Argument(help="Model folders or hub ids: teacher first.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the figure.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompt file.", show_default="made for the first model")
+    ] = None,
+    n: NPrompts = DEFAULTS.n_prompts,
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    seed: Seed = DEFAULTS.seed,
+    device: Device = None,
+    dtype: DtypeFlag = F32,
+) -> None:
+    """Focus and Confusion along the chains that models write, several models in one figure."""
+    import pandas as pd
+
+    from workbench.analysis.chain_trajectories import chain_trajectory
+    from workbench.errors import InputError
+    from workbench.evidence import follow_chains, turns
+    from workbench.inputs import load_prompts, make_prompts
+    from workbench.models.hooked import HookedModel
+    from workbench.plots.evidence import chain_trajectories
+    from workbench.plots.evidence_words import aligned
+    from workbench.progress import Reporter
+
+    prepare()
+    if out.exists():
+        raise InputError(f"{out}: exists already; give another --out")
+    config = RunConfig(n_prompts=n, n_resamples=n_resamples, seed=seed)
+    made = load_prompts(prompts) if prompts else make_prompts(model=models[0], config=config)
+    reporter, frames = Reporter(), []
+    for name in models:
+        reporter.say(name)
+        model = HookedModel.load(name, dtype=dtype.value, device=device)
+        frames.append(follow_chains(model, made, reporter)[1])
+    values = pd.concat(frames, ignore_index=True)
+    table = chain_trajectory(values, n_resamples=n_resamples, seed=seed)
+    turned = turns(values, n_resamples=n_resamples, seed=seed)
+    out.mkdir(parents=True)
+    table.round(4).to_csv(out / "trajectories.csv", index=False)
+    turned.round(4).to_csv(out / "turning_points.csv", index=False)
+    chain_trajectories(aligned(table)).write_html(out / "trajectories.html", include_plotlyjs=True)
+    typer.echo(turned.drop(columns=["source", "note"]).round(3).to_string(index=False))
+    typer.echo(f"tables and figure: {out}")

@@ -69,7 +69,9 @@ SplitFlag = Annotated[
     Split, typer.Option("--split", help="Categories the bundled model was trained on, or not.")
 ]
 Resamples = Annotated[int, typer.Option("--n-resamples", help="Bootstrap resamples of prompts.")]
-Permutations = Annotated[int, typer.Option("--n-permutations", help="Role permutations.")]
+Permutations = Annotated[
+    int, typer.Option("--n-permutations", help="Role permutations; at least 20 a head.")
+]
 Heads = Annotated[str, typer.Option(help="nominated, screen, all, or a list: 4-3,5-1.")]
 Nominated = Annotated[int, typer.Option("--n-nominated", help="Heads that each score nominates.")]
 Screened = Annotated[

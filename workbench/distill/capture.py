@@ -87,8 +87,8 @@ class Capture:
     The model's attention implementation is changed to `NAME`, which gives what "sdpa" gives.
 
     Raises:
-        InputError: attention modules without `o_proj`, heads or layers that are not there, or, where
-            the final norm's factor is wanted, a model without a final root-mean-square norm.
+        InputError: attention modules without `o_proj`, heads or layers that are not there, or,
+            where the final norm's factor is wanted, no final root-mean-square norm.
     """
 
     def __init__(self, model: PreTrainedModel, wanted: Wanted) -> None:
@@ -228,8 +228,8 @@ def attention_modules(model: PreTrainedModel) -> tuple[list[nn.Module], list[nn.
     Raises:
         InputError: not one in each layer, with an output projection called `o_proj`.
     """
-    found = {
-        module.layer_idx: path
+    found: dict[int, str] = {
+        module.layer_idx: path  # pyright: ignore[reportAssignmentType]
         for path, module in model.named_modules()
         if hasattr(module, "o_proj") and isinstance(getattr(module, "layer_idx", None), int)
     }

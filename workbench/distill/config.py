@@ -1,7 +1,7 @@
 """What a student is trained on, as numbers: which terms count how much, and where."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from workbench.distill.losses import Per
@@ -12,6 +12,7 @@ from workbench.models.organism_data import ExampleMix
 Rows = Literal["all", "options", "target"]
 Route = Literal["evidence", "decision"]
 Matching = Literal["auto", "depth", "attention"]
+Heads = Literal["pools", "random", "norm"]
 
 TERMS = (
     "chain",
@@ -145,6 +146,8 @@ class DistillationConfig:
 
     Attributes:
         loss: the terms of the loss.
+        heads: teacher heads that the student learns from: the pools', or as many others, random
+            ones of the same layers or those of the largest output.
         student: shape of a new student, or the folder of a pretrained one.
         matching: how student heads are found: by depth, by what they look at, or the first for a
             new student and the second for a pretrained one.
@@ -158,13 +161,15 @@ class DistillationConfig:
             the prompt's tokens, `ramp` the share of traces, and of direct examples, that starts
             with mentions written out. `partial` and `invented` must be 0.
         bf16: mixed precision.
-        seed: of weights, prompts and order.
+        trace_seed: of the prompts that traces are drawn for.
+        seed: of weights, direct examples, and heads drawn at random.
 
     Raises:
         InputError: a size below 1, or a kind of example that is not made here.
     """
 
     loss: MechanisticDistillationConfig = MechanisticDistillationConfig()
+    heads: Heads = "pools"
     student: StudentShape | str = StudentShape()
     matching: Matching = "auto"
     steps: int = 2400
@@ -176,21 +181,26 @@ class DistillationConfig:
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 0.1
-    mix: ExampleMix = ExampleMix(partial=0.0)
+    mix: ExampleMix = field(default_factory=lambda: ExampleMix(partial=0.0))
     bf16: bool = True
+    trace_seed: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "n_traces", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, must be at least 1")
-        if self.matching not in get_args(Matching):
-            raise InputError(
-                f"matching is {self.matching!r}, must be one of {', '.join(get_args(Matching))}"
-            )
+        for name, values in {"matching": get_args(Matching), "heads": get_args(Heads)}.items():
+            if getattr(self, name) not in values:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}, must be one of {', '.join(values)}"
+                )
         for name in ("partial", "invented"):
             if getattr(self.mix, name):
                 raise InputError(f"mix: {name} is {getattr(self.mix, name)}, must be 0 here")
+
+
+DEFAULTS = DistillationConfig()
 
 
 def plain(value: Any) -> Any:

@@ -109,10 +109,11 @@ class Collator:
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """A batch.
 
-        `input_ids`, `labels` (IGNORED on padding) and loss `weights` are [batch, position]. `length`
-        and `question`, the tokens of the whole and of the prompt, are [batch]. `option_spans` are
-        [batch, option, 2], `option_tokens` [batch, option], `evidence` [batch, decision, 2] and
-        `decisions` [batch, decision]; missing spans are (0, 0), missing decisions -1.
+        `input_ids`, `labels` (IGNORED on padding) and loss `weights` are [batch, position].
+        `length` and `question`, the tokens of the whole and of the prompt, are [batch].
+        `option_spans` are [batch, option, 2], `option_tokens` [batch, option], `evidence`
+        [batch, decision, 2] and `decisions` [batch, decision]; missing spans are (0, 0), missing
+        decisions -1.
         """
         longest = max(len(sample["ids"]) for sample in samples)
         width = -(-longest // self._multiple) * self._multiple

@@ -7,6 +7,7 @@ such borders, so the pieces between them can be encoded one by one.
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from workbench.distill.config import plain
@@ -56,7 +57,7 @@ class Example:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Example":
         """The example of a record of `to_json`."""
-        question = {
+        question: dict[str, Any] = {
             name: tuple(tuple(x) if isinstance(x, list) else x for x in value)
             for name, value in record["question"].items()
         }
@@ -70,7 +71,7 @@ def make_question(task: CodingTask, prompt: CodingPrompt, encode: WordEncoder) -
     spans = [*rendered.mentions, *rendered.options]
     borders = sorted({0, len(text), *(border for span in spans for border in span)})
     token_at, ids = {0: 0}, []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         ids += encode(text[start:end])
         token_at[end] = len(ids)
     placed = [(token_at[start], token_at[end]) for start, end in spans]

@@ -28,7 +28,7 @@ from workbench.distill.losses import (
     update_loss,
 )
 from workbench.distill.marks import Marks
-from workbench.distill.matching import Group, HeadMap, Pair, map_layers
+from workbench.distill.matching import Group, HeadMap, map_layers
 from workbench.distill.readings import (
     evidence_mass,
     option_contribution,
@@ -53,7 +53,7 @@ class Terms:
         teacher: the frozen model.
         student: the model that is trained.
         headmap: pairs of matched heads, for `attention`, `update` and `interaction`.
-        circuit: pairs matched by ablation effect, for `circuit`.
+        circuit: (teacher head, student head) matched by ablation effect, for `circuit`.
 
     Raises:
         InputError: a map that a term needs is missing, lacks a pool, or is for models of another
@@ -66,12 +66,12 @@ class Terms:
         teacher: PreTrainedModel,
         student: PreTrainedModel,
         headmap: HeadMap | None = None,
-        circuit: HeadMap | None = None,
+        circuit: Sequence[tuple[Head, Head]] = (),
     ) -> None:
         self.config = config
         self._teacher, self._student = teacher, student
         self._headmap = headmap if config.needs_map else None
-        self._circuit_map = circuit if "circuit" in config.on else None
+        self._pairs = tuple(circuit) if "circuit" in config.on else ()
         self._check_maps()
         self.layers = self._mapped_layers()
         if "hidden" in config.on:
@@ -126,24 +126,20 @@ class Terms:
         ]
         return _average(losses, [group.weight for group in self._groups()])
 
-    def _circuit_pairs(self) -> Sequence[Pair]:
-        return () if self._circuit_map is None else self._circuit_map.pairs
-
     def _circuit(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
-        pairs = self._circuit_pairs()
         losses = [
             update_loss(
-                teacher.written[pair.teacher],
-                student.written[pair.student],
+                teacher.written[theirs],
+                student.written[ours],
                 marks.sampled,
                 debiased=self.config.debiased,
             )
-            for pair in pairs
+            for theirs, ours in self._pairs
         ]
-        return _average(losses, [pair.weight for pair in pairs])
+        return _average(losses, [1.0] * len(losses))
 
     def _interaction(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
-        sides = []
+        sides: list[tuple[Tensor, Tensor]] = []
         for side, reading, model in (
             ("teacher", teacher, self._teacher),
             ("student", student, self._student),
@@ -151,11 +147,14 @@ class Terms:
             coarse, refine = self._pool("coarse", side), self._pool("refine", side)
             mass = self._mass(marks, _pooled(reading, coarse))
             sides.append((mass, _contribution(marks, reading, list(refine), model)))
+        (theirs, wrote_theirs), (ours, wrote_ours) = sides
         return interaction_loss(
-            *sides[0],
-            *sides[1],
+            theirs,
+            wrote_theirs,
+            ours,
+            wrote_ours,
             marks.asked,
-            marks.offered[:, None].expand_as(sides[0][0]),
+            marks.offered[:, None].expand_as(theirs),
             temperature=self.config.interaction_temperature,
             per=self.config.per,
         )
@@ -213,7 +212,7 @@ class Terms:
         if "interaction" in on:
             patterns |= set(self._pool("coarse", side))
             writes |= set(self._pool("refine", side))
-        writes |= {getattr(pair, side) for pair in self._circuit_pairs()}
+        writes |= {pair[side == "student"] for pair in self._pairs}
         own = {pair[side == "teacher"] for pair in self.layers}
         if "minilm" in on:
             model = self._teacher if side == "teacher" else self._student
@@ -230,21 +229,17 @@ class Terms:
 
     def _check_maps(self) -> None:
         config = self.config
-        maps = {"head map": (config.needs_map, self._headmap)}
-        maps["map by ablation effect"] = ("circuit" in config.on, self._circuit_map)
-        for name, (needed, given) in maps.items():
-            if needed and given is None:
-                terms = ", ".join(config.on)
-                raise InputError(f"loss terms {terms} need a {name}, none is given")
-            for side, model in (("teacher", self._teacher), ("student", self._student)):
-                shape = shape_of(model)
-                if given is not None and getattr(given, side) != shape:
-                    raise InputError(
-                        f"{name} is for a {side} of {getattr(given, side)!r}, this one has "
-                        f"{shape!r}"
-                    )
+        terms = ", ".join(config.on)
+        if config.needs_map and self._headmap is None:
+            raise InputError(f"loss terms {terms} need a head map, none is given")
+        if "circuit" in config.on and not self._pairs:
+            raise InputError("loss term circuit needs pairs matched by ablation effect, none given")
         if self._headmap is None:
             return
+        for side, model in (("teacher", self._teacher), ("student", self._student)):
+            made_for, shape = getattr(self._headmap, side), shape_of(model)
+            if made_for != shape:
+                raise InputError(f"the head map is for a {side} of {made_for!r}, not of {shape!r}")
         pools = set(config.pools if {"attention", "update"} & set(config.on) else ())
         pools |= {"coarse", "refine"} if "interaction" in config.on else set()
         missing = sorted(pool for pool in pools if not self._headmap.in_pool(pool))
@@ -287,9 +282,7 @@ def _pooled(reading: Reading, heads: Mapping[Head, float]) -> Float[Tensor, "bat
     return pool_over_layers(one_by_one, names, list(heads.values()))
 
 
-def _sum_written(
-    reading: Reading, heads: Sequence[Head]
-) -> Float[Tensor, "batch sample d_model"]:
+def _sum_written(reading: Reading, heads: Sequence[Head]) -> Float[Tensor, "batch sample d_model"]:
     device = reading.written[heads[0]].device
     return torch.stack([reading.written[head].to(device) for head in heads]).sum(dim=0)
 

@@ -111,7 +111,9 @@ def read_traces(path: Path) -> list[Example]:
             if "target" in record:
                 examples.append(Example.from_json(record))
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: line {number} is no trace ({type(error).__name__})") from None
+            raise InputError(
+                f"{path}: line {number} is no trace ({type(error).__name__})"
+            ) from None
     if not examples:
         raise InputError(f"{path}: holds no trace; the teacher answered nothing rightly")
     return examples
@@ -148,9 +150,7 @@ def _check_head(path: Path, lines: Sequence[str]) -> dict[str, Any]:
     return head
 
 
-def _question(
-    task: CodingTask, encode: WordEncoder, config: TraceConfig, number: int
-) -> Question:
+def _question(task: CodingTask, encode: WordEncoder, config: TraceConfig, number: int) -> Question:
     rng = random.Random(f"{config.seed}:trace:{number}")
     sizes = random.Random(f"{config.seed}:trace sizes:{number // config.same_size}")
     ramp = config.ramp * config.n

@@ -5,24 +5,27 @@ several processes) stays its own. Added are the teacher, which belongs to no sta
 wrapped by nothing, the terms of the loss, and their values in the log.
 
 Each term is divided by its own count over the whole accumulated step, of all processes; what is
-counted follows from the batches alone. So accumulation changes nothing for terms that are sums over
-tokens, rows or examples. CKA (`update`, `circuit`) is no sum: its accumulated value is the mean over
-forwards, by their number of samples.
+counted follows from the batches alone. So accumulation changes nothing for terms that are sums
+over tokens, rows or examples. CKA (`update`, `circuit`) is no sum: its accumulated value is the mean
+over forwards, by their number of samples.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from workbench.distill.capture import Capture, Reading
+from workbench.distill.capture import Capture, Head, Reading
 from workbench.distill.config import MechanisticDistillationConfig
+from workbench.distill.data import DistillationStream
 from workbench.distill.losses import Loss
 from workbench.distill.marks import Marks, term_counts
 from workbench.distill.matching import HeadMap
+from workbench.distill.student import check_vocabulary
 from workbench.distill.terms import Terms
 from workbench.errors import InputError
 
@@ -41,7 +44,7 @@ class MechanisticDistillationTrainer(Trainer):
         teacher: moved to the training device unless it is spread over several; frozen.
         config: the terms of the loss.
         headmap: matched heads, where a term needs them.
-        circuit: heads matched by ablation effect, where `circuit` is on.
+        circuit: (teacher head, student head) matched by ablation effect, where `circuit` is on.
         args: as the Trainer's; `remove_unused_columns` becomes False.
         kwargs: of the Trainer.
 
@@ -62,7 +65,7 @@ class MechanisticDistillationTrainer(Trainer):
         *,
         args: TrainingArguments,
         headmap: HeadMap | None = None,
-        circuit: HeadMap | None = None,
+        circuit: Sequence[tuple[Head, Head]] = (),
         **kwargs: Any,
     ) -> None:
         check_vocabulary(teacher, model)
@@ -80,6 +83,13 @@ class MechanisticDistillationTrainer(Trainer):
             teacher.to(args.device)  # pyright: ignore[reportArgumentType]
         self._logged: dict[str, Tensor] = {}
         self._logged_from = 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if isinstance(dataset, DistillationStream):
+            # Samples are independent draws already, and their difficulty follows their index.
+            return SequentialSampler(cast(Sized, dataset))
+        return super()._get_train_sampler(train_dataset)
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -173,20 +183,6 @@ class MechanisticDistillationTrainer(Trainer):
             summed = self.accelerator.reduce(summed, "sum")
         assert isinstance(summed, Tensor)
         return dict(zip(names, summed, strict=True))
-
-
-def check_vocabulary(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
-    """Refuse two models that do not read the same token ids.
-
-    Raises:
-        InputError: embeddings of different sizes.
-    """
-    theirs, ours = (x.config.get_text_config().vocab_size for x in (teacher, student))
-    if theirs != ours:
-        raise InputError(
-            f"the teacher's vocabulary has {theirs} tokens, the student's {ours}; both must have "
-            "the same tokenizer"
-        )
 
 
 def _check_arguments(args: TrainingArguments, terms: Terms) -> None:

@@ -254,9 +254,10 @@ def chain_trajectories(chain: pd.DataFrame, align: str = "step") -> go.Figure:
             figure.add_traces([band, trace], rows=row, cols=1)
         figure.update_yaxes(title_text=quantity.capitalize(), row=row)
     _finish(figure, title, "the answer as it stands after each step; 95 % band", height=600)
+    figure.update_layout(margin_t=72)  # no panel titles
     labels = chain.groupby("step")["label"].agg(lambda values: values.mode().iloc[0])
     if len(labels) <= MOST_LABELS:
-        text = [f"{step}<br>{label}" for step, label in labels.items()]
+        text = [f"{'−' * (step < 0)}{abs(step)}<br>{label}" for step, label in labels.items()]
         figure.update_xaxes(tickvals=list(labels.index), ticktext=text, tickangle=0)
     axis = "step from the decision's own coarse step" if align == "offset" else "step"
     figure.update_xaxes(title_text=f"{chain['kind'].iloc[0]} {axis}", row=2)
@@ -334,7 +335,7 @@ def _effects_heatmap(
         cell = heads.index((row["pool"], name)), steps.index(row["step"])
         effect, low, high = (float(row[name]) for name in ("effect", "low", "high"))
         z[cell] = effect
-        short = f"{effect:.2f}".replace("-", "−")
+        short = f"{round(effect, 2) + 0.0:.2f}".replace("-", "−")  # and no minus zero
         # An interval that was not measured excludes nothing.
         written[cell] = short if low > 0 or high < 0 else f"({short})"
         hover[cell] = f"{name}, step {row['step']}<br>"

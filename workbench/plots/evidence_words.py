@@ -57,7 +57,7 @@ def cards(tables: Mapping[str, pd.DataFrame]) -> dict[str, go.Figure]:
         "areas": drawings.curve_areas,
         "stability": drawings.selection_stability,
         "sample_size": drawings.prompts_needed,
-        "chain": lambda table: drawings.chain_trajectories(_aligned(table)),
+        "chain": lambda table: drawings.chain_trajectories(aligned(table)),
         "chain_effects": drawings.chain_effects,
     }
     return {
@@ -67,7 +67,7 @@ def cards(tables: Mapping[str, pd.DataFrame]) -> dict[str, go.Figure]:
     }
 
 
-def _aligned(chain: pd.DataFrame) -> pd.DataFrame:
+def aligned(chain: pd.DataFrame) -> pd.DataFrame:
     """Steps counted from the decision's own coarse step, where the chains have one."""
     by_own = where(chain, align="offset")
     return where(chain, align="step") if by_own.empty else by_own

@@ -125,7 +125,7 @@ def _draw(
 
 
 def _finish(figure: go.Figure, title: str) -> None:
-    subtitle = "pools of the trained model at its checkpoints, same prompts; bands: 95 % interval over prompts"
+    subtitle = "the trained model's pools at earlier checkpoints; bands: 95 % interval over prompts"
     figure.update_layout(**titles(title, subtitle), height=560, margin_t=104, margin_b=96)
     figure.update_annotations(font_size=13)
     figure.update_xaxes(rangemode="tozero", nticks=5)

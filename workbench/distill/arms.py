@@ -1,0 +1,69 @@
+"""The arms of a comparison: what each student is trained on, all else being equal.
+
+`loss` and `heads` of an arm replace those of a `DistillationConfig`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from workbench.distill.config import DistillationConfig, Heads, MechanisticDistillationConfig
+from workbench.errors import InputError
+
+COT = MechanisticDistillationConfig(attention=0.0)
+MECHANISTIC = replace(COT, attention=0.5, update=0.1, interaction=0.1)
+PARTS = ("attention", "update", "interaction")
+"""Mechanistic terms of the full objective; each is left out in an arm of its own.
+
+Not `chain`: nothing else trains the output of the model.
+"""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One student of a comparison; `heads` are the teacher heads that it learns from."""
+
+    name: str
+    loss: MechanisticDistillationConfig
+    heads: Heads = "pools"
+
+
+def _all_arms() -> dict[str, Arm]:
+    arms = [
+        Arm("cot", COT),
+        Arm("cot+logits", replace(COT, logit=1.0)),
+        Arm("mechanistic", MECHANISTIC),
+        *(Arm(f"mechanistic-{part}", replace(MECHANISTIC, **{part: 0.0})) for part in PARTS),
+        Arm("random", MECHANISTIC, "random"),
+        Arm("norm", MECHANISTIC, "norm"),
+        Arm("minilm", replace(COT, minilm=0.5)),
+        Arm("hidden", replace(COT, hidden=0.5)),
+        Arm("circuit", replace(COT, circuit=0.5)),
+    ]
+    return {arm.name: arm for arm in arms}
+
+
+ARMS: Mapping[str, Arm] = _all_arms()
+"""By name: chains alone; with logits; the full objective, and without each of its terms; with other
+teacher heads, random of the same layers or of the largest output; and the baselines that know no
+head set: all heads' attention, hidden states, heads matched by ablation effect."""
+
+
+def find_arm(name: str) -> Arm:
+    """The arm of this name.
+
+    Raises:
+        InputError: there is none; names those there are.
+    """
+    if name not in ARMS:
+        raise InputError(f"arm {name!r} is not one of {', '.join(ARMS)}")
+    return ARMS[name]
+
+
+def arm_config(name: str, base: DistillationConfig) -> DistillationConfig:
+    """The configuration of an arm; all but the terms and the teacher's heads is the base's.
+
+    Raises:
+        InputError: no arm of this name.
+    """
+    arm = find_arm(name)
+    return replace(base, loss=arm.loss, heads=arm.heads)

@@ -1,0 +1,353 @@
+"""From a teacher and its pools to a student's folder.
+
+1. The teacher writes chains of thought; right ones are kept (`traces.jsonl`).
+2. The student is made or loaded, and its heads are matched with the teacher's (`headmap.json`).
+3. It is trained, with readouts on the way (`readout.parquet`), and written as a model folder with
+   its record (`training.json`).
+
+What was begun goes on where it stopped; other settings are refused.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from workbench.distill import matching
+from workbench.distill.capture import Head, shape_of
+from workbench.distill.config import DEFAULTS, DistillationConfig, plain
+from workbench.distill.data import Collator, DistillationStream
+from workbench.distill.matching import HeadMap, Pools
+from workbench.distill.monitor import Monitor
+from workbench.distill.pairing import pair_by_ablation, pair_heads
+from workbench.distill.student import make_student, word_encoder
+from workbench.distill.terms import drop_projections
+from workbench.distill.traces import TraceConfig, read_traces, write_traces
+from workbench.distill.trainer import MechanisticDistillationTrainer
+from workbench.errors import InputError
+from workbench.headsets.headset import HeadSet
+from workbench.models import loading
+from workbench.models.organism_data import WordEncoder
+from workbench.progress import Reporter
+from workbench.prompts.prompt import PromptSet
+from workbench.prompts.tasks import CodingTask
+from workbench.validation import write_text
+
+RECORD = "training.json"
+HEADMAP = "headmap.json"
+READOUT = "readout.parquet"
+TRACES = "traces.jsonl"
+WORK = "checkpoints"
+
+MATCHING_SIZE = 16
+"""Examples on which heads are matched by attention or by ablation effect."""
+
+
+def distil(
+    out: Path,
+    teacher: str | Path,
+    pools: Pools | None,
+    config: DistillationConfig = DEFAULTS,
+    *,
+    task: CodingTask,
+    prompts: PromptSet | None = None,
+    scores: pd.DataFrame | None = None,
+    traces: Path | None = None,
+    readout_every: int = 200,
+    checkpoint_every: int = 500,
+    workers: int = 2,
+    arguments: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Train a student and write its folder; continues from the last checkpoint in `out`.
+
+    In several processes the first makes what all of them read, and the others wait: let one process
+    make the traces beforehand if that takes long.
+
+    Args:
+        out: the student's folder.
+        teacher: model folder or hub id; it runs in bfloat16 on an accelerator, else in float32.
+        pools: the teacher's pooled heads; None where no term needs them.
+        config: everything that decides the result.
+        task: what training prompts are drawn from, with ranges of sizes.
+        prompts: for readouts, of labels that `task` does not hold.
+        scores: the run's scores table, where `config.heads` asks for control heads.
+        traces: a trace file to use, or to make; by default in `out`. Students of the same teacher
+            can share one.
+        readout_every: steps between readouts.
+        checkpoint_every: steps between checkpoints, of which the last is kept until the end.
+        workers: processes that make examples.
+        arguments: further `TrainingArguments`.
+        reporter: where progress is told.
+
+    Returns:
+        the record that `training.json` holds: config, arguments, teacher (hash of its weights),
+        pools, headmap, circuit, traces, seconds, device, n_parameters, and `loss`, rows of step,
+        loss, grad_norm and `loss_<term>`, every term's unweighted value.
+
+    Raises:
+        InputError: the folder holds a finished student or one of other settings; a teacher or
+            student that cannot be read or whose tokenizers differ; what matching and the trainer
+            refuse.
+    """
+    reporter = reporter or Reporter()
+    folder = loading.model_folder(teacher)
+    digest = loading.files_sha256(loading.weight_files(folder))
+    path = traces or out / TRACES
+    args = _arguments(out, config, workers, checkpoint_every, arguments or {})
+    asked = plain(
+        {
+            "config": asdict(config),
+            "arguments": dict(arguments or {}),
+            "teacher": digest,
+            "pools": _listed(pools),
+        }
+    )
+    dtype = torch.float32 if args.device.type == "cpu" else torch.bfloat16
+    taught = loading.read_model(folder, dtype=dtype)
+    taught.to(args.device)  # pyright: ignore[reportArgumentType]
+    tokenizer = loading.read_tokenizer(folder)
+    encode = word_encoder(tokenizer, folder)
+    set_seed(config.seed)
+    student = make_student(config.student, taught, tokenizer)
+    with args.main_process_first(desc="claim, traces and head map"):
+        _claim(out, asked)
+        n_kept = _make_traces(path, taught, task, encode, config, digest, reporter)
+        stream = _stream(path, task, encode, config, args)
+        headmap = _head_map(out, taught, student, pools, config, stream, scores)
+    circuit = _circuit(taught, student, headmap, pools, config, stream)
+    set_seed(config.seed)
+    trainer = MechanisticDistillationTrainer(
+        student,
+        taught,
+        config.loss,
+        headmap=headmap,
+        circuit=circuit,
+        args=args,
+        train_dataset=stream,
+        data_collator=Collator(),
+    )
+    if prompts is not None:
+        trainer.add_callback(Monitor(out / READOUT, prompts, readout_every))
+    reporter.say(
+        f"student of {student.num_parameters():,} parameters, {n_kept:,} traces, terms "
+        + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
+    )
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / WORK)))
+    drop_projections(student)
+    record = {
+        **asked,
+        "headmap": None if headmap is None else headmap.model_dump(mode="json"),
+        "circuit": plain(circuit),
+        "traces": {"drawn": config.n_traces, "kept": n_kept},
+        "seconds": round(time.monotonic() - started),
+        "device": torch.cuda.get_device_name() if args.device.type == "cuda" else "cpu",
+        "n_parameters": student.num_parameters(),
+        "loss": _curve(trainer.state.log_history),
+    }
+    _write(out, trainer, tokenizer, record)
+    return record
+
+
+def _listed(pools: Pools | None) -> list[Any]:
+    """What decides matching, as JSON holds it."""
+    if pools is None:
+        return []
+    if isinstance(pools, Mapping):
+        return [[pool, plain(list(heads))] for pool, heads in pools.items()]
+    heads = pools.heads if isinstance(pools, HeadSet) else pools
+    return [[head.pool, head.layer, head.head, head.weight] for head in heads]
+
+
+def _claim(out: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse a finished student's folder, or one that was begun with other settings."""
+    if (out / RECORD).is_file():
+        raise InputError(f"{out}: holds a trained student already; give another --out")
+    path = out / WORK / "asked.json"
+    if path.is_file():
+        different = _differences(json.loads(path.read_text(encoding="utf-8")), asked)
+        if different:
+            raise InputError(
+                f"{out}: holds a distillation with other settings ({', '.join(different)}); give "
+                "another --out"
+            )
+    else:
+        write_text(path, json.dumps(asked, indent=1))
+
+
+def _differences(there: Any, asked: Any, name: str = "") -> list[str]:
+    """Dotted names of what differs."""
+    if isinstance(there, dict) and isinstance(asked, dict):
+        return [
+            different
+            for key in {**there, **asked}
+            for different in _differences(
+                there.get(key), asked.get(key), f"{name}.{key}".removeprefix(".")
+            )
+        ]
+    return [] if there == asked else [name]
+
+
+def _make_traces(
+    path: Path,
+    teacher: PreTrainedModel,
+    task: CodingTask,
+    encode: WordEncoder,
+    config: DistillationConfig,
+    digest: str,
+    reporter: Reporter,
+) -> int:
+    settings = TraceConfig(
+        n=config.n_traces,
+        seed=config.trace_seed,
+        ramp=config.mix.ramp,
+        same_size=config.batch_size,
+        context=config.context,
+        max_new_tokens=config.max_new_tokens,
+    )
+    with reporter.step("traces", config.n_traces) as advance:
+        return write_traces(path, teacher, task, encode, settings, teacher=digest, progress=advance)
+
+
+def _stream(
+    path: Path,
+    task: CodingTask,
+    encode: WordEncoder,
+    config: DistillationConfig,
+    args: TrainingArguments,
+) -> DistillationStream:
+    per_step = config.batch_size * config.accumulation * args.world_size
+    return DistillationStream(
+        task,
+        encode,
+        read_traces(path),
+        config.mix,
+        n_samples=config.steps * per_step,
+        context=config.context,
+        same_size=config.batch_size,
+        seed=config.seed,
+    )
+
+
+def _head_map(
+    out: Path,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    pools: Pools | None,
+    config: DistillationConfig,
+    stream: DistillationStream,
+    scores: pd.DataFrame | None,
+) -> HeadMap | None:
+    """Matched heads: those of the folder if training began there, else new ones."""
+    if not config.loss.needs_map:
+        return None
+    path = out / HEADMAP
+    if path.is_file():
+        return matching.load(path, shape_of(teacher), shape_of(student))
+    batch = Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
+    found = pair_heads(teacher, student, pools, config, batch, scores)
+    matching.save(found, path)
+    return found
+
+
+def _circuit(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    headmap: HeadMap | None,
+    pools: Pools | None,
+    config: DistillationConfig,
+    stream: DistillationStream,
+) -> tuple[tuple[Head, Head], ...]:
+    """As many pairs as the pools have heads, matched by ablation effect on the first samples."""
+    if "circuit" not in config.loss.on:
+        return ()
+    if pools is None and headmap is None:
+        raise InputError("loss term circuit needs the pools, to know how many heads to match")
+    if headmap is not None:
+        n = len(headmap.pairs)
+    elif isinstance(pools, Mapping):
+        n = sum(map(len, pools.values()))
+    else:
+        n = len(_listed(pools))
+    batch = Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
+    return pair_by_ablation(teacher, student, n, [batch])
+
+
+def _arguments(
+    out: Path,
+    config: DistillationConfig,
+    workers: int,
+    checkpoint_every: int,
+    further: Mapping[str, Any],
+) -> TrainingArguments:
+    on_gpu = torch.cuda.is_available()
+    settings: dict[str, Any] = {
+        "output_dir": str(out / WORK),
+        "max_steps": config.steps,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup_steps,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": config.weight_decay,
+        "adam_beta2": 0.95,
+        "max_grad_norm": 1.0,
+        "bf16": config.bf16,
+        "use_cpu": not on_gpu,
+        "dataloader_num_workers": workers,
+        "dataloader_prefetch_factor": 4 if workers else None,
+        "dataloader_persistent_workers": workers > 0,
+        "dataloader_pin_memory": on_gpu,
+        "remove_unused_columns": False,
+        # What is read of the student lies outside the outputs of its forward.
+        "ddp_find_unused_parameters": False,
+        "logging_steps": min(50, max(1, config.steps // 20)),
+        "logging_nan_inf_filter": False,  # it waits for the device at every step
+        "save_steps": checkpoint_every,
+        "save_total_limit": 1,
+        "report_to": "none",
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+    return TrainingArguments(**{**settings, **further})
+
+
+def _curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of step, loss, grad_norm and every term."""
+    kept = ("step", "loss", "grad_norm")
+    return [
+        {name: row[name] for name in row if name in kept or name.startswith("loss_")}
+        for row in history
+        if "loss" in row
+    ]
+
+
+def _write(
+    out: Path,
+    trainer: MechanisticDistillationTrainer,
+    tokenizer: PreTrainedTokenizerBase | None,
+    record: Mapping[str, Any],
+) -> None:
+    """The model folder, then the record, which marks it as finished; then no checkpoints."""
+    trainer.save_model(str(out))
+    if not trainer.is_world_process_zero():
+        return
+    (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nothing here reads
+    if tokenizer is not None:
+        tokenizer.save_pretrained(out)
+    write_text(out / RECORD, json.dumps(record, indent=1))
+    shutil.rmtree(out / WORK, ignore_errors=True)
