@@ -64,7 +64,7 @@ def test_compare_counts_missed_wrong_and_distracting_heads():
     planted = plant(0, 3, 4, n_prompts=2)
     missed = sorted(planted.coarse)[0]
     distractor = sorted(planted.distractors)[0]
-    found = selftest.Found((planted.coarse - {missed}) | {distractor}, frozenset(), 1)
+    found = selftest.Found((planted.coarse - {missed}) | {distractor}, frozenset(), 1, 2)
     row = compare(planted, found)
     assert (row["coarse_precision"], row["coarse_recall"]) == (0.5, 0.5)
     assert (row["refine_precision"], row["refine_recall"]) == (1, 0)
@@ -127,7 +127,9 @@ def test_summary_lines_say_what_came_out():
             "distractors_pooled": [0, 1],
         }
     )
-    random = pd.DataFrame({"n_pooled": [0, 0, 0, 1], "n_counting": [0, 0, 2, 8]})
+    random = pd.DataFrame(
+        {"n_pooled": [0, 0, 0, 1], "n_counting": [0, 0, 2, 8], "n_nominated": [0, 0, 0, 1]}
+    )
     test = SelfTest(frame, random, random)
     text = "\n".join(test.lines()).replace("\N{NO-BREAK SPACE}", " ")
     assert not test.exact
@@ -135,3 +137,4 @@ def test_summary_lines_say_what_came_out():
     assert "coarse heads: exactly found in 1 of 2 models" in text
     assert "distractors: 1 of 6 were pooled" in text
     assert "1 of 4 (25 %, 95 % interval 1 % to 81 %); some event counted in 2" in text
+    assert text.endswith("some head was nominated in 1")

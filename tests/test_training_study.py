@@ -16,10 +16,11 @@ from workbench.analysis.scores import score_heads
 from workbench.analysis.statistics import split_half
 from workbench.config import RunConfig
 from workbench.errors import InputError
+from workbench.formation import formation
 from workbench.headsets.headset import HeadSet, describe_prompts, parse
 from workbench.models.hooked import HookedModel
 from workbench.prompts.prompt import PromptSet
-from workbench.training_study import formation, read_terms, study_checkpoints
+from workbench.training_study import read_terms, study_checkpoints
 
 CONFIG = RunConfig(n_resamples=50)
 COARSE, REFINE, EXTRA = [(0, 1), (1, 3)], [(1, 0)], (0, 2)

@@ -63,12 +63,14 @@ class Found:
     """The heads that the method pools in one model.
 
     `n_counting` is how many events counted, for the far or the near measures, of the choosing half,
-    which alone decides.
+    which alone decides; `n_nominated` how many heads had a score that beats its null, so that only
+    patching could keep them out.
     """
 
     coarse: frozenset[Head]
     refine: frozenset[Head]
     n_counting: int
+    n_nominated: int
 
 
 def find_heads(
@@ -101,14 +103,15 @@ def find_heads(
     }
     counting = [event for event in chosen if runs[event.id, event.event]]
     if not counting:
-        return Found(frozenset(), frozenset(), 0)
+        return Found(frozenset(), frozenset(), 0, 0)
     scores = score_heads(
         model, chosen, n_resamples=n_resamples, n_permutations=n_permutations, seed=seed
     )
     best = scores[["coarse_q", "refine_q"]].to_numpy().min(axis=1)
-    heads = _heads(scores.loc[every_head | (best <= thresholds.false_discovery_rate)])
+    nominated = best <= thresholds.false_discovery_rate
+    heads = _heads(scores.loc[every_head | nominated])
     if not heads:
-        return Found(frozenset(), frozenset(), len(counting))
+        return Found(frozenset(), frozenset(), len(counting), 0)
     frames = sweep(
         model,
         PromptSet(prompts.task, tuple(counting)),
@@ -126,7 +129,7 @@ def find_heads(
     )
     pooled = pool_heads(scores, effects, thresholds)
     coarse, refine = (frozenset(_heads(pooled.loc[pooled["pool"] == pool])) for pool in POOLS)
-    return Found(coarse, refine, len(counting))
+    return Found(coarse, refine, len(counting), int(nominated.sum()))
 
 
 def _heads(table: pd.DataFrame) -> list[Head]:
@@ -137,12 +140,20 @@ def _names(heads: Collection[Head]) -> str:
     return " ".join(head_name(*head) for head in sorted(heads))
 
 
-def run_placements(n: int = 54, seed: int = 0, progress: Progress | None = None) -> pd.DataFrame:
+def run_placements(
+    n: int = 54, seed: int = 0, progress: Progress | None = None, *, n_prompts: int = 24
+) -> pd.DataFrame:
     """Find planted heads in `n` models; shapes of `SHAPES` in turn, places drawn anew for each.
 
     Columns: seed, n_layers, n_heads, n_kv_heads, n_counting, `coarse_true`, `coarse_found`,
     `coarse_precision`, `coarse_recall`, the same for refine, and `distractors_pooled`. Heads are
     written "L-H L-H". Precision is 1 where nothing was found: nothing found is wrong.
+
+    A match head can be missed with few prompts. Its read-out attends to the marked option, so in
+    the near run it hardly looks at gold, and RefineScore, a first-order estimate there, sees what
+    the near option loses but not what gold gains. The third option of the cluster then scores like
+    gold, and a shuffle reaches the observed score as soon as it never deals gold's role to the near
+    option: in (2/3)^n of all shuffles for n choosing prompts, 0.8 % for 12 and 0.03 % for 20.
 
     Raises:
         InputError: `n` below 1.
@@ -151,7 +162,7 @@ def run_placements(n: int = 54, seed: int = 0, progress: Progress | None = None)
     rows = []
     for index in range(n):
         shape = SHAPES[index % len(SHAPES)]
-        planted = plant(seed + index, *shape)
+        planted = plant(seed + index, *shape, n_prompts=n_prompts)
         found = find_heads(planted.model, planted.prompts, seed=seed + index, every_head=True)
         sizes = dict(zip(("n_layers", "n_heads", "n_kv_heads"), shape, strict=True))
         rows.append({"seed": seed + index, **sizes, **compare(planted, found)})
@@ -203,7 +214,8 @@ def run_random_models(
     `count_all` every event counts, and scores and patching alone must keep the heads out. `prompts`
     are `N_RANDOM_PROMPTS` of the bundled task unless given, the same for all models.
 
-    Columns: seed, count_all, n_counting (events of the choosing half), coarse_heads, refine_heads
+    Columns: seed, count_all, n_counting (events of the choosing half), n_nominated (heads that
+    beat a null; 0 where nothing was scored because no event counts), coarse_heads, refine_heads
     ("L-H L-H"), n_pooled.
 
     Raises:
@@ -220,6 +232,7 @@ def run_random_models(
                 "seed": seed + index,
                 "count_all": count_all,
                 "n_counting": found.n_counting,
+                "n_nominated": found.n_nominated,
                 "coarse_heads": _names(found.coarse),
                 "refine_heads": _names(found.refine),
                 "n_pooled": len(found.coarse | found.refine),
@@ -295,9 +308,11 @@ class SelfTest:
 def _rate_line(name: str, frame: pd.DataFrame) -> str:
     k, n, rate, low, high = false_positive_rate(frame)
     counting = sum(count > 0 for count in frame["n_counting"].tolist())
+    nominated = sum(count > 0 for count in frame["n_nominated"].tolist())
     return (
         f"{name}: heads were pooled in {k} of {n} ({percent(rate)}, 95 % interval {percent(low)} "
-        f"to {percent(high)}); some event counted in {counting}"
+        f"to {percent(high)}); some event counted in {counting}, "
+        f"some head was nominated in {nominated}"
     )
 
 

@@ -203,6 +203,9 @@ def test_steps_counted_in_two_ways_are_not_mixed() -> None:
     figure = evidence.chain_trajectories(chain, "offset")
     assert list(named_traces(figure, "student, given chain")[1].x) == [-1, 0, 1]
     assert figure.layout.xaxis2.ticktext[0] == "−1<br>direct"
+    first = named_traces(evidence.chain_trajectories(chain), "student, given chain")[0]
+    assert list(first.x) == [0, 1, 2]
+    assert "own coarse step" in evidence.chain_trajectories(offset).layout.xaxis2.title.text
     with pytest.raises(InputError, match="align 'token' is not one of 'step', 'offset'"):
         evidence.chain_trajectories(chain, "token")
 

@@ -82,10 +82,11 @@ def checkpoints(
 ) -> None:
     """When do the pooled heads form? Scores and effects along a training run."""
     from workbench.errors import InputError
+    from workbench.formation import formation
     from workbench.headsets.headset import load
     from workbench.inputs import load_prompts, make_prompts, parse_heads
     from workbench.plots.training import training_phases
-    from workbench.training_study import formation, read_terms, study_checkpoints
+    from workbench.training_study import read_terms, study_checkpoints
 
     prepare()
     if len(folders) == 1 and not (folders[0] / "config.json").is_file():
@@ -105,7 +106,9 @@ def checkpoints(
     )
     table.round(4).to_csv(out / "training.csv", index=False)
     training_phases(table).write_html(out / "training.html", include_plotlyjs=True)
-    typer.echo(formation(table, read_terms(out)).to_string(index=False))
+    dates = formation(table, read_terms(out), n_resamples=n_resamples, seed=seed).round(3)
+    dates.to_csv(out / "formation.csv", index=False)
+    typer.echo(dates.to_string(index=False))
     typer.echo(f"table: {out / 'training.csv'}, figure: {out / 'training.html'}")
 
 

@@ -177,7 +177,7 @@ class DistillationConfig:
     accumulation: int = 1
     context: int = 512
     n_traces: int = 100_000
-    max_new_tokens: int = 192
+    max_new_tokens: int = 256
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 0.1

@@ -35,15 +35,18 @@ def pattern_divergence(
         allowed = allowed & keys.view(len(keys), *[1] * (teacher.dim() - 2), -1)
     teacher, student = (torch.where(allowed, x.float(), 0.0) for x in (teacher.detach(), student))
     weights = weights.float() * (teacher.sum(dim=-1) > 0)
-    theirs, ours = (_floored(x, floor) for x in (teacher, student))
+    theirs, ours = (_floored(x, floor, allowed) for x in (teacher, student))
     return (theirs * (theirs.log() - ours.log())).sum(dim=-1), weights
 
 
-def _floored(mass: Tensor, floor: float) -> Tensor:
-    share = mass / mass.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
-    share = share + floor
+def _floored(mass: Tensor, floor: float, allowed: Tensor) -> Tensor:
+    """Shares of the allowed keys, which do not depend on how many others there are; 1 elsewhere."""
+    tiny = torch.finfo(mass.dtype).tiny
+    share = mass / mass.sum(dim=-1, keepdim=True).clamp(min=tiny)
+    share = torch.where(allowed, share + floor, 0.0)
     # The second division only matters for rows without mass, which become uniform.
-    return share / share.sum(dim=-1, keepdim=True)
+    share = share / share.sum(dim=-1, keepdim=True).clamp(min=tiny)
+    return torch.where(allowed, share, 1.0)
 
 
 def logit_divergence(

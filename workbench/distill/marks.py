@@ -20,6 +20,7 @@ class Marks:
     """Positions in a batch.
 
     Attributes:
+        real: real tokens, not padding.
         rows: query positions of patterns and hidden states.
         targets: positions whose next token belongs to the chain or the answer.
         decisions: position of each decision; 0 where there is none.
@@ -32,6 +33,7 @@ class Marks:
         evidence: tokens of each decision's evidence, half-open; (0, 0) for none.
     """
 
+    real: Bool[Tensor, "batch token"]
     rows: Bool[Tensor, "batch token"]
     targets: Bool[Tensor, "batch token"]
     decisions: Int[Tensor, "batch decision"]
@@ -58,6 +60,7 @@ class Marks:
         }[rows]
         ends = (spans[..., 1] - 1).clamp(min=0)
         return cls(
+            real=places < length,
             rows=(places >= first) & (places < length),
             targets=(places >= question - 1) & (places < length - 1),
             decisions=decisions.clamp(min=0),

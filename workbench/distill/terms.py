@@ -108,6 +108,7 @@ class Terms:
                 _pooled(teacher, group.teacher),
                 _pooled(student, group.student),
                 marks.rows,
+                marks.real,
                 per=self.config.per,
             )
             for group in self._groups()
@@ -176,6 +177,7 @@ class Terms:
             [_whole_layer(teacher, layer) for _, layer in self.layers],
             [_whole_layer(student, layer) for layer, _ in self.layers],
             marks.rows,
+            marks.real,
             per=self.config.per,
         )
 

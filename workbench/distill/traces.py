@@ -43,7 +43,7 @@ class TraceConfig:
     ramp: float = 0.0
     same_size: int = 128
     context: int = 512
-    max_new_tokens: int = 192
+    max_new_tokens: int = 256
 
 
 def write_traces(

@@ -6,8 +6,8 @@ wrapped by nothing, the terms of the loss, and their values in the log.
 
 Each term is divided by its own count over the whole accumulated step, of all processes; what is
 counted follows from the batches alone. So accumulation changes nothing for terms that are sums
-over tokens, rows or examples. CKA (`update`, `circuit`) is no sum: its accumulated value is the mean
-over forwards, by their number of samples.
+over tokens, rows or examples. CKA (`update`, `circuit`) is no sum: its accumulated value is the
+mean over forwards, by their number of samples.
 """
 
 from collections.abc import Mapping, Sequence, Sized

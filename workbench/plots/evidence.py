@@ -222,12 +222,13 @@ def prompts_needed(sample_size: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(title_text="share of subsets", col=2)
 
 
-def chain_trajectories(chain: pd.DataFrame, align: str = "step") -> go.Figure:
+def chain_trajectories(chain: pd.DataFrame, align: str = "") -> go.Figure:
     """Focus and Confusion along the chain of thought, with 95 % bands.
 
     Columns: `CHAIN`, and `align` where steps are counted in several ways; only rows of this one are
-    drawn. One colour per model, in order of appearance (a teacher first, in black); full lines are
-    given chains, dashed ones chains that the model wrote. Step labels are those of most lines.
+    drawn, by default that of the first row. One colour per model, in order of appearance (a teacher
+    first, in black); full lines are given chains, dashed ones chains that the model wrote. Step
+    labels are those of most lines.
 
     Raises:
         InputError: a column is missing, or no row is aligned so.
@@ -236,6 +237,8 @@ def chain_trajectories(chain: pd.DataFrame, align: str = "step") -> go.Figure:
     if chain.empty:
         return nothing(title, "no chain was followed")
     require(chain, CHAIN)
+    if "align" in chain:
+        align = align or str(chain["align"].iloc[0])
     chain = _only(chain, "align", align)
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08)
     models = [*dict.fromkeys(chain["model"])]
@@ -256,9 +259,13 @@ def chain_trajectories(chain: pd.DataFrame, align: str = "step") -> go.Figure:
     _finish(figure, title, "the answer as it stands after each step; 95 % band", height=600)
     figure.update_layout(margin_t=72)  # no panel titles
     labels = chain.groupby("step")["label"].agg(lambda values: values.mode().iloc[0])
-    if len(labels) <= MOST_LABELS:
-        text = [f"{'−' * (step < 0)}{abs(step)}<br>{label}" for step, label in labels.items()]
-        figure.update_xaxes(tickvals=list(labels.index), ticktext=text, tickangle=0)
+    steps = [int(str(step)) for step in labels.index]
+    if len(steps) <= MOST_LABELS:
+        text = [
+            f"{'−' * (step < 0)}{abs(step)}<br>{label}"
+            for step, label in zip(steps, labels, strict=True)
+        ]
+        figure.update_xaxes(tickvals=steps, ticktext=text, tickangle=0)
     axis = "step from the decision's own coarse step" if align == "offset" else "step"
     figure.update_xaxes(title_text=f"{chain['kind'].iloc[0]} {axis}", row=2)
     return figure.update_yaxes(range=PROBABILITY)
@@ -281,13 +288,13 @@ def chain_effects(chain_effects: pd.DataFrame, positions: str = "span") -> go.Fi
         return nothing(title, "no head was patched along a chain")
     require(chain_effects, CHAIN_EFFECTS)
     table = _only(chain_effects, "positions", positions)
-    if table.duplicated(["pool", "layer", "head", "step", "measure"]).any():
-        raise InputError("chain effects: a head has two rows of the same step and measure")
     present = set(table["measure"])
     hidden = "refine_boost" if "refine_boost_abs" in present else ""
     measures = [name for name in MEASURES if name in present and name != hidden]
     if not measures:
         raise InputError(f"chain effects: {named(present)}, but no measure of {named(MEASURES)}")
+    if table.duplicated(["pool", "layer", "head", "step", "measure"]).any():
+        raise InputError("chain effects: a head has two rows of the same step and measure")
     table = table.sort_values(["pool", "layer", "head"], na_position="first")
     steps = table.drop_duplicates("step").set_index("step").sort_index()
     n_columns = min(2, len(measures))

@@ -1,0 +1,145 @@
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.distill import run
+from workbench.distill.config import DistillationConfig, MechanisticDistillationConfig, StudentShape
+from workbench.distill.monitor import direct_readout
+from workbench.distill.run import distil
+from workbench.distill.student import check_tokenizers
+from workbench.distill.traces import SCHEMA
+from workbench.errors import InputError
+from workbench.progress import Reporter
+from workbench.prompts.events import make_events
+from workbench.prompts.templates import PlainTemplate
+
+CONFIG = DistillationConfig(
+    loss=MechanisticDistillationConfig(attention=0.5, update=0.1, interaction=0.1, hidden=0.1),
+    student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
+    steps=4,
+    batch_size=4,
+    n_traces=24,
+    warmup_steps=1,
+    bf16=False,
+)
+POOLS = {"coarse": [(0, 1)], "refine": [(1, 2), (1, 3)]}
+
+
+@pytest.fixture
+def teacher(make_model, tokenizer, tmp_path):
+    folder = tmp_path / "teacher"
+    make_model().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def prompts(small_task, tokenizer):
+    return make_events(small_task, PlainTemplate(), tokenizer, n_prompts=5, seed=9)
+
+
+@pytest.fixture
+def distilled(teacher, small_task, prompts, traces, tmp_path, monkeypatch):
+    """`distil` with traces of a teacher that knows the task."""
+    kept = tmp_path / "given.jsonl"
+    lines = [{"schema": SCHEMA}, *({"draw": i, **x.to_json()} for i, x in enumerate(traces))]
+    kept.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(run, "write_traces", lambda *_, **__: len(traces))
+
+    def call(out, config=CONFIG, pools=POOLS, **options):
+        settings = {"readout_every": 2, "checkpoint_every": 2, "workers": 0, "prompts": prompts}
+        settings |= {"arguments": {"disable_tqdm": True}, "traces": kept}
+        quiet = Reporter(Console(quiet=True))
+        return distil(
+            out, teacher, pools, config, task=small_task, reporter=quiet, **{**settings, **options}
+        )
+
+    return call
+
+
+def test_folder_has_student_map_readout_and_record(distilled, tmp_path, tokenizer):
+    out = tmp_path / "student"
+    record = distilled(out)
+    student, report = LlamaForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not report["unexpected_keys"] and not report["missing_keys"]
+    assert student.config.num_hidden_layers == 2 and student.config.hidden_size == 16
+    assert AutoTokenizer.from_pretrained(out).get_vocab() == tokenizer.get_vocab()
+    assert record == json.loads((out / "training.json").read_text())
+    assert [row["step"] for row in record["loss"]] == [1, 2, 3, 4]
+    terms = {"loss_chain", "loss_attention", "loss_update", "loss_interaction", "loss_hidden"}
+    assert terms | {"step", "loss", "grad_norm"} == set(record["loss"][0])
+    headmap = json.loads((out / "headmap.json").read_text())
+    assert headmap == record["headmap"] and len(headmap["pairs"]) == 3
+    readout = pd.read_parquet(out / "readout.parquet")
+    assert readout["step"].tolist() == [0, 2, 4] and set(readout["n"]) == {5}
+    assert not list(out.rglob("*.bin")) and not (out / "checkpoints").exists()
+
+
+def test_interrupted_distillation_ends_as_uninterrupted(distilled, tmp_path, monkeypatch):
+    whole = distilled(tmp_path / "whole")
+    compute, steps = run.MechanisticDistillationTrainer.compute_loss, []
+
+    def interrupted(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return compute(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.MechanisticDistillationTrainer, "compute_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(tmp_path / "parts")
+    with pytest.raises(InputError, match=r"other settings \(config.loss.attention\)"):
+        other = replace(CONFIG, loss=replace(CONFIG.loss, attention=1.0))
+        distilled(tmp_path / "parts", other)
+    with pytest.raises(InputError, match=r"other settings \(pools\)"):
+        distilled(tmp_path / "parts", pools={"coarse": [(0, 0)], "refine": [(1, 1)]})
+    parts = distilled(tmp_path / "parts")
+    assert steps == [0, 1, 2, 3, 2, 3]
+    assert parts["loss"] == whole["loss"]
+    tables = [pd.read_parquet(tmp_path / name / "readout.parquet") for name in ("whole", "parts")]
+    pd.testing.assert_frame_equal(*tables)
+    with pytest.raises(InputError, match="holds a trained student already"):
+        distilled(tmp_path / "parts")
+
+
+def test_a_pretrained_student_goes_on_from_its_weights(distilled, teacher, make_model, tmp_path):
+    loss = MechanisticDistillationConfig(attention=0.5, circuit=0.1)
+    config = replace(CONFIG, loss=loss, student=str(teacher), steps=1, learning_rate=0.0)
+    record = distilled(tmp_path / "student", config, prompts=None)
+    assert record["headmap"]["method"] == "attention"
+    assert all(pair["teacher"] == pair["student"] for pair in record["headmap"]["pairs"])
+    assert all(theirs == ours for theirs, ours in record["circuit"])
+    assert record["loss"][0]["loss_attention"] == pytest.approx(0, abs=1e-5)
+    kept = LlamaForCausalLM.from_pretrained(tmp_path / "student").state_dict()
+    for name, weight in make_model().state_dict().items():
+        torch.testing.assert_close(kept[name], weight)
+
+
+def test_students_of_another_tokenizer_are_refused(distilled, make_model, chat_tokenizer, tmp_path):
+    other = tmp_path / "other"
+    make_model().save_pretrained(other)
+    chat_tokenizer.save_pretrained(other)
+    with pytest.raises(InputError, match="tokenizers of teacher and student differ in 4 entries"):
+        distilled(tmp_path / "student", replace(CONFIG, student=str(other)))
+    check_tokenizers(chat_tokenizer, None)
+
+
+def test_readout_equals_one_prompt_at_a_time(make_model, prompts):
+    model = make_model()
+    found = direct_readout(model, prompts, batch_size=3)
+    each = []
+    for event in prompts:
+        with torch.no_grad():
+            logits = model.eval()(input_ids=torch.tensor([event.clean])).logits[0, -1]
+        focus, confusion = focus_confusion(select_options(logits, event), Roles.of(event))
+        each.append((float(focus), float(confusion)))
+    focus, confusion = (sum(column) / len(each) for column in zip(*each, strict=True))
+    assert found["focus"] == pytest.approx(focus, abs=1e-5)
+    assert found["confusion"] == pytest.approx(confusion, abs=1e-5)
+    assert found["n"] == 5 and 0 <= found["accuracy"] <= 1
