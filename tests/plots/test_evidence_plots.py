@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.errors import InputError
-from workbench.plots import evidence
+from workbench.plots import chains, evidence
 from workbench.plots.style import COARSE, CONTROL, INK, POOL_COLOUR, REFINE
 
 SIZES = [0, 1, 2, 8]
@@ -45,7 +45,7 @@ def make_chain() -> pd.DataFrame:
                 ends = [(mean - 0.1, mean + 0.1) for mean in (focus, confusion)]
                 row = ("chain", model, source, step, label, focus, *ends[0], confusion, *ends[1])
                 rows.append((*row, 12))
-    return pd.DataFrame(rows, columns=evidence.CHAIN)
+    return pd.DataFrame(rows, columns=chains.CHAIN)
 
 
 def make_effects() -> pd.DataFrame:
@@ -56,7 +56,7 @@ def make_effects() -> pd.DataFrame:
             for step in range(3):
                 effect = 0.8 - step / 10 if own else -0.001
                 rows.append((step, layer, head, pool, measure, effect, effect - 0.1, effect + 0.1))
-    table = pd.DataFrame(rows, columns=evidence.CHAIN_EFFECTS[:-1]).assign(n=9)
+    table = pd.DataFrame(rows, columns=chains.CHAIN_EFFECTS[:-1]).assign(n=9)
     return table.astype({"layer": "Int64", "head": "Int64"})
 
 
@@ -186,7 +186,7 @@ def test_smaller_sets_of_prompts_are_in_order() -> None:
 
 
 def test_models_differ_in_colour_and_sources_in_dash() -> None:
-    figure = evidence.chain_trajectories(make_chain())
+    figure = chains.chain_trajectories(make_chain())
     looks = {trace.name: (trace.line.color, trace.line.dash) for trace in figure.data if trace.name}
     assert looks["teacher, given chain"] == (INK, "solid")
     assert looks["teacher, generated chain"] == (INK, "dash")
@@ -200,24 +200,24 @@ def test_steps_counted_in_two_ways_are_not_mixed() -> None:
     steps = make_chain()
     offset = steps.assign(align="offset", step=steps["step"] - 1)
     chain = pd.concat([steps.assign(align="step"), offset])
-    figure = evidence.chain_trajectories(chain, "offset")
+    figure = chains.chain_trajectories(chain, "offset")
     assert list(named_traces(figure, "student, given chain")[1].x) == [-1, 0, 1]
     assert figure.layout.xaxis2.ticktext[0] == "−1<br>direct"
-    first = named_traces(evidence.chain_trajectories(chain), "student, given chain")[0]
+    first = named_traces(chains.chain_trajectories(chain), "student, given chain")[0]
     assert list(first.x) == [0, 1, 2]
-    assert "own coarse step" in evidence.chain_trajectories(offset).layout.xaxis2.title.text
+    assert "own coarse step" in chains.chain_trajectories(offset).layout.xaxis2.title.text
     with pytest.raises(InputError, match="align 'token' is not one of 'step', 'offset'"):
-        evidence.chain_trajectories(chain, "token")
+        chains.chain_trajectories(chain, "token")
 
 
 def test_long_chains_have_plain_ticks() -> None:
     [row] = make_chain().iloc[:1].to_dict("records")
     long = pd.DataFrame([row | {"step": step} for step in range(40)])
-    assert evidence.chain_trajectories(long).layout.xaxis2.ticktext is None
+    assert chains.chain_trajectories(long).layout.xaxis2.ticktext is None
 
 
 def test_effects_are_where_their_head_and_step_are() -> None:
-    figure = evidence.chain_effects(make_effects())
+    figure = chains.chain_effects(make_effects())
     titles = [note.text for note in figure.layout.annotations]
     assert titles == ["Focus restored", "Confusion reduced", "Confusion boosted, absolute"]
     names = figure.layout.yaxis.ticktext
@@ -235,7 +235,7 @@ def test_effects_are_where_their_head_and_step_are() -> None:
 def test_cells_without_a_row_or_an_interval_claim_nothing() -> None:
     effects = make_effects().query("not (measure == 'coarse_restore' and step == 2)").copy()
     effects[["low", "high"]] = np.nan
-    restored = evidence.chain_effects(effects).data[0]
+    restored = chains.chain_effects(effects).data[0]
     assert np.isnan(restored.z[1][2])
     assert restored.text[1][2] == ""
     assert restored.hovertext[1][2] == "not measured"
@@ -248,14 +248,14 @@ def test_stages_name_the_steps_and_positions_are_not_mixed() -> None:
     both = pd.concat(
         [effects.assign(positions="decision", effect=0.0), effects.assign(positions="span")]
     )
-    figure = evidence.chain_effects(both)
+    figure = chains.chain_effects(both)
     assert list(figure.layout.xaxis.ticktext) == ["direct", "coarse", "fine"]
     assert figure.data[0].z[1][0] == pytest.approx(0.8)
-    assert evidence.chain_effects(both, "decision").data[0].z[1][0] == 0.0
+    assert chains.chain_effects(both, "decision").data[0].z[1][0] == 0.0
     with pytest.raises(InputError, match="two rows of the same step"):
-        evidence.chain_effects(both.drop(columns="positions"))
+        chains.chain_effects(both.drop(columns="positions"))
     with pytest.raises(InputError, match="but no measure of"):
-        evidence.chain_effects(effects.assign(measure="loss"))
+        chains.chain_effects(effects.assign(measure="loss"))
 
 
 FIGURES = [
@@ -266,8 +266,8 @@ FIGURES = [
         evidence.prompts_needed,
         lambda: pd.DataFrame([(5, "coarse", 1, 1, 0, 9)], columns=evidence.SAMPLE_SIZE),
     ),
-    (evidence.chain_trajectories, make_chain),
-    (evidence.chain_effects, make_effects),
+    (chains.chain_trajectories, make_chain),
+    (chains.chain_effects, make_effects),
 ]
 
 

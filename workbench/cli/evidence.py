@@ -133,7 +133,7 @@ def trajectory(
     from workbench.evidence import follow_chains, turns
     from workbench.inputs import load_prompts, make_prompts
     from workbench.models.hooked import HookedModel
-    from workbench.plots.evidence import chain_trajectories
+    from workbench.plots.chains import chain_trajectories
     from workbench.plots.evidence_words import aligned
     from workbench.progress import Reporter
 

@@ -84,7 +84,8 @@ class _Stop(Exception):
 class Capture:
     """Reads a model; nothing of it stays in the model between runs.
 
-    The model's attention implementation is changed to `NAME`, which gives what "sdpa" gives.
+    The model's attention implementation becomes `NAME`, which gives what "sdpa" gives, or "sdpa"
+    itself where nothing but logits is wanted.
 
     Raises:
         InputError: attention modules without `o_proj`, heads or layers that are not there, or,
@@ -108,7 +109,7 @@ class Capture:
                     f"layer {layer} is not in the model of {self.shape.n_layers} layers"
                 )
         self._norm = final_norm(model) if wanted.scale else None
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(NAME if wanted.maps else "sdpa")
 
     def run(
         self,

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from rich.console import Console
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -103,11 +104,13 @@ def distil(
             student that cannot be read or whose tokenizers differ; what matching and the trainer
             refuse.
     """
-    reporter = reporter or Reporter()
     folder = loading.model_folder(teacher)
     digest = loading.files_sha256(loading.weight_files(folder))
     path = traces or out / TRACES
     args = _arguments(out, config, workers, checkpoint_every, arguments or {})
+    if args.process_index > 0:
+        reporter = Reporter(Console(quiet=True))
+    reporter = reporter or Reporter()
     asked = plain(
         {
             "config": asdict(config),
@@ -123,6 +126,7 @@ def distil(
     encode = word_encoder(tokenizer, folder)
     set_seed(config.seed)
     student = make_student(config.student, taught, tokenizer)
+    student.to(args.device)  # pyright: ignore[reportArgumentType]
     with args.main_process_first(desc="claim, traces and head map"):
         _claim(out, asked)
         n_kept = _make_traces(path, taught, task, encode, config, digest, reporter)

@@ -37,7 +37,8 @@ class MechanisticDistillationTrainer(Trainer):
     """Trains a student on a teacher's chains, attention, updates and their interaction.
 
     Batches are those of `data.Collator`. Both models get the attention implementation
-    `capture.NAME`, which computes what "sdpa" does.
+    `capture.NAME`, which computes what "sdpa" does. Rows in which the teacher says nothing
+    (`interaction`, where its coarse heads look at no option) add 0 and are counted all the same.
 
     Args:
         model: the student.
@@ -78,6 +79,8 @@ class MechanisticDistillationTrainer(Trainer):
         self._student_capture = Capture(model, terms.wanted["student"])
         self._teacher_capture = Capture(teacher, terms.wanted["teacher"])
         super().__init__(model=model, args=args, **kwargs)
+        # As `loss_is_scaled_for_ga`, for releases of transformers that do not know it.
+        self.model_accepts_loss_kwargs = True
         self.teacher = teacher.eval().requires_grad_(False)
         if getattr(teacher, "hf_device_map", None) is None:
             teacher.to(args.device)  # pyright: ignore[reportArgumentType]

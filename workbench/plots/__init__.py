@@ -1,5 +1,12 @@
 """Figures of a run, drawn from its tables alone (plotly); `report` joins them into one page."""
 
+from workbench.plots.chains import chain_effects, chain_trajectories
+from workbench.plots.evidence import (
+    curve_areas,
+    faithfulness_curves,
+    prompts_needed,
+    selection_stability,
+)
 from workbench.plots.figures import (
     choose_verify,
     focus_confusion,
@@ -10,16 +17,24 @@ from workbench.plots.figures import (
 )
 from workbench.plots.heatmaps import head_heatmap, patching_heatmaps, score_heatmaps
 from workbench.plots.paths import path_sankey
+from workbench.plots.training import training_phases
 
 __all__ = [
+    "chain_effects",
+    "chain_trajectories",
     "choose_verify",
+    "curve_areas",
+    "faithfulness_curves",
     "focus_confusion",
     "head_heatmap",
     "loss_curve",
     "patching_heatmaps",
     "path_sankey",
     "pool_effects",
+    "prompts_needed",
     "save_png",
     "score_heatmaps",
+    "selection_stability",
+    "training_phases",
     "trajectory",
 ]

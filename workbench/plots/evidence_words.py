@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench.plots import chains
 from workbench.plots import evidence as drawings
 from workbench.plots.style import number, where
 
@@ -57,8 +58,8 @@ def cards(tables: Mapping[str, pd.DataFrame]) -> dict[str, go.Figure]:
         "areas": drawings.curve_areas,
         "stability": drawings.selection_stability,
         "sample_size": drawings.prompts_needed,
-        "chain": lambda table: drawings.chain_trajectories(aligned(table)),
-        "chain_effects": drawings.chain_effects,
+        "chain": lambda table: chains.chain_trajectories(aligned(table)),
+        "chain_effects": chains.chain_effects,
     }
     return {
         name: function(tables[name])
