@@ -35,7 +35,7 @@ from workbench.models.generation import write_chains
 from workbench.models.hooked import Head, HookedModel
 from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase, question_cases
-from workbench.prompts.prompt import VARIANTS, PromptSet
+from workbench.prompts.prompt import VARIANTS, PromptSet, Variant
 from workbench.session import HEADSET_FILE, OpenRun, counting_events
 
 N_RANDOM_ORDERS = 5
@@ -198,9 +198,12 @@ def _chain(opened: OpenRun) -> dict[str, Any]:
 
 
 def follow_chains(
-    model: HookedModel, prompts: PromptSet, reporter: Reporter
+    model: HookedModel,
+    prompts: PromptSet,
+    reporter: Reporter,
+    variants: Sequence[Variant] = VARIANTS,
 ) -> tuple[list[ChainCase], pd.DataFrame]:
-    """Chains that a model writes for every variant, and its answers after each clean step.
+    """Chains that a model writes for some variants, and its answers after each clean step.
 
     Returns:
         the cases, and the table of `chain_values`.
@@ -212,7 +215,7 @@ def follow_chains(
         raise InputError("the model has no tokenizer")
     cases = question_cases(prompts, model.tokenizer)
     with reporter.step(f"chains of thought of {len(cases)} prompts"):
-        cases = write_chains(model, cases, model.tokenizer, variants=VARIANTS)
+        cases = write_chains(model, cases, model.tokenizer, variants=variants)
     frames = []
     with reporter.step("answers after every step", len(cases)) as advance:
         for done, case in enumerate(cases, start=1):

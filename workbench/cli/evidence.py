@@ -146,7 +146,7 @@ def trajectory(
     for name in models:
         reporter.say(name)
         model = HookedModel.load(name, dtype=dtype.value, device=device)
-        frames.append(follow_chains(model, made, reporter)[1])
+        frames.append(follow_chains(model, made, reporter, ("clean",))[1])
     values = pd.concat(frames, ignore_index=True)
     table = chain_trajectory(values, n_resamples=n_resamples, seed=seed)
     turned = turns(values, n_resamples=n_resamples, seed=seed)
