@@ -48,6 +48,9 @@ NOTES = {
     ),
 }
 
+TIE = 0.005
+"""Areas closer than this are the same, however sure their difference is."""
+
 READOUT_WORDS = {"focus": "Focus", "confusion": "the right label inside its cluster"}
 
 
@@ -105,13 +108,13 @@ def _areas(areas: pd.DataFrame) -> list[str]:
             "low": -best["cpr_minus_high"],
             "high": -best["cpr_minus_low"],
         }
-        verdict = (
-            "the pool's order wins"
-            if lead["low"] > 0
-            else f"{name} wins"
-            if lead["high"] < 0
-            else "neither is surely ahead"
-        )
+        verdict = "neither is surely ahead"
+        if abs(lead["effect"]) < TIE:
+            verdict = "a tie"
+        elif lead["low"] > 0:
+            verdict = "the pool's order wins"
+        elif lead["high"] < 0:
+            verdict = f"{name} wins"
         texts.append(
             f"Sufficiency for {words}: CPR {_interval(own[0], 'cpr')} for the pool's order, "
             f"{_interval(best, 'cpr')} for the best rival, {name}; difference "
@@ -140,11 +143,11 @@ def _turns(turns: pd.DataFrame) -> list[str]:
     """Where along the chain Focus is there and Confusion is gone."""
     texts = []
     what = {
-        "focus": "mean Focus reaches 90 % of its last value",
-        "confusion": "mean Confusion has lost half of its first value",
-        "focus_minus_confusion": "Focus minus Confusion",
+        "focus": "where mean Focus reaches 90 % of its last value",
+        "confusion": "where mean Confusion has lost half of its first value",
+        "focus_minus_confusion": "the first less the second",
     }
-    axes = {"share": "share of the chain", "offset": "steps from its own coarse step"}
+    axes = {"share": "shares of the chain", "offset": "steps from its own coarse step"}
     for row in turns.to_dict("records"):
         if pd.isna(row["at"]):
             said = f"undefined ({row['note']})"
@@ -153,6 +156,6 @@ def _turns(turns: pd.DataFrame) -> list[str]:
             note = f" ({row['note']})" if row["note"] else ""
             said = f"{number(row['at'])} {ends}{note}"
         texts.append(
-            f"Along {row['source']} chains, by {axes[row['axis']]}: {what[row['what']]} at {said}."
+            f"Along {row['source']} chains, in {axes[row['axis']]}: {what[row['what']]}: {said}."
         )
     return texts
