@@ -23,7 +23,7 @@ from workbench.analysis.effects import causal_effects
 from workbench.analysis.patching import baseline, sweep
 from workbench.analysis.scores import score_heads
 from workbench.analysis.statistics import split_half
-from workbench.config import RunConfig
+from workbench.config import DEFAULTS, RunConfig
 from workbench.errors import InputError
 from workbench.headsets.headset import POOLS, head_name
 from workbench.headsets.pooling import Thresholds, pool_heads
@@ -141,7 +141,11 @@ def _names(heads: Collection[Head]) -> str:
 
 
 def run_placements(
-    n: int = 54, seed: int = 0, progress: Progress | None = None, *, n_prompts: int = 24
+    n: int = 54,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    n_prompts: int = DEFAULTS.n_prompts,
 ) -> pd.DataFrame:
     """Find planted heads in `n` models; shapes of `SHAPES` in turn, places drawn anew for each.
 
@@ -153,7 +157,8 @@ def run_placements(
     the near run it hardly looks at gold, and RefineScore, a first-order estimate there, sees what
     the near option loses but not what gold gains. The third option of the cluster then scores like
     gold, and a shuffle reaches the observed score as soon as it never deals gold's role to the near
-    option: in (2/3)^n of all shuffles for n choosing prompts, 0.8 % for 12 and 0.03 % for 20.
+    option: in (2/3)^n of all shuffles for n choosing prompts, 0.8 % for 12 and 0.03 % for 20. It
+    was missed in 3 of 54 models with 24 prompts, and in none with 40, the default of a run.
 
     Raises:
         InputError: `n` below 1.
