@@ -130,11 +130,23 @@ def test_summary_lines_say_what_came_out():
     random = pd.DataFrame(
         {"n_pooled": [0, 0, 0, 1], "n_counting": [0, 0, 2, 8], "n_nominated": [0, 0, 0, 1]}
     )
-    test = SelfTest(frame, random, random)
+    row = {"prompts": "evidence moved", "coarse_heads": "", "refine_heads": "4-6", "n_counting": 9}
+    test = SelfTest(frame, random, random, pd.DataFrame([row]))
     text = "\n".join(test.lines()).replace("\N{NO-BREAK SPACE}", " ")
     assert not test.exact
-    assert SelfTest(frame.head(1), random, random).exact
+    assert SelfTest(frame.head(1), random, random, pd.DataFrame()).exact
     assert "coarse heads: exactly found in 1 of 2 models" in text
     assert "distractors: 1 of 6 were pooled" in text
     assert "1 of 4 (25 %, 95 % interval 1 % to 81 %); some event counted in 2" in text
-    assert text.endswith("some head was nominated in 1")
+    assert "some head was nominated in 1" in text
+    assert text.endswith("evidence moved: coarse none, refine 4-6 (9 events counted)")
+
+
+def test_falsified_prompts_take_the_same_way_as_true_ones():
+    planted = plant(11, 4, 8, 2)
+    frame = selftest.run_falsified(model=planted.model, prompts=planted.prompts)
+    true, roles, evidence = frame.to_dict("records")
+    found = find_heads(planted.model, planted.prompts)
+    assert true["n_pooled"] == len(found.coarse | found.refine) > 0
+    assert roles["n_pooled"] == 0 and roles["n_counting"] < true["n_counting"]
+    assert evidence["n_counting"] == true["n_counting"]

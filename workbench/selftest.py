@@ -4,9 +4,9 @@
    Found heads are compared with the declared ones.
 2. `run_random_models`: models of the bundled shape with random weights, on the bundled prompts.
    A pooled head there is a false positive.
-3. `self_test` does both; its `lines()` say what came out.
+3. `run_falsified`: the bundled model on prompts whose roles or evidence were falsified.
 
-Both go through the functions of a run, with its default thresholds: halves, baseline, scores,
+All go through the functions of a run, with its default thresholds: halves, baseline, scores,
 patching over the span, effects, pools.
 """
 
@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from workbench.analysis.effects import causal_effects
+from workbench.analysis.falsified import shuffle_evidence, shuffle_roles
 from workbench.analysis.patching import baseline, sweep
 from workbench.analysis.scores import score_heads
 from workbench.analysis.statistics import split_half
@@ -232,20 +233,52 @@ def run_random_models(
     for index in range(n):
         model = random_bundled_model(seed + index)
         found = find_heads(model, prompts, seed=seed + index, count_all=count_all)
-        rows.append(
-            {
-                "seed": seed + index,
-                "count_all": count_all,
-                "n_counting": found.n_counting,
-                "n_nominated": found.n_nominated,
-                "coarse_heads": _names(found.coarse),
-                "refine_heads": _names(found.refine),
-                "n_pooled": len(found.coarse | found.refine),
-            }
-        )
+        rows.append({"seed": seed + index, "count_all": count_all, **_found_columns(found)})
         if progress is not None:
             progress(index + 1, n)
     return pd.DataFrame(rows)
+
+
+def run_falsified(
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    model: HookedModel | None = None,
+    prompts: PromptSet | None = None,
+) -> pd.DataFrame:
+    """The method on true prompts and on the same ones with falsified roles or evidence.
+
+    The bundled model and as many of its prompts as a run has, unless given. What is pooled on
+    falsified prompts is a false find; what each falsification leaves true is told in
+    `analysis.falsified`.
+
+    Columns: prompts ("true prompts", "roles dealt out anew", "evidence moved"), n_counting (events
+    of the choosing half), n_nominated, coarse_heads, refine_heads ("L-H L-H"), n_pooled.
+    """
+    model = model or HookedModel.load(bundled_model_path())
+    prompts = prompts or make_prompts(config=RunConfig(seed=seed))
+    versions = {
+        "true prompts": prompts,
+        "roles dealt out anew": shuffle_roles(prompts, seed),
+        "evidence moved": shuffle_evidence(prompts, seed),
+    }
+    rows = []
+    for done, (name, version) in enumerate(versions.items(), start=1):
+        found = find_heads(model, version, seed=seed)
+        rows.append({"prompts": name, **_found_columns(found)})
+        if progress is not None:
+            progress(done, len(versions))
+    return pd.DataFrame(rows)
+
+
+def _found_columns(found: Found) -> dict[str, Any]:
+    return {
+        "n_counting": found.n_counting,
+        "n_nominated": found.n_nominated,
+        "coarse_heads": _names(found.coarse),
+        "refine_heads": _names(found.refine),
+        "n_pooled": len(found.coarse | found.refine),
+    }
 
 
 def _check_count(n: int) -> None:
@@ -280,11 +313,12 @@ def false_positive_rate(frame: pd.DataFrame) -> Rate:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """Tables of both tests; `random` and `random_all` are those without and with `count_all`."""
+    """Tables of all tests; `random` and `random_all` are those without and with `count_all`."""
 
     placements: pd.DataFrame
     random: pd.DataFrame
     random_all: pd.DataFrame
+    falsified: pd.DataFrame
 
     @property
     def exact(self) -> bool:
@@ -307,6 +341,11 @@ class SelfTest:
         out.append(f"distractors: {pooled} of {len(DISTRACTORS) * len(table)} were pooled")
         out.append(_rate_line("random models", self.random))
         out.append(_rate_line("random models, every event made to count", self.random_all))
+        for row in self.falsified.to_dict("records"):
+            heads = (
+                f"coarse {row['coarse_heads'] or 'none'}, refine {row['refine_heads'] or 'none'}"
+            )
+            out.append(f"{row['prompts']}: {heads} ({row['n_counting']} events counted)")
         return out
 
 
@@ -318,19 +357,4 @@ def _rate_line(name: str, frame: pd.DataFrame) -> str:
         f"{name}: heads were pooled in {k} of {n} ({percent(rate)}, 95 % interval {percent(low)} "
         f"to {percent(high)}); some event counted in {counting}, "
         f"some head was nominated in {nominated}"
-    )
-
-
-def self_test(
-    n_placements: int = 54, n_random: int = 100, seed: int = 0, progress: Progress | None = None
-) -> SelfTest:
-    """Both tests, the second one without and with `count_all`; `progress` starts anew for each.
-
-    Raises:
-        InputError: a number of models below 1, or this installation has no bundled model.
-    """
-    return SelfTest(
-        run_placements(n_placements, seed, progress),
-        run_random_models(n_random, seed, False, progress),
-        run_random_models(n_random, seed, True, progress),
     )

@@ -43,7 +43,7 @@ def selftest(
     """Does the method find planted heads, and nothing where there is nothing?"""
     from workbench.errors import InputError
     from workbench.progress import Reporter
-    from workbench.selftest import SelfTest, run_placements, run_random_models
+    from workbench.selftest import SelfTest, run_falsified, run_placements, run_random_models
 
     prepare()
     if out is not None and out.exists():
@@ -55,10 +55,12 @@ def selftest(
         plain = run_random_models(random_models, seed, False, advance)
     with reporter.step("random models, every event counts", random_models) as advance:
         every = run_random_models(random_models, seed, True, advance)
-    result = SelfTest(planted, plain, every)
+    with reporter.step("falsified prompts", 3) as advance:
+        false = run_falsified(seed, advance)
+    result = SelfTest(planted, plain, every, false)
     if out is not None:
         out.mkdir(parents=True)
-        for name in ("placements", "random", "random_all"):
+        for name in ("placements", "random", "random_all", "falsified"):
             getattr(result, name).to_csv(out / f"{name}.csv", index=False)
     for line in result.lines():
         typer.echo(line)
