@@ -340,6 +340,7 @@ def test_head_set_reports_the_verifying_half_over_the_span():
         "decision_share": None,
         "weight": 1.0,
         "tasks": 1,
+        "chosen_share": None,
         "scores": {
             "coarse": 0.1,
             "coarse_q": 0.01,
