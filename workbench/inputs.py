@@ -64,7 +64,7 @@ def make_prompts(
         )
     template: Template = PlainTemplate() if config.template == "plain" else ChatTemplate(tokenizer)
     prompts = make_events(
-        _coding_task(folder, config.split),
+        coding_task(folder, config.split),
         template,
         tokenizer,
         n_prompts=config.n_prompts,
@@ -76,14 +76,22 @@ def make_prompts(
     return prompts
 
 
-def _coding_task(folder: Path, split: str) -> CodingTask:
-    """The task a model was trained on, over its seen or unseen categories, at full size."""
+def coding_task(folder: Path, split: str, *, full_size: bool = True) -> CodingTask:
+    """The task a model was trained on, over its seen or unseen categories.
+
+    Sizes are at the upper end of their ranges, as prompts for evaluation have them, unless
+    `full_size` is False: then they are the ranges of training. A folder without a training record
+    gets the task's defaults.
+
+    Raises:
+        InputError: the training record cannot be read.
+    """
     path = folder / TRAINING_RECORD
     sizes, held_out, seed = TaskConfig(), 0.1, 0
     if path.is_file():
         try:
             trained = json.loads(path.read_text(encoding="utf-8"))["config"]
-            sizes = _full_size(trained["task"])
+            sizes = _sizes(trained["task"])
             held_out, seed = trained["held_out"], trained["split_seed"]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(
@@ -92,13 +100,14 @@ def _coding_task(folder: Path, split: str) -> CodingTask:
             ) from error
     space = load_icd10cm()
     seen, unseen = split_categories(space, held_out=held_out, seed=seed)
+    sizes = sizes.at_full_size() if full_size else sizes
     return CodingTask(space, seen if split == "seen" else unseen, sizes)
 
 
-def _full_size(task: dict[str, Any]) -> TaskConfig:
-    largest = {name: (task[name][1], task[name][1]) for name in SIZES}
+def _sizes(task: dict[str, Any]) -> TaskConfig:
+    ranges = {name: (task[name][0], task[name][1]) for name in SIZES}
     shorthand = ShorthandConfig(**task["shorthand"])
-    return TaskConfig(**{**task, **largest, "shorthand": shorthand})
+    return TaskConfig(**{**task, **ranges, "shorthand": shorthand})
 
 
 def validate(path: str | Path, *, model: HookedModel | str | Path | None = None) -> str:

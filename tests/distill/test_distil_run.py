@@ -15,6 +15,7 @@ from workbench.distill.run import distil
 from workbench.distill.student import check_tokenizers
 from workbench.distill.traces import SCHEMA
 from workbench.errors import InputError
+from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.events import make_events
 from workbench.prompts.templates import PlainTemplate
@@ -48,7 +49,9 @@ def prompts(small_task, tokenizer):
 def distilled(teacher, small_task, prompts, traces, tmp_path, monkeypatch):
     """`distil` with traces of a teacher that knows the task."""
     kept = tmp_path / "given.jsonl"
-    lines = [{"schema": SCHEMA}, *({"draw": i, **x.to_json()} for i, x in enumerate(traces))]
+    digest = loading.files_sha256(loading.weight_files(teacher))
+    head = {"schema": SCHEMA, "teacher": digest, "n": len(traces), "part": [0, 1]}
+    lines = [head, *({"draw": i, **x.to_json()} for i, x in enumerate(traces))]
     kept.write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr(run, "write_traces", lambda *_, **__: len(traces))
 
@@ -79,6 +82,13 @@ def test_folder_has_student_map_readout_and_record(distilled, tmp_path, tokenize
     readout = pd.read_parquet(out / "readout.parquet")
     assert readout["step"].tolist() == [0, 2, 4] and set(readout["n"]) == {5}
     assert not list(out.rglob("*.bin")) and not (out / "checkpoints").exists()
+
+
+def test_traces_of_another_teacher_are_refused(distilled, tmp_path):
+    path = tmp_path / "others.jsonl"
+    path.write_text(json.dumps({"schema": SCHEMA, "teacher": "x", "n": 0, "part": [0, 1]}) + "\n")
+    with pytest.raises(InputError, match="traces of another teacher"):
+        distilled(tmp_path / "student", traces=path)
 
 
 def test_interrupted_distillation_ends_as_uninterrupted(distilled, tmp_path, monkeypatch):

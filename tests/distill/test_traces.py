@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -109,3 +110,26 @@ def test_mentions_are_written_out_at_first(small_task, encode, monkeypatch):
     drawn = [traces._question(small_task, encode, CONFIG, number) for number in range(10)]
     assert eases == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0]
     assert len({len(question.option_spans) for question in drawn[:4]}) == 1
+
+
+def test_a_folder_of_parts_is_the_whole(perfect_teacher, write, tmp_path):
+    whole, folder = tmp_path / "whole.jsonl", tmp_path / "parts"
+    write(whole)
+    perfect_teacher.clear()
+    for which in range(3):
+        write(folder / f"{9 - which}.jsonl", replace(CONFIG, part=(which, 3)))
+    assert read_traces(folder) == read_traces(whole)
+    (folder / "8.jsonl").rename(tmp_path / "away")
+    with pytest.raises(InputError, match="part 1 of 3 is missing"):
+        read_traces(folder)
+    write(folder / "8.jsonl", replace(CONFIG, part=(1, 3), seed=1))
+    with pytest.raises(InputError, match="is no further part of the traces in"):
+        read_traces(folder)
+
+
+def test_an_unfinished_file_is_refused(perfect_teacher, write, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    write(path)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="is unfinished, 9 of 10 draws"):
+        read_traces(path)

@@ -147,7 +147,8 @@ def match_by_depth(pools: Pools, teacher: ModelShape, student: ModelShape) -> He
     A layer goes to the student layer of the same relative depth, (layer + ½) / n_layers. A refine
     head lies in a later student layer than the coarse heads before it in the teacher (or in its
     layer), the order of layers is kept, and the layers found are those nearest to the exact depths
-    (least squares, on a tie the earlier); only where the student is too shallow are pools mixed.
+    (least squares, on a tie the earlier) that leave a layer to read them where the teacher has one;
+    only where the student is too shallow are pools mixed.
     Within a layer, the coarse pool first and by weight, each teacher head gets a student head of
     its own while there are any: in a fresh key-value group if its own group is new, in the group of
     its group's others if not. The rest share.

@@ -13,20 +13,24 @@ def place_layers(places: Sequence[Place], n_teacher: int, n_student: int) -> dic
     """Student layer for each place: the nearest in depth that keep the order.
 
     In order of teacher layers, coarse before refine within one, student layers never fall, and rise
-    at each step from coarse to refine. If so many steps do not fit, they need not rise. The sum of
-    squared distances is least; on a tie the places lie early, which leaves later layers to read.
+    at each step from coarse to refine. If so many steps do not fit, they need not rise. Where the
+    teacher has layers behind the last place, to read what was written there, the student's last
+    layer stays free too, if the steps leave it. The sum of squared distances is least; on a tie the
+    places lie early.
     """
     ordered = sorted(set(places), key=lambda place: (place[0], POOLS.index(place[1])))
     rises = [0] + [
         int(before[1] == "coarse" and after[1] == "refine") for before, after in pairwise(ordered)
     ]
+    read_later = max(layer for layer, _ in ordered) < n_teacher - 1
+    n_free = int(read_later and sum(rises) + 1 < n_student)
     if sum(rises) >= n_student:
         rises = [0] * len(ordered)
     # Distance in depth times 2 n_teacher: whole numbers, so that a tie is a tie.
     distances = [
         [
             ((2 * layer + 1) * n_student - (2 * target + 1) * n_teacher) ** 2
-            for target in range(n_student)
+            for target in range(n_student - n_free)
         ]
         for layer, _ in ordered
     ]

@@ -11,7 +11,7 @@ What was begun goes on where it stopped; other settings are refused.
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from workbench.distill.data import Collator, DistillationStream
 from workbench.distill.matching import HeadMap, Pools
 from workbench.distill.monitor import Monitor
 from workbench.distill.pairing import pair_by_ablation, pair_heads
+from workbench.distill.questions import Example
 from workbench.distill.student import make_student, word_encoder
 from workbench.distill.terms import drop_projections
 from workbench.distill.traces import TraceConfig, read_traces, write_traces
@@ -87,7 +88,7 @@ def distil(
         prompts: for readouts, of labels that `task` does not hold.
         scores: the run's scores table, where `config.heads` asks for control heads.
         traces: a trace file to use, or to make; by default in `out`. Students of the same teacher
-            can share one.
+            can share one. Or a folder with all parts of one, made beforehand.
         readout_every: steps between readouts.
         checkpoint_every: steps between checkpoints, of which the last is kept until the end.
         workers: processes that make examples.
@@ -129,8 +130,8 @@ def distil(
     student.to(args.device)  # pyright: ignore[reportArgumentType]
     with args.main_process_first(desc="claim, traces and head map"):
         _claim(out, asked)
-        n_kept = _make_traces(path, taught, task, encode, config, digest, reporter)
-        stream = _stream(path, task, encode, config, args)
+        examples = _traces(path, taught, task, encode, config, digest, reporter)
+        stream = _stream(examples, task, encode, config, args)
         headmap = _head_map(out, taught, student, pools, config, stream, scores)
     circuit = _circuit(taught, student, headmap, pools, config, stream)
     set_seed(config.seed)
@@ -147,7 +148,7 @@ def distil(
     if prompts is not None:
         trainer.add_callback(Monitor(out / READOUT, prompts, readout_every))
     reporter.say(
-        f"student of {student.num_parameters():,} parameters, {n_kept:,} traces, terms "
+        f"student of {student.num_parameters():,} parameters, {len(examples):,} traces, terms "
         + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
     )
     started = time.monotonic()
@@ -157,7 +158,7 @@ def distil(
         **asked,
         "headmap": None if headmap is None else headmap.model_dump(mode="json"),
         "circuit": plain(circuit),
-        "traces": {"drawn": config.n_traces, "kept": n_kept},
+        "traces": {"drawn": config.n_traces, "kept": len(examples)},
         "seconds": round(time.monotonic() - started),
         "device": torch.cuda.get_device_name() if args.device.type == "cuda" else "cpu",
         "n_parameters": student.num_parameters(),
@@ -206,7 +207,20 @@ def _differences(there: Any, asked: Any, name: str = "") -> list[str]:
     return [] if there == asked else [name]
 
 
-def _make_traces(
+def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> TraceConfig:
+    """How the traces of a distillation, or one part of them, are drawn."""
+    return TraceConfig(
+        n=config.n_traces,
+        seed=config.trace_seed,
+        ramp=config.mix.ramp,
+        same_size=config.batch_size,
+        context=config.context,
+        max_new_tokens=config.max_new_tokens,
+        part=part,
+    )
+
+
+def _traces(
     path: Path,
     teacher: PreTrainedModel,
     task: CodingTask,
@@ -214,21 +228,16 @@ def _make_traces(
     config: DistillationConfig,
     digest: str,
     reporter: Reporter,
-) -> int:
-    settings = TraceConfig(
-        n=config.n_traces,
-        seed=config.trace_seed,
-        ramp=config.mix.ramp,
-        same_size=config.batch_size,
-        context=config.context,
-        max_new_tokens=config.max_new_tokens,
-    )
-    with reporter.step("traces", config.n_traces) as advance:
-        return write_traces(path, teacher, task, encode, settings, teacher=digest, progress=advance)
+) -> list[Example]:
+    if not path.is_dir():
+        with reporter.step("traces", config.n_traces) as advance:
+            settings = trace_config(config)
+            write_traces(path, teacher, task, encode, settings, teacher=digest, progress=advance)
+    return read_traces(path, digest)
 
 
 def _stream(
-    path: Path,
+    examples: Sequence[Example],
     task: CodingTask,
     encode: WordEncoder,
     config: DistillationConfig,
@@ -238,7 +247,7 @@ def _stream(
     return DistillationStream(
         task,
         encode,
-        read_traces(path),
+        examples,
         config.mix,
         n_samples=config.steps * per_step,
         context=config.context,

@@ -2,7 +2,8 @@
 
 A trace file holds JSON lines of token ids and positions, no text: a first line that says how it was
 made, then for each draw either the example or only its number. A file that was not finished is
-continued; the same file comes out.
+continued; the same file comes out. Many machines can share the work: each writes one part, a file
+of its own, and the folder that holds all parts stands for the whole.
 """
 
 import json
@@ -36,6 +37,10 @@ class TraceConfig:
         same_size: so many draws in a row have equally many candidates.
         context: longer examples are left out.
         max_new_tokens: of a chain and its answer.
+        part: which of how many equal parts of the draws, from 0.
+
+    Raises:
+        InputError: a part that is not there.
     """
 
     n: int
@@ -44,6 +49,18 @@ class TraceConfig:
     same_size: int = 128
     context: int = 512
     max_new_tokens: int = 256
+    part: tuple[int, int] = (0, 1)
+
+    def __post_init__(self) -> None:
+        which, parts = self.part
+        if not 0 <= which < parts:
+            raise InputError(f"part {which} of {parts} is not there; parts count from 0")
+
+    @property
+    def draws(self) -> range:
+        """Numbers of the draws of this part."""
+        which, parts = self.part
+        return range(self.n * which // parts, self.n * (which + 1) // parts)
 
 
 def write_traces(
@@ -76,11 +93,12 @@ def write_traces(
         InputError: the file is of another teacher or configuration, or no trace file.
     """
     head = {"schema": SCHEMA, "teacher": teacher, "task": plain(asdict(task.config))}
-    head |= {"categories": len(task.categories), **asdict(config)}
+    head |= {"categories": len(task.categories), **plain(asdict(config))}
     done, kept = _continue(path, head)
+    draws = config.draws
     with path.open("a", encoding="utf-8") as file:
-        for start in range(done, config.n, batch_size):
-            numbers = range(start, min(config.n, start + batch_size))
+        for start in range(done, len(draws), batch_size):
+            numbers = draws[start : start + batch_size]
             questions = [_question(task, encode, config, number) for number in numbers]
             examples = _written(model, questions, encode, config)
             for number, example in zip(numbers, examples, strict=True):
@@ -89,21 +107,36 @@ def write_traces(
                 kept += example is not None
             file.flush()
             if progress:
-                progress(numbers.stop, config.n)
+                progress(numbers.stop - draws.start, len(draws))
     return kept
 
 
-def read_traces(path: Path) -> list[Example]:
-    """The examples of a trace file, in order.
+def read_traces(path: Path, teacher: str | None = None) -> list[Example]:
+    """The examples of a trace file, or of a folder with all parts of one, in order.
+
+    Args:
+        path: the file or folder.
+        teacher: whose traces they must be, as `write_traces` was told; None for anyone's.
 
     Raises:
-        InputError: no trace file, a damaged line, or no example in it.
+        InputError: no trace file, one that is damaged, unfinished, of another teacher or without
+            examples, or a folder whose parts do not make one whole.
     """
+    files = _parts(path) if path.is_dir() else [path]
+    examples = [example for file in files for example in _read(file, teacher)]
+    if not examples:
+        raise InputError(f"{path}: holds no trace; the teacher answered nothing rightly")
+    return examples
+
+
+def _read(path: Path, teacher: str | None) -> list[Example]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
-    _check_head(path, lines[:1])
+    head = _check_head(path, lines[:1])
+    if teacher is not None and head["teacher"] != teacher:
+        raise InputError(f"{path}: holds traces of another teacher, not of the one given")
     examples = []
     for number, line in enumerate(lines[1:], start=2):
         try:
@@ -114,9 +147,36 @@ def read_traces(path: Path) -> list[Example]:
             raise InputError(
                 f"{path}: line {number} is no trace ({type(error).__name__})"
             ) from None
-    if not examples:
-        raise InputError(f"{path}: holds no trace; the teacher answered nothing rightly")
+    n_draws = len(TraceConfig(n=head["n"], part=tuple(head["part"])).draws)
+    if len(lines) - 1 != n_draws:
+        raise InputError(
+            f"{path}: is unfinished, {len(lines) - 1} of {n_draws} draws; the command that began "
+            "it goes on with it"
+        )
     return examples
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Files of a folder in the order of their parts, all of which are there and alike."""
+    found: dict[int, Path] = {}
+    settings: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open(encoding="utf-8") as file:
+            head = _check_head(path, [file.readline()])
+        which, parts = head.pop("part")
+        settings.append({**head, "parts": parts})
+        if which in found or settings[0] != settings[-1]:
+            raise InputError(
+                f"{path}: is no further part of the traces in {found[min(found)].name}; keep the "
+                "parts of one whole in a folder of their own"
+            )
+        found[which] = path
+    if not found:
+        raise InputError(f"{folder}: holds no trace file (*.jsonl)")
+    missing = sorted(set(range(settings[0]["parts"])) - set(found))
+    if missing:
+        raise InputError(f"{folder}: part {missing[0]} of {settings[0]['parts']} is missing")
+    return [found[which] for which in sorted(found)]
 
 
 def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
