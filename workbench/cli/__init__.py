@@ -1,6 +1,6 @@
 """The command line: each command reads its flags and calls the function of the same name."""
 
-from workbench.cli import evidence, steps, tools  # noqa: F401  (they register their commands)
+from workbench.cli import distill, evidence, steps, tools  # noqa: F401  (they register their commands)
 from workbench.cli.app import app
 
 

@@ -4,9 +4,15 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from workbench.distill.config import DistillationConfig, Heads, MechanisticDistillationConfig
+from workbench.distill.config import (
+    DistillationConfig,
+    Heads,
+    MechanisticDistillationConfig,
+    plain,
+)
 from workbench.errors import InputError
 
 COT = MechanisticDistillationConfig(attention=0.0)
@@ -67,3 +73,17 @@ def arm_config(name: str, base: DistillationConfig) -> DistillationConfig:
     """
     arm = find_arm(name)
     return replace(base, loss=arm.loss, heads=arm.heads)
+
+
+CUSTOM = "custom"
+
+
+def arm_of(config: Mapping[str, Any]) -> str:
+    """Name of the arm with this `loss` and these `heads`, "custom" if there is none.
+
+    `config` is a `DistillationConfig` as a student's `training.json` holds it.
+    """
+    for arm in ARMS.values():
+        if plain(asdict(arm.loss)) == config.get("loss") and arm.heads == config.get("heads"):
+            return arm.name
+    return CUSTOM

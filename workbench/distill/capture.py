@@ -21,6 +21,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from workbench.distill.fusing import fused
 from workbench.distill.matching import ModelShape
 from workbench.distill.readings import written
 from workbench.errors import InputError
@@ -212,10 +213,22 @@ def head_patterns(
     """
     group = query.shape[1] // key.shape[1]
     chosen = key[:, [head // group for head in heads]]
-    scores = (query[:, list(heads)] @ chosen.mT).float() * scaling
-    if mask is None:
-        shape = scores.shape[-2:]
-        mask = torch.ones(shape, dtype=torch.bool, device=scores.device).tril()
+    scores = query[:, list(heads)] @ chosen.mT
+    return _causal_softmax(scores, scaling) if mask is None else _softmax(scores, mask, scaling)
+
+
+@fused
+def _causal_softmax(scores: Float[Tensor, "*_ token key"], scaling: float) -> Tensor:
+    positions = torch.arange(scores.shape[-1], device=scores.device)
+    later = positions > positions[: scores.shape[-2], None]
+    return (scores.float() * scaling).masked_fill(later, -torch.inf).softmax(dim=-1)
+
+
+@fused
+def _softmax(
+    scores: Float[Tensor, "*_ token key"], mask: Shaped[Tensor, "_ _ token key"], scaling: float
+) -> Tensor:
+    scores = scores.float() * scaling
     if mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     else:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from workbench.distill.fusing import fused
+
 Weighted = tuple[Float[Tensor, " batch *row"], Float[Tensor, " batch *row"]]
 """A loss for each row, and how much the row counts."""
 
@@ -22,6 +24,7 @@ def smallest_floor(floor: float, given: Tensor) -> float:
     return max(floor, torch.finfo(given.dtype).tiny)
 
 
+@fused
 def pattern_divergence(
     teacher: Float[Tensor, "batch *head query key"],
     student: Float[Tensor, "batch *head query key"],

@@ -34,6 +34,8 @@ def pool_patterns(
             f"weights of {len(heads)} heads: got {len(share)}; must be as many, none negative, "
             "and not all 0"
         )
+    if len(heads) == 1:
+        return patterns[:, heads[0]].float()
     with torch.autocast(patterns.device.type, enabled=False):
         chosen = patterns[:, list(heads)].float()
         shares = torch.tensor(share, device=patterns.device) / sum(share)

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from workbench.distill.capture import Capture, Head, Reading
 from workbench.distill.config import MechanisticDistillationConfig
 from workbench.distill.data import DistillationStream
+from workbench.distill.fusing import fuse_blocks
 from workbench.distill.losses import Loss
 from workbench.distill.marks import Marks, term_counts
 from workbench.distill.matching import HeadMap
@@ -84,6 +85,9 @@ class MechanisticDistillationTrainer(Trainer):
         self.teacher = teacher.eval().requires_grad_(False)
         if getattr(teacher, "hf_device_map", None) is None:
             teacher.to(args.device)  # pyright: ignore[reportArgumentType]
+        if not args.fsdp:
+            fuse_blocks(model)
+            fuse_blocks(teacher)
         self._logged: dict[str, Tensor] = {}
         self._logged_from = 0
 

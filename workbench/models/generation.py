@@ -47,18 +47,25 @@ def generation_accuracy(
     itself; without it the prompt ends at the answer cue. A generation that never reaches an
     answer counts as wrong.
     """
-    rng = random.Random(f"{seed}:generation")
-    prompts = [task.draw(str(index), rng) for index in range(n_prompts)]
+    prompts = draw_prompts(task, n_prompts, seed)
     right_prompts = right_mentions = n_mentions = 0
     for start in range(0, n_prompts, batch_size):
         batch = prompts[start : start + batch_size]
-        answers = _answers(model, tokenizer, task, batch, chain, max_new_tokens)
+        answers = written_answers(
+            model, tokenizer, task, batch, chain=chain, max_new_tokens=max_new_tokens
+        )
         for prompt, answer in zip(batch, answers, strict=True):
             gold = [letter_of(prompt)[mention.label] for mention in prompt.mentions]
             right_prompts += answer == gold
             right_mentions += sum(a == g for a, g in zip(answer, gold, strict=False))
             n_mentions += len(gold)
     return GenerationAccuracy(n_prompts, right_prompts / n_prompts, right_mentions / n_mentions)
+
+
+def draw_prompts(task: CodingTask, n_prompts: int, seed: int) -> list[CodingPrompt]:
+    """Fresh prompts of a task, on which free answers are asked for; named by their number."""
+    rng = random.Random(f"{seed}:generation")
+    return [task.draw(str(index), rng) for index in range(n_prompts)]
 
 
 @torch.no_grad()
@@ -167,14 +174,29 @@ def write_chains(
     return [replace(case, chains=chains[id(case)]) for case in cases]
 
 
-def _answers(
+def written_answers(
     model: Any,
     tokenizer: Tokenizer,
     task: CodingTask,
     prompts: Sequence[CodingPrompt],
+    *,
     chain: bool,
-    max_new_tokens: int,
+    max_new_tokens: int = 256,
 ) -> list[list[str]]:
+    """The words of each greedy answer, in order: letters of options where the model knows how.
+
+    One batch. With `chain` the model writes `max_new_tokens` at most, and what follows its first
+    answer cue counts: nothing where it never gets there. Without, it may write a word more than the
+    longest answer of the batch has.
+
+    Args:
+        model: a Hugging Face causal language model.
+        tokenizer: the model's.
+        task: whose prompts these are.
+        prompts: put into the plain template.
+        chain: whether the model writes a chain of thought first.
+        max_new_tokens: of a chain and its answer.
+    """
     template = PlainTemplate()
     texts = [template.render(task.space, prompt).text for prompt in prompts]
     if chain:

@@ -1,0 +1,182 @@
+"""Students on disk, and which of their heads are patched."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.distill.arms import CUSTOM, arm_of
+from workbench.distill.matching import HeadMap, Pools
+from workbench.distill.run import READOUT, RECORD
+from workbench.errors import InputError
+from workbench.headsets.headset import POOLS, HeadSet, Pool
+from workbench.models import loading
+from workbench.models.hooked import Head
+
+LEVEL = 0.9
+SPEED_COLUMNS = [
+    *("student", "arm", "seed", "teacher_accuracy", "level"),
+    *("steps", "last_step", "last_accuracy"),
+]
+
+PoolHeads = dict[Pool, list[Head]]
+
+
+@dataclass(frozen=True)
+class Student:
+    """A finished student's folder.
+
+    Attributes:
+        name: what it is called in tables.
+        folder: as `distil` wrote it.
+        arm: name of its arm, "custom" where it is of none.
+        seed: of its weights and data.
+        config: the `DistillationConfig` in its record.
+        headmap: its supervised heads, None where no term has any.
+        weights_sha256: hash of its weights.
+    """
+
+    name: str
+    folder: Path
+    arm: str
+    seed: int
+    config: Mapping[str, Any] = field(repr=False)
+    headmap: HeadMap | None = field(repr=False)
+    weights_sha256: str = ""
+
+    @classmethod
+    def read(cls, name: str, folder: str | Path) -> "Student":
+        """What the folder says of the student; its weights are only hashed.
+
+        Raises:
+            InputError: no finished student there, or a record that cannot be read.
+        """
+        folder = Path(folder)
+        path = folder / RECORD
+        if not path.is_file():
+            raise InputError(f"{folder}: holds no finished student, there is no {RECORD}")
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            config, mapped = record["config"], record["headmap"]
+            arm, seed = arm_of(config), int(config["seed"])
+            headmap = None if mapped is None else HeadMap.model_validate_json(json.dumps(mapped))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path}: is not the record of a student ({type(error).__name__})"
+            ) from error
+        digest = loading.files_sha256(loading.weight_files(folder))
+        return cls(name, folder, arm, seed, config, headmap, digest)
+
+    @property
+    def knows_pools(self) -> bool:
+        """Whether it was taught with the teacher's pooled heads, not with controls."""
+        return self.headmap is not None and self.config.get("heads") == "pools"
+
+    def readout(self) -> pd.DataFrame | None:
+        """How far it was while it trained; None where nothing was measured.
+
+        Raises:
+            InputError: the table cannot be read.
+        """
+        path = self.folder / READOUT
+        if not path.is_file():
+            return None
+        try:
+            return pd.read_parquet(path, columns=["step", "accuracy"])
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: is not a readable table ({error})") from error
+
+
+def read_students(students: Mapping[str, str | Path]) -> list[Student]:
+    """All students, checked before any of them is run.
+
+    Raises:
+        InputError: a name that is no folder name, a folder without a finished student, or two
+            students of the same arm and seed.
+    """
+    found: dict[tuple[str, int], Student] = {}
+    read = []
+    for name, folder in students.items():
+        if name == "teacher" or name != Path(name).name or name.startswith("."):
+            raise InputError(f"a student cannot be called {name!r}: results go to a folder of it")
+        student = Student.read(name, folder)
+        twin = found.setdefault((student.arm, student.seed), student)
+        if twin is not student and student.arm != CUSTOM:
+            raise InputError(
+                f"students {twin.name!r} and {name!r} are both of arm {student.arm!r} and seed "
+                f"{student.seed}"
+            )
+        read.append(student)
+    return read
+
+
+def heads_of(student: Student, others: Sequence[Student]) -> tuple[PoolHeads, str]:
+    """Heads of a student by pool, and whose they are.
+
+    "own" are those that it was taught with. One taught with none is patched where a student of the
+    same shape was taught with the pools ("borrowed"); "none" where there is no such student.
+    """
+    if student.headmap is not None:
+        return _side(student.headmap, "student"), "own"
+    for other in others:
+        if (
+            other.knows_pools
+            and other.headmap is not None
+            and other.config.get("student") == student.config.get("student")
+        ):
+            return _side(other.headmap, "student"), "borrowed"
+    return {}, "none"
+
+
+def teacher_heads(pools: Pools | None, students: Sequence[Student]) -> tuple[PoolHeads, str]:
+    """The teacher's pooled heads: as given, else those that a student was taught with."""
+    if pools is None:
+        maps = [one.headmap for one in students if one.knows_pools and one.headmap is not None]
+        return (_side(maps[0], "teacher"), "taught") if maps else ({}, "none")
+    listed: list[tuple[Pool, Head]]
+    if isinstance(pools, Mapping):
+        listed = [(pool, head) for pool, heads in pools.items() for head in heads]
+    else:
+        heads = pools.heads if isinstance(pools, HeadSet) else pools
+        listed = [(head.pool, (head.layer, head.head)) for head in heads]
+    return _by_pool(listed), "given"
+
+
+def _side(headmap: HeadMap, side: str) -> PoolHeads:
+    return _by_pool([(pair.pool, getattr(pair, side)) for pair in headmap.pairs])
+
+
+def _by_pool(listed: Sequence[tuple[Pool, Head]]) -> PoolHeads:
+    """Each head once in its pool; no pool without heads."""
+    found: PoolHeads = {}
+    for pool in POOLS:
+        heads = list(dict.fromkeys((at[0], at[1]) for name, at in listed if name == pool))
+        if heads:
+            found[pool] = heads
+    return found
+
+
+def steps_to(readout: pd.DataFrame, level: float) -> float:
+    """First step whose accuracy is at least `level`, as fine as readouts were made; else NaN.
+
+    `readout` has columns step and accuracy.
+    """
+    reached = readout.loc[readout["accuracy"] >= level, "step"]
+    return float(reached.min()) if len(reached) else float("nan")
+
+
+def speed(students: Sequence[Student], accuracy: float) -> pd.DataFrame:
+    """Steps to 90 % of the teacher's direct accuracy; students without readouts are left out."""
+    rows = []
+    for one in students:
+        readout = one.readout()
+        if readout is None or readout.empty:
+            continue
+        last = readout.sort_values("step").iloc[-1]
+        reached = steps_to(readout, LEVEL * accuracy)
+        who = (one.name, one.arm, one.seed)
+        rows.append((*who, accuracy, LEVEL * accuracy, reached, last["step"], last["accuracy"]))
+    return pd.DataFrame(rows, columns=SPEED_COLUMNS)
