@@ -1,0 +1,245 @@
+import gzip
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workbench.errors import InputError
+from workbench.labels.corpus import LabelledCorpus
+from workbench.labels.mimic4 import dotted, load_mimic4
+from workbench.labels.synthetic import write_mimic4
+
+NOTES = "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text\n"
+SECRET = "Mrs. Secret"
+FILES = {
+    "hosp/d_icd_diagnoses.csv": "icd_code,icd_version,long_title\n"
+    "0030,9,Salmonella gastroenteritis\n"
+    "E8801,9,Fall from curb\n"
+    'E1165,10,"Type 2 diabetes, with hyperglycemia"\n'
+    "E1169,10,Type 2 diabetes with other complication\n"
+    "E8801,10,Alpha-1-antitrypsin deficiency\n"
+    "B219,10,HIV\n"
+    "Q9999,10,\n",
+    "hosp/d_icd_procedures.csv": "icd_code,icd_version,long_title\n"
+    "0331,9,Spinal tap\n"
+    "0030,9,Implantation of chemotherapeutic agent\n"
+    "B2111ZZ,10,Fluoroscopy\n",
+    "hosp/diagnoses_icd.csv": "subject_id,hadm_id,seq_num,icd_code,icd_version\n"
+    "1,20,2,E8801,10\n"
+    "1,20,1,E1165,10\n"
+    "1,21,1,Q9999,10\n"
+    "1,21,2,B219,10\n"
+    "1,21,3,B219,10\n"
+    "2,22,1,E8801,9\n"
+    "2,22,2,0030,9\n"
+    "2,23,1,Z0000,10\n",
+    "hosp/procedures_icd.csv": "subject_id,hadm_id,seq_num,chartdate,icd_code,icd_version\n"
+    "1,20,1,2180-01-01,B2111ZZ,10\n"
+    "2,22,1,2180-01-01,0030,9\n",
+    "note/discharge.csv": NOTES
+    + f'a,1,20,DS,1,x,y,"{SECRET}\nsaid ""well"", and left"\n'
+    + "b,1,21,DS,1,x,y,second\n"
+    + "c,2,22,DS,1,x,y,third\n"
+    + "d,2,23,DS,1,x,y,no described code\n"
+    + "e,2,24,DS,1,x,y,no code at all\n"
+    + "f,1,20,DS,2,x,y,\n",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four coded admissions, of which one is in ICD-9 and one has no described code."""
+    for name, content in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def taxonomy(space, monkeypatch):
+    """ICD-10-CM without a cache in the user's home."""
+    monkeypatch.setattr("workbench.labels.mimic4.load_icd10cm", lambda: space)
+
+
+def change(folder: Path, name: str, old: str, new: str) -> None:
+    path = folder / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def refused(folder: Path, **arguments: object) -> str:
+    """The message; it has one line and nothing of a note."""
+    with pytest.raises(InputError) as caught:
+        corpus = load_mimic4(folder, **arguments)
+        list(corpus.documents(corpus.splits[0]))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "Secret" not in message
+    return message.removeprefix(f"{folder}/")
+
+
+def labels_of(corpus, split: str = "all") -> dict[str, list[str]]:
+    return {d.id: [corpus.label_ids[i] for i in d.labels] for d in corpus.documents(split)}
+
+
+@pytest.mark.parametrize(
+    ("code", "version", "kind", "written"),
+    [
+        ("E1165", 10, "diagnosis", "E11.65"),
+        ("I10", 10, "diagnosis", "I10"),
+        ("S52501A", 10, "diagnosis", "S52.501A"),
+        ("0030", 9, "diagnosis", "003.0"),
+        ("V5867", 9, "diagnosis", "V58.67"),
+        ("E8801", 9, "diagnosis", "E880.1"),
+        ("E8801", 10, "diagnosis", "E88.01"),
+        ("0030", 9, "procedure", "00.30"),
+        ("B2111ZZ", 10, "procedure", "B2111ZZ"),
+    ],
+)
+def test_dots(code, version, kind, written):
+    assert dotted(code, version, kind) == written
+
+
+def test_codes_join_by_version_in_order_diagnoses_first(folder):
+    corpus = load_mimic4(folder)
+    assert isinstance(corpus, LabelledCorpus)
+    assert corpus.label_ids == ["E11.65", "E11.69", "E88.01", "B21.9", "B2111ZZ"]
+    assert corpus.label_texts[0] == "Type 2 diabetes, with hyperglycemia"
+    assert corpus.kinds == ["diagnosis"] * 4 + ["procedure"]
+    assert labels_of(corpus) == {"a": ["E11.65", "E88.01", "B2111ZZ"], "b": ["B21.9"]}
+
+
+def test_icd9_codes_are_others_though_written_with_the_same_letters(folder):
+    corpus = load_mimic4(folder, version=9)
+    texts = dict(zip(corpus.label_ids, corpus.label_texts, strict=True))
+    assert texts["E880.1"] == "Fall from curb"
+    assert (texts["003.0"], texts["00.30"]) == (
+        "Salmonella gastroenteritis",
+        "Implantation of chemotherapeutic agent",
+    )
+    assert labels_of(corpus) == {"c": ["E880.1", "003.0", "00.30"]}
+
+
+def test_one_kind_of_codes_alone(folder):
+    assert labels_of(load_mimic4(folder, kinds=("procedure",))) == {"a": ["B2111ZZ"]}
+
+
+def test_codes_without_a_description_are_counted_and_kept_apart(folder):
+    assert load_mimic4(folder).undescribed == {"Q99.99": 1, "Z00.00": 1}
+    assert "Q99.99" not in load_mimic4(folder).label_ids
+    assert load_mimic4(folder, version=9).undescribed == {}
+
+
+def test_notes_come_whole_and_stay_private(folder):
+    corpus = load_mimic4(folder)
+    note = next(corpus.documents())
+    assert note.text == f'{SECRET}\nsaid "well", and left'
+    assert corpus.text_is_private
+    assert SECRET not in repr(note)
+
+
+def test_note_longer_than_the_csv_modules_own_limit(folder):
+    change(folder, "note/discharge.csv", "second", "word " * 40_000)
+    assert "b" in labels_of(load_mimic4(folder))
+
+
+def test_clusters_follow_the_taxonomy_where_it_knows_the_code(folder, space):
+    corpus = load_mimic4(folder)
+    assert corpus.space["E11.65"].ancestors == ("E11.6", "E11")
+    assert corpus.space["E11.65"].synonyms == space["E11.65"].synonyms
+    assert "B21.9" not in space
+    assert corpus.cluster(corpus.label_ids.index("B21.9")) == "B21"
+    assert corpus.cluster(corpus.label_ids.index("B2111ZZ")) == "procedure B21"
+    nine = load_mimic4(folder, version=9)
+    assert [nine.cluster(i) for i in range(4)] == ["003", "E880", "procedure 033", "procedure 003"]
+
+
+@pytest.mark.parametrize("key", ["hadm_id", "_id"])
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "feather", "parquet"])
+def test_splits_from_a_file(folder, key, suffix):
+    table = pd.DataFrame({key: [21, 20, 99], "split": ["test", "train", "val"]})
+    path = folder / f"splits.{suffix}"
+    if suffix.startswith("csv"):
+        table.to_csv(path, index=False)
+    else:
+        getattr(table, f"to_{suffix}")(path)
+    corpus = load_mimic4(folder, splits=path)
+    found = {split: list(labels_of(corpus, split)) for split in corpus.splits}
+    assert found == {"train": ["a"], "val": [], "test": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("hadm_id,split\n20,train\n21,dev\n", "line 3: the split is none of train, val, test"),
+        ("hadm_id,split\n20,train\n20,val\n", "line 3: hadm_id occurs for the second time"),
+        ("_id,split\n20,train\nx1,val\n", "line 3: _id is not a whole number"),
+        ("id,split\n20,train\n", "columns hadm_id (or _id) and split are needed"),
+        ("", "cannot be read as csv"),
+    ],
+)
+def test_refused_splits(folder, content, message):
+    path = folder / "splits.csv"
+    path.write_text(content)
+    assert refused(folder, splits=path) == f"splits.csv: {message}"
+
+
+def test_splits_that_cannot_be_read(folder):
+    assert "no such file" in refused(folder, splits=folder / "none.feather")
+    (folder / "s.feather").write_bytes(b"not feather")
+    assert refused(folder, splits=folder / "s.feather").endswith("cannot be read as feather")
+    assert "a csv, feather or parquet file" in refused(folder, splits=folder / "s.json")
+
+
+def test_without_a_file_of_splits_there_is_one(folder):
+    with pytest.raises(InputError, match=r"has no split 'train'; it has all$"):
+        load_mimic4(folder).documents("train")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("hosp/diagnoses_icd.csv", "1,21,1,Q9999,10", "1,x,1,Q9999,10", "line 4: hadm_id is not"),
+        ("hosp/diagnoses_icd.csv", "Q9999,10", "Q9999,11", "line 4: icd_version is neither 9 nor"),
+        ("hosp/diagnoses_icd.csv", "icd_code", "code", "columns hadm_id, seq_num, icd_code"),
+        ("hosp/d_icd_diagnoses.csv", "E1169", "E1165", "line 5: code 'E1165' of ICD-10 is desc"),
+        ("note/discharge.csv", "b,1,21", "a,1,21", "line 4: note_id occurs twice"),
+        ("note/discharge.csv", "b,1,21", "b,1,", "line 4: hadm_id is not a whole number"),
+        ("note/discharge.csv", "b,1,21,", "b,1,21,,", "line 4: 9 fields, but the header has 8"),
+        ("note/discharge.csv", "third", '"third', "line 5: not csv; a quote is missing"),
+        ("note/discharge.csv", "hadm_id", "hadm", "line 1: no column 'hadm_id'"),
+    ],
+)
+def test_refused_lines(folder, name, old, new, message):
+    change(folder, name, old, new)
+    shown = refused(folder)
+    assert shown.startswith(f"{name}: ")
+    assert message in shown
+
+
+def test_missing_files_and_wrong_choices(folder):
+    with pytest.raises(InputError, match="ICD version 11 is neither 9 nor 10"):
+        load_mimic4(folder, version=11)
+    with pytest.raises(InputError, match="any of diagnosis, procedure are right"):
+        load_mimic4(folder, kinds=())
+    (folder / "note/discharge.csv").unlink()
+    assert "no note/discharge.csv.gz" in refused(folder)
+
+
+def test_notes_may_lie_in_a_folder_of_their_own(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("mimic-iv-note")
+    (folder / "note").rename(other / "note")
+    assert list(labels_of(load_mimic4(folder, notes=other))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["hosp/diagnoses_icd.csv.gz", "note/discharge.csv.gz"])
+def test_gzip_that_is_cut_off(tmp_path, space, monkeypatch, name):
+    monkeypatch.setattr("workbench.labels.synthetic.load_icd10cm", lambda: space)
+    write_mimic4(tmp_path, documents=300)
+    path = tmp_path / name
+    lines = gzip.decompress(path.read_bytes()).count(b"\n")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    message = refused(tmp_path)
+    assert "the gzip is broken or cut off here; fetch the file again" in message
+    assert 1 < int(message.split("line ")[1].split(":")[0]) < lines

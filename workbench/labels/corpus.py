@@ -1,0 +1,184 @@
+"""Documents with labels, whatever format they come in, and reading their files line by line.
+
+Labels go by their position in the corpus, counted from 0: `label_ids[position]`,
+`label_texts[position]`. A million labels are then two plain lists, and a document's labels are
+small integers in every format.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast, runtime_checkable
+
+from workbench.errors import InputError
+
+BROKEN = (OSError, EOFError, zlib.error)
+"""What a damaged gzip raises when it is read."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document and the labels that are right for it.
+
+    Title and text do not show in its `repr`: it ends up in logs, and they must not.
+
+    Attributes:
+        id: the document's own id in its source, a string.
+        title: may be empty.
+        text: may be empty, when only titles are there.
+        labels: positions of its labels in the corpus, in the order of the source, each once.
+        ignored: positions of labels neither right nor wrong for it (the document itself, where
+            documents are labels too): not to be offered and not to be counted.
+    """
+
+    id: str
+    title: str = field(repr=False)
+    text: str = field(repr=False)
+    labels: tuple[int, ...]
+    ignored: tuple[int, ...] = ()
+
+    @property
+    def full_text(self) -> str:
+        """Title and text, a line break between them; whichever is there if only one is."""
+        return "\n".join(part for part in (self.title, self.text) if part)
+
+
+@runtime_checkable
+class LabelledCorpus(Protocol):
+    """Labelled documents, the same to use in every format."""
+
+    @property
+    def name(self) -> str:
+        """What tables and reports call it."""
+        ...
+
+    @property
+    def label_ids(self) -> Sequence[str]:
+        """One distinct string for every label."""
+        ...
+
+    @property
+    def label_texts(self) -> Sequence[str]:
+        """The words of each label, in the same order."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names that `documents` takes."""
+        ...
+
+    @property
+    def text_is_private(self) -> bool:
+        """Whether documents must not be shown outside the run folder."""
+        ...
+
+    def documents(self, split: str) -> Iterator[Document]:
+        """The documents of a split in the order of the file, one at a time in memory.
+
+        Raises:
+            InputError: no such split, or a line of the file is not as it should be.
+        """
+        ...
+
+    def cluster(self, label: int) -> str | None:
+        """The taxonomy node that groups a label (by position) with its near misses.
+
+        None when the format brings no taxonomy.
+        """
+        ...
+
+
+def check_split(corpus: LabelledCorpus, split: str) -> None:
+    """Refuse the name of a split that the corpus does not have."""
+    if split not in corpus.splits:
+        known = ", ".join(corpus.splits)
+        raise InputError(f"corpus {corpus.name!r} has no split {split!r}; it has {known}")
+
+
+def bad_line(path: Path, line: int, what: str) -> InputError:
+    """The error about one line of a file; lines count from 1."""
+    return InputError(f"{path}: line {line}: {what}")
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether the name says that a file is gzipped."""
+    return path.suffix == ".gz"
+
+
+def find_file(folder: Path, *names: str) -> Path | None:
+    """The first of these names in a folder, gzipped or plain; None if there is none.
+
+    Names are written without `.gz`, and may begin with a folder.
+    """
+    for name in names:
+        for path in (folder / f"{name}.gz", folder / name):
+            if path.is_file():
+                return path
+    return None
+
+
+def need_file(folder: Path, *names: str) -> Path:
+    """As `find_file`, and the refusal if there is none.
+
+    Raises:
+        InputError: no such folder, or none of the files in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    path = find_file(folder, *names)
+    if path is None:
+        raise InputError(f"{folder}: no {names[0]}.gz (or {names[0]}) in this folder")
+    return path
+
+
+@contextmanager
+def open_binary(path: Path) -> Iterator[BinaryIO]:
+    """A file opened to read bytes, unzipped when its name ends in `.gz`.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    try:
+        raw = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    with raw:
+        if is_gzip(path):
+            with gzip.GzipFile(fileobj=raw) as unzipped:
+                yield cast(BinaryIO, unzipped)
+        else:
+            yield raw
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Line numbers from 1 and lines, gzipped or not, one at a time in memory.
+
+    Empty lines at the end are left out. Others are not: line numbers may be label numbers.
+
+    Raises:
+        InputError: the file cannot be read or its gzip is broken, with the line it broke in.
+    """
+    number = empty = 0
+    with open_binary(path) as stream:
+        while True:
+            try:
+                line = stream.readline()
+            except BROKEN:
+                raise broken_gzip(path, number + 1) from None
+            if not line:
+                return
+            number += 1
+            if not line.strip():
+                empty += 1
+                continue
+            yield from ((before, b"") for before in range(number - empty, number))
+            empty = 0
+            yield number, line
+
+
+def broken_gzip(path: Path, line: int) -> InputError:
+    """The error about a file that cannot be unzipped from a line on."""
+    return bad_line(path, line, "the gzip is broken or cut off here; fetch the file again")

@@ -1,0 +1,226 @@
+"""The format of the Extreme Classification Repository (Bhatia et al. 2016), with label texts.
+
+A folder holds, gzipped or plain, one JSON object a line:
+    lbl.json   {"uid", "title"}                                        line i is label i, from 0
+    trn.json   {"uid", "title", "content", "target_ind", "target_rel"} target_ind: label numbers
+    tst.json   the same
+and maybe `filter_labels_train.txt` and `filter_labels_test.txt`, one "document label" pair of
+numbers from 0 a line: pairs to leave out of training and evaluation, since the document is itself
+the label. Titles-only data have no `content`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from workbench.errors import InputError
+from workbench.labels.corpus import (
+    Document,
+    bad_line,
+    check_split,
+    find_file,
+    need_file,
+    numbered_lines,
+)
+
+_FILES = {"train": "trn.json", "test": "tst.json"}
+
+
+@dataclass(frozen=True)
+class XmcLabels:
+    """Label `i` is `uids[i]`, `titles[i]`: two lists, so a million labels stay small."""
+
+    uids: list[str] = field(repr=False)
+    titles: list[str] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Pairs of document and label to leave out, by document: lines of `labels` between `starts`."""
+
+    path: Path
+    starts: dict[int, tuple[int, int]] = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    last: tuple[int, int] = (-1, 0)
+    """The highest document number, and the line that names it."""
+
+    def of(self, document: int) -> tuple[int, ...]:
+        """Labels to leave out of this document."""
+        start, stop = self.starts.get(document, (0, 0))
+        return tuple(self.labels[start:stop].tolist())
+
+
+class XmcFolder:
+    """A folder in the repository's format: labels in memory, documents streamed.
+
+    A `LabelledCorpus`; see `load_xmc`.
+    """
+
+    text_is_private = False
+
+    def __init__(self, folder: Path, *, titles_only: bool = False, name: str | None = None) -> None:
+        self.folder = folder
+        self.name = name or folder.resolve().name
+        self.titles_only = titles_only
+        self.labels = _read_labels(need_file(folder, "lbl.json"))
+        self._files = {split: find_file(folder, name) for split, name in _FILES.items()}
+        self.splits = tuple(split for split, path in self._files.items() if path)
+        if not self.splits:
+            need_file(folder, _FILES["train"])
+        self._filters = {
+            split: _read_filters(path, len(self.labels))
+            for split in self.splits
+            if (path := find_file(folder, f"filter_labels_{split}.txt"))
+        }
+
+    @property
+    def label_ids(self) -> Sequence[str]:
+        """Uids of the labels."""
+        return self.labels.uids
+
+    @property
+    def label_texts(self) -> Sequence[str]:
+        """Titles of the labels."""
+        return self.labels.titles
+
+    def cluster(self, label: int) -> str | None:
+        """None: these label sets bring no taxonomy."""
+        return None
+
+    def documents(self, split: str) -> Iterator[Document]:
+        """The documents of a split, streamed.
+
+        Memory holds one document and the uids seen so far, which must not come twice.
+
+        Raises:
+            InputError: no such split; or, with file and line, not JSON, a key missing or of the
+                wrong type, a label number outside the label file, a uid for the second time.
+        """
+        check_split(self, split)
+        path = self._files[split]
+        assert path is not None
+        return self._stream(path, self._filters.get(split))
+
+    def _stream(self, path: Path, filters: Filters | None) -> Iterator[Document]:
+        seen: set[str] = set()
+        for index, (line, row) in enumerate(_objects(path)):
+            uid, title = _uid(path, line, row, seen), _text(path, line, row, "title")
+            targets = _targets(path, line, row, len(self.labels))
+            ignored = filters.of(index) if filters else ()
+            content = "" if self.titles_only else _text(path, line, row, "content", "")
+            yield Document(
+                id=uid,
+                title=title,
+                text=content,
+                labels=tuple(label for label in targets if label not in ignored),
+                ignored=ignored,
+            )
+        if filters and filters.last[0] >= len(seen):
+            document, line = filters.last
+            what = f"document {document}, but {path.name} has {len(seen)}, counted from 0"
+            raise bad_line(filters.path, line, what)
+
+
+def load_xmc(
+    folder: str | Path, *, titles_only: bool = False, name: str | None = None
+) -> XmcFolder:
+    """Open a folder of the repository, such as LF-WikiSeeAlso-320K.
+
+    Args:
+        folder: holds lbl.json and trn.json or tst.json or both, each gzipped or plain.
+        titles_only: leave out `content` where it is there, as the Titles data sets do.
+        name: what the corpus is called; the folder's name by default.
+
+    Raises:
+        InputError: a file is missing, or, with file and line, the labels or filters are not as
+            they should be. The documents are checked when they are read.
+    """
+    return XmcFolder(Path(folder), titles_only=titles_only, name=name)
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in numbered_lines(path):
+        try:
+            row = json.loads(content)
+        except ValueError:  # neither UTF-8 nor JSON
+            row = None
+        if not isinstance(row, dict):
+            raise bad_line(path, line, "not a JSON object in UTF-8; one object a line is needed")
+        yield line, row
+
+
+def _read_labels(path: Path) -> XmcLabels:
+    uids: list[str] = []
+    titles: list[str] = []
+    seen: set[str] = set()
+    for line, row in _objects(path):
+        uids.append(_uid(path, line, row, seen))
+        titles.append(_text(path, line, row, "title"))
+    if not uids:
+        raise InputError(f"{path}: holds no labels; one JSON object a line is needed")
+    return XmcLabels(uids, titles)
+
+
+def _uid(path: Path, line: int, row: dict[str, Any], seen: set[str]) -> str:
+    uid = row.get("uid")
+    if isinstance(uid, int):
+        uid = str(uid)
+    if not isinstance(uid, str) or not uid:
+        raise bad_line(path, line, "no 'uid'; a string or a number is needed")
+    if uid in seen:
+        raise bad_line(
+            path, line, f"uid {uid[:40]!r} occurs for the second time; uids are distinct"
+        )
+    seen.add(uid)
+    return uid
+
+
+def _text(path: Path, line: int, row: dict[str, Any], key: str, default: str | None = None) -> str:
+    value = row.get(key, default)
+    if not isinstance(value, str):
+        raise bad_line(path, line, f"no {key!r}; a string is needed")
+    return value
+
+
+def _targets(path: Path, line: int, row: dict[str, Any], n_labels: int) -> list[int]:
+    def refuse(what: str) -> NoReturn:
+        raise bad_line(path, line, what)
+
+    targets = row.get("target_ind")
+    if not isinstance(targets, list) or not all(type(target) is int for target in targets):
+        refuse("no 'target_ind'; a list of label numbers is needed")
+    for target in targets:
+        if not 0 <= target < n_labels:
+            refuse(f"target_ind has {target}, but labels go from 0 to {n_labels - 1}")
+    relevances = row.get("target_rel")
+    if isinstance(relevances, list) and len(relevances) != len(targets):
+        refuse(f"target_rel has {len(relevances)} numbers, but target_ind has {len(targets)}")
+    return list(dict.fromkeys(targets))
+
+
+def _read_filters(path: Path, n_labels: int) -> Filters:
+    pairs: list[tuple[int, int]] = []
+    last = (-1, 0)
+    for line, content in numbered_lines(path):
+        try:
+            document, label = (int(number) for number in content.split())
+        except ValueError:
+            raise bad_line(path, line, "not two numbers; 'document label' is needed") from None
+        if document < 0 or not 0 <= label < n_labels:
+            what = f"document {document}, label {label}, but labels go from 0 to {n_labels - 1}"
+            raise bad_line(path, line, f"{what} and documents from 0")
+        if document > last[0]:
+            last = (document, line)
+        pairs.append((document, label))
+    table = np.unique(np.array(pairs, dtype=np.int64).reshape(-1, 2), axis=0)
+    documents, starts = np.unique(table[:, 0], return_index=True)
+    spans = pairwise([*starts.tolist(), len(table)])
+    return Filters(path, dict(zip(documents.tolist(), spans, strict=True)), table[:, 1], last)
