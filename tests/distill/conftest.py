@@ -1,7 +1,9 @@
 """A small coding task, its right chains as traces, and tiny models that read its tokens."""
 
+import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from workbench.distill.data import Collator, DistillationStream
 from workbench.distill.matching import HeadMap, ModelShape, match_by_depth
 from workbench.distill.questions import Example, make_question, traced_example
+from workbench.distill.traces import SCHEMA
 from workbench.labels import LabelSpace
+from workbench.models import loading
 from workbench.models.organism_data import ExampleMix, WordEncoder
 from workbench.prompts.chain import chain_steps
 from workbench.prompts.tasks import CodingPrompt, CodingTask, TaskConfig
@@ -97,6 +101,27 @@ def build(seed: int = 0, n_layers: int = 2, vocab_size: int = 800, **changes) ->
 @pytest.fixture
 def make_model() -> MakeModel:
     return build
+
+
+@pytest.fixture
+def teacher(make_model: MakeModel, tokenizer, tmp_path: Path) -> Path:
+    """A model folder."""
+    folder = tmp_path / "teacher"
+    make_model().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def trace_file(teacher: Path, traces: list[Example], tmp_path: Path) -> Path:
+    """The right chains, as if that teacher had written them."""
+    digest = loading.files_sha256(loading.weight_files(teacher))
+    head = {"schema": SCHEMA, "teacher": digest, "n": len(traces), "part": [0, 1]}
+    lines = [head, *({"draw": i, **x.to_json()} for i, x in enumerate(traces))]
+    (tmp_path / "given").mkdir()
+    path = tmp_path / "given" / "traces.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import replace
 
@@ -15,7 +16,6 @@ from workbench.distill.run import distil
 from workbench.distill.student import check_tokenizers
 from workbench.distill.traces import SCHEMA
 from workbench.errors import InputError
-from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.events import make_events
 from workbench.prompts.templates import PlainTemplate
@@ -33,35 +33,20 @@ POOLS = {"coarse": [(0, 1)], "refine": [(1, 2), (1, 3)]}
 
 
 @pytest.fixture
-def teacher(make_model, tokenizer, tmp_path):
-    folder = tmp_path / "teacher"
-    make_model().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
 def prompts(small_task, tokenizer):
     return make_events(small_task, PlainTemplate(), tokenizer, n_prompts=5, seed=9)
 
 
 @pytest.fixture
-def distilled(teacher, small_task, prompts, traces, tmp_path, monkeypatch):
+def distilled(teacher, small_task, prompts, traces, trace_file, monkeypatch):
     """`distil` with traces of a teacher that knows the task."""
-    kept = tmp_path / "given.jsonl"
-    digest = loading.files_sha256(loading.weight_files(teacher))
-    head = {"schema": SCHEMA, "teacher": digest, "n": len(traces), "part": [0, 1]}
-    lines = [head, *({"draw": i, **x.to_json()} for i, x in enumerate(traces))]
-    kept.write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr(run, "write_traces", lambda *_, **__: len(traces))
 
     def call(out, config=CONFIG, pools=POOLS, **options):
         settings = {"readout_every": 2, "checkpoint_every": 2, "workers": 0, "prompts": prompts}
-        settings |= {"arguments": {"disable_tqdm": True}, "traces": kept}
-        quiet = Reporter(Console(quiet=True))
-        return distil(
-            out, teacher, pools, config, task=small_task, reporter=quiet, **{**settings, **options}
-        )
+        settings |= {"traces": trace_file}
+        settings["reporter"] = Reporter(Console(quiet=True))
+        return distil(out, teacher, pools, config, task=small_task, **{**settings, **options})
 
     return call
 
@@ -89,6 +74,20 @@ def test_traces_of_another_teacher_are_refused(distilled, tmp_path):
     path.write_text(json.dumps({"schema": SCHEMA, "teacher": "x", "n": 0, "part": [0, 1]}) + "\n")
     with pytest.raises(InputError, match="traces of another teacher"):
         distilled(tmp_path / "student", traces=path)
+
+
+def test_losses_and_readouts_are_told_as_a_table(distilled, tmp_path):
+    console = Console(record=True, width=200, quiet=False, file=io.StringIO())
+    record = distilled(tmp_path / "student", reporter=Reporter(console))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    at = next(n for n, line in enumerate(lines) if line[:2] == ["step/4", "loss"])
+    names = "loss chain attention update interaction hidden focus confusion accuracy"
+    assert lines[at][1:] == names.split()
+    rows = [line for line in lines[at + 1 :] if line and line[0].isdecimal()]
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4]
+    told = [float(row[1]) for row in rows]
+    assert told == pytest.approx([row["loss"] for row in record["loss"]], abs=1e-3)
+    assert all(len(row) == 10 for row in rows)
 
 
 def test_interrupted_distillation_ends_as_uninterrupted(distilled, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from workbench.analysis.patching import baseline, joint_effects
 from workbench.analysis.statistics import Halves
 from workbench.cli import app
-from workbench.cli.distill import student_names
+from workbench.cli.evaluate import student_names
 from workbench.distill import evaluate_answers
 from workbench.distill.arms import ARMS, arm_config, arm_of
 from workbench.distill.config import DEFAULTS, plain

@@ -5,16 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
+from workbench.analysis.ranking import answer_scores, interval
 from workbench.analysis.statistics import bootstrap, mean_statistic
 from workbench.distill.evaluate_statistics import (
     difference,
     draw,
-    interval,
     over_seeds,
     per_student,
     resample_weights,
 )
-from workbench.distill.ranking import answer_scores
 from workbench.errors import InputError
 
 N = 40
@@ -22,13 +21,11 @@ N = 40
 
 def rows(student: str, right: np.ndarray, arm: str = "cot", seed: int = 0) -> pd.DataFrame:
     """Answers of one label, right where `right` says so."""
-    table = []
-    for prompt, good in enumerate(right):
-        listed = [f"l{prompt}"] if good else ["?"]
-        scores = answer_scores([f"l{prompt}"], listed)
-        table.append({"prompt": prompt, "gold": f"l{prompt}", "listed": listed[0], **scores})
+    gold = [f"l{prompt}" for prompt in range(len(right))]
+    listed = [label if good else "?" for label, good in zip(gold, right, strict=True)]
+    scores = answer_scores([[label] for label in gold], [[label] for label in listed])
     who = {"student": student, "arm": arm, "seed": seed, "setting": "direct"}
-    return pd.DataFrame(table).assign(**who)
+    return scores.assign(prompt=range(len(right)), gold=gold, listed=listed, **who)
 
 
 def some(share: float, seed: int = 0) -> np.ndarray:

@@ -1,6 +1,12 @@
 """The command line: each command reads its flags and calls the function of the same name."""
 
-from workbench.cli import distill, evidence, steps, tools  # noqa: F401  (they register their commands)
+from workbench.cli import (  # noqa: F401  (they register their commands)
+    distill,
+    evaluate,
+    evidence,
+    steps,
+    tools,
+)
 from workbench.cli.app import app
 
 

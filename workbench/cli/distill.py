@@ -1,76 +1,242 @@
-"""Commands about students of a head set."""
+"""Commands that make students: the teacher's traces, and training on them."""
 
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workbench.cli.app import app, prepare
-from workbench.cli.options import Device, Resamples
-from workbench.config import DEFAULTS
+
+if TYPE_CHECKING:
+    from workbench.distill.config import DistillationConfig
+
+READOUT_PROMPTS = 64
+READOUT_SEED = 2
+"""Of the prompts for readouts; runs choose heads on seed 0, evaluation uses seed 1."""
+
+
+class Matching(StrEnum):
+    """How student heads are found."""
+
+    auto = "auto"
+    depth = "depth"
+    attention = "attention"
+
+
+Teacher = Annotated[
+    str | None, typer.Option(help="Model folder or hub id.", show_default="the bundled model")
+]
+NTraces = Annotated[int | None, typer.Option("--n-traces", help="Chains to draw.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", help="Of a chain and its answer.")
+]
+Context = Annotated[int | None, typer.Option(help="Examples have fewer tokens than this.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Examples of a forward.")]
+Weight = Annotated[
+    float | None, typer.Option(min=0, help="Weight of this term of the loss.", show_default="arm's")
+]
 
 
 @app.command()
-def evaluate(
-    students: Annotated[list[Path], typer.Argument(help="Folders of finished students.")],
-    out: Annotated[Path, typer.Option(help="Folder for the tables; taken up if it is there.")],
-    teacher: Annotated[
-        str | None, typer.Option(help="Model folder or hub id.", show_default="the bundled model")
+def traces(
+    out: Annotated[Path, typer.Option(help="Trace file (.jsonl), continued if it is there.")],
+    teacher: Teacher = None,
+    n_traces: NTraces = None,
+    part: Annotated[
+        str, typer.Option(help="Which of how many parts to write, from 0: 3/8.")
+    ] = "0/1",
+    max_new_tokens: MaxNewTokens = None,
+    context: Context = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Chains written together.")] = 128,
+    device: Annotated[
+        str | None, typer.Option(help="Device.", show_default="an accelerator if there is one")
     ] = None,
-    headset: Annotated[
-        Path | None,
-        typer.Option(help="The teacher's head set.", show_default="the heads students were taught"),
-    ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Prompts to answer.")] = 1000,
-    n_trajectory: Annotated[
-        int, typer.Option("--n-trajectory", min=1, help="Prompts for trajectories and patching.")
-    ] = 64,
-    n_resamples: Resamples = DEFAULTS.n_resamples,
-    seed: Annotated[int, typer.Option(help="Seed of prompts and resamples.")] = 1,
-    device: Device = None,
 ) -> None:
-    """Teacher and students side by side, on labels that none of them was trained on."""
-    from workbench.distill.evaluate import evaluate as measure
-    from workbench.headsets.headset import load
-    from workbench.inputs import bundled_model_path
+    """Let the teacher write chains of thought, and keep the right ones; many machines can share."""
+    import torch
+
+    from workbench.distill.config import DistillationConfig
+    from workbench.distill.run import trace_config
+    from workbench.distill.student import word_encoder
+    from workbench.distill.traces import write_traces
+    from workbench.errors import InputError
+    from workbench.inputs import bundled_model_path, coding_task
+    from workbench.models import loading
+    from workbench.progress import Reporter
 
     prepare()
-    found = measure(
-        out,
-        bundled_model_path() if teacher is None else teacher,
-        student_names(students),
-        pools=None if headset is None else load(headset),
-        n_prompts=n,
-        n_trajectory_prompts=n_trajectory,
-        seed=seed,
-        n_resamples=n_resamples,
-        device=device,
-    )
-    found.save(out)
-    table = found.metrics.assign(
-        measure=found.metrics["setting"] + " " + found.metrics["measure"]
-    ).pivot(index="student", columns="measure", values="value")
-    shown = [f"{setting} {name}" for setting in ("direct", "chain") for name in ("exact", "ndcg3")]
-    typer.echo(table.loc[found.metrics["student"].unique(), shown].round(3).to_string())
-    if len(found.speed):
-        speed = found.speed[["student", "level", "steps", "last_step", "last_accuracy"]]
-        typer.echo(speed.round(3).to_string(index=False))
-    typer.echo(f"tables: {out}")
+    which, slash, parts = part.partition("/")
+    if not (slash and which.isdecimal() and parts.isdecimal()):
+        raise InputError(f"part {part!r} is not WHICH/PARTS; give 0/8, 1/8 and so on")
+    sizes = {"n_traces": n_traces, "max_new_tokens": max_new_tokens, "context": context}
+    config = replace(DistillationConfig(), **_given(sizes))
+    settings = trace_config(config, (int(which), int(parts)))
+    folder = loading.model_folder(bundled_model_path() if teacher is None else teacher)
+    digest = loading.files_sha256(loading.weight_files(folder))
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+    model: Any = loading.read_model(folder, dtype=dtype)
+    model.to(place).eval()
+    with Reporter().step("traces", len(settings.draws)) as advance:
+        kept = write_traces(
+            out,
+            model,
+            coding_task(folder, "seen", full_size=False),
+            word_encoder(loading.read_tokenizer(folder), folder),
+            settings,
+            teacher=digest,
+            batch_size=batch_size,
+            progress=advance,
+        )
+    typer.echo(f"traces: {out}, {kept} of {len(settings.draws)} draws are right")
 
 
-def student_names(folders: list[Path]) -> dict[str, Path]:
-    """Folders by their own names, with the parent's in front where two are the same.
+@app.command()
+def distill(
+    out: Annotated[Path, typer.Option(help="Student's folder; a stopped one goes on.")],
+    headset: Annotated[
+        Path | None, typer.Option(help="The teacher's head set, or a list of heads made by hand.")
+    ] = None,
+    teacher: Teacher = None,
+    arm: Annotated[
+        str,
+        typer.Option(help="What the student is trained on: cot, cot+logits, mechanistic, minilm …"),
+    ] = "mechanistic",
+    student: Annotated[
+        str | None,
+        typer.Option(help="Pretrained student: folder or hub id.", show_default="a new model"),
+    ] = None,
+    n_layers: Annotated[int | None, typer.Option(help="Of a new student.")] = None,
+    n_heads: Annotated[int | None, typer.Option(help="Of a new student.")] = None,
+    n_kv_heads: Annotated[int | None, typer.Option(help="Of a new student.")] = None,
+    d_model: Annotated[int | None, typer.Option(help="Of a new student.")] = None,
+    d_mlp: Annotated[int | None, typer.Option(help="Of a new student.")] = None,
+    attention: Weight = None,
+    update: Weight = None,
+    interaction: Weight = None,
+    logit: Weight = None,
+    matching: Annotated[
+        Matching, typer.Option(help="How student heads are matched with the teacher's.")
+    ] = Matching.auto,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    batch_size: BatchSize = None,
+    accumulation: Annotated[int | None, typer.Option(help="Forwards of a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
+    warmup_steps: Annotated[int | None, typer.Option(help="Steps up to the peak.")] = None,
+    direct: Annotated[float | None, typer.Option(help="Share of examples without a chain.")] = None,
+    bf16: Annotated[bool, typer.Option(help="Mixed precision.")] = True,
+    n_traces: NTraces = None,
+    max_new_tokens: MaxNewTokens = None,
+    context: Context = None,
+    traces: Annotated[
+        Path | None,
+        typer.Option(help="Trace file, or folder of all its parts.", show_default="made in --out"),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            help="Scores of the run, for control heads.", show_default="beside the head set"
+        ),
+    ] = None,
+    readout_every: Annotated[int, typer.Option(min=1, help="Steps between readouts.")] = 200,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make examples.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of weights, examples and random heads.")] = 0,
+) -> None:
+    """Train a student on a teacher's chains and on what its pooled heads do.
 
-    Raises:
-        InputError: two folders that cannot be told apart by these.
+    Runs under `accelerate launch -m workbench distill …` too, on several devices.
     """
+    from workbench.config import RunConfig
+    from workbench.distill.arms import arm_config
+    from workbench.distill.config import DistillationConfig, StudentShape
+    from workbench.distill.run import distil
+    from workbench.inputs import bundled_model_path, coding_task, make_prompts
+    from workbench.models import loading
+
+    prepare()
+    sizes = {
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "n_kv_heads": n_kv_heads,
+        "d_model": d_model,
+        "d_mlp": d_mlp,
+    }
+    top = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "accumulation": accumulation,
+        "learning_rate": learning_rate,
+        "warmup_steps": warmup_steps,
+        "n_traces": n_traces,
+        "max_new_tokens": max_new_tokens,
+        "context": context,
+    }
+    config = arm_config(arm, replace(DistillationConfig(), **_given(top)))
+    weights = {"attention": attention, "update": update, "interaction": interaction, "logit": logit}
+    config = replace(
+        config,
+        loss=replace(config.loss, **_given(weights)),
+        mix=replace(config.mix, **_given({"direct": direct})),
+        student=student or StudentShape(**_given(sizes)),
+        matching=matching.value,
+        bf16=bf16,
+        seed=seed,
+    )
+    folder = loading.model_folder(bundled_model_path() if teacher is None else teacher)
+    record = distil(
+        out,
+        folder,
+        _pools(headset, folder),
+        config,
+        task=coding_task(folder, "seen", full_size=False),
+        prompts=make_prompts(
+            model=folder, config=RunConfig(n_prompts=READOUT_PROMPTS, seed=READOUT_SEED)
+        ),
+        scores=_scores(scores, headset, config),
+        traces=traces,
+        readout_every=readout_every,
+        checkpoint_every=checkpoint_every,
+        workers=workers,
+    )
+    last = record["loss"][-1]["loss"] if record["loss"] else float("nan")
+    typer.echo(f"student: {out}, {record['n_parameters']:,} parameters, last loss {last:.4f}")
+
+
+def _pools(headset: Path | None, folder: Path) -> Any:
+    from workbench.distill.matching import ModelShape, load_heads
+    from workbench.errors import InputError
+    from workbench.models import loading
+
+    if headset is None:
+        return None
+    config = loading.read_config(folder)
+    try:
+        n_layers, n_heads = config["num_hidden_layers"], config["num_attention_heads"]
+    except KeyError as error:
+        raise InputError(f"{folder}/config.json: has no {error}, needed for a head set") from None
+    n_kv_heads = config.get("num_key_value_heads") or n_heads
+    shape = ModelShape(n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads)
+    return load_heads(headset, shape)
+
+
+def _scores(given: Path | None, headset: Path | None, config: "DistillationConfig") -> Any:
+    """The table that control heads are chosen by; only read where there are any."""
+    import pandas as pd
+
     from workbench.errors import InputError
 
-    folders = [folder.resolve() for folder in folders]
-    names = [folder.name for folder in folders]
-    if len(set(names)) < len(names):
-        names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"two students are called {twice[0]!r}; rename one of the folders")
-    return dict(zip(names, folders, strict=True))
+    if config.heads == "pools":
+        return None
+    path = given or (headset.parent / "scores.parquet" if headset else None)
+    if path is None or not path.is_file():
+        raise InputError(
+            f"{config.heads} heads are chosen by a run's scores table; give --scores FILE"
+        )
+    return pd.read_parquet(path)
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}

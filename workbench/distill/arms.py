@@ -16,7 +16,7 @@ from workbench.distill.config import (
 from workbench.errors import InputError
 
 COT = MechanisticDistillationConfig(attention=0.0)
-MECHANISTIC = replace(COT, attention=0.5, update=0.1, interaction=0.1)
+MECHANISTIC = replace(COT, attention=2.0, update=0.3, interaction=0.3, interaction_temperature=0.1)
 PARTS = ("attention", "update", "interaction")
 """Mechanistic terms of the full objective; each is left out in an arm of its own.
 

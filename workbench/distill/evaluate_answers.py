@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from tokenizers import Tokenizer
 
-from workbench.distill.ranking import answer_scores
+from workbench.analysis.ranking import answer_scores
 from workbench.models.generation import draw_prompts, written_answers
 from workbench.progress import Advance
 from workbench.prompts.tasks import CodingPrompt, CodingTask
@@ -50,21 +50,27 @@ def answers(
         with "?" for what is no option), exact (the same set), p1, p3, ndcg3, tp, fp, fn.
     """
     prompts = draw_prompts(task, n_prompts, seed)
-    rows: list[dict[str, Any]] = []
+    gold: list[list[str]] = []
+    listed: list[list[str]] = []
     for start in range(0, n_prompts, batch_size):
         batch = prompts[start : start + batch_size]
         written = written_answers(
             model, tokenizer, task, batch, chain=chain, max_new_tokens=max_new_tokens
         )
-        rows += [_row(prompt, words) for prompt, words in zip(batch, written, strict=True)]
+        gold += [[mention.label for mention in prompt.mentions] for prompt in batch]
+        listed += [_labels(prompt, words) for prompt, words in zip(batch, written, strict=True)]
         if progress:
-            progress(len(rows), n_prompts)
-    return pd.DataFrame(rows).assign(setting=CHAIN if chain else DIRECT).reindex(columns=COLUMNS)
+            progress(len(listed), n_prompts)
+    table = answer_scores(gold, listed).assign(
+        setting=CHAIN if chain else DIRECT,
+        prompt=[int(prompt.id) for prompt in prompts],
+        gold=[" ".join(row) for row in gold],
+        listed=[" ".join(row) for row in listed],
+    )
+    return table.reindex(columns=COLUMNS)
 
 
-def _row(prompt: CodingPrompt, words: list[str]) -> dict[str, Any]:
+def _labels(prompt: CodingPrompt, words: list[str]) -> list[str]:
+    """Ids of the labels that an answer's words select, each once."""
     label_of = {letter: label for label, letter in letter_of(prompt).items()}
-    gold = [mention.label for mention in prompt.mentions]
-    listed = list(dict.fromkeys(label_of.get(word, NO_OPTION) for word in words))
-    labels = {"gold": " ".join(gold), "listed": " ".join(listed)}
-    return {"prompt": int(prompt.id), **labels, **answer_scores(gold, listed)}
+    return list(dict.fromkeys(label_of.get(word, NO_OPTION) for word in words))

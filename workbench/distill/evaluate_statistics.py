@@ -22,9 +22,17 @@ import torch
 from jaxtyping import Float
 
 from workbench.analysis.effects import MIN_PROMPTS
-from workbench.analysis.statistics import CONFIDENCE, bootstrap
+from workbench.analysis.ranking import (
+    Draws,
+    Rankings,
+    Terms,
+    Weights,
+    interval,
+    macro_f1,
+    micro_f1,
+)
+from workbench.analysis.statistics import bootstrap
 from workbench.distill.arms import CUSTOM
-from workbench.distill.ranking import Draws, Weights, macro_f1, micro_f1
 from workbench.errors import InputError
 
 WHO = ["student", "arm", "seed"]
@@ -95,8 +103,8 @@ def draw(table: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0) -> list
 def _measures(part: pd.DataFrame, weights: Weights) -> Iterator[tuple[str, Draws, int]]:
     """Name, draws and n of every measure in the rows of one student and setting."""
     if "numerator" in part:
-        above, below = (weights @ part[x].to_numpy(float) for x in ("numerator", "denominator"))
-        ratio = np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+        terms = Terms(*(part[name].to_numpy(float) for name in Terms._fields))
+        ratio = terms.draws(weights)
         counts = part["counts"].to_numpy(bool)
         if len(set(part["id"].to_numpy()[counts])) < MIN_PROMPTS:
             ratio[1:] = np.nan  # no interval over so few
@@ -106,10 +114,10 @@ def _measures(part: pd.DataFrame, weights: Weights) -> Iterator[tuple[str, Draws
     for name in MEANS["answers" if of_answers else "distances"]:
         yield name, weights @ part[name].to_numpy(float), len(part)
     if of_answers:
-        tp, fp, fn = (part[name].to_numpy(float) for name in ("tp", "fp", "fn"))
         gold, listed = ([str(row).split() for row in part[name]] for name in ("gold", "listed"))
-        yield "micro_f1", micro_f1(tp, fp, fn, weights), len(part)
-        yield "macro_f1", macro_f1(gold, listed, weights), len(part)
+        ranked = Rankings.of_names(gold, listed)
+        yield "micro_f1", micro_f1(ranked).draws(weights), len(part)
+        yield "macro_f1", macro_f1(ranked, weights), len(part)
 
 
 def resample_weights(
@@ -215,12 +223,3 @@ def _mean(by_seed: Sequence[Draws], seed: int) -> tuple[float, float, float, int
     ids = [str(n) for n in range(len(by_seed))]
     weights = resample_weights(ids, values.shape[1] - 1, seed, "seeds")
     return *interval((weights.T * values).sum(axis=0)), len(by_seed)
-
-
-def interval(draws: Draws) -> tuple[float, float, float]:
-    """Value and ends of the 95 % percentile interval; resamples without a value are left out."""
-    rest = draws[1:][~np.isnan(draws[1:])]
-    if not len(rest):
-        return float(draws[0]), np.nan, np.nan
-    low, high = np.quantile(rest, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(draws[0]), float(low), float(high)

@@ -52,6 +52,9 @@ class Monitor(TrainerCallback):
     Columns: step, n (events), focus, confusion, accuracy. Rows of steps after a checkpoint that
     training goes on from are measured again.
 
+    Attributes:
+        last: the last readout, without its step.
+
     Raises:
         InputError: `every` is below 1.
     """
@@ -62,6 +65,7 @@ class Monitor(TrainerCallback):
         self._path = path
         self._prompts = prompts
         self._every = every
+        self.last: dict[str, float | int] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure where training starts, unless it goes on."""
@@ -75,7 +79,8 @@ class Monitor(TrainerCallback):
 
     def _measure(self, state: Any, model: Any) -> None:
         # All processes run the model, which may be spread over them; one writes.
-        row = {"step": state.global_step, **direct_readout(model, self._prompts)}
+        self.last = direct_readout(model, self._prompts)
+        row = {"step": state.global_step, **self.last}
         if not state.is_world_process_zero:
             return
         table = pd.DataFrame([row], columns=COLUMNS)

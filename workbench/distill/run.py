@@ -22,6 +22,8 @@ from rich.console import Console
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
     TrainingArguments,
     set_seed,
 )
@@ -31,6 +33,7 @@ from workbench.distill import matching
 from workbench.distill.capture import Head, shape_of
 from workbench.distill.config import DEFAULTS, DistillationConfig, plain
 from workbench.distill.data import Collator, DistillationStream
+from workbench.distill.loss_table import LossTable
 from workbench.distill.matching import HeadMap, Pools
 from workbench.distill.monitor import Monitor
 from workbench.distill.pairing import pair_by_ablation, pair_heads
@@ -72,6 +75,7 @@ def distil(
     checkpoint_every: int = 500,
     workers: int = 2,
     arguments: Mapping[str, Any] | None = None,
+    teacher_device_map: Any = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Train a student and write its folder; continues from the last checkpoint in `out`.
@@ -93,6 +97,8 @@ def distil(
         checkpoint_every: steps between checkpoints, of which the last is kept until the end.
         workers: processes that make examples.
         arguments: further `TrainingArguments`.
+        teacher_device_map: "auto" spreads a teacher that is too large for one device over all of
+            the machine; then train in one process.
         reporter: where progress is told.
 
     Returns:
@@ -121,8 +127,9 @@ def distil(
         }
     )
     dtype = torch.float32 if args.device.type == "cpu" else torch.bfloat16
-    taught = loading.read_model(folder, dtype=dtype)
-    taught.to(args.device)  # pyright: ignore[reportArgumentType]
+    taught = loading.read_model(folder, dtype=dtype, device_map=teacher_device_map)
+    if teacher_device_map is None:
+        taught.to(args.device)  # pyright: ignore[reportArgumentType]
     tokenizer = loading.read_tokenizer(folder)
     encode = word_encoder(tokenizer, folder)
     set_seed(config.seed)
@@ -145,8 +152,12 @@ def distil(
         train_dataset=stream,
         data_collator=Collator(),
     )
-    if prompts is not None:
-        trainer.add_callback(Monitor(out / READOUT, prompts, readout_every))
+    monitor = None if prompts is None else Monitor(out / READOUT, prompts, readout_every)
+    if monitor:
+        trainer.add_callback(monitor)
+    for theirs in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(theirs)
+    trainer.add_callback(LossTable(reporter.console, list(config.loss.on), monitor))
     reporter.say(
         f"student of {student.num_parameters():,} parameters, {len(examples):,} traces, terms "
         + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())

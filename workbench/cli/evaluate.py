@@ -1,0 +1,76 @@
+"""Commands about students of a head set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.cli.app import app, prepare
+from workbench.cli.options import Device, Resamples
+from workbench.config import DEFAULTS
+
+
+@app.command()
+def evaluate(
+    students: Annotated[list[Path], typer.Argument(help="Folders of finished students.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables; taken up if it is there.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="Model folder or hub id.", show_default="the bundled model")
+    ] = None,
+    headset: Annotated[
+        Path | None,
+        typer.Option(help="The teacher's head set.", show_default="the heads students were taught"),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Prompts to answer.")] = 1000,
+    n_trajectory: Annotated[
+        int, typer.Option("--n-trajectory", min=1, help="Prompts for trajectories and patching.")
+    ] = 64,
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    seed: Annotated[int, typer.Option(help="Seed of prompts and resamples.")] = 1,
+    device: Device = None,
+) -> None:
+    """Teacher and students side by side, on labels that none of them was trained on."""
+    from workbench.distill.evaluate import evaluate as measure
+    from workbench.headsets.headset import load
+    from workbench.inputs import bundled_model_path
+
+    prepare()
+    found = measure(
+        out,
+        bundled_model_path() if teacher is None else teacher,
+        student_names(students),
+        pools=None if headset is None else load(headset),
+        n_prompts=n,
+        n_trajectory_prompts=n_trajectory,
+        seed=seed,
+        n_resamples=n_resamples,
+        device=device,
+    )
+    found.save(out)
+    table = found.metrics.assign(
+        measure=found.metrics["setting"] + " " + found.metrics["measure"]
+    ).pivot(index="student", columns="measure", values="value")
+    shown = [f"{setting} {name}" for setting in ("direct", "chain") for name in ("exact", "ndcg3")]
+    typer.echo(table.loc[found.metrics["student"].unique(), shown].round(3).to_string())
+    if len(found.speed):
+        speed = found.speed[["student", "level", "steps", "last_step", "last_accuracy"]]
+        typer.echo(speed.round(3).to_string(index=False))
+    typer.echo(f"tables: {out}")
+
+
+def student_names(folders: list[Path]) -> dict[str, Path]:
+    """Folders by their own names, with the parent's in front where two are the same.
+
+    Raises:
+        InputError: two folders that cannot be told apart by these.
+    """
+    from workbench.errors import InputError
+
+    folders = [folder.resolve() for folder in folders]
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"two students are called {twice[0]!r}; rename one of the folders")
+    return dict(zip(names, folders, strict=True))
