@@ -88,17 +88,32 @@ def check_tokenizers(
         )
 
 
+SAMPLE = "note: cyst, left knee; E11.65\n A Type 2 diabetes\nreason:\n 1 in A B\nanswer: A"
+"""Text of the kind that students are trained on, to try a tokenizer on."""
+
+
 def word_encoder(tokenizer: Any, folder: Path) -> WordEncoder:
-    """The encoder of a model's tokenizer, which must be of the bundled model's kind.
+    """The encoder of a model's tokenizer: of the bundled kind, or another byte-level one.
+
+    A text ends with the coding task's end token, or with the tokenizer's own where it has none.
+    Tokenizers that would join a mark and a line break to one token get two, which the teacher reads
+    in the student's examples and its own traces alike.
 
     Raises:
-        InputError: no fast tokenizer, or none with the coding task's end token.
+        InputError: no fast tokenizer, none with an end token, or one that words cannot be given to
+            one by one.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise InputError(f"model folder {folder} has no tokenizer of the fast kind")
-    if backend.token_to_id(END) is None:
+    end = backend.token_to_id(END)
+    end = tokenizer.eos_token_id if end is None else end
+    if end is None:
+        raise InputError(f"the tokenizer in {folder} names no end token, so texts would never end")
+    encode = WordEncoder(backend, end)
+    if backend.decode(encode(SAMPLE)) != SAMPLE:
         raise InputError(
-            f"the tokenizer in {folder} has no {END!r}, the end token of the coding task"
+            f"the tokenizer in {folder} does not give a text back from its words one by one; "
+            "students need one that keeps spaces in words, as byte-level ones do"
         )
-    return WordEncoder(backend)
+    return encode

@@ -139,12 +139,13 @@ class Collator:
 class WordEncoder:
     """Encodes text word by word through a cache; equal to the tokenizer on the whole text.
 
-    The tokenizer's first split is at every space, so no token crosses a word's border.
+    That holds where the tokenizer's first split is at every space, so that no token crosses a
+    word's border. `end` is the token that ends a text, by default the coding task's own.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, end: int | None = None) -> None:
         self._tokenizer = tokenizer
-        self.end = end_token(tokenizer)
+        self.end = end_token(tokenizer) if end is None else end
 
     def __call__(self, text: str) -> list[int]:
         """Token ids of the text."""
@@ -160,10 +161,10 @@ class WordEncoder:
         return ids
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"json": self._tokenizer.to_str()}
+        return {"json": self._tokenizer.to_str(), "end": self.end}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(Tokenizer.from_str(state["json"]))
+        self.__init__(Tokenizer.from_str(state["json"]), state["end"])
 
 
 @lru_cache(maxsize=500_000)
