@@ -205,6 +205,55 @@ def distill(
     typer.echo(f"student: {out}, {record['n_parameters']:,} parameters, last loss {last:.4f}")
 
 
+@app.command("distill-study")
+def distill_study(
+    out: Annotated[Path, typer.Option(help="Folder of the students' folders; goes on if there.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of every student.")] = 2400,
+    arms: Annotated[
+        str | None, typer.Option(help="Arms by name: cot,mechanistic.", show_default="all")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Students of each arm.")] = 3,
+    main_seeds: Annotated[
+        int, typer.Option(min=1, help="Students of cot, mechanistic and random.")
+    ] = 5,
+    compute: Annotated[
+        float | None,
+        typer.Option(help="Also cot for so many times the steps, to spend equal compute."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Students trained side by side.")] = 1,
+    flags: Annotated[
+        list[str] | None, typer.Argument(help="After --: flags of distill, the same for all.")
+    ] = None,
+) -> None:
+    """Every arm with several seeds: distill-study --out FOLDER -- --headset FILE --traces FOLDER.
+
+    Make the traces first, with `traces`, and give them with --traces. Every CUDA device that is
+    seen takes its share of the jobs.
+    """
+    import os
+
+    import torch
+
+    from workbench.distill.arms import ARMS
+    from workbench.distill.study import plan, run_study
+    from workbench.errors import InputError
+    from workbench.progress import Reporter
+
+    names = arms.split(",") if arms else list(ARMS)
+    students = plan(names, steps=steps, seeds=seeds, main_seeds=main_seeds, compute=compute)
+    n_devices = torch.cuda.device_count()
+    places = [{**os.environ, "CUDA_VISIBLE_DEVICES": str(n)} for n in range(n_devices)]
+    with Reporter().step("students", len(students)) as advance:
+        failed = run_study(
+            out, students, flags or [], jobs=jobs, environments=places or [{}], progress=advance
+        )
+    if failed:
+        raise InputError(
+            f"{len(failed)} students failed, first {failed[0]}: see {out}/{failed[0]}.log"
+        )
+    typer.echo(f"students: {out}, {len(students)}; then: workbench evaluate {out}/*-[0-9]")
+
+
 def _pools(headset: Path | None, folder: Path) -> Any:
     from workbench.distill.matching import ModelShape, load_heads
     from workbench.errors import InputError

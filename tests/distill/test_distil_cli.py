@@ -1,0 +1,77 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from workbench.cli import app
+
+SMALL = "--n-layers 2 --n-heads 2 --n-kv-heads 1 --d-model 16 --d-mlp 24 --no-bf16 --workers 0"
+SHORT = "--steps 2 --batch-size 2 --readout-every 2 --warmup-steps 1"
+
+
+@pytest.fixture
+def call():
+    def run(*arguments: object) -> tuple[int, str, str]:
+        words = [word for each in arguments for word in str(each).split(" ")]
+        result = CliRunner().invoke(app, words)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    """A head set that someone wrote: nothing but heads and pools."""
+    path = tmp_path / "heads.json"
+    heads = [{"layer": 0, "head": 1, "pool": "coarse"}, {"layer": 1, "head": 2, "pool": "refine"}]
+    path.write_text(json.dumps({"heads": heads}))
+    return path
+
+
+def test_distill_from_a_head_set_made_by_hand(call, teacher, trace_file, by_hand, tmp_path):
+    out = tmp_path / "student"
+    given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file.parent]
+    code, said, errors = call("distill", "--out", out, *given, SMALL, SHORT, "--attention 1")
+    assert code == 0, errors
+    assert f"student: {out}" in said
+    record = json.loads((out / "training.json").read_text())
+    assert record["config"]["loss"]["attention"] == 1.0
+    assert record["config"]["loss"]["update"] > 0  # of the arm
+    assert [pair["teacher"] for pair in record["headmap"]["pairs"]] == [[0, 1], [1, 2]]
+    assert len(record["loss"]) == 2
+    code, _, errors = call("distill", "--out", out, *given, SMALL, SHORT)
+    assert code == 2 and "holds a trained student already" in errors
+
+
+def test_distill_refuses_in_one_line(call, teacher, trace_file, by_hand, tmp_path):
+    given = ["--teacher", teacher, "--traces", trace_file.parent, SMALL, SHORT]
+    out = tmp_path / "student"
+    for arguments, message in [
+        (["--arm", "none"], "arm 'none' is not one of cot, cot+logits"),
+        ([], "need the teacher's pooled heads"),
+        (["--arm", "random", "--headset", by_hand], "give --scores FILE"),
+    ]:
+        code, _, errors = call("distill", "--out", out, *given, *arguments)
+        assert code == 2 and message in errors and "Traceback" not in errors
+
+
+def test_a_part_of_the_traces(call, teacher, tmp_path):
+    path = tmp_path / "traces" / "1.jsonl"
+    arguments = ["--teacher", teacher, "--n-traces 4 --max-new-tokens 4 --part 1/2"]
+    code, said, errors = call("traces", "--out", path, *arguments)
+    assert code == 0, errors
+    head, *draws = map(json.loads, path.read_text().splitlines())
+    assert head["part"] == [1, 2] and [row["draw"] for row in draws] == [2, 3]
+    assert "0 of 2 draws are right" in said
+    code, _, errors = call("traces", "--out", path, "--teacher", teacher, "--part 2")
+    assert code == 2 and "part '2' is not WHICH/PARTS" in errors
+
+
+def test_a_study_passes_further_flags_on_and_names_what_failed(call, teacher, tmp_path):
+    out = tmp_path / "study"
+    arguments = ["--arms cot --main-seeds 1 --steps 2 --", "--teacher", teacher, "--n-traces 0"]
+    code, _, errors = call("distill-study", "--out", out, *arguments, SMALL)
+    assert code == 2 and f"1 students failed, first cot-0: see {out}/cot-0.log" in errors
+    assert "n_traces is 0, must be at least 1" in (out / "cot-0.log").read_text()

@@ -1,0 +1,82 @@
+import sys
+from collections import Counter
+
+import pytest
+
+from workbench.distill import study
+from workbench.distill.arms import ARMS
+from workbench.distill.study import Planned, plan, run_study
+from workbench.errors import InputError
+
+
+def test_a_plan_has_every_arm_with_its_seeds():
+    students = plan(steps=100, compute=2.5)
+    counts = Counter(student.arm for student in students if student.steps == 100)
+    assert set(counts) == set(ARMS)
+    assert {arm for arm, n in counts.items() if n == 5} == {"cot", "mechanistic", "random"}
+    assert set(counts.values()) == {3, 5}
+    longer = [student for student in students if student.steps == 250]
+    assert [student.name for student in longer] == [f"cot-compute-{seed}" for seed in range(5)]
+    assert [student.seed for student in students] == sorted(student.seed for student in students)
+    assert len({student.name for student in students}) == len(students)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"arms": ["none"]}, {"arms": ["cot", "cot"]}, {"seeds": 0}, {"compute": 1.0}],
+)
+def test_plans_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InputError):
+        plan(**{"steps": 10, **wrong})
+
+
+def test_a_student_is_trained_by_the_command_that_trains_one(tmp_path):
+    command = Planned("random-3", "random", 3, 70).command(tmp_path, ["--batch-size", "8"])
+    assert command[1:4] == ["-m", "workbench", "distill"]
+    flags = dict(zip(command[4::2], command[5::2], strict=True))
+    assert flags == {
+        "--out": str(tmp_path / "random-3"),
+        "--arm": "random",
+        "--seed": "3",
+        "--steps": "70",
+        "--batch-size": "8",
+    }
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """In place of training: writes the record, or fails for seed 1; says which device it had."""
+    program = (
+        "import os, pathlib, sys; out, seed = pathlib.Path(sys.argv[1]), sys.argv[2];"
+        "print('device', os.environ.get('DEVICE'), flush=True);"
+        "seed == '1' and sys.exit('no room');"
+        "out.mkdir(); (out / 'training.json').write_text('{}')"
+    )
+
+    def command(self, out, options):
+        return [sys.executable, "-c", program, str(out / self.name), str(self.seed)]
+
+    monkeypatch.setattr(study.Planned, "command", command)
+
+
+def test_students_run_side_by_side_and_finished_ones_are_left_alone(stand_in, tmp_path):
+    students = plan(["cot", "minilm"], steps=10, seeds=3, main_seeds=3)
+    told = []
+    failed = run_study(
+        tmp_path,
+        students,
+        [],
+        jobs=2,
+        environments=[{"DEVICE": "0"}, {"DEVICE": "1"}],
+        progress=lambda done, of: told.append((done, of)),
+    )
+    assert failed == ["cot-1", "minilm-1"]
+    assert told[-1] == (6, 6) and len(told) <= 6
+    logs = [path.read_text() for path in sorted(tmp_path.glob("*.log"))]
+    assert len(logs) == 6 and {log.split()[1] for log in logs} == {"0", "1"}
+    assert (tmp_path / "cot-1.log").read_text().endswith("no room\n")
+    before = (tmp_path / "cot-0" / "training.json").stat().st_mtime_ns
+    run_study(tmp_path, students, [], jobs=1, environments=[{"DEVICE": "2"}])
+    assert (tmp_path / "cot-0" / "training.json").stat().st_mtime_ns == before
+    assert (tmp_path / "cot-0.log").read_text().count("device") == 1
+    assert (tmp_path / "cot-1.log").read_text().count("device") == 2
