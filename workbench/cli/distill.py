@@ -254,6 +254,72 @@ def distill_study(
     typer.echo(f"students: {out}, {len(students)}; then: workbench evaluate {out}/*-[0-9]")
 
 
+@app.command("bench-distill")
+def bench_distill(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    headset: Annotated[Path, typer.Option(help="The teacher's head set.")],
+    traces: Annotated[Path, typer.Option(help="Trace file, or folder of all its parts.")],
+    teacher: Teacher = None,
+    arms: Annotated[str, typer.Option(help="Arms by name.")] = "cot,cot+logits,mechanistic",
+    batch_size: BatchSize = None,
+    n_batches: Annotated[int, typer.Option(min=1, help="Batches that steps go through.")] = 4,
+    n_steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 50,
+    repeats: Annotated[int, typer.Option(min=1, help="Of every arm; the best counts.")] = 3,
+    bf16: Annotated[bool, typer.Option(help="Mixed precision.")] = True,
+) -> None:
+    """What a training step of each arm costs, side by side on the same batches."""
+    import json
+
+    import torch
+
+    from workbench.distill.config import DistillationConfig
+    from workbench.distill.data import Collator, DistillationStream
+    from workbench.distill.speed import step_costs
+    from workbench.distill.student import word_encoder
+    from workbench.distill.traces import read_traces
+    from workbench.errors import InputError
+    from workbench.inputs import bundled_model_path, coding_task
+    from workbench.models import loading
+    from workbench.validation import write_text
+
+    if out.exists():
+        raise InputError(f"{out}: exists already; give another --out")
+    prepare()
+    config = replace(DistillationConfig(bf16=bf16), **_given({"batch_size": batch_size}))
+    folder = loading.model_folder(bundled_model_path() if teacher is None else teacher)
+    on_gpu = torch.cuda.is_available()
+    model: Any = loading.read_model(folder, dtype=torch.bfloat16 if on_gpu else torch.float32)
+    model.to("cuda" if on_gpu else "cpu").eval()
+    size = config.batch_size
+    stream = DistillationStream(
+        coding_task(folder, "seen", full_size=False),
+        word_encoder(loading.read_tokenizer(folder), folder),
+        read_traces(traces, loading.files_sha256(loading.weight_files(folder))),
+        config.mix,
+        n_samples=n_batches * size,
+        context=config.context,
+        same_size=size,
+        seed=config.seed,
+    )
+    batches = [
+        Collator()([stream[index] for index in range(start, start + size)])
+        for start in range(0, n_batches * size, size)
+    ]
+    pools, names = _pools(headset, folder), arms.split(",")
+    rows = step_costs(
+        model, pools, batches, names, config, n_steps=n_steps, repeats=repeats, say=typer.echo
+    )
+    result = {
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "torch": torch.__version__,
+        "shapes": [list(batch["input_ids"].shape) for batch in batches],
+        "bf16": bf16,
+        "arms": rows,
+    }
+    write_text(out, json.dumps(result, indent=1))
+    typer.echo(f"benchmark: {out}")
+
+
 def _pools(headset: Path | None, folder: Path) -> Any:
     from workbench.distill.matching import ModelShape, load_heads
     from workbench.errors import InputError

@@ -1,0 +1,96 @@
+"""The command that follows freely written labels: events, trajectory, decoding, prompt file."""
+
+import shlex
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.cli.app import app, prepare
+from workbench.cli.options import (
+    F32,
+    UNSEEN,
+    Device,
+    DtypeFlag,
+    Model,
+    NPrompts,
+    Resamples,
+    Seed,
+    SplitFlag,
+)
+from workbench.config import DEFAULTS
+from workbench.errors import InputError
+
+
+@app.command()
+def labels(
+    out: Annotated[Path, typer.Option(help="Folder to write: new or empty.")],
+    model: Model = None,
+    n_prompts: NPrompts = 40,
+    n_decoded: Annotated[
+        int, typer.Option("--n-decoded", min=0, help="Prompts whose label is decoded.")
+    ] = 64,
+    split: SplitFlag = UNSEEN,
+    n_resamples: Resamples = DEFAULTS.n_resamples,
+    seed: Seed = DEFAULTS.seed,
+    device: Device = None,
+    dtype: DtypeFlag = F32,
+) -> None:
+    """Labels that the chain of thought writes, token by token, out of all labels of the space."""
+    from workbench.analysis.free_labels import decode_labels, free_summary, free_trajectory
+    from workbench.inputs import bundled_model_path, coding_task
+    from workbench.models.hooked import HookedModel
+    from workbench.models.loading import model_folder
+    from workbench.plots.free_labels import free_labels
+    from workbench.progress import Reporter
+    from workbench.prompts.files import write_prompts
+    from workbench.prompts.free import FreeLabels, decision_prompts, iter_cases
+
+    prepare()
+    if n_prompts < 1:
+        raise InputError(f"--n is {n_prompts}, must be at least 1")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already; give another --out")
+    reporter = Reporter()
+    source = bundled_model_path() if model is None else model
+    loaded = HookedModel.load(source, dtype=dtype.value, device=device)
+    tokenizer = loaded.tokenizer
+    if tokenizer is None:
+        raise InputError(f"model {source} has no tokenizer to write labels with")
+    task = coding_task(model_folder(source), split.value)
+    with reporter.step("index of labels"):
+        every = FreeLabels(task.space, tokenizer)
+    drawn = iter_cases(task, tokenizer, every, seed=seed, context=loaded.context_length)
+    with reporter.step("prompts"):
+        cases = list(islice(drawn, max(n_prompts, n_decoded)))
+        usable = sum(case.decision is not None for case in cases)
+        events = decision_prompts(
+            chain(cases, drawn), n_prompts, task=f"{task.space.name} free labels"
+        )
+    with reporter.step("label tokens"):
+        table = free_trajectory(loaded, cases[:n_prompts], every)
+        summary = free_summary(table, n_resamples=n_resamples, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    write_prompts(events, out / "free.jsonl")
+    table.to_csv(out / "free.csv", index=False)
+    summary.to_csv(out / "free_summary.csv", index=False)
+    free_labels(summary).write_html(out / "free.html", include_plotlyjs=True)
+    typer.echo(
+        f"labels: {len(every)}, {usable} of {len(cases)} prompts have a common parting token"
+    )
+    if n_decoded:
+        line_end = tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+        with reporter.step("decoding"):
+            decoded = decode_labels(loaded, cases[:n_decoded], every, line_end=line_end)
+        decoded.to_csv(out / "free_decoded.csv", index=False)
+        for decoding, part in decoded.groupby("decoding", sort=False):
+            shares = part[["exact", "is_label", "same_cluster"]].mean()
+            typer.echo(
+                f"{decoding} decoding: {shares['exact']:.3f} exact, {shares['is_label']:.3f} a "
+                f"label, {shares['same_cluster']:.3f} in the cluster, of {len(part)}"
+            )
+    typer.echo(f"figure: {out / 'free.html'}")
+    named = "" if model is None else f" --model {shlex.quote(model)}"
+    file, run = shlex.quote(str(out / "free.jsonl")), shlex.quote(str(out / "run"))
+    typer.echo(f"next: workbench run{named} --prompts {file} --out {run}")

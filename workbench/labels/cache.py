@@ -1,0 +1,49 @@
+"""Arrays on disk by the hash of what they were made from; never a pickle."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from platformdirs import user_cache_path
+
+_CACHE_FORMAT = 1
+
+
+def cache_name(kind: str, texts: Sequence[str], settings: dict[str, Any]) -> str:
+    """A file name that changes with any text or setting."""
+    digest = hashlib.sha256(repr((_CACHE_FORMAT, kind, sorted(settings.items()))).encode())
+    for text in texts:
+        line = text.encode("utf-8", "surrogatepass")
+        digest.update(len(line).to_bytes(8, "big"))
+        digest.update(line)
+    return f"{kind}-{digest.hexdigest()}.npz"
+
+
+def cached(
+    name: str,
+    cache_dir: Path | None,
+    keys: Sequence[str],
+    make: Callable[[], dict[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """The arrays `keys` of a stored file, or those that `make` gives, which are then stored."""
+    path = (cache_dir or user_cache_path("mechanistic-workbench")) / name
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in keys}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        made = make()  # not there, or damaged
+    # A read-only home costs the time again, nothing else.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{name}.{os.getpid()}.npz")
+        try:
+            np.savez(beside, allow_pickle=False, **made)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    return made

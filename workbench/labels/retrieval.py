@@ -1,0 +1,142 @@
+"""Candidate labels for a text, from the whole label set: BM25 by words, or dense vectors.
+
+BM25 (Robertson & Zaragoza 2009) is bm25s' (Lù 2024), which keeps every word's score for every label
+that has it in a sparse matrix; that matrix is kept in the user's cache folder under a hash of the
+texts. Each word of a query counts once: a query is a whole document here, and what it repeats says
+little about which labels are its own.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.preprocessing import normalize
+
+from workbench.errors import InputError
+from workbench.labels.cache import cache_name, cached
+
+Embed = Callable[[Sequence[str]], Float[np.ndarray, "text d"]]
+
+_K1, _B = 1.5, 0.75
+_WORD = re.compile(r"\w+")
+_ARRAYS = ("data", "indices", "indptr")
+
+
+class LabelRetriever:
+    """The labels that fit a query best.
+
+    Args:
+        texts: label texts; a label goes by its position among them.
+        method: "bm25" by the words that a query and a label share, or "dense" by the cosine of
+            their vectors.
+        embed: for "dense", makes the vectors of queries, and those of labels unless given.
+        vectors: for "dense", the labels' vectors, made by the same model.
+        cache_dir: where the index of "bm25" is kept; the user's cache folder by default.
+
+    Raises:
+        InputError: no texts or none with a word, an unknown method, "dense" without `embed`, or
+            vectors that are not one a label.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        method: str = "bm25",
+        *,
+        embed: Embed | None = None,
+        vectors: Float[np.ndarray, "label d"] | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        if not texts:
+            raise InputError("a retriever needs at least one label text")
+        self.n_labels = len(texts)
+        self.method = method
+        self._score: Callable[[str], Float[np.ndarray, " label"]]
+        if method == "bm25":
+            self._score = _bm25(texts, cache_dir)
+        elif method == "dense":
+            self._score = _dense(texts, embed, vectors)
+        else:
+            raise InputError(f"retrieval method {method!r} is neither bm25 nor dense")
+
+    def top(self, queries: Iterable[str], k: int) -> Int[np.ndarray, "query k"]:
+        """Positions of the `k` best labels of every query, best first; equal ones by position.
+
+        -1 where fewer labels have anything in common with the query (a score above 0).
+
+        Raises:
+            InputError: `k` below 1.
+        """
+        if k < 1:
+            raise InputError(f"k is {k}, must be at least 1")
+        rows = [self._best(self._score(query), k) for query in queries]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), k)
+
+    def _best(self, scores: Float[np.ndarray, " label"], k: int) -> Int[np.ndarray, " k"]:
+        found = np.flatnonzero(scores > 0)
+        if len(found) > k:  # all that tie with the last one stay, for the order of positions
+            least = np.partition(scores[found], len(found) - k)[len(found) - k]
+            found = found[scores[found] >= least]
+        order = found[np.argsort(-scores[found], kind="stable")][:k]
+        return np.pad(order, (0, k - len(order)), constant_values=-1)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _bm25(texts: Sequence[str], cache_dir: Path | None) -> Callable[[str], Any]:
+    import bm25s
+
+    def make() -> dict[str, np.ndarray]:
+        words = [_words(text) for text in texts]
+        if not any(words):
+            raise InputError(f"none of the {len(texts)} label texts has a word to retrieve by")
+        made = bm25s.BM25(k1=_K1, b=_B)
+        made.index(words, show_progress=False, create_empty_token=False)
+        vocabulary = "\n".join(sorted(made.vocab_dict, key=made.vocab_dict.__getitem__))
+        arrays = {name: np.asarray(made.scores[name]) for name in _ARRAYS}
+        return {**arrays, "vocabulary": np.frombuffer(vocabulary.encode(), dtype=np.uint8)}
+
+    settings = {"k1": _K1, "b": _B, "bm25s": bm25s.__version__}
+    name = cache_name("bm25", texts, settings)
+    stored = cached(name, cache_dir, (*_ARRAYS, "vocabulary"), make)
+    index = bm25s.BM25(k1=_K1, b=_B)
+    index.scores = {**{key: stored[key] for key in _ARRAYS}, "num_docs": len(texts)}
+    index.nonoccurrence_array = None  # only BM25 variants other than Lucene's have one
+    vocabulary = stored["vocabulary"].tobytes().decode().split("\n")
+    number = {word: position for position, word in enumerate(vocabulary)}
+
+    def score(query: str) -> np.ndarray:
+        known = [number[word] for word in dict.fromkeys(_words(query)) if word in number]
+        if not known:
+            return np.zeros(len(texts), dtype=np.float32)
+        return index.get_scores_from_ids(known)
+
+    return score
+
+
+def _dense(
+    texts: Sequence[str], embed: Embed | None, vectors: np.ndarray | None
+) -> Callable[[str], Any]:
+    if embed is None:
+        raise InputError("dense retrieval needs `embed`, which makes the vectors of queries")
+    labels = np.asarray(embed(texts) if vectors is None else vectors, dtype=np.float32)
+    if labels.ndim != 2 or len(labels) != len(texts):
+        raise InputError(
+            f"label vectors of shape {labels.shape} for {len(texts)} labels; [label, d] is needed"
+        )
+    unit: Any = normalize(labels)
+
+    def score(query: str) -> np.ndarray:
+        vector = np.asarray(embed([query]), dtype=np.float32)
+        if vector.shape != (1, unit.shape[1]):
+            raise InputError(
+                f"a query's vector has shape {vector.shape}, must be (1, {unit.shape[1]})"
+            )
+        return unit @ normalize(vector)[0]
+
+    return score

@@ -1,0 +1,76 @@
+"""Figure of freely written labels: Focus and Confusion at the tokens of a label's text."""
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from workbench.plots.evidence import PROBABILITY, band, finish
+from workbench.plots.style import VARIANT_COLOUR, nothing, require, where
+
+SUMMARY = ["align", "variant", "place", "focus", "focus_low", "focus_high", "n_focus"]
+SUMMARY += ["confusion", "confusion_low", "confusion_high", "n_confusion"]
+
+AXES = {
+    "share": "share of the label's tokens written",
+    "parting": "token, from the one at which the near label parts",
+    "token": "token of the label",
+}
+"""Title of the axis of every way to align labels, in the order shown."""
+
+FEWEST = 5
+"""Places that fewer prompts reach are not drawn."""
+
+NAMES = {
+    "clean": "the note itself",
+    "far": "mention of another cluster",
+    "near": "mention of a near miss",
+}
+
+
+def free_labels(summary: pd.DataFrame) -> go.Figure:
+    """Focus and Confusion along the gold label, a column for each way to align labels.
+
+    Columns: `SUMMARY`, as `workbench.analysis.free_labels.free_summary` gives them. A line for each
+    variant, with its 95 % band; the label's own first tokens are given in all of them.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    title = "Focus and Confusion while a label is written"
+    if summary.empty:
+        return nothing(title, "no label was followed")
+    require(summary, SUMMARY)
+    present = set(summary["align"])
+    aligns = [align for align in AXES if align in present]
+    figure = make_subplots(
+        rows=2,
+        cols=len(aligns),
+        shared_yaxes=True,
+        shared_xaxes=True,
+        horizontal_spacing=0.04,
+        vertical_spacing=0.08,
+    )
+    for column, align in enumerate(aligns, start=1):
+        for row, quantity in enumerate(("focus", "confusion"), start=1):
+            for variant, colour in VARIANT_COLOUR.items():
+                line = where(summary, align=align, variant=variant)
+                line = pd.DataFrame(line[line[f"n_{quantity}"] >= FEWEST]).sort_values("place")
+                if line.empty:
+                    continue
+                trace = _line(line, quantity, variant, colour)
+                shade = band(trace.x, line, f"{quantity}_", colour)
+                figure.add_traces([shade, trace], rows=row, cols=column)
+        figure.update_xaxes(title_text=AXES[align], row=2, col=column)
+    for row, quantity in enumerate(("Focus", "Confusion"), start=1):
+        figure.update_yaxes(title_text=quantity, row=row, col=1)
+    subtitle = "out of all labels of the space; the label's first tokens are given; 95 % band"
+    finish(figure, title, subtitle, height=600)
+    figure.update_layout(margin_t=72)  # no panel titles
+    return figure.update_yaxes(range=PROBABILITY)
+
+
+def _line(line: pd.DataFrame, quantity: str, variant: str, colour: str) -> go.Scatter:
+    trace = go.Scatter(x=line["place"], y=line[quantity], mode="lines+markers", name=NAMES[variant])
+    hover = f"{NAMES[variant]}<br>%{{x:.2~f}}: %{{y:.3f}}<br>%{{customdata}} prompts<extra></extra>"
+    trace.update(line={"color": colour, "width": 2}, marker={"size": 6})
+    return trace.update(customdata=line[f"n_{quantity}"], hovertemplate=hover)

@@ -1,0 +1,396 @@
+"""Decisions about label text that a model writes freely, out of all labels of a space.
+
+The chain of thought of the coding task writes the description of each label it decides for
+(` 2 is Cyst of spleen F`). A case is the question and the chain up to ` 2 is`: what comes next is
+label text, and an index of all labels says at every token which others are possible.
+
+- The chain holds the steps of earlier mentions, which all variants share, and not the coarse step
+  of this one: its letters would name the family, which differs between clean and far. So all
+  tokens after the swapped mention are shared.
+- A label ends where its option's letter follows; the index's end token stands for any of these
+  letters.
+- The description itself is shared too, so what the far and near variants say of a later token is
+  said after the gold label's own first tokens. A decision event is therefore the first token at
+  which the candidates in the prompt part into gold, near and far: everything before it fits the
+  labels of all three variants.
+"""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.labels.index import LabelIndex
+from workbench.labels.space import LabelSpace
+from workbench.prompts.chain import chain_steps
+from workbench.prompts.prompt import (
+    VARIANTS,
+    DecisionEvent,
+    Option,
+    PromptSet,
+    Role,
+    Span,
+    Variant,
+)
+from workbench.prompts.tasks import CodingPrompt, CodingTask, Counterfactuals
+from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.text import common_suffix, next_tokens, tokenize
+
+BEFORE = " "
+"""Stands before a label where the chain writes it."""
+
+MOST_DRAWS = 20
+"""Prompts drawn for each one wanted, before a task is given up."""
+
+_PRECEDENCE: tuple[Role, ...] = ("gold", "other", "near", "far")
+
+
+class FreeLabels:
+    """All labels of a space as the tokens in which the chain writes them.
+
+    Labels are numbered in the order of the space. Those with the text of an earlier one are not in
+    the index and go by its number.
+
+    Args:
+        space: the labels.
+        tokenizer: the model's, a Hugging Face tokenizer.
+
+    Raises:
+        InputError: the tokenizer names no end token.
+    """
+
+    def __init__(self, space: LabelSpace, tokenizer: Any) -> None:
+        self.space = space
+        texts = [label.text for label in space]
+        self.index = LabelIndex.build(texts, tokenizer, before=BEFORE, problems="skip")
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        first: dict[str, int] = {}
+        return {
+            label.id: first.setdefault(label.text, number)
+            for number, label in enumerate(self.space)
+        }
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        return self.space.ids
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def number(self, label_id: str) -> int:
+        """Number of a label in the index."""
+        return self._numbers[label_id]
+
+    def label_id(self, number: int) -> str:
+        """Id of the label of a number."""
+        return self._ids[number]
+
+    def near(self, label_id: str) -> tuple[int, ...]:
+        """Numbers of the other labels of a label's cluster, in the whole space."""
+        members = self.space.members(self.space.cluster(label_id))
+        numbers = {self.number(member) for member in members} - {self.number(label_id)}
+        return tuple(sorted(numbers))
+
+    def tokens(self, label_id: str) -> tuple[int, ...]:
+        """Tokens of a label's text, without an end."""
+        return tuple(self.index.label_tokens(self.number(label_id))[:-1].tolist())
+
+
+@dataclass(frozen=True)
+class FreeCase:
+    """A place where the chain begins to write a label.
+
+    Attributes:
+        id, event: of the prompt, and the mention decided about (from 0).
+        prompts: tokens of each variant, up to the label's first token.
+        aligned_suffix: how many trailing tokens the variants share.
+        labels: ids of the labels that the variants mention here; "clean" has gold.
+        gold: number of the gold label.
+        golds: numbers of all gold labels of the prompt.
+        near: numbers of the labels of gold's cluster, in the whole space.
+        ends: tokens that may follow a complete label: the letters of the options.
+        decision: the event that candidates in the prompt part at; None where there is none.
+    """
+
+    id: str
+    event: int
+    prompts: Mapping[Variant, tuple[int, ...]] = field(repr=False)
+    aligned_suffix: int
+    labels: Mapping[Variant, str]
+    gold: int
+    golds: tuple[int, ...]
+    near: tuple[int, ...] = field(repr=False)
+    ends: tuple[int, ...] = field(repr=False)
+    decision: DecisionEvent | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An option of the prompt: `tokens` are its description's and then its letter."""
+
+    label: str
+    tokens: tuple[int, ...]
+    role: Role
+    family: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where candidates part: after `depth` tokens of the gold label, by their next token."""
+
+    depth: int
+    options: Mapping[int, _Candidate]
+
+
+def iter_cases(
+    task: CodingTask,
+    tokenizer: Any,
+    labels: FreeLabels,
+    *,
+    seed: int,
+    context: int | None = None,
+    id_prefix: str = "p",
+) -> Iterator[FreeCase]:
+    """Cases of the coding task, without end; case i depends on the seed and i alone.
+
+    The mention decided about is drawn, then the far and near labels that take its place in the
+    counterfactuals: where the candidates part at a common token, they are of those that part from
+    gold there, and near ones of gold's cluster where there are any.
+
+    Args:
+        task: what prompts are drawn from.
+        tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
+        labels: all labels, for the same tokenizer.
+        seed: of the draws.
+        context: longest prompt with its label; longer ones are drawn again.
+        id_prefix: prompts are called by it and their number.
+
+    Raises:
+        InputError: an option letter that is not one token, a label that is tokenized otherwise in
+            the chain than alone, or a task that gives no usable prompt.
+    """
+    number = 0
+    while True:
+        rng = random.Random(f"{seed}:free labels:{number}")
+        cases = (
+            _draw(task, tokenizer, labels, f"{id_prefix}{number}", rng, context)
+            for _ in range(MOST_DRAWS)
+        )
+        case = next((case for case in cases if case is not None), None)
+        if case is None:
+            raise InputError(
+                f"no usable prompt in {MOST_DRAWS} draws: they do not fit the model's context or "
+                "their counterfactuals do not differ"
+            )
+        yield case
+        number += 1
+
+
+def decision_prompts(cases: Iterable[FreeCase], n_events: int, *, task: str) -> PromptSet:
+    """The first `n_events` decision events of the cases, as a prompt set called `task`.
+
+    Their options are the next tokens that lead to a candidate shown in the prompt, each with the
+    role and the description of that candidate; a token shared by several has the first role of
+    gold, other, near, far. Cases without an event at which gold, near and far part are passed over.
+
+    Raises:
+        InputError: fewer than that in 20 times as many cases, or `n_events` below 1.
+    """
+    if n_events < 1:
+        raise InputError(f"n_events is {n_events}, must be at least 1")
+    found = (case.decision for case in islice(cases, MOST_DRAWS * n_events))
+    events = tuple(islice((event for event in found if event is not None), n_events))
+    if len(events) < n_events:
+        raise InputError(
+            f"only {len(events)} of {MOST_DRAWS * n_events} cases have a token at which gold, "
+            f"near and far candidates part, {n_events} are wanted"
+        )
+    return PromptSet(task, events)
+
+
+def _draw(
+    task: CodingTask,
+    tokenizer: Any,
+    labels: FreeLabels,
+    prompt_id: str,
+    rng: random.Random,
+    context: int | None,
+) -> FreeCase | None:
+    """One case; None where it is too long or a counterfactual reads as the prompt does."""
+    prompt = task.draw(prompt_id, rng)
+    event = rng.randrange(len(prompt.mentions))
+    gold = prompt.mentions[event].label
+    candidates = _candidates(task.space, tokenizer, labels, prompt, event)
+    place = _parting(candidates)
+    far, near = (
+        rng.choice(_swaps(role, labels.space, prompt, gold, candidates, place))
+        for role in ("far", "near")
+    )
+    variants = Counterfactuals(
+        event,
+        prompt,
+        prompt.with_mention(event, task.mention(prompt, far, rng)),
+        prompt.with_mention(event, task.mention(prompt, near, rng)),
+    )
+    rows, spans, suffix, option_spans = _render(task.space, tokenizer, variants)
+    written = labels.tokens(gold)
+    _check_tokens(tokenizer, task.space, rows["clean"], variants, written)
+    too_long = context is not None and max(map(len, rows.values())) + len(written) > context
+    if too_long or rows["clean"] in (rows["far"], rows["near"]):
+        return None
+    case = FreeCase(
+        id=prompt_id,
+        event=event,
+        prompts=rows,
+        aligned_suffix=suffix,
+        labels={"clean": gold, "far": far, "near": near},
+        gold=labels.number(gold),
+        golds=tuple(labels.number(mention.label) for mention in prompt.mentions),
+        near=labels.near(gold),
+        ends=tuple(one.tokens[-1] for one in candidates),
+    )
+    if place is None:
+        return case
+    option_span = dict(zip(prompt.candidates, option_spans, strict=True))
+    decision = _decision(case, place, spans["clean"], option_span, written)
+    return replace(case, decision=decision)
+
+
+def _candidates(
+    space: LabelSpace, tokenizer: Any, labels: FreeLabels, prompt: CodingPrompt, event: int
+) -> list[_Candidate]:
+    letters = letter_of(prompt)
+    text = PlainTemplate().render(space, prompt).text
+    tokens = next_tokens(tokenizer, text, [f" {letters[label]}" for label in prompt.candidates])
+    return [
+        _Candidate(
+            label,
+            (*labels.tokens(label), token),
+            _role(prompt, event, label),
+            prompt.families.index(prompt.family_of(label)),
+        )
+        for label, token in zip(prompt.candidates, tokens, strict=True)
+    ]
+
+
+def _role(prompt: CodingPrompt, event: int, label: str) -> Role:
+    gold = prompt.mentions[event].label
+    if label == gold:
+        return "gold"
+    if any(label == mention.label for mention in prompt.mentions):
+        return "other"
+    return "near" if label in prompt.family_of(gold) else "far"
+
+
+def _parting(candidates: Sequence[_Candidate]) -> _Place | None:
+    """The first token of gold at which both near and far candidates go another way."""
+    gold = next(one for one in candidates if one.role == "gold")
+    ranked = sorted(candidates, key=lambda one: _PRECEDENCE.index(one.role))
+    for depth in range(len(gold.tokens)):
+        options: dict[int, _Candidate] = {}
+        for one in ranked:
+            if one.tokens[:depth] == gold.tokens[:depth] and len(one.tokens) > depth:
+                options.setdefault(one.tokens[depth], one)
+        if {"near", "far"} <= {one.role for one in options.values()}:
+            return _Place(depth, options)
+    return None
+
+
+def _swaps(
+    role: Role,
+    space: LabelSpace,
+    prompt: CodingPrompt,
+    gold: str,
+    candidates: Sequence[_Candidate],
+    place: _Place | None,
+) -> list[str]:
+    """Labels that may take gold's place: of those with the role, the most telling ones."""
+    pool = [one for one in candidates if one.role == role]
+    if place is not None:
+        # Not only the candidate that an option names: all that go on with its token.
+        gold_tokens = next(one for one in candidates if one.role == "gold").tokens[: place.depth]
+        apart = {token for token, one in place.options.items() if one.role == role}
+        pool = [
+            one
+            for one in pool
+            if one.tokens[: place.depth] == gold_tokens and one.tokens[place.depth] in apart
+        ]
+    if role == "near":
+        cluster = space.cluster(gold)
+        preferred = [one for one in pool if space.cluster(one.label) == cluster]
+    else:
+        mentioned = {mention.label for mention in prompt.mentions}
+        used = {one.family for one in candidates if one.label in mentioned}
+        preferred = [one for one in pool if one.family not in used]
+    return [one.label for one in preferred or pool]
+
+
+def _render(
+    space: LabelSpace, tokenizer: Any, variants: Counterfactuals
+) -> tuple[dict[Variant, tuple[int, ...]], dict[Variant, Span], int, list[Span]]:
+    """Tokens of the variants, spans of the swapped mention, shared suffix, spans of the options."""
+    rows: dict[Variant, tuple[int, ...]] = {}
+    mentions: dict[Variant, Span] = {}
+    options: list[Span] = []
+    prompts = (variants.clean, variants.far, variants.near)
+    for name, prompt in zip(VARIANTS, prompts, strict=True):
+        template = PlainTemplate()
+        rendered = template.render(space, prompt)
+        text = tokenize(tokenizer, _written(space, prompt, variants.event))
+        rows[name] = text.tokens
+        mentions[name] = text.token_span(rendered.mentions[variants.event])
+        if name == "clean":
+            options = [text.token_span(span) for span in rendered.options]
+    # Mentions may end in the same tokens: these still belong to what was swapped.
+    after = min(len(rows[name]) - mentions[name][1] for name in VARIANTS)
+    return rows, mentions, min(common_suffix(rows.values()), after), options
+
+
+def _written(space: LabelSpace, prompt: CodingPrompt, event: int) -> str:
+    """The question, the chain of the earlier mentions, and the start of this one's fine step."""
+    template = PlainTemplate()
+    steps = chain_steps(space, prompt, letter_of(prompt))[: 2 * event]
+    question = template.render(space, prompt).text.removesuffix(template.answer_cue)
+    chain = "".join(f"\n{step}" for step in steps)
+    return f"{question}{template.reason_cue}{chain}\n {event + 1} is"
+
+
+def _check_tokens(
+    tokenizer: Any,
+    space: LabelSpace,
+    clean: tuple[int, ...],
+    variants: Counterfactuals,
+    written: tuple[int, ...],
+) -> None:
+    prompt, event = variants.clean, variants.event
+    text = _written(space, prompt, event) + BEFORE + space[prompt.mentions[event].label].text
+    if tokenize(tokenizer, text).tokens != (*clean, *written):
+        raise InputError(
+            "this tokenizer spells a label otherwise in the chain than alone; needs one whose "
+            "tokens begin at spaces"
+        )
+
+
+def _decision(
+    case: FreeCase,
+    place: _Place,
+    evidence: Span,
+    spans: Mapping[str, Span],
+    written: tuple[int, ...],
+) -> DecisionEvent | None:
+    """The event at which candidates part; None where an option is not in what variants share."""
+    start = len(case.prompts["clean"]) - case.aligned_suffix
+    options = tuple(
+        Option(one.label, token, one.role, spans[one.label]) for token, one in place.options.items()
+    )
+    if min(option.span[0] for option in options) < start:
+        return None
+    before = written[: place.depth]
+    clean, far, near = ((*case.prompts[name], *before) for name in VARIANTS)
+    suffix = case.aligned_suffix + place.depth
+    return DecisionEvent(case.id, case.event, clean, far, near, suffix, evidence, options)
