@@ -7,7 +7,6 @@ from tiny_runs import ARCHITECTURES, save_model
 from workbench.analysis.faithfulness import plan_curves
 from workbench.analysis.orderings import (
     COLUMNS,
-    make_orders,
     order_scores,
     query_transport,
     read_orders,
@@ -165,20 +164,24 @@ def test_every_order_holds_every_head_once(model, table):
 def test_only_the_choosing_half_is_looked_at(model, prompts, base, scores, patching, table):
     """Roles of verifying prompts do not matter, the draws depend on the seed alone."""
     seen = []
-    orders = make_orders(
-        model,
-        prompts.subset(["p0", "p1"]),
-        base,
-        scores,
-        patching,
-        [(2, 0), (1, 1)],
-        n_query_events=2,
-        progress=lambda done, total: seen.append((done, total)),
+    orders = read_orders(
+        order_scores(
+            model,
+            prompts.subset(["p0", "p1"]),
+            base,
+            scores,
+            patching,
+            [(2, 0), (1, 1)],
+            n_query_events=2,
+            progress=lambda done, total: seen.append((done, total)),
+        )
     )
     assert orders == read_orders(table)
     assert seen == [(done, 7) for done in range(1, 8)]  # 3 events, and 2 for either readout
-    other = make_orders(
-        model, prompts, base, scores, patching, [], n_query_events=1, n_random=1, seed=1
+    other = read_orders(
+        order_scores(
+            model, prompts, base, scores, patching, [], n_query_events=1, n_random=1, seed=1
+        )
     )
     assert other["random 1"] != orders["random 1"]
     assert other["pool"] == other["score"]  # no pool
@@ -187,8 +190,10 @@ def test_only_the_choosing_half_is_looked_at(model, prompts, base, scores, patch
 def test_without_events_for_a_readout_there_is_no_query_order(
     model, prompts, base, scores, patching
 ):
-    orders = make_orders(
-        model, prompts, base.assign(counts_near=False), scores, patching, [], n_query_events=1
+    orders = read_orders(
+        order_scores(
+            model, prompts, base.assign(counts_near=False), scores, patching, [], n_query_events=1
+        )
     )
     assert list(orders["query"]) == ["focus"]
     assert list(orders["pool"]) == ["focus", "confusion"]

@@ -3,10 +3,12 @@
 import sys
 from pathlib import Path
 
+import kaleido
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from kaleido.errors import ChromeNotFoundError
 from synthetic_tables import (
     N_LAYERS,
     make_baseline,
@@ -135,16 +137,46 @@ def test_loss_without_rows_or_columns() -> None:
 
 
 def test_png_has_twice_the_pixels_asked_for(tmp_path: Path) -> None:
-    pytest.importorskip("kaleido")
     history = pd.DataFrame({"step": [0, 50], "loss": [8.3, 0.5]})
     target = tmp_path / "new" / "loss.png"
     try:
         path = figures.save_png(figures.loss_curve(history), target, width=300, height=200)
     except InputError as error:
-        pytest.skip(str(error))
+        # No browser here. What one would be asked for is tested below.
+        assert "no Chrome or Chromium found" in str(error) and not target.exists()
+        return
     image = path.read_bytes()
     assert image.startswith(b"\x89PNG")
     assert (int.from_bytes(image[16:20]), int.from_bytes(image[20:24])) == (600, 400)
+
+
+def test_png_asks_for_twice_the_pixels_and_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def draw(figure: go.Figure, **settings: object) -> bytes:
+        asked.update(settings, figure=figure)
+        return b"an image"
+
+    monkeypatch.setattr(kaleido, "calc_fig_sync", draw)
+    figure, target = go.Figure(), tmp_path / "new" / "x.png"
+    assert figures.save_png(figure, target, width=300, height=200) == target
+    assert target.read_bytes() == b"an image" and asked["figure"] is figure
+    assert asked["opts"] == {"format": "png", "width": 300, "height": 200, "scale": 2}
+    assert asked["kopts"] == {"mathjax": False}
+
+
+def test_png_without_a_browser_says_so_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(*_: object, **__: object) -> bytes:
+        raise ChromeNotFoundError("none")
+
+    monkeypatch.setattr(kaleido, "calc_fig_sync", draw)
+    with pytest.raises(InputError, match="no Chrome or Chromium found"):
+        figures.save_png(go.Figure(), tmp_path / "new" / "x.png")
+    assert not (tmp_path / "new").exists()
 
 
 def test_png_without_kaleido_says_what_to_install(

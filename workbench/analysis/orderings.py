@@ -50,37 +50,11 @@ ROWS_AT_ONCE = 8
 """Sequences in a forward of `query_transport`."""
 
 
-def make_orders(
-    model: HookedModel,
-    prompts: PromptSet,
-    baseline: pd.DataFrame,
-    scores: pd.DataFrame,
-    patching: pd.DataFrame,
-    pooled: Sequence[Head],
-    *,
-    n_random: int = 2,
-    n_query_events: int = 8,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, dict[str, list[Head]]]:
-    """Name of an order → readout → all heads; arguments and errors are those of `order_scores`."""
-    table = order_scores(
-        model,
-        prompts,
-        baseline,
-        scores,
-        patching,
-        pooled,
-        n_random=n_random,
-        n_query_events=n_query_events,
-        seed=seed,
-        progress=progress,
-    )
-    return read_orders(table)
-
-
 def read_orders(table: pd.DataFrame) -> dict[str, dict[str, list[Head]]]:
-    """The orders that a table of `order_scores` holds, in order of first appearance."""
+    """Name of an order → readout → all heads, of a table of `order_scores`.
+
+    Orders come in order of first appearance.
+    """
     orders: dict[str, dict[str, list[Head]]] = {}
     ranked = table.sort_values("rank", kind="stable")
     for name, readout in table[["name", "readout"]].drop_duplicates().itertuples(index=False):

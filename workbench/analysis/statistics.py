@@ -147,13 +147,13 @@ def _resample_weights(
     """Rows of event weights that sum to 1: first every prompt once, then the resamples."""
     position = {name: index for index, name in enumerate(dict.fromkeys(prompt_ids))}
     prompt = torch.tensor([position[name] for name in prompt_ids])
-    counts = _resample_counts(len(position), n_resamples, generator)
+    counts = resample_counts(len(position), n_resamples, generator)
     once = torch.ones(1, len(position), dtype=torch.float64)
     weights = torch.cat([once, counts.to(torch.float64)])[:, prompt]
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def _resample_counts(
+def resample_counts(
     n_prompts: int, n_resamples: int, generator: torch.Generator
 ) -> Int[Tensor, "resample prompt"]:
     drawn = torch.randint(0, n_prompts, (n_resamples, n_prompts), generator=generator)

@@ -4,6 +4,8 @@ from workbench.cli import (  # noqa: F401  (they register their commands)
     distill,
     evaluate,
     evidence,
+    labels,
+    labels_bench,
     steps,
     tools,
 )

@@ -5,24 +5,23 @@ Example i depends on (seed, i) and the traces alone, whatever was drawn before i
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from workbench.distill.losses import IGNORED
 from workbench.distill.questions import Example, direct_example, draw_question
 from workbench.errors import InputError
-from workbench.models.organism_data import ExampleMix, WordEncoder
+from workbench.models.organism_data import ExampleMix, ExampleStream, StreamSizes, WordEncoder
 from workbench.prompts.tasks import CodingTask
 
 NO_SPAN = (0, 0)
 NO_DECISION = -1
 
 
-class DistillationStream(Dataset[dict[str, Any]]):
-    """Map-style data set of `n_samples` examples.
+class DistillationStream(ExampleStream):
+    """The teacher's traces and direct questions.
 
     Traces come in their own order and again from the first after the last. In their place stands,
     with probability `mix.direct`, a fresh question answered at once; over the first `mix.ramp` of
@@ -33,10 +32,8 @@ class DistillationStream(Dataset[dict[str, Any]]):
         encode: the tokenizer.
         traces: the teacher's.
         mix: shares and the weight of the prompt's tokens.
-        n_samples: how many.
-        context: examples have fewer tokens; direct questions that do not are drawn again.
-        same_size: direct examples of so many samples in a row have equally many candidates.
-        seed: of direct questions and of which samples are direct.
+        sizes: `n_samples`, `context`, `same_size` and `seed`, see `StreamSizes`. Traces are not
+            drawn, so they are taken at any length.
 
     Raises:
         InputError: no traces, though some examples are to have a chain.
@@ -48,56 +45,36 @@ class DistillationStream(Dataset[dict[str, Any]]):
         encode: WordEncoder,
         traces: Sequence[Example],
         mix: ExampleMix,
-        *,
-        n_samples: int,
-        context: int,
-        same_size: int,
-        seed: int,
+        **sizes: Unpack[StreamSizes],
     ) -> None:
         if not traces and mix.direct < 1:
             raise InputError("no traces are given, and not all examples are direct")
-        self._task = task
-        self._encode = encode
+        super().__init__(task, encode, mix, **sizes)
         self._traces = traces
-        self._mix = mix
-        self._n_samples = n_samples
-        self._context = context
-        self._same_size = same_size
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return self._n_samples
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        rng = random.Random(f"{self._seed}:{index}")
+        rng = self._rng(index)
         if rng.random() < self._mix.direct:
             example = self._direct(index, rng)
         else:
             example = self._traces[index % len(self._traces)]
-        return self._sample(example)
-
-    def _direct(self, index: int, rng: random.Random) -> Example:
-        ramp = self._mix.ramp * self._n_samples
-        ease = index / ramp if index < ramp else 1.0
-        while True:
-            sizes = random.Random(f"{self._seed}:sizes:{index // self._same_size}")
-            question = draw_question(self._task, self._encode, rng, sizes, ease)
-            example = direct_example(question, self._encode)
-            if len(question.ids) + len(example.target) < self._context:
-                return example
-
-    def _sample(self, example: Example) -> dict[str, Any]:
-        question, target = example.question, example.target
-        weights = [self._mix.prompt_weight] * len(question.ids) + [1.0] * (len(target) + 1)
+        question = example.question
         return {
-            "ids": [*question.ids, *target, self._encode.end],
-            "weights": weights,
+            **self._sample(question.ids, example.target),
             "question": len(question.ids),
             "option_spans": question.option_spans,
             "option_tokens": question.option_tokens,
             "evidence": question.evidence,
             "decisions": example.decisions,
         }
+
+    def _direct(self, index: int, rng: random.Random) -> Example:
+        ease = self._ease(index)
+        while True:
+            question = draw_question(self._task, self._encode, rng, self._sizes(index), ease)
+            example = direct_example(question, self._encode)
+            if len(question.ids) + len(example.target) < self._context:
+                return example
 
 
 class Collator:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -52,50 +52,85 @@ class ExampleMix:
             raise InputError("direct and partial must not exceed 1 together")
 
 
-class TrainingStream(Dataset[dict[str, Any]]):
-    """Map-style data set of `n_samples` examples, drawn from (`seed`, index) alone.
+class StreamSizes(TypedDict):
+    """What streams of examples take beside their contents.
 
-    Each run of `same_size` examples, a batch, has the same number of families and of candidates,
-    so that little of it is padding. Examples of more than `context` tokens are drawn again.
+    Attributes:
+        n_samples: how many examples.
+        context: examples have fewer tokens; drawn ones that do not are drawn again.
+        same_size: so many drawn examples in a row, a batch, have the same number of families and of
+            candidates, so that little of it is padding.
+        seed: example i is drawn from it and i alone.
     """
+
+    n_samples: int
+    context: int
+    same_size: int
+    seed: int
+
+
+class ExampleStream(Dataset[dict[str, Any]]):
+    """What the map-style data sets of training examples share."""
+
+    def __init__(
+        self,
+        task: CodingTask,
+        encode: "WordEncoder",
+        mix: ExampleMix,
+        **sizes: Unpack[StreamSizes],
+    ) -> None:
+        self._task = task
+        self._encode = encode
+        self._mix = mix
+        self._n_samples = sizes["n_samples"]
+        self._context = sizes["context"]
+        self._same_size = sizes["same_size"]
+        self._seed = sizes["seed"]
+
+    def __len__(self) -> int:
+        return self._n_samples
+
+    def _rng(self, index: int) -> random.Random:
+        return random.Random(f"{self._seed}:{index}")
+
+    def _sizes(self, index: int) -> random.Random:
+        """The same for a batch."""
+        return random.Random(f"{self._seed}:sizes:{index // self._same_size}")
+
+    def _ease(self, index: int) -> float:
+        """How far mentions have gone from written out, 0, to the task's shorthand, 1."""
+        ramp = self._mix.ramp * self._n_samples
+        return index / ramp if index < ramp else 1.0
+
+    def _sample(self, prompt: Sequence[int], target: Sequence[int]) -> dict[str, Any]:
+        """Token ids with the end, and their loss weights."""
+        weights = [self._mix.prompt_weight] * len(prompt) + [1.0] * (len(target) + 1)
+        return {"ids": [*prompt, *target, self._encode.end], "weights": weights}
+
+
+class TrainingStream(ExampleStream):
+    """The examples that the bundled model is trained on."""
 
     def __init__(
         self,
         task: CodingTask,
         tokenizer: Tokenizer,
         mix: ExampleMix,
-        *,
-        n_samples: int,
-        context: int,
-        same_size: int,
-        seed: int,
+        **sizes: Unpack[StreamSizes],
     ) -> None:
-        self._task = task
+        super().__init__(task, WordEncoder(tokenizer), mix, **sizes)
         self._lexicon = lexicon(task)
-        self._encode = WordEncoder(tokenizer)
-        self._mix = mix
-        self._n_samples = n_samples
-        self._context = context
-        self._same_size = same_size
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return self._n_samples
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        rng = random.Random(f"{self._seed}:{index}")
-        ramp = self._mix.ramp * self._n_samples
+        rng, ease = self._rng(index), self._ease(index)
         task = self._task
-        if index < ramp:
-            task = task.with_shorthand(task.config.shorthand.scaled(index / ramp))
+        if ease < 1:
+            task = task.with_shorthand(task.config.shorthand.scaled(ease))
         while True:  # the few prompts that are longer than the context are drawn again
-            sizes = random.Random(f"{self._seed}:sizes:{index // self._same_size}")
-            prompt, target = self._draw(task, rng, sizes)
+            prompt, target = self._draw(task, rng, self._sizes(index))
             prompt_ids, target_ids = self._encode(prompt), self._encode(target)
             if len(prompt_ids) + len(target_ids) < self._context:
-                break
-        weights = [self._mix.prompt_weight] * len(prompt_ids) + [1.0] * (len(target_ids) + 1)
-        return {"ids": [*prompt_ids, *target_ids, self._encode.end], "weights": weights}
+                return self._sample(prompt_ids, target_ids)
 
     def _draw(self, task: CodingTask, rng: random.Random, sizes: random.Random) -> tuple[str, str]:
         prompt = task.draw("", rng, sizes)
