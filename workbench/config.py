@@ -8,6 +8,9 @@ from workbench.errors import InputError
 
 TEMPLATES = ("plain", "chat")
 SPLITS = ("seen", "unseen")
+ICD10CM = "icd10cm"
+CORPORA = ("xmc", "mimic4")
+"""Formats of labelled documents; a task names one and a folder, as in `xmc:FOLDER`."""
 POSITIONS = ("decision", "span")
 HEAD_CHOICES = ("nominated", "screen", "all")
 
@@ -39,10 +42,12 @@ class RunConfig:
     """Settings of a run.
 
     Attributes:
-        task: what the prompts ask for, when they are made here and not read from a file.
+        task: what the prompts ask for, when they are made here and not read from a file:
+            "icd10cm", or documents of a folder, "xmc:FOLDER" or "mimic4:FOLDER".
         n_prompts: prompts to make; half of them choose heads, the other half verifies.
         template: "plain" for the bundled model, "chat" for instruction models.
-        split: categories that the bundled model was trained on ("seen") or not ("unseen").
+        split: categories that the bundled model was trained on ("seen") or not ("unseen"); of a
+            folder, its training or its test documents.
         seed: decides prompts, halves, resamples, permutations and controls.
         n_resamples: bootstrap resamples of prompts behind every interval.
         n_permutations: role permutations behind every p-value; 20 per head where that is more.
@@ -63,7 +68,7 @@ class RunConfig:
         InputError: a value outside its range.
     """
 
-    task: str = "icd10cm"
+    task: str = ICD10CM
     n_prompts: int = 40
     template: str = "plain"
     split: str = "unseen"
@@ -97,7 +102,7 @@ class RunConfig:
         for name in ("min_restore_low", "read_out_share"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}, must be a number from 0 on")
-        _check_among("task", [self.task], ("icd10cm",))
+        _check_task(self.task)
         _check_among("template", [self.template], TEMPLATES)
         _check_among("split", [self.split], SPLITS)
         _check_among("positions", self.positions, POSITIONS)
@@ -112,6 +117,13 @@ class RunConfig:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in settings.items()
         }
+
+
+def _check_task(task: str) -> None:
+    form, _, folder = task.partition(":")
+    if task != ICD10CM and not (form in CORPORA and folder):
+        known = ", ".join([ICD10CM, *(f"{form}:FOLDER" for form in CORPORA)])
+        raise InputError(f"task {task!r} is not one of {known}")
 
 
 def _check_among(name: str, values: list[str] | tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -1,24 +1,31 @@
 """What a run starts from: the bundled model, a prompt file, and checks of what others give."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from workbench.config import DEFAULTS, RunConfig
+from workbench.config import DEFAULTS, ICD10CM, RunConfig
 from workbench.errors import InputError
 from workbench.headsets import headset
+from workbench.labels.corpus import LabelledCorpus
 from workbench.labels.icd10cm import load_icd10cm
+from workbench.labels.mimic4 import load_mimic4
+from workbench.labels.xmc import load_xmc
 from workbench.models import loading
 from workbench.models.hooked import Head, HookedModel
+from workbench.progress import Reporter
 from workbench.prompts.events import make_events
 from workbench.prompts.files import check_vocabulary, read_prompts, write_prompts
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.shorthand import ShorthandConfig
+from workbench.prompts.shortlist import ShortlistConfig, make_shortlisted
 from workbench.prompts.tasks import CodingTask, TaskConfig, split_categories
 from workbench.prompts.templates import ChatTemplate, PlainTemplate, Template
 
 TRAINING_RECORD = "training.json"
 SIZES = ("n_mentions", "n_families", "family_size")
+SPLIT_FILES = ("splits.csv", "splits.feather", "splits.parquet")
 
 
 def bundled_model_path() -> Path:
@@ -42,15 +49,18 @@ def make_prompts(
     model: str | Path | None = None,
     config: RunConfig = DEFAULTS,
     force: bool = False,
+    reporter: Reporter | None = None,
 ) -> PromptSet:
     """Draw prompts of a task for a model's tokenizer, one decision event each; write them to `out`.
 
-    Sizes and held-out categories are those that the model was trained with when its folder says so
-    (`training.json`), at the upper end of every range; otherwise the task's defaults.
+    For ICD-10-CM, sizes and held-out categories are those that the model was trained with when its
+    folder says so (`training.json`), at the upper end of every range; otherwise the task's
+    defaults. For a folder of documents, see `workbench.prompts.shortlist`; fewer prompts than asked
+    for where it has no more documents. `reporter`, standard error by default, says how many.
 
     Raises:
-        InputError: the model has no tokenizer, its training record cannot be read, or `out` exists
-            and `force` is not given.
+        InputError: the model has no tokenizer, its training record or the documents cannot be read,
+            fewer than two documents give a prompt, or `out` exists and `force` is not given.
     """
     if out is not None and Path(out).exists() and not force:
         raise InputError(f"{out}: exists already; give another --out, or --force to replace it")
@@ -63,17 +73,75 @@ def make_prompts(
             "with --prompts"
         )
     template: Template = PlainTemplate() if config.template == "plain" else ChatTemplate(tokenizer)
-    prompts = make_events(
-        coding_task(folder, config.split),
-        template,
-        tokenizer,
-        n_prompts=config.n_prompts,
-        seed=config.seed,
-    )
+    if config.task == ICD10CM:
+        task = coding_task(folder, config.split)
+        prompts = make_events(
+            task, template, tokenizer, n_prompts=config.n_prompts, seed=config.seed
+        )
+    else:
+        sizes = _sizes_that_fit(folder)
+        prompts = _shortlisted(config, template, tokenizer, sizes, reporter or Reporter())
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_prompts(prompts, out)
     return prompts
+
+
+def _shortlisted(
+    config: RunConfig,
+    template: Template,
+    tokenizer: Any,
+    sizes: ShortlistConfig,
+    reporter: Reporter,
+) -> PromptSet:
+    corpus = open_corpus(config.task)
+    wanted = "train" if config.split == "seen" else "test"
+    split = wanted if wanted in corpus.splits else corpus.splits[-1]
+    name = f"{config.task.partition(':')[0]}:{corpus.name}"
+    with reporter.step("prompts"):
+        prompts, made = make_shortlisted(
+            corpus,
+            split,
+            template,
+            tokenizer,
+            n_prompts=config.n_prompts,
+            seed=config.seed,
+            task=name,
+            config=sizes,
+        )
+    few = f" (asked for {config.n_prompts})" if made.n_used < config.n_prompts else ""
+    reporter.say(f"{name}, split {split}{few}: {made}")
+    if made.n_used < 2:
+        raise InputError(f"{name}, split {split}: only one document gives a prompt, need two")
+    return prompts
+
+
+def _sizes_that_fit(folder: Path) -> ShortlistConfig:
+    """Default sizes, with prompts that are not longer than the model's context."""
+    from transformers import AutoConfig
+
+    loading.read_config(folder)
+    text_config: Any = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    sizes = ShortlistConfig()
+    context = getattr(text_config, "max_position_embeddings", None) or sizes.max_tokens
+    return replace(sizes, max_tokens=min(context, sizes.max_tokens))
+
+
+def open_corpus(task: str) -> LabelledCorpus:
+    """The documents that a task names: `xmc:FOLDER`, or `mimic4:FOLDER`, of ICD-10.
+
+    MIMIC-IV's splits are read from `splits.csv` (or .feather, .parquet) if the folder holds one.
+
+    Raises:
+        InputError: another task, or a folder that is not as its format has it.
+    """
+    form, _, folder = task.partition(":")
+    if form == "xmc":
+        return load_xmc(folder)
+    if form == "mimic4":
+        found = [path for name in SPLIT_FILES if (path := Path(folder) / name).is_file()]
+        return load_mimic4(folder, splits=found[0] if found else None)
+    raise InputError(f"task {task!r} names no folder of documents: xmc:FOLDER or mimic4:FOLDER")
 
 
 def coding_task(folder: Path, split: str, *, full_size: bool = True) -> CodingTask:

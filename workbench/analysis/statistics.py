@@ -156,6 +156,7 @@ def _resample_weights(
 def resample_counts(
     n_prompts: int, n_resamples: int, generator: torch.Generator
 ) -> Int[Tensor, "resample prompt"]:
+    """How often each prompt is drawn in each resample of as many prompts."""
     drawn = torch.randint(0, n_prompts, (n_resamples, n_prompts), generator=generator)
     counts = torch.zeros(n_resamples, n_prompts, dtype=torch.int64)
     return counts.scatter_add_(1, drawn, torch.ones_like(drawn))

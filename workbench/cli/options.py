@@ -63,10 +63,17 @@ Device = Annotated[
 ]
 DtypeFlag = Annotated[Dtype, typer.Option("--dtype", help="Dtype of the weights.")]
 Seed = Annotated[int, typer.Option(help="Seed of prompts, halves, resamples and controls.")]
+Task = Annotated[
+    str, typer.Option("--task", help="What prompts ask for: icd10cm, xmc:FOLDER or mimic4:FOLDER.")
+]
 NPrompts = Annotated[int, typer.Option("--n", help="Prompts to make.")]
 TemplateFlag = Annotated[Template, typer.Option("--template", help="How prompts read.")]
 SplitFlag = Annotated[
-    Split, typer.Option("--split", help="Categories the bundled model was trained on, or not.")
+    Split,
+    typer.Option(
+        "--split",
+        help="Categories the bundled model was trained on, or not; training or test documents.",
+    ),
 ]
 Resamples = Annotated[int, typer.Option("--n-resamples", help="Bootstrap resamples of prompts.")]
 Permutations = Annotated[

@@ -31,6 +31,7 @@ from workbench.cli.options import (
     Screened,
     Seed,
     SplitFlag,
+    Task,
     TemplateFlag,
 )
 from workbench.config import DEFAULTS, RunConfig
@@ -41,6 +42,7 @@ def run(
     out: Out,
     model: Model = None,
     prompts: Prompts = None,
+    task: Task = DEFAULTS.task,
     n: NPrompts = DEFAULTS.n_prompts,
     template: TemplateFlag = PLAIN,
     split: SplitFlag = UNSEEN,
@@ -61,6 +63,7 @@ def run(
 ) -> None:
     """Everything: prompts, scores, patching, pools, report; on the bundled model by default."""
     config = RunConfig(
+        task=task,
         n_prompts=n,
         template=template.value,
         split=split.value,
@@ -85,7 +88,7 @@ def run(
 @app.command()
 def prompts(
     out: Annotated[Path, typer.Option(help="Prompt file to write (.jsonl).")],
-    task: Annotated[str, typer.Option(help="What the prompts ask for.")] = DEFAULTS.task,
+    task: Task = DEFAULTS.task,
     n: NPrompts = DEFAULTS.n_prompts,
     template: TemplateFlag = PLAIN,
     split: SplitFlag = UNSEEN,

@@ -1,0 +1,329 @@
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import pytest
+from tiny_runs import FAST
+from transformers import LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
+
+from workbench.cli import app
+from workbench.config import RunConfig
+from workbench.errors import InputError
+from workbench.inputs import make_prompts, open_corpus
+from workbench.labels import cache as label_cache
+from workbench.labels.corpus import Document, check_split
+from workbench.labels.neighbours import nearest_labels
+from workbench.labels.retrieval import LabelRetriever
+from workbench.labels.synthetic import write_mimic4, write_xmc
+from workbench.prompts.prompt import VARIANTS
+from workbench.prompts.shortlist import ShortlistConfig, make_shortlisted
+from workbench.prompts.support import SupportFinder, made_up
+from workbench.prompts.templates import ChatTemplate, PlainTemplate
+
+GROUPS = ("fracture", "diabetes", "pneumonia", "melanoma")
+KINDS = ("left arm", "right leg", "upper back", "lower jaw")
+SMALL = ShortlistConfig(n_candidates=8, n_near=3, n_mentions=2)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_cache, "user_cache_path", lambda *_: tmp_path / "cache")
+
+
+@dataclass
+class Corpus:
+    """Sixteen labels in four groups; documents quote theirs, one sentence each."""
+
+    documents_of: dict[str, list[Document]]
+    taxonomy: bool = True
+    name: str = "small"
+    text_is_private: bool = False
+    label_texts: list[str] = field(
+        default_factory=lambda: [f"{group} of the {kind}" for group in GROUPS for kind in KINDS]
+    )
+
+    @property
+    def label_ids(self) -> list[str]:
+        return [f"L{position}" for position in range(len(self.label_texts))]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.documents_of)
+
+    def documents(self, split):
+        check_split(self, split)
+        return iter(self.documents_of[split])
+
+    def cluster(self, label: int) -> str | None:
+        return str(label // 4) if self.taxonomy else None
+
+    @cached_property
+    def group(self) -> dict[str, int]:
+        return {name: position // 4 for position, name in enumerate(self.label_ids)}
+
+
+def document(number: int, *labels: int, filler: int = 2) -> Document:
+    """Filler, then one sentence a label, with filler after each."""
+    words = [f"Nothing to add in part {part}." for part in range(filler)]
+    texts = Corpus({}).label_texts
+    text = [*words]
+    for label in labels:
+        text += [f"He came with {texts[label]} now.", *words]
+    return Document(f"d{number}", f"Visit {number}", " ".join(text), labels)
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    """Every label is in three documents of the test split, no two labels in more than one."""
+    own = [document(k, k % 16, (k + 5) % 16, (k + 9) % 16) for k in range(16)]
+    return Corpus({"train": [document(99, 0)], "test": own})
+
+
+@pytest.fixture(params=["plain", "chat"])
+def setting(request):
+    tokenizer = request.getfixturevalue(
+        "tokenizer" if request.param == "plain" else "chat_tokenizer"
+    )
+    return (PlainTemplate() if request.param == "plain" else ChatTemplate(tokenizer)), tokenizer
+
+
+def make(corpus, setting, n_prompts=16, config=SMALL, seed=0, **more):
+    return make_shortlisted(
+        corpus, "test", *setting, n_prompts=n_prompts, seed=seed, config=config, **more
+    )
+
+
+def words(tokenizer, event, span) -> str:
+    return tokenizer.decode(event.clean[slice(*span)]).strip()
+
+
+def by_role(event, role: str) -> list[str]:
+    return [event.options[place].label for place in event.with_role(role)]
+
+
+def test_evidence_is_the_gold_sentence_and_the_swaps_name_a_far_and_a_near_option(corpus, setting):
+    _, tokenizer = setting
+    text_of = dict(zip(corpus.label_ids, corpus.label_texts, strict=True))
+    prompts, report = make(corpus, setting)
+    assert report.n_used == len(prompts) == 16 and report.n_made_up == 0
+    for event in prompts:
+        (gold,) = by_role(event, "gold")
+        assert words(tokenizer, event, event.evidence) == f"He came with {text_of[gold]} now."
+        before = tokenizer.decode(event.clean[: event.evidence[0]])
+        after = tokenizer.decode(event.clean[event.evidence[1] :])
+        for role in ("far", "near"):
+            text = tokenizer.decode(event.variant(role))
+            assert text.startswith(before) and text.endswith(after)
+            swapped = text[len(before) : len(text) - len(after)].strip()
+            options = [f"He came with {text_of[label]} now." for label in by_role(event, role)]
+            assert swapped in options
+
+
+def test_roles_follow_clusters_and_further_gold_labels_are_left_out(corpus, setting):
+    gold_of = {doc.labels for doc in corpus.documents("test")}
+    for event in make(corpus, setting)[0]:
+        (gold,) = by_role(event, "gold")
+        assert len(event.options) == 8
+        assert {corpus.group[label] for label in by_role(event, "near")} == {corpus.group[gold]}
+        assert corpus.group[gold] not in {corpus.group[label] for label in by_role(event, "far")}
+        (other,) = by_role(event, "other")
+        right = {int(label[1:]) for label in (gold, other)}
+        (whole,) = [golds for golds in gold_of if right <= set(golds)]
+        offered = {int(option.label[1:]) for option in event.options}
+        assert offered & set(whole) == right
+
+
+def test_options_and_the_rest_of_the_document_are_in_the_aligned_suffix(corpus, setting):
+    _, tokenizer = setting
+    text_of = dict(zip(corpus.label_ids, corpus.label_texts, strict=True))
+    for event in make(corpus, setting)[0]:
+        start = len(event.clean) - event.aligned_suffix
+        assert start == event.evidence[1] <= min(option.span[0] for option in event.options)
+        for option in event.options:
+            shown = words(tokenizer, event, option.span)
+            assert shown == f"{text_of[option.label]} {tokenizer.decode([option.token]).strip()}"
+
+
+def test_answers_of_earlier_mentions_come_before_the_decision(corpus, tokenizer):
+    prompts, _ = make(corpus, (PlainTemplate(), tokenizer))
+    assert {event.event for event in prompts} == {0, 1}
+    for event in prompts:
+        answers = tokenizer.decode(event.clean).rpartition("\nanswer:")[2].split()
+        letter = {x.label: tokenizer.decode([x.token]).strip() for x in event.options}
+        assert answers == [letter[label] for label in by_role(event, "other")][: event.event]
+
+
+def test_prompts_do_not_depend_on_how_many_are_made(corpus, tokenizer):
+    setting = (PlainTemplate(), tokenizer)
+    few, many = (make(corpus, setting, n_prompts=n)[0] for n in (2, 5))
+    assert list(many)[:2] == list(few) and many.prompt_ids == ["p0", "p1", "p2", "p3", "p4"]
+    assert make(corpus, setting, n_prompts=2, seed=1)[0].sha256 != few.sha256
+
+
+def test_without_a_taxonomy_near_options_are_the_nearest_labels(corpus, tokenizer):
+    flat = replace(corpus, taxonomy=False)
+    nearest = nearest_labels(flat.label_texts, 4).labels
+    for event in make(flat, (PlainTemplate(), tokenizer), config=replace(SMALL, n_neighbours=4))[0]:
+        (gold,) = by_role(event, "gold")
+        near = {int(label[1:]) for label in by_role(event, "near")}
+        assert near <= set(nearest[int(gold[1:])].tolist())
+        assert not {f"L{label}" for label in nearest[int(gold[1:])]} & set(by_role(event, "far"))
+
+
+def test_sentences_that_no_document_has_are_made_up_and_counted(tokenizer):
+    alone = Corpus({"test": [document(0, 0), document(1, 1)]})
+    prompts, report = make(alone, (PlainTemplate(), tokenizer))
+    assert report.n_used == 2 and report.n_made_up == 2  # far ones; each is near to the other
+    for event in prompts:
+        text = tokenizer.decode(event.far)
+        far = [alone.label_texts[int(label[1:])] for label in by_role(event, "far")]
+        assert any(f"He came with {words} now." in text for words in far)
+
+
+def test_labels_that_are_not_retrieved_are_counted_and_not_offered(corpus, tokenizer):
+    class Half(LabelRetriever):
+        def top(self, queries, k):
+            found = super().top(queries, k)
+            found[found >= 8] = -1
+            return found
+
+    retriever = Half(corpus.label_texts)
+    prompts, report = make(corpus, (PlainTemplate(), tokenizer), retriever=retriever)
+    assert report.n_documents == 16 and report.n_gold == 48
+    assert report.gold_recall == {8: report.n_found[8] / 48, 100: 0.5}
+    assert all(int(by_role(event, "gold")[0][1:]) < 8 for event in prompts)
+    assert "gold recall @8 " in str(report) and "@100 0.500" in str(report)
+
+
+def test_a_long_document_loses_what_is_far_from_the_evidence(tokenizer):
+    setting = (PlainTemplate(), tokenizer)
+    long = Corpus({"test": [document(k, k, k + 4, filler=60) for k in range(4)]})
+    whole = make(long, setting, config=replace(SMALL, max_tokens=100_000))[0]
+    for limit in (600, 300):
+        cut, _ = make(long, setting, config=replace(SMALL, max_tokens=limit))
+        for event, full in zip(cut, whole, strict=True):
+            assert max(len(event.variant(name)) for name in VARIANTS) <= limit < len(full.clean)
+            evidence = words(tokenizer, event, event.evidence)
+            assert evidence == words(tokenizer, full, full.evidence)
+    with pytest.raises(InputError, match="no document gives a prompt: 4 longer than 50 tokens"):
+        make(long, setting, config=replace(SMALL, max_tokens=50))
+
+
+def test_documents_that_give_no_prompt_are_counted_by_reason(corpus, tokenizer):
+    own = [*corpus.documents_of["test"], Document("e", "", "He came with fracture.", ())]
+    own += [Document("f", "", "gossip about xylophones", (3,)), Document("g", "", "of", (0,))]
+    prompts, report = make(Corpus({"test": own}), (PlainTemplate(), tokenizer), n_prompts=99)
+    assert len(prompts) == 16 and report.n_documents == 19
+    assert report.dropped == {
+        "with no gold label retrieved": 1,
+        "with no sentence for a gold label": 1,
+        "without labels": 1,
+    }
+
+
+def test_ignored_labels_are_never_offered(corpus, tokenizer):
+    own = [replace(doc, ignored=((doc.labels[0] + 1) % 16,)) for doc in corpus.documents("test")]
+    barred = {doc.labels: doc.ignored[0] for doc in own}
+    prompts, report = make(Corpus({"test": own}), (PlainTemplate(), tokenizer))
+    assert report.n_used == 16
+    for event in prompts:
+        right = {int(x[1:]) for role in ("gold", "other") for x in by_role(event, role)}
+        (label,) = [label for golds, label in barred.items() if right <= set(golds)]
+        assert f"L{label}" not in {option.label for option in event.options}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_candidates": 27}, "there are 26 letters"),
+        ({"n_near": 0}, "n_near is 0"),
+        ({"n_candidates": 7}, "leave no far option"),
+        ({"min_overlap": 0.0}, "min_overlap is 0"),
+    ],
+)
+def test_refused_sizes(settings, message):
+    with pytest.raises(InputError, match=message):
+        ShortlistConfig(**settings)
+
+
+def test_the_shortest_of_the_best_sentences_supports_a_label():
+    finder = SupportFinder([("Lake Galca",), ("Heart failure", "cardiac insufficiency")])
+    text = "By Dr. A. Who at Lake Galca and far beyond it. See lake\n galca.  On Lake Galca."
+    sentences = finder.sentences(text + "\n___\nKnown cardiac insuff.")
+    assert sentences == (
+        "By Dr. A. Who at Lake Galca and far beyond it.",
+        "See lake",
+        "galca.",
+        "On Lake Galca.",
+        "Known cardiac insuff.",
+    )
+    supports = finder.supports(sentences, [0, 1], 0.3)
+    assert supports[0].sentence == 3 and supports[0].overlap == pytest.approx(1, abs=1e-4)
+    assert supports[1].sentence == 4 and 0.3 < supports[1].overlap < 1
+    assert finder.supports(sentences[1:2], [1], 0.3) == {} == finder.supports([], [1], 0.3)
+
+
+def test_made_up_sentences_quote_the_option():
+    assert made_up("Often near Lake  (old).", "lake (old)", "Sea \\1") == "Often near Sea \\1."
+    assert made_up("Near Lakes.", "Lake", "Big\nSea") == "Big Sea."
+
+
+@pytest.fixture
+def model(tokenizer, tmp_path):
+    """A random model with a tokenizer, in a folder."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=900,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def taxonomy(space, monkeypatch):
+    for module in ("mimic4", "synthetic"):
+        monkeypatch.setattr(f"workbench.labels.{module}.load_icd10cm", lambda: space)
+
+
+def test_a_run_on_notes_ends_in_a_head_set_without_a_word_of_them(model, tmp_path, taxonomy):
+    notes = write_mimic4(tmp_path / "notes", documents=40)
+    out = tmp_path / "run"
+    arguments = ["--task", f"mimic4:{notes}", "--n", "4", "--model", str(model), "--out", str(out)]
+    result = CliRunner().invoke(app, ["run", *arguments, *FAST])
+    assert result.exit_code == 0, result.output
+    assert "mimic4:mimic4-icd10, split test" in result.stderr and "gold recall" in result.stderr
+    corpus = open_corpus(f"mimic4:{notes}")
+    found = [SupportFinder([("x",)]).sentences(doc.text) for doc in corpus.documents("test")]
+    sentences = {sentence.lower() for each in found for sentence in each}
+    assert any("feels unwell" in sentence for sentence in sentences)
+    shown = [(out / name).read_text().lower() for name in ("headset.json", "report.html")]
+    for text in (*shown, (out / "manifest.json").read_text().lower(), result.output.lower()):
+        assert not any(sentence in text for sentence in sentences if len(sentence) > 10)
+    assert '"mimic4:mimic4-icd10"' in shown[0]
+
+
+def test_prompts_of_an_xmc_folder_fit_the_model(model, tmp_path):
+    folder = write_xmc(tmp_path / "titles", words=600)
+    config = RunConfig(task=f"xmc:{folder}", n_prompts=3, split="seen")
+    prompts = make_prompts(tmp_path / "p.jsonl", model=model, config=config)
+    assert prompts.task == "xmc:titles" and len(prompts) == 3
+    assert 0.8 * 900 < max(len(event.clean) for event in prompts) <= 900
+
+
+@pytest.mark.parametrize("task", ["icd11", "xmc", "xmc:", "csv:folder"])
+def test_unknown_tasks_are_refused(task):
+    with pytest.raises(InputError, match=f"task '{task}' is not one of icd10cm, xmc:FOLDER, mimic"):
+        RunConfig(task=task)
+
+
+def test_a_missing_folder_is_refused_in_one_line(model, tmp_path):
+    arguments = ["--task", f"xmc:{tmp_path / 'none'}", "--model", str(model)]
+    result = CliRunner().invoke(app, ["prompts", "--out", str(tmp_path / "p.jsonl"), *arguments])
+    assert result.exit_code == 2 and "no such folder" in result.stderr
+    assert not (tmp_path / "p.jsonl").exists()

@@ -1,0 +1,366 @@
+"""Prompts from labelled documents: a document, and a shortlist from the whole label set.
+
+For each document:
+1. *Candidates* are retrieved from all labels with the document as query. Gold labels that were
+   not found are counted (gold recall@k) and not offered.
+2. *Evidence* of a gold label is the sentence that holds most of the label's words, by TF-IDF of
+   characters (`workbench.prompts.support`). The document is told as numbered mentions, cut after
+   each of these sentences, so that the templates of the coding task serve.
+3. *Options*: the gold labels mentioned; near ones, of the decided label's cluster or nearest to it
+   where the labels have no taxonomy; far ones, other retrieved labels, then random ones.
+4. *Counterfactuals*: the evidence is replaced by the evidence of another document for a far or a
+   near option, of as many tokens if there is one. Where no document has any, a sentence that
+   quotes the option's text is made up, and counted.
+
+The document stands before the options, so that what follows the evidence is the aligned suffix.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.labels.corpus import LabelledCorpus
+from workbench.labels.neighbours import nearest_labels
+from workbench.labels.retrieval import LabelRetriever
+from workbench.labels.space import Label, LabelSpace
+from workbench.prompts.prompt import DecisionEvent, PromptSet
+from workbench.prompts.shortlist_event import Dropped, Plan, ToldDocument, longest_event, one_line
+from workbench.prompts.support import SupportFinder, made_up
+from workbench.prompts.templates import Template
+
+_MOST_STRANGERS = 8
+"""Other documents in which a sentence for one option is looked for."""
+
+
+@dataclass(frozen=True)
+class ShortlistConfig:
+    """Size of the prompts and of the search.
+
+    Attributes:
+        n_candidates: options of a prompt, at most 26, since letters name them.
+        n_near: near options at most.
+        n_mentions: gold labels that a prompt mentions at most, the decided one included.
+        n_retrieved: labels retrieved for a document, among which a gold label must be.
+        n_neighbours: nearest labels looked up where there is no taxonomy.
+        min_overlap: share of a label's TF-IDF weight that its sentence holds at least, 0 to 1.
+        n_read: documents read of each split, from its start.
+        max_tokens: a longer prompt loses the sentences that are farthest from the evidence.
+    """
+
+    n_candidates: int = 20
+    n_near: int = 4
+    n_mentions: int = 3
+    n_retrieved: int = 100
+    n_neighbours: int = 20
+    min_overlap: float = 0.2
+    n_read: int = 2000
+    max_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        least = {"n_candidates": 3, "n_near": 1, "n_mentions": 1, "n_retrieved": 1}
+        for name, smallest in {**least, "n_neighbours": 1, "n_read": 1, "max_tokens": 1}.items():
+            if getattr(self, name) < smallest:
+                raise InputError(f"{name} is {getattr(self, name)}, must be at least {smallest}")
+        if self.n_candidates > 26:
+            raise InputError(f"n_candidates is {self.n_candidates}, but there are 26 letters")
+        if self.n_near + self.n_mentions >= self.n_candidates:
+            raise InputError(
+                f"n_near {self.n_near} and n_mentions {self.n_mentions} leave no far option among "
+                f"{self.n_candidates} candidates"
+            )
+        if not 0 < self.min_overlap <= 1:
+            raise InputError(f"min_overlap is {self.min_overlap}, must be above 0, at most 1")
+
+
+@dataclass(frozen=True)
+class ShortlistReport:
+    """What became of the documents that prompts were asked of.
+
+    Attributes:
+        n_documents: tried.
+        n_used: made into a prompt.
+        n_gold: gold labels of the documents tried.
+        n_found: of these, how many are among the first k retrieved, for two k: as many as a prompt
+            has candidates, and all that were retrieved.
+        n_made_up: counterfactuals, two a prompt, whose sentence no document has.
+        dropped: documents that gave no prompt, by reason.
+    """
+
+    n_documents: int
+    n_used: int
+    n_gold: int
+    n_found: dict[int, int]
+    n_made_up: int
+    dropped: dict[str, int]
+
+    @property
+    def gold_recall(self) -> dict[int, float]:
+        """Share of the gold labels among the first k retrieved, by k; nan without gold labels."""
+        n_gold = self.n_gold or float("nan")
+        return {k: found / n_gold for k, found in self.n_found.items()}
+
+    def __str__(self) -> str:
+        why = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items())
+        recall = ", ".join(f"@{k} {share:.3f}" for k, share in self.gold_recall.items())
+        return (
+            f"{self.n_used} prompts of {self.n_documents} documents"
+            f"{f' ({why})' if why else ''}; gold recall {recall}; "
+            f"{self.n_made_up} of {2 * self.n_used} counterfactual sentences made up"
+        )
+
+
+def make_shortlisted(
+    corpus: LabelledCorpus,
+    split: str,
+    template: Template,
+    tokenizer: Any,
+    *,
+    n_prompts: int,
+    seed: int,
+    task: str | None = None,
+    config: ShortlistConfig = ShortlistConfig(),
+    retriever: LabelRetriever | None = None,
+) -> tuple[PromptSet, ShortlistReport]:
+    """Prompts from documents of a split in random order, one decision event each.
+
+    Fewer than asked where the split has no more. Prompt i is the same whatever `n_prompts`.
+
+    Args:
+        corpus: labelled documents; sentences for counterfactuals come from all its splits.
+        split: where the prompts' own documents come from.
+        template: how a prompt reads.
+        tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
+        n_prompts: how many prompts.
+        seed: of the order and of every choice.
+        task: what the prompt set is called; the corpus' name by default.
+        config: sizes.
+        retriever: over `corpus.label_texts`; BM25 by default.
+
+    Raises:
+        InputError: no such split, no document gives a prompt, an option letter that is not one
+            token, or a line of the corpus that is not as it should be.
+    """
+    if n_prompts < 1:
+        raise InputError(f"n_prompts is {n_prompts}, must be at least 1")
+    maker = _Maker(corpus, split, template, tokenizer, config, retriever)
+    order = list(range(maker.n_own))
+    random.Random(f"{seed}:shortlist").shuffle(order)
+    events: list[DecisionEvent] = []
+    dropped: Counter[str] = Counter()
+    for number in order:
+        if len(events) == n_prompts:
+            break
+        rng = random.Random(f"{seed}:shortlist:{number}")
+        try:
+            events.append(maker.event(f"p{len(events)}", number, rng))
+        except Dropped as reason:
+            dropped[str(reason)] += 1
+    tried = len(events) + sum(dropped.values())
+    reasons = dict(sorted(dropped.items()))
+    if not events:
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it is empty"
+        raise InputError(
+            f"corpus {corpus.name!r}, split {split!r}: no document gives a prompt: {why}"
+        )
+    report = ShortlistReport(
+        n_documents=tried,
+        n_used=len(events),
+        n_gold=maker.n_gold,
+        n_found=dict(maker.n_found),
+        n_made_up=maker.n_made_up,
+        dropped=reasons,
+    )
+    return PromptSet(task or corpus.name, tuple(events)), report
+
+
+class _Maker:
+    """Makes the events of one corpus; counts gold labels and made-up sentences on the way."""
+
+    def __init__(
+        self,
+        corpus: LabelledCorpus,
+        split: str,
+        template: Template,
+        tokenizer: Any,
+        config: ShortlistConfig,
+        retriever: LabelRetriever | None,
+    ) -> None:
+        self.config, self.template, self.tokenizer = config, template, tokenizer
+        self.name = corpus.name
+        self.ids = corpus.label_ids
+        self.texts = corpus.label_texts
+        own = list(islice(corpus.documents(split), config.n_read))
+        self.n_own = len(own)
+        others = [other for other in corpus.splits if other != split]
+        self._read = own + [
+            document
+            for other in others
+            for document in islice(corpus.documents(other), config.n_read)
+        ]
+        self._known: dict[int, ToldDocument] = {}
+        self._with_label: defaultdict[int, list[int]] = defaultdict(list)
+        for number, document in enumerate(self._read):
+            for label in document.labels:
+                self._with_label[label].append(number)
+        self._finder = SupportFinder(_wordings(corpus))
+        self._retriever = retriever or LabelRetriever(self.texts)
+        self._neighbours = nearest_labels(self.texts, config.n_neighbours).labels
+        self._clusters = [corpus.cluster(label) for label in range(len(self.texts))]
+        self._members: defaultdict[str, list[int]] = defaultdict(list)
+        for label, cluster in enumerate(self._clusters):
+            if cluster is not None:
+                self._members[cluster].append(label)
+        self.n_gold = self.n_made_up = 0
+        self.n_found = dict.fromkeys(sorted({config.n_candidates, config.n_retrieved}), 0)
+
+    def event(self, prompt_id: str, number: int, rng: random.Random) -> DecisionEvent:
+        """One decision about one document.
+
+        Raises:
+            Dropped: with the reason.
+        """
+        plan = self._plan(prompt_id, number, rng)
+        event = longest_event(plan, self.template, self.tokenizer, self.config.max_tokens)
+        self.n_made_up += plan.n_made_up
+        return event
+
+    def _document(self, number: int) -> ToldDocument:
+        if number not in self._known:
+            document = self._read[number]
+            sentences = self._finder.sentences(document.full_text)
+            supports = self._finder.supports(sentences, document.labels, self.config.min_overlap)
+            self._known[number] = ToldDocument(
+                document.labels, document.ignored, document.full_text, sentences, supports
+            )
+        return self._known[number]
+
+    def _plan(self, prompt_id: str, number: int, rng: random.Random) -> Plan:
+        document = self._document(number)
+        if not document.labels:
+            raise Dropped("without labels")
+        (found,) = self._retriever.top([document.query], self.config.n_retrieved).tolist()
+        golds = [label for label in document.labels if label in found]
+        self.n_gold += len(document.labels)
+        for k in self.n_found:
+            self.n_found[k] += sum(label in found[:k] for label in golds)
+        if not golds:
+            raise Dropped("with no gold label retrieved")
+        mentioned = self._mentioned(document, golds, rng)
+        gold = mentioned[0]
+        taken = {*document.labels, *document.ignored}
+        near = self._distinct(self._near(gold), taken, [gold], self.config.n_near)
+        if not near:
+            raise Dropped("without a near option")
+        rest = [label for label in found if label >= 0]
+        rest += rng.sample(range(len(self.texts)), min(len(self.texts), 200))
+        others = [label for label in mentioned if label != gold]
+        n_far = self.config.n_candidates - len(near) - len(mentioned)
+        not_far = taken | set(self._near(gold))
+        far = self._distinct(rest, not_far, [gold, *near, *others], n_far)
+        if not far:
+            raise Dropped("without a far option")
+        candidates = [gold, *near, *far, *others]
+        rng.shuffle(candidates)
+        swaps = [self._swap(number, gold, options, rng) for options in (far, near)]
+        in_order = tuple(sorted(mentioned, key=lambda label: document.supports[label].sentence))
+        return Plan(
+            id=prompt_id,
+            document=document,
+            mentioned=in_order,
+            event=in_order.index(gold),
+            near=tuple(near),
+            far=tuple(far),
+            candidates=tuple(candidates),
+            labels={
+                label: Label(self.ids[label], one_line(self.texts[label]), (self.name,))
+                for label in candidates
+            },
+            swaps=(swaps[0][0], swaps[1][0]),
+            n_made_up=sum(invented for _, invented in swaps),
+        )
+
+    def _mentioned(
+        self, document: ToldDocument, golds: Sequence[int], rng: random.Random
+    ) -> list[int]:
+        """The label to decide about, at random, then those whose evidence is nearest to it.
+
+        Of labels that one sentence supports, only the best supported can be mentioned: a swap of
+        that sentence moves all of them.
+        """
+        best: dict[int, int] = {}
+        for label in golds:
+            support = document.supports.get(label)
+            if support is None:
+                continue
+            rival = best.get(support.sentence)
+            if rival is None or document.supports[rival].overlap < support.overlap:
+                best[support.sentence] = label
+        if not best:
+            raise Dropped("with no sentence for a gold label")
+        chosen = rng.choice(sorted(best))
+        nearest = sorted(best, key=lambda sentence: (abs(sentence - chosen), sentence))
+        return self._distinct([best[at] for at in nearest], set(), [], self.config.n_mentions)
+
+    def _near(self, gold: int) -> list[int]:
+        """Near misses, best first: of the label's cluster, or its nearest labels without one."""
+        nearest = [label for label in self._neighbours[gold].tolist() if label >= 0]
+        cluster = self._clusters[gold]
+        members = [] if cluster is None else self._members[cluster]
+        if len(members) < 2:
+            return nearest
+        inside = set(members)
+        ranked = [label for label in nearest if label in inside]
+        return ranked + sorted(inside.difference(ranked, [gold]))
+
+    def _distinct(
+        self, labels: Sequence[int], barred: set[int], before: Sequence[int], most: int
+    ) -> list[int]:
+        """The first labels that may be offered: not barred, and no text twice."""
+        texts = {one_line(self.texts[label]).lower() for label in before}
+        chosen: list[int] = []
+        for label in labels:
+            text = one_line(self.texts[label]).lower()
+            if len(chosen) < most and label not in barred and text and text not in texts:
+                chosen.append(label)
+                texts.add(text)
+        return chosen
+
+    def _swap(
+        self, number: int, gold: int, options: Sequence[int], rng: random.Random
+    ) -> tuple[str, bool]:
+        """A sentence for one of the options in place of the gold label's; whether it is made up."""
+        document = self._document(number)
+        original = document.sentences[document.supports[gold].sentence]
+        found: list[str] = []
+        for option in options:
+            strangers = self._with_label.get(option, [])
+            for other in rng.sample(strangers, min(len(strangers), _MOST_STRANGERS)):
+                stranger = self._document(other)
+                support = stranger.supports.get(option)
+                if other == number or support is None or gold in stranger.labels:
+                    continue
+                sentence = stranger.sentences[support.sentence]
+                if self._finder.overlap(sentence, gold) < support.overlap:
+                    found.append(sentence)
+        found = [sentence for sentence in dict.fromkeys(found) if sentence != original]
+        if not found:
+            option = rng.choice(options)
+            return made_up(original, self.texts[gold], self.texts[option]), True
+        rows = self.tokenizer([f" {text}" for text in (original, *found)], add_special_tokens=False)
+        wanted, *lengths = (len(row) for row in rows["input_ids"])
+        least = min(abs(length - wanted) for length in lengths)
+        pairs = zip(found, lengths, strict=True)
+        return rng.choice([text for text, n in pairs if abs(n - wanted) == least]), False
+
+
+def _wordings(corpus: LabelledCorpus) -> list[tuple[str, ...]]:
+    """Text and, where the corpus has a space with them, synonyms of every label."""
+    space = getattr(corpus, "space", None)
+    pairs = zip(corpus.label_ids, corpus.label_texts, strict=True)
+    if not isinstance(space, LabelSpace):
+        return [(text,) for _, text in pairs]
+    return [(text, *space[label].synonyms) for label, text in pairs]

@@ -1,0 +1,181 @@
+"""The decision event of a document whose shortlist is chosen: its words, tokens, spans and roles.
+
+The document is told as numbered mentions, one for each gold label mentioned: the sentences since
+the mention before, then the label's evidence; the last goes on to the end of the document.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.labels.space import Label, LabelSpace
+from workbench.prompts.prompt import DecisionEvent, Option, Role, Span
+from workbench.prompts.support import Support
+from workbench.prompts.tasks import CodingPrompt, Mention
+from workbench.prompts.templates import CharSpan, Template, letter_of
+from workbench.prompts.text import TokenizedText, common_suffix, next_tokens, tokenize
+
+_RADII = (1_000_000, 64, 32, 16, 8, 4, 2, 1, 0)
+"""Sentences of context on each side of the evidence, tried until a prompt is short enough."""
+
+
+class Dropped(Exception):
+    """A document that gives no prompt, with the reason."""
+
+
+@dataclass(frozen=True)
+class ToldDocument:
+    """A document that was read, its sentences, and where each gold label is supported."""
+
+    labels: tuple[int, ...]
+    ignored: tuple[int, ...]
+    query: str = field(repr=False)
+    sentences: tuple[str, ...] = field(repr=False)
+    supports: dict[int, Support] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A prompt's content: whose sentence is decided about, and what may replace it.
+
+    `mentioned` are gold labels in the order of their sentences; `event` is one's place in it.
+    """
+
+    id: str
+    document: ToldDocument
+    mentioned: tuple[int, ...]
+    event: int
+    near: tuple[int, ...]
+    far: tuple[int, ...]
+    candidates: tuple[int, ...]
+    labels: dict[int, Label]
+    swaps: tuple[str, str] = field(repr=False)
+    n_made_up: int = 0
+
+    @property
+    def gold(self) -> int:
+        """The label that is decided about."""
+        return self.mentioned[self.event]
+
+
+def longest_event(plan: Plan, template: Template, tokenizer: Any, max_tokens: int) -> DecisionEvent:
+    """The event with as much of the document around its evidence as fits.
+
+    Where even the evidence of all mentions is too long, only the decided label is mentioned.
+
+    Raises:
+        Dropped: it is too long all the same, or its variants do not align.
+        InputError: an option letter that is not one token.
+    """
+    alone = replace(plan, mentioned=(plan.gold,), event=0)
+    for tried in [plan] if len(plan.mentioned) == 1 else [plan, _without_others(alone)]:
+        for radius in _RADII:
+            event = _build(tried, radius, template, tokenizer)
+            longest = max(len(tokens) for tokens in (event.clean, event.far, event.near))
+            if longest <= max_tokens:
+                return event
+    raise Dropped(f"longer than {max_tokens} tokens")
+
+
+def _without_others(plan: Plan) -> Plan:
+    offered = {plan.gold, *plan.near, *plan.far}
+    kept = tuple(label for label in plan.candidates if label in offered)
+    return replace(plan, candidates=kept)
+
+
+def _build(plan: Plan, radius: int, template: Template, tokenizer: Any) -> DecisionEvent:
+    space = LabelSpace(plan.id, [plan.labels[label] for label in plan.candidates])
+    passages = _passages(plan, radius)
+    evidence = plan.document.sentences[plan.document.supports[plan.gold].sentence]
+    prompts, texts, spans = [], [], []
+    for sentence in (evidence, *plan.swaps):
+        prompt, (start, end) = _prompt(plan, passages, sentence)
+        rendered = template.render(space, prompt)
+        first, _ = rendered.mentions[plan.event]
+        letters = letter_of(prompt)
+        earlier = "".join(f" {letters[x.label]}" for x in prompt.mentions[: plan.event])
+        text = tokenize(tokenizer, rendered.text + earlier)
+        spans.append(_token_span(text, (first + start, first + end)))
+        texts.append(text)
+        prompts.append((prompt, rendered))
+    prompt, rendered = prompts[0]
+    clean, far, near = (text.tokens for text in texts)
+    # The sentences may end in the same tokens: these still belong to what was swapped.
+    after = min(len(text.tokens) - end for text, (_, end) in zip(texts, spans, strict=True))
+    suffix = min(common_suffix([clean, far, near]), after)
+    letters = letter_of(prompt)
+    tokens = next_tokens(
+        tokenizer, texts[0].text, [f" {letters[label]}" for label in prompt.candidates]
+    )
+    options = tuple(
+        Option(plan.labels[label].id, token, _role(plan, label), _token_span(texts[0], span))
+        for label, token, span in zip(plan.candidates, tokens, rendered.options, strict=True)
+    )
+    aligned = min(option.span[0] for option in options) >= len(clean) - suffix
+    if not aligned or clean in (far, near):
+        raise Dropped("with counterfactuals that do not align")
+    return DecisionEvent(plan.id, plan.event, clean, far, near, suffix, spans[0], options)
+
+
+def _prompt(
+    plan: Plan, passages: Sequence[tuple[str, str]], sentence: str
+) -> tuple[CodingPrompt, CharSpan]:
+    """The prompt with this sentence as the evidence, whose span in its mention is given.
+
+    Spans in a mention count from the space before its first word, as the templates' do.
+    """
+    mentions = []
+    span = (0, 0)
+    own = [plan.document.supports[label].sentence for label in plan.mentioned]
+    for place, (before, after) in enumerate(passages):
+        is_decided = place == plan.event
+        held = sentence if is_decided else plan.document.sentences[own[place]]
+        if is_decided:
+            start = len(f" {before}") if before else 0
+            span = (start, start + len(f" {held}"))
+        text = " ".join(part for part in (before, held, after) if part)
+        mentions.append(Mention(plan.labels[plan.mentioned[place]].id, text))
+    name = [plan.labels[label].id for label in plan.candidates]
+    home = {plan.labels[label].id for label in (plan.gold, *plan.near)}
+    families = (
+        tuple(label for label in name if label in home),
+        tuple(label for label in name if label not in home),
+    )
+    return CodingPrompt(plan.id, tuple(mentions), families, tuple(name)), span
+
+
+def _role(plan: Plan, label: int) -> Role:
+    if label == plan.gold:
+        return "gold"
+    if label in plan.mentioned:
+        return "other"
+    return "near" if label in plan.near else "far"
+
+
+def _passages(plan: Plan, radius: int) -> list[tuple[str, str]]:
+    """The words before and after the evidence in each mention, `radius` sentences at most.
+
+    A mention ends with its evidence; only the last has words after it.
+    """
+    sentences = plan.document.sentences
+    own = [plan.document.supports[label].sentence for label in plan.mentioned]
+    passages = []
+    for place, at in enumerate(own):
+        earlier = own[place - 1] + 1 if place else 0
+        start = max(earlier, at - radius)
+        after = sentences[at + 1 : at + 1 + radius] if place == len(own) - 1 else ()
+        passages.append((" ".join(sentences[start:at]), " ".join(after)))
+    return passages
+
+
+def _token_span(text: TokenizedText, span: CharSpan) -> Span:
+    try:
+        return text.token_span(span)
+    except InputError:
+        raise Dropped("whose sentences do not fall on token borders") from None
+
+
+def one_line(text: str) -> str:
+    """The text with every run of spaces and line breaks as one space."""
+    return " ".join(text.split())
