@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from workbench.analysis.scores import score_heads
     from workbench.analysis.screening import screen_heads
     from workbench.config import RunConfig
+    from workbench.distill.evaluate import evaluate
+    from workbench.distill.run import distil
     from workbench.errors import InputError
     from workbench.headsets.export import export as export_headset
     from workbench.headsets.headset import HeadSet
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from workbench.headsets.headset import save as save_headset
     from workbench.inputs import bundled_model_path, make_prompts, validate
     from workbench.labels.icd10cm import load_icd10cm
+    from workbench.labels.mimic4 import load_mimic4
     from workbench.labels.space import LabelSpace
+    from workbench.labels.xmc import load_xmc
     from workbench.models.answers import early_answers, option_log_probs
     from workbench.models.forked import forked_forward, patch_heads
     from workbench.models.hooked import HookedModel
@@ -49,12 +53,16 @@ _HOME = {
     "RunConfig": "config",
     "bundled_model_path": "inputs",
     "causal_effects": "analysis.effects",
+    "distil": "distill.run",
     "early_answers": "models.answers",
+    "evaluate": "distill.evaluate",
     "export_headset": "headsets.export:export",
     "focus_confusion": "analysis.readout",
     "forked_forward": "models.forked",
     "load_headset": "headsets.headset:load",
     "load_icd10cm": "labels.icd10cm",
+    "load_mimic4": "labels.mimic4",
+    "load_xmc": "labels.xmc",
     "make_events": "prompts.events",
     "make_prompts": "inputs",
     "open_run": "session",
@@ -90,12 +98,16 @@ __all__ = [
     "RunConfig",
     "bundled_model_path",
     "causal_effects",
+    "distil",
     "early_answers",
+    "evaluate",
     "export_headset",
     "focus_confusion",
     "forked_forward",
     "load_headset",
     "load_icd10cm",
+    "load_mimic4",
+    "load_xmc",
     "make_events",
     "make_prompts",
     "open_run",

@@ -139,13 +139,14 @@ def open_run(
         folder.check({"seed": config.seed, "model": decisive})
     check_heads(loaded, config)
     made_with = config.of_step("prompts") if prompts is None and make else None
-    chosen = _prompts(folder, source, loaded, prompts, config if made_with else None)
+    reporter = reporter or Reporter()
+    chosen = _prompts(folder, source, loaded, prompts, config if made_with else None, reporter)
     if folder is None:
         folder = RunFolder.create(out, _identity(loaded, chosen, made_with, config))
     folder.check({"prompts": _decisive(folder, chosen, made_with)})
     if not (out / PROMPTS_FILE).is_file():
         write_prompts(chosen, out / PROMPTS_FILE)
-    return OpenRun(folder, loaded, chosen, config, reporter or Reporter())
+    return OpenRun(folder, loaded, chosen, config, reporter)
 
 
 def _prompts(
@@ -154,6 +155,7 @@ def _prompts(
     model: HookedModel,
     given: PromptSet | str | Path | None,
     make: RunConfig | None,
+    reporter: Reporter,
 ) -> PromptSet:
     """Prompts as given, else those in the folder, else new ones."""
     if isinstance(given, PromptSet):
@@ -165,7 +167,7 @@ def _prompts(
         return load_prompts(folder.path / PROMPTS_FILE, model, task)
     if make is None or isinstance(source, HookedModel):
         raise InputError("no prompts: give a prompt file with --prompts")
-    return make_prompts(model=source, config=make)
+    return make_prompts(model=source, config=make, reporter=reporter)
 
 
 def _identity(
