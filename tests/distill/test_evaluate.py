@@ -108,9 +108,9 @@ def test_what_is_done_is_not_done_again(run, write_student, monkeypatch, tmp_pat
     again = run(students)
     for name in ("answers", "distances", "metrics", "causal", "seeds"):
         pd.testing.assert_frame_equal(getattr(first, name), getattr(again, name))
-    with pytest.raises(InputError, match=r"results of other settings \(n_prompts\)"):
+    with pytest.raises(InputError, match=r"results with other settings \(n_prompts\)"):
         run(students, n_prompts=7)
-    with pytest.raises(InputError, match=r"results of other settings \(prompts, seed\)"):
+    with pytest.raises(InputError, match=r"results with other settings \(prompts, seed\)"):
         run(students, seed=2)
 
 

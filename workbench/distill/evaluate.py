@@ -11,7 +11,6 @@ with intervals per student, and over seeds; and how many steps of training each 
 of the teacher's accuracy.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +43,7 @@ from workbench.distill.evaluate_students import (
 from workbench.distill.evaluate_trajectories import distances, followed, write_own_chains
 from workbench.distill.matching import Pools
 from workbench.distill.monitor import direct_readout
+from workbench.distill.settings import claim
 from workbench.distill.student import check_tokenizers, word_encoder
 from workbench.errors import InputError
 from workbench.headsets.headset import head_name
@@ -57,7 +57,6 @@ from workbench.prompts.prompt import PromptSet
 from workbench.prompts.tasks import CodingTask
 from workbench.prompts.templates import PlainTemplate
 from workbench.runfolder import replacing
-from workbench.validation import write_text
 
 SETTINGS = "settings.json"
 PER_PROMPT = ("answers", "chain_values", "distances", "effects")
@@ -372,17 +371,7 @@ class _Folder:
             "categories": len(work.task.categories),
             "heads": {pool: [list(at) for at in listed] for pool, listed in heads.items()},
         }
-        path = self._path / SETTINGS
-        if path.is_file():
-            there = json.loads(path.read_text(encoding="utf-8"))
-            different = [key for key, value in asked.items() if there.get(key) != value]
-            if different:
-                raise InputError(
-                    f"{self._path}: holds results of other settings ({', '.join(different)}); "
-                    "give another --out"
-                )
-        else:
-            write_text(path, json.dumps(asked, indent=1))
+        claim(self._path, self._path / SETTINGS, asked, "results")
 
     def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """A table of this model, made unless it is there."""

@@ -38,6 +38,7 @@ from workbench.distill.matching import HeadMap, Pools
 from workbench.distill.monitor import Monitor
 from workbench.distill.pairing import pair_by_ablation, pair_heads
 from workbench.distill.questions import Example
+from workbench.distill.settings import claim
 from workbench.distill.student import make_student, word_encoder
 from workbench.distill.terms import drop_projections
 from workbench.distill.traces import TraceConfig, read_traces, write_traces
@@ -193,29 +194,7 @@ def _claim(out: Path, asked: Mapping[str, Any]) -> None:
     """Refuse a finished student's folder, or one that was begun with other settings."""
     if (out / RECORD).is_file():
         raise InputError(f"{out}: holds a trained student already; give another --out")
-    path = out / WORK / "asked.json"
-    if path.is_file():
-        different = _differences(json.loads(path.read_text(encoding="utf-8")), asked)
-        if different:
-            raise InputError(
-                f"{out}: holds a distillation with other settings ({', '.join(different)}); give "
-                "another --out"
-            )
-    else:
-        write_text(path, json.dumps(asked, indent=1))
-
-
-def _differences(there: Any, asked: Any, name: str = "") -> list[str]:
-    """Dotted names of what differs."""
-    if isinstance(there, dict) and isinstance(asked, dict):
-        return [
-            different
-            for key in {**there, **asked}
-            for different in _differences(
-                there.get(key), asked.get(key), f"{name}.{key}".removeprefix(".")
-            )
-        ]
-    return [] if there == asked else [name]
+    claim(out, out / WORK / "asked.json", asked, "a distillation")
 
 
 def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> TraceConfig:

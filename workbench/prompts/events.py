@@ -138,12 +138,13 @@ def _options(
     labels = prompt.candidates
     tokens = next_tokens(tokenizer, text.text, [f" {letters[label]}" for label in labels])
     return tuple(
-        Option(label, token, _role(prompt, variants.event, label), text.token_span(span))
+        Option(label, token, role_of(prompt, variants.event, label), text.token_span(span))
         for label, token, span in zip(labels, tokens, spans, strict=True)
     )
 
 
-def _role(prompt: CodingPrompt, event: int, label: str) -> Role:
+def role_of(prompt: CodingPrompt, event: int, label: str) -> Role:
+    """Role of a candidate when this mention is decided about."""
     gold = prompt.mentions[event].label
     if label == gold:
         return "gold"

@@ -26,6 +26,7 @@ from workbench.errors import InputError
 from workbench.labels.index import LabelIndex
 from workbench.labels.space import LabelSpace
 from workbench.prompts.chain import chain_steps
+from workbench.prompts.events import role_of
 from workbench.prompts.prompt import (
     VARIANTS,
     DecisionEvent,
@@ -271,20 +272,11 @@ def _candidates(
         _Candidate(
             label,
             (*labels.tokens(label), token),
-            _role(prompt, event, label),
+            role_of(prompt, event, label),
             prompt.families.index(prompt.family_of(label)),
         )
         for label, token in zip(prompt.candidates, tokens, strict=True)
     ]
-
-
-def _role(prompt: CodingPrompt, event: int, label: str) -> Role:
-    gold = prompt.mentions[event].label
-    if label == gold:
-        return "gold"
-    if any(label == mention.label for mention in prompt.mentions):
-        return "other"
-    return "near" if label in prompt.family_of(gold) else "far"
 
 
 def _parting(candidates: Sequence[_Candidate]) -> _Place | None:
