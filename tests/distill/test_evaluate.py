@@ -22,7 +22,7 @@ from workbench.distill.evaluate import evaluate
 from workbench.distill.evaluate_answers import answers
 from workbench.distill.evaluate_effects import pool_terms
 from workbench.distill.evaluate_statistics import draw, per_student
-from workbench.distill.evaluate_students import Student, heads_of, steps_to
+from workbench.distill.evaluate_students import Student, heads_of, read_students, steps_to
 from workbench.distill.evaluate_trajectories import distances
 from workbench.distill.matching import swap_teacher
 from workbench.errors import InputError
@@ -128,6 +128,16 @@ def test_bad_students_are_refused_before_any_work(run, write_student, tmp_path):
     with pytest.raises(InputError, match="n_prompts is 0"):
         run({}, n_prompts=0)
     assert not (tmp_path / "out").exists()
+
+
+def test_students_of_more_steps_are_an_arm_of_their_own(write_student):
+    folders = {name: write_student(name) for name in ("cot-0", "cot-compute-0")}
+    record = folders["cot-compute-0"] / "training.json"
+    written = json.loads(record.read_text())
+    written["config"]["steps"] = 6000
+    record.write_text(json.dumps(written))
+    found = read_students({**folders, "mech-0": write_student("mech-0", "mechanistic")})
+    assert [student.arm for student in found] == ["cot", "cot@6000", "mechanistic"]
 
 
 def test_labels_come_in_the_order_they_were_written(small_task, raw_tokenizer, monkeypatch):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,9 @@ class Student:
 def read_students(students: Mapping[str, str | Path]) -> list[Student]:
     """All students, checked before any of them is run.
 
+    Those trained for more steps than the others, to spend as much compute, are an arm of their own:
+    `cot@6000` beside `cot`.
+
     Raises:
         InputError: a name that is no folder name, a folder without a finished student, or two
             students of the same arm and seed.
@@ -102,14 +105,18 @@ def read_students(students: Mapping[str, str | Path]) -> list[Student]:
     for name, folder in students.items():
         if name == "teacher" or name != Path(name).name or name.startswith("."):
             raise InputError(f"a student cannot be called {name!r}: results go to a folder of it")
-        student = Student.read(name, folder)
+        read.append(Student.read(name, folder))
+    fewest = min((student.config.get("steps", 0) for student in read), default=0)
+    for place, student in enumerate(read):
+        steps = student.config.get("steps", 0)
+        if student.arm != CUSTOM and steps > fewest:
+            read[place] = student = replace(student, arm=f"{student.arm}@{steps}")
         twin = found.setdefault((student.arm, student.seed), student)
         if twin is not student and student.arm != CUSTOM:
             raise InputError(
-                f"students {twin.name!r} and {name!r} are both of arm {student.arm!r} and seed "
-                f"{student.seed}"
+                f"students {twin.name!r} and {student.name!r} are both of arm {student.arm!r} and "
+                f"seed {student.seed}"
             )
-        read.append(student)
     return read
 
 
