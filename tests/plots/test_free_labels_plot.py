@@ -23,7 +23,7 @@ def test_a_line_for_each_variant_quantity_and_axis(summary):
     assert len(lines) == 2 * 2 * 3
     assert [trace.name for trace in lines if trace.showlegend is not False] == [*NAMES.values()]
     axes = [axis.title.text for axis in figure.select_xaxes() if axis.title.text]
-    assert axes == ["share of the label's tokens written", "token of the label"]
+    assert axes == ["share of the label", "token of the label"]
 
 
 def test_places_of_too_few_prompts_are_left_out(summary):

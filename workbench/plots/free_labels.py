@@ -11,8 +11,8 @@ SUMMARY = ["align", "variant", "place", "focus", "focus_low", "focus_high", "n_f
 SUMMARY += ["confusion", "confusion_low", "confusion_high", "n_confusion"]
 
 AXES = {
-    "share": "share of the label's tokens written",
-    "parting": "token, from the one at which the near label parts",
+    "share": "share of the label",
+    "parting": "token from the parting one",
     "token": "token of the label",
 }
 """Title of the axis of every way to align labels, in the order shown."""
