@@ -37,22 +37,26 @@ def bench_labels(
     force: Force = False,
 ) -> None:
     """What large label sets cost: index, constrained decoding, nearest labels, clusters."""
-    from workbench.bench import write
+    import json
+
     from workbench.bench_labels import bench_labels as measure
     from workbench.errors import InputError
+    from workbench.validation import write_text
 
     if out.exists() and not force:
         raise InputError(f"{out}: exists already; give another --out, or --force to replace it")
-    prepare()
+    parts = tuple(dict.fromkeys(one.value for one in part or Part))
+    if Part.DECODING in parts:
+        prepare()  # loads torch, whose memory is none of the other parts'
     result = measure(
         n,
-        tuple(dict.fromkeys(one.value for one in part or Part)),
+        parts,
         seed=seed,
         generations=generations,
         sample=sample,
         n_threads=n_threads,
     )
-    write(result, out)
+    write_text(out, json.dumps(result, indent=2) + "\n")
     for name in Part:
         if name in result:
             typer.echo(f"{name}: {result[name]['seconds']:.3g} s")
