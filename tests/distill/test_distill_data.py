@@ -81,6 +81,27 @@ def test_a_stream_without_traces_must_be_direct(make_stream):
     assert make_stream(traces=[], mix=ExampleMix(direct=1.0, partial=0.0))[0]["decisions"]
 
 
+def test_batches_are_of_one_length_and_traces_are_each_taken_once(make_stream, traces):
+    stream = make_stream(mix=ExampleMix(direct=0.0, partial=0.0))
+    taken = [stream[index]["ids"] for index in range(2 * len(traces))]
+    assert taken[: len(traces)] == taken[len(traces) :]
+    given = [[*trace.question.ids, *trace.target] for trace in traces]
+    assert sorted(ids[:-1] for ids in taken[: len(traces)]) == sorted(given)
+
+    def padded(rows: list[list[int]]) -> int:
+        return sum(4 * max(map(len, rows[at : at + 4])) for at in range(0, len(rows), 4))
+
+    assert padded(taken[: len(traces)]) < 0.9 * padded(given)
+
+
+def test_direct_examples_have_as_many_options_as_the_trace_they_stand_for(make_stream):
+    chains = make_stream(mix=ExampleMix(direct=0.0, partial=0.0))
+    direct = make_stream(mix=ExampleMix(direct=1.0, partial=0.0))
+    n_options = [[len(x[index]["option_spans"]) for index in range(24)] for x in (chains, direct)]
+    assert n_options[0] == n_options[1]
+    assert len(set(n_options[0])) > 1
+
+
 def test_batches_are_padded(make_stream):
     stream = make_stream()
     samples = [stream[index] for index in range(6)]

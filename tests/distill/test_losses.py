@@ -358,6 +358,18 @@ def test_chain_loss_without_a_label_is_zero():
     assert loss.mean == 0 and logits.grad is not None and not logits.grad.any()
 
 
+def test_chain_loss_ignores_what_stands_where_no_label_counts():
+    logits, labels = random(1, 3, 5), torch.tensor([[1, IGNORED, 3]])
+    expected = chain_loss(logits, labels).mean
+    broken = logits.clone()
+    broken[:, [0, 2]] = torch.nan
+    broken.requires_grad_(True)
+    found = chain_loss(broken, labels).mean
+    found.backward()
+    torch.testing.assert_close(found.detach(), expected)
+    assert broken.grad is not None and broken.grad.isfinite().all()
+
+
 # Hidden states
 
 

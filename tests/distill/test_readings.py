@@ -64,10 +64,10 @@ def test_evidence_mass_is_the_mean_over_an_options_tokens():
         [[[1.0, 0, 0, 0], [0.2, 0.8, 0, 0], [0.3, 0.3, 0.4, 0], [0.5, 0.1, 0.2, 0.2]]]
     )
     spans = torch.tensor([[[2, 4], [3, 4], [0, 0]]])
-    expected = torch.tensor([[0.6, 0.6, 0.0]])
-    torch.testing.assert_close(evidence_mass(pattern, spans, torch.tensor([[0, 2]])), expected)
-    first = torch.tensor([[0.4, 0.5, 0.0]])
-    torch.testing.assert_close(evidence_mass(pattern, spans, torch.tensor([[0, 1]])), first)
+    both, first, none = [0.6, 0.6, 0.0], [0.4, 0.5, 0.0], [0.0, 0.0, 0.0]
+    mentions = torch.tensor([[[0, 2], [0, 1], [0, 0]]])
+    found = evidence_mass(pattern, spans, mentions)
+    torch.testing.assert_close(found, torch.tensor([[both, first, none]]))
 
 
 def test_what_heads_write_adds_up_to_the_attention_output():

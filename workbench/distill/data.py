@@ -1,6 +1,7 @@
 """What a student is trained on: the teacher's traces mixed with direct examples.
 
-Example i depends on (seed, i) and the traces alone, whatever was drawn before it and by whom.
+Example i depends on (seed, i) and the traces alone, whatever was drawn before it and by whom. The
+examples of a batch have about the same length, so that little of it is padding.
 """
 
 import random
@@ -19,21 +20,30 @@ from workbench.prompts.tasks import CodingTask
 NO_SPAN = (0, 0)
 NO_DECISION = -1
 
+WINDOW = 32
+"""Batches whose traces are sorted by length together; in between, traces keep their order."""
+
+
+TRIES = 8
+"""Draws after which a direct example may be longer than the trace it stands for."""
+
 
 class DistillationStream(ExampleStream):
     """The teacher's traces and direct questions.
 
-    Traces come in their own order and again from the first after the last. In their place stands,
-    with probability `mix.direct`, a fresh question answered at once; over the first `mix.ramp` of
-    the samples its mentions go from written out to the task's shorthand.
+    Traces come batch by batch of about equal length, batches in their own order but for
+    `WINDOW`, and again from the first after the last. In the place of a trace stands, with
+    probability `mix.direct`, a fresh question with as many options and no longer (as far as eight
+    draws give one), answered at once; over the first `mix.ramp` of the samples its mentions go from
+    written out to the task's shorthand.
 
     Args:
         task: what direct questions are drawn from.
         encode: the tokenizer.
         traces: the teacher's.
         mix: shares and the weight of the prompt's tokens.
-        sizes: `n_samples`, `context`, `same_size` and `seed`, see `StreamSizes`. Traces are not
-            drawn, so they are taken at any length.
+        sizes: `n_samples`, `context`, `same_size` (of a batch) and `seed`, see `StreamSizes`.
+            Traces are not drawn, so they are taken at any length.
 
     Raises:
         InputError: no traces, though some examples are to have a chain.
@@ -50,14 +60,13 @@ class DistillationStream(ExampleStream):
         if not traces and mix.direct < 1:
             raise InputError("no traces are given, and not all examples are direct")
         super().__init__(task, encode, mix, **sizes)
-        self._traces = traces
+        self._traces = _in_batches(traces, self._same_size)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = self._rng(index)
-        if rng.random() < self._mix.direct:
-            example = self._direct(index, rng)
-        else:
-            example = self._traces[index % len(self._traces)]
+        example = self._traces[index % len(self._traces)] if self._traces else None
+        if rng.random() < self._mix.direct or example is None:
+            example = self._direct(index, rng, example)
         question = example.question
         return {
             **self._sample(question.ids, example.target),
@@ -68,19 +77,58 @@ class DistillationStream(ExampleStream):
             "decisions": example.decisions,
         }
 
-    def _direct(self, index: int, rng: random.Random) -> Example:
-        ease = self._ease(index)
+    def _direct(self, index: int, rng: random.Random, instead_of: Example | None) -> Example:
+        ease, task, room = self._ease(index), self._task, self._context
+        if instead_of is not None:
+            task = _of_size(task, len(instead_of.question.option_spans), rng)
+            room = min(room, _length(instead_of) + 1)
+        tries = 0
         while True:
-            question = draw_question(self._task, self._encode, rng, self._sizes(index), ease)
+            question = draw_question(task, self._encode, rng, self._sizes(index), ease)
             example = direct_example(question, self._encode)
-            if len(question.ids) + len(example.target) < self._context:
+            tries += 1
+            if _length(example) < (room if tries <= TRIES else self._context):
                 return example
+
+
+def _in_batches(traces: Sequence[Example], size: int) -> list[Example]:
+    """Sorted by length in windows and cut into batches, which are shuffled within their window.
+
+    What does not fill a batch at the end is left out, so that batches stay whole when traces are
+    taken again; unless that is all there is.
+    """
+    rng, ordered = random.Random("batches of traces"), []
+    whole = len(traces) - len(traces) % size
+    for start in range(0, whole, WINDOW * size):
+        window = sorted(traces[start : min(start + WINDOW * size, whole)], key=_length)
+        batches = [window[at : at + size] for at in range(0, len(window), size)]
+        rng.shuffle(batches)
+        ordered += [trace for batch in batches for trace in batch]
+    return ordered or list(traces)
+
+
+def _length(example: Example) -> int:
+    return len(example.question.ids) + len(example.target)
+
+
+def _of_size(task: CodingTask, n_options: int, rng: random.Random) -> CodingTask:
+    """The task with so many options; any number where its families do not allow it."""
+    (least, most), (small, large) = task.config.n_families, task.config.family_size
+    ways = [
+        (n_families, n_options // n_families)
+        for n_families in range(least, most + 1)
+        if n_options % n_families == 0 and small <= n_options // n_families <= large
+    ]
+    if not ways:
+        return task
+    n_families, size = rng.choice(ways)
+    return task.with_sizes(n_families=n_families, family_size=size)
 
 
 class Collator:
     """Pads samples on the right to a multiple of `multiple`; no mask is needed, it is causal."""
 
-    def __init__(self, multiple: int = 64) -> None:
+    def __init__(self, multiple: int = 32) -> None:
         self._multiple = multiple
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:

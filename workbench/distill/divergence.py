@@ -7,8 +7,9 @@ graph before it can turn a gradient into NaN.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 from workbench.distill.fusing import fused
 
@@ -69,6 +70,22 @@ def logit_divergence(
     chance = theirs.exp()
     terms = (chance * (theirs - ours)).masked_fill(chance == 0, 0.0)
     return terms.sum(dim=-1), weights.float()
+
+
+@fused
+def token_cross_entropy(
+    logits: Float[Tensor, "batch position vocab"],
+    labels: Int[Tensor, "batch position"],
+    weights: Float[Tensor, "batch position"],
+) -> Float[Tensor, "batch position"]:
+    """Cross-entropy of each token's label, unweighted; 0 where the weight is."""
+    counted = weights != 0
+    kept = torch.where(counted[..., None], logits.float(), 0.0)
+    targets = torch.where(counted, labels, 0).long()
+    losses = functional.cross_entropy(
+        kept.flatten(0, 1), targets.flatten(), reduction="none"
+    ).view_as(weights)
+    return torch.where(counted, losses, 0.0)
 
 
 def gram(

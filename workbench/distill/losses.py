@@ -22,6 +22,7 @@ from workbench.distill.divergence import (
     logit_divergence,
     pattern_divergence,
     smallest_floor,
+    token_cross_entropy,
     u_centred,
     weighted_sum,
 )
@@ -285,16 +286,14 @@ def chain_loss(
     the token predicted. Tokens labelled `IGNORED` do not count. `n_items` replaces the count, Σ w
     over this batch, by that of a whole accumulated step (the Trainer's `num_items_in_batch`).
     """
-    targets = labels[:, 1:]
+    # Labels are shifted, not logits, of which a shifted copy would cost more than the loss.
+    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
     counted = (targets != IGNORED).float()
     if weights is not None:
-        counted = counted * weights[:, 1:].float()
-    chosen = counted != 0
-    losses = functional.cross_entropy(
-        logits[:, :-1][chosen].float(), targets[chosen].long(), reduction="none"
-    )
+        counted = counted * functional.pad(weights[:, 1:].float(), (0, 1))
+    losses = token_cross_entropy(logits, targets, counted)
     count = counted.sum() if n_items is None else torch.as_tensor(n_items).to(counted)
-    return Loss((losses * counted[chosen]).sum(), count)
+    return Loss((losses * counted).sum(), count)
 
 
 class HiddenLoss(nn.Module):

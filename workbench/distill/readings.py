@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from einops import einsum
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
@@ -71,8 +71,7 @@ def option_mass(
 
     An empty span, such as (0, 0) for an option that an example does not have, gets 0.
     """
-    keys = torch.arange(pattern.shape[-1], device=pattern.device)
-    members = (keys >= spans[..., :1]) & (keys < spans[..., 1:])
+    members = _members(spans, pattern.shape[-1])
     with torch.autocast(pattern.device.type, enabled=False):
         return einsum(
             pattern.float(),
@@ -84,20 +83,27 @@ def option_mass(
 def evidence_mass(
     pattern: Float[Tensor, "batch query key"],
     spans: Int[Tensor, "batch option 2"],
-    evidence: Int[Tensor, "batch 2"],
-) -> Float[Tensor, "batch option"]:
-    """Attention mass on the evidence from each option's tokens, averaged over them, in float32.
+    evidence: Int[Tensor, "batch mention 2"],
+) -> Float[Tensor, "batch mention option"]:
+    """Attention mass on each mention from each option's tokens, averaged over them, in float32.
 
     Where the note comes before the options, coarse heads look this way and not from the options'
     ends back onto options. An empty span gets 0.
     """
-    positions = torch.arange(pattern.shape[-1], device=pattern.device)
-    there = (positions >= evidence[:, :1]) & (positions < evidence[:, 1:])
-    members = ((positions >= spans[..., :1]) & (positions < spans[..., 1:])).float()
+    there, members = (_members(x, pattern.shape[-1]).float() for x in (evidence, spans))
     with torch.autocast(pattern.device.type, enabled=False):
-        onto = einsum(pattern.float(), there.float(), "batch query key, batch key -> batch query")
-        total = einsum(onto, members, "batch query, batch option query -> batch option")
-    return total / members.sum(dim=-1).clamp(min=1)
+        onto = einsum(
+            pattern.float(), there, "batch query key, batch mention key -> batch mention query"
+        )
+        total = einsum(
+            onto, members, "batch mention query, batch option query -> batch mention option"
+        )
+    return total / members.sum(dim=-1).clamp(min=1)[:, None]
+
+
+def _members(spans: Int[Tensor, "batch span 2"], n_tokens: int) -> Bool[Tensor, "batch span token"]:
+    tokens = torch.arange(n_tokens, device=spans.device)
+    return (tokens >= spans[..., :1]) & (tokens < spans[..., 1:])
 
 
 def written(

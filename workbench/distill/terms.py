@@ -166,11 +166,7 @@ class Terms:
         if self.config.route == "decision":
             rows = torch.arange(len(pattern), device=pattern.device)[:, None]
             return option_mass(pattern[rows, marks.decisions], marks.spans)
-        each = [
-            evidence_mass(pattern, marks.spans, marks.evidence[:, decision])
-            for decision in range(marks.evidence.shape[1])
-        ]
-        return torch.stack(each, dim=1)
+        return evidence_mass(pattern, marks.spans, marks.evidence)
 
     def _minilm(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
         return minilm_attention_loss(

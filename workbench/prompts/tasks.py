@@ -171,6 +171,13 @@ class CodingTask:
         other.config = replace(self.config, shorthand=shorthand)
         return other
 
+    def with_sizes(self, *, n_families: int, family_size: int) -> "CodingTask":
+        """The same task with exactly so many families and candidates in each; shares the labels."""
+        other = copy(self)
+        sizes = {"n_families": (n_families,) * 2, "family_size": (family_size,) * 2}
+        other.config = replace(self.config, **sizes)
+        return other
+
     def draw(
         self, prompt_id: str, rng: random.Random, sizes: random.Random | None = None
     ) -> CodingPrompt:
