@@ -289,6 +289,7 @@ def all_heads(layers: Collection[int], n_heads: int) -> frozenset[Head]:
     return frozenset((layer, head) for layer in layers for head in range(n_heads))
 
 
+@torch.compiler.disable
 def _attention_function(
     module: nn.Module,
     query: Tensor,

@@ -88,6 +88,21 @@ def token_cross_entropy(
     return torch.where(counted, losses, 0.0)
 
 
+@fused
+def cka(
+    teacher: Float[Tensor, "sample teacher_width"],
+    student: Float[Tensor, "sample student_width"],
+    mask: Bool[Tensor, " sample"],
+    debiased: bool,
+) -> Float[Tensor, ""]:
+    """Linear CKA; 0, without a gradient, where either side does not vary."""
+    theirs, ours = gram(teacher, mask), gram(student, mask)
+    if debiased:
+        theirs, ours = u_centred(theirs, mask), u_centred(ours, mask)
+    scale = (theirs.square().sum() * ours.square().sum()).clamp(min=1e-20).sqrt()
+    return (theirs * ours).sum() / scale
+
+
 def gram(
     samples: Float[Tensor, "sample width"], mask: Bool[Tensor, " sample"]
 ) -> Float[Tensor, "sample sample"]:

@@ -1,18 +1,17 @@
 """Many small operations in one kernel, on CUDA: what training spends most of its time on otherwise.
 
-Norms, feed-forward blocks, attention patterns and divergences are elementwise over large tensors.
-torch.compile makes one kernel of each; rounding aside, results stay the same. Elsewhere than on
-CUDA, and where Triton is missing, nothing is compiled. TORCHDYNAMO_DISABLE=1 turns it off.
+Norms, rotations, activations, attention patterns and divergences are elementwise over large
+tensors. torch.compile makes few kernels of them; rounding aside, results stay the same. Elsewhere
+than on CUDA, and where Triton is missing, nothing is compiled. TORCHDYNAMO_DISABLE=1 turns it off.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -30,18 +29,16 @@ def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
-def fuse_blocks(model: PreTrainedModel) -> None:
-    """Compile norms and feed-forward modules of a model on CUDA, in place.
+def fuse(modules: Iterable[nn.Module]) -> None:
+    """Compile modules on CUDA, in place; names of weights do not change.
 
-    Attention stays as it is, since it is read from outside while it runs. Names of weights do not
-    change.
+    An attention function that is read from outside while it runs breaks its block in two. Hooks
+    stay outside of what is compiled.
     """
-    if not _can_compile(next(model.parameters())):
-        return
-    for path, module in model.named_modules():
-        name = path.rpartition(".")[2]
-        if name == "mlp" or name.endswith("norm"):
-            module.compile(dynamic=True)
+    for module in modules:
+        if _can_compile(next(module.parameters())):
+            # Not `module.compile()`, which compiles hooks too, and ours differ at every step.
+            module.forward = torch.compile(module.forward, dynamic=True)
 
 
 def _can_compile(first: object) -> bool:

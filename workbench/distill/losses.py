@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workbench.distill.divergence import (
-    gram,
+    cka,
     logit_divergence,
     pattern_divergence,
     smallest_floor,
     token_cross_entropy,
-    u_centred,
     weighted_sum,
 )
 from workbench.errors import InputError
@@ -165,14 +164,9 @@ def update_loss(
     mask = mask.flatten()
     n = mask.sum().float()
     with torch.autocast(teacher.device.type, enabled=False):
-        theirs, ours = (gram(x.flatten(0, -2), mask) for x in (teacher.detach(), student))
-        if debiased:
-            theirs, ours = u_centred(theirs, mask), u_centred(ours, mask)
-        # Where either side does not vary: no similarity, and no gradient.
-        scale = (theirs.square().sum() * ours.square().sum()).clamp(min=1e-20).sqrt()
-        distance = 1 - (theirs * ours).sum() / scale
+        similarity = cka(teacher.detach().flatten(0, -2), student.flatten(0, -2), mask, debiased)
     enough = n >= (4 if debiased else 2)
-    return Loss(torch.where(enough, distance * n, 0.0), torch.where(enough, n, 0.0))
+    return Loss(torch.where(enough, (1 - similarity) * n, 0.0), torch.where(enough, n, 0.0))
 
 
 def option_update_loss(

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from workbench.distill.capture import Capture, Head, Reading
+from workbench.distill.capture import Capture, Head, Reading, attention_modules
 from workbench.distill.config import MechanisticDistillationConfig
 from workbench.distill.data import DistillationStream
-from workbench.distill.fusing import fuse_blocks
+from workbench.distill.fusing import fuse
 from workbench.distill.losses import Loss
 from workbench.distill.marks import Marks, term_counts
 from workbench.distill.matching import HeadMap
@@ -86,8 +86,7 @@ class MechanisticDistillationTrainer(Trainer):
         if getattr(teacher, "hf_device_map", None) is None:
             teacher.to(args.device)  # pyright: ignore[reportArgumentType]
         if not args.fsdp:
-            fuse_blocks(model)
-            fuse_blocks(teacher)
+            fuse([*attention_modules(model)[1], *attention_modules(teacher)[1]])
         self._logged: dict[str, Tensor] = {}
         self._logged_from = 0
 
