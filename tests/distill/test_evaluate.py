@@ -46,7 +46,13 @@ def write_student(make_model, tokenizer, headmap, tmp_path):
         (folder / "training.json").write_text(
             json.dumps(record if needs_map else record | {"headmap": None})
         )
-        readout = {"step": [0, 200, 400], "n": 8, "accuracy": [0.0, 0.5, 1.0]}
+        readout = {
+            "step": [0, 200, 400],
+            "n": 8,
+            "accuracy": [0.0, 0.5, 1.0],
+            "focus": 0.5,
+            "confusion": 0.5,
+        }
         pd.DataFrame(readout).to_parquet(folder / "readout.parquet")
         return folder
 
@@ -94,6 +100,10 @@ def test_a_copy_of_the_teacher_is_like_the_teacher(run, write_student, tmp_path)
     assert set(found.seeds["of"]) == {"metrics", "trajectories", "causal"}
     assert set(found.seeds["arm"]) == {"cot", "mechanistic"}
     assert found.speed["student"].tolist() == ["copy", "mech"]
+    assert (
+        found.readouts.groupby("student")["step"].max().to_dict()
+        == found.speed.set_index("student")["last_step"].to_dict()
+    )
     found.save(tmp_path / "csv")
     assert "note:" not in (tmp_path / "csv" / "answers.csv").read_text()
     assert set(pd.read_csv(tmp_path / "csv" / "metrics.csv")["measure"]) >= {"ndcg3", "macro_f1"}

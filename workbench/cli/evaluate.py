@@ -1,4 +1,4 @@
-"""Commands about students of a head set."""
+"""Commands about students of a head set: their evaluation, and its figures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,8 @@ import typer
 from workbench.cli.app import app, prepare
 from workbench.cli.options import Device, Resamples
 from workbench.config import DEFAULTS
+
+PAGE = "students.html"
 
 
 @app.command()
@@ -33,6 +35,7 @@ def evaluate(
     from workbench.distill.evaluate import evaluate as measure
     from workbench.headsets.headset import load
     from workbench.inputs import bundled_model_path
+    from workbench.plots.students_page import read_tables, write_students_page
 
     prepare()
     found = measure(
@@ -47,6 +50,7 @@ def evaluate(
         device=device,
     )
     found.save(out)
+    page = write_students_page(out / PAGE, read_tables(out))
     table = found.metrics.assign(
         measure=found.metrics["setting"] + " " + found.metrics["measure"]
     ).pivot(index="student", columns="measure", values="value")
@@ -55,7 +59,21 @@ def evaluate(
     if len(found.speed):
         speed = found.speed[["student", "level", "steps", "last_step", "last_accuracy"]]
         typer.echo(speed.round(3).to_string(index=False))
-    typer.echo(f"tables: {out}")
+    typer.echo(f"tables: {out}; figures: {page}")
+
+
+@app.command("evaluation-page")
+def evaluation_page(
+    tables: Annotated[Path, typer.Argument(help="Folder of the tables of an evaluation.")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file.", show_default="in the folder")
+    ] = None,
+) -> None:
+    """The tables of an evaluation as one HTML page of figures; no model is needed."""
+    from workbench.plots.students_page import read_tables, write_students_page
+
+    path = write_students_page(out or tables / PAGE, read_tables(tables))
+    typer.echo(f"figures: {path}")
 
 
 def student_names(folders: list[Path]) -> dict[str, Path]:

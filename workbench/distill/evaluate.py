@@ -37,6 +37,7 @@ from workbench.distill.evaluate_students import (
     Student,
     heads_of,
     read_students,
+    readouts,
     speed,
     teacher_heads,
 )
@@ -60,7 +61,7 @@ from workbench.runfolder import replacing
 
 SETTINGS = "settings.json"
 PER_PROMPT = ("answers", "chain_values", "distances", "effects")
-SUMMARIES = ("metrics", "trajectories", "causal", "speed", "seeds")
+SUMMARIES = ("metrics", "trajectories", "causal", "readouts", "speed", "seeds")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Evaluation:
         causal: the same; setting is the pool, measures are those of patching; and heads (names),
             heads_from ("own"; "borrowed": of a student of this shape that was taught with the
             pools; for the teacher "given" or "taught"). n is the number of events that count.
+        readouts: step, n, focus, confusion and direct accuracy while the student trained.
         speed: teacher_accuracy, level (90 % of it), steps (first readout that reaches it, NaN for
             none), last_step, last_accuracy.
         seeds: of (metrics, trajectories, causal), and the columns of `over_seeds`.
@@ -89,6 +91,7 @@ class Evaluation:
     metrics: pd.DataFrame
     trajectories: pd.DataFrame
     causal: pd.DataFrame
+    readouts: pd.DataFrame
     speed: pd.DataFrame
     seeds: pd.DataFrame
 
@@ -179,6 +182,7 @@ def _summarise(
         name: draw(merged[of], n_resamples=n_resamples, seed=seed)
         for name, of in zip(SUMMARIES[:3], ("answers", "distances", "effects"), strict=True)
     }
+    progress = readouts(students)
     seeds = [over_seeds(found, seed=seed).assign(of=name) for name, found in drawn.items()]
     summaries = {name: per_student(found) for name, found in drawn.items()}
     causal = summaries.pop("causal")
@@ -191,7 +195,8 @@ def _summarise(
         **merged,
         **summaries,
         causal=causal,
-        speed=speed(students, accuracy),
+        readouts=progress,
+        speed=speed(progress, accuracy),
         seeds=pd.concat(seeds, ignore_index=True).reindex(columns=["of", *OVER_COLUMNS]),
     )
 

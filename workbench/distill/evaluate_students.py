@@ -10,6 +10,7 @@ import pandas as pd
 
 from workbench.distill.arms import CUSTOM, arm_of
 from workbench.distill.matching import HeadMap, Pools
+from workbench.distill.monitor import COLUMNS
 from workbench.distill.run import READOUT, RECORD
 from workbench.errors import InputError
 from workbench.headsets.headset import POOLS, HeadSet, Pool
@@ -85,7 +86,7 @@ class Student:
         if not path.is_file():
             return None
         try:
-            return pd.read_parquet(path, columns=["step", "accuracy"])
+            return pd.read_parquet(path, columns=COLUMNS)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: is not a readable table ({error})") from error
 
@@ -175,15 +176,25 @@ def steps_to(readout: pd.DataFrame, level: float) -> float:
     return float(reached.min()) if len(reached) else float("nan")
 
 
-def speed(students: Sequence[Student], accuracy: float) -> pd.DataFrame:
-    """Steps to 90 % of the teacher's direct accuracy; students without readouts are left out."""
+def readouts(students: Sequence[Student]) -> pd.DataFrame:
+    """Every student's readouts while it trained: student, arm, seed and `monitor.COLUMNS`."""
+    frames = [
+        table.assign(student=one.name, arm=one.arm, seed=one.seed)
+        for one in students
+        if (table := one.readout()) is not None and len(table)
+    ]
+    columns = ["student", "arm", "seed", *COLUMNS]
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(frames, ignore_index=True).reindex(columns=columns)
+
+
+def speed(readouts: pd.DataFrame, accuracy: float) -> pd.DataFrame:
+    """Steps to 90 % of the teacher's direct accuracy, of the students in `readouts`."""
     rows = []
-    for one in students:
-        readout = one.readout()
-        if readout is None or readout.empty:
-            continue
-        last = readout.sort_values("step").iloc[-1]
-        reached = steps_to(readout, LEVEL * accuracy)
-        who = (one.name, one.arm, one.seed)
+    for who, table in readouts.groupby(["student", "arm", "seed"], sort=False):
+        assert isinstance(who, tuple)
+        last = table.sort_values("step").iloc[-1]
+        reached = steps_to(table, LEVEL * accuracy)
         rows.append((*who, accuracy, LEVEL * accuracy, reached, last["step"], last["accuracy"]))
     return pd.DataFrame(rows, columns=SPEED_COLUMNS)

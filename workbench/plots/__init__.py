@@ -17,6 +17,13 @@ from workbench.plots.figures import (
 )
 from workbench.plots.heatmaps import head_heatmap, patching_heatmaps, score_heatmaps
 from workbench.plots.paths import path_sankey
+from workbench.plots.students import (
+    student_accuracy,
+    student_differences,
+    student_distances,
+    student_effects,
+    training_curves,
+)
 from workbench.plots.training import training_phases
 
 __all__ = [
@@ -35,6 +42,11 @@ __all__ = [
     "save_png",
     "score_heatmaps",
     "selection_stability",
+    "student_accuracy",
+    "student_differences",
+    "student_distances",
+    "student_effects",
+    "training_curves",
     "training_phases",
     "trajectory",
 ]

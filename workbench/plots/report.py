@@ -1,8 +1,6 @@
 """One run as one HTML file that opens without a network.
 
-The figures, plotly.js (once), the styles and the tables are all inside the file, and a content
-security policy keeps it from loading anything else. Everything that came from the user is escaped,
-and prompt text is in the file only when it was handed to `write_report`.
+Prompt text is in the file only when it was handed to `write_report`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from workbench.plots import evidence_words, figures, heatmaps
+from workbench.plots.page import card, write_page
 from workbench.plots.paths import path_sankey
 from workbench.plots.style import MEASURES, POSITIONS, SCORES, number
 
@@ -100,18 +95,12 @@ def write_report(
         InputError: a table lacks a column that a figure needs.
     """
     pooled = heatmaps.pooled_heads(headset)
-    environment = Environment(
-        loader=PackageLoader("workbench", "plots"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "two_digits": two_digits}
-    page = environment.get_template("report.html.jinja").render(
+    return write_page(
+        path,
+        "report.html.jinja",
+        {"number": number, "two_digits": two_digits},
         title=title,
         model=_model_name(headset, manifest),
-        plotly_js=Markup(get_plotlyjs()),
         counts=event_counts(baseline, _thresholds(headset)),
         findings=[pool_finding(pool, headset, pools) for pool in CHIEF_MEASURE],
         overview=_overview_cards(baseline, patching, pools, trajectory),
@@ -119,7 +108,7 @@ def write_report(
         patching_cards=_patching_cards(patching, pooled, scores),
         path_cards=_path_cards(paths, patching, headset),
         evidence_cards=[
-            _card(f"evidence-{name}", figure, *evidence_words.NOTES[name])
+            card(f"evidence-{name}", figure, *evidence_words.NOTES[name])
             for name, figure in evidence_words.cards(evidence or {}).items()
         ],
         evidence_sentences=evidence_words.sentences(evidence or {}),
@@ -131,10 +120,6 @@ def write_report(
         provenance=flatten(manifest),
         prompts=None if prompts is None else [_prompt_texts(prompt) for prompt in prompts],
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def _model_name(headset: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
@@ -147,19 +132,6 @@ def _thresholds(headset: Mapping[str, Any]) -> dict[str, float]:
 
 
 # Figures and what each of them can and cannot support.
-
-
-def _card(name: str, figure: go.Figure, supports: str, limits: str) -> dict[str, Any]:
-    """A figure as HTML without plotly.js; its title doubles as the text alternative."""
-    html = figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"figure-{name}",
-        default_width="100%",
-        config={"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage"]]},
-    )
-    label = figure.layout.title.text  # type: ignore[attr-defined]
-    return {"html": Markup(html), "label": label, "supports": supports, "limits": limits}
 
 
 def _overview_cards(
@@ -175,12 +147,12 @@ def _overview_cards(
     }
     if trajectory is not None:
         drawn["trajectory"] = figures.trajectory(trajectory)
-    return [_card(name, figure, *OTHER_NOTES[name]) for name, figure in drawn.items()]
+    return [card(name, figure, *OTHER_NOTES[name]) for name, figure in drawn.items()]
 
 
 def _score_cards(scores: pd.DataFrame, pooled: Mapping[tuple[int, int], str]) -> list[dict]:
     drawn = heatmaps.score_heatmaps(scores, pooled)
-    return [_card(f"score-{name}", figure, *SCORE_NOTE) for name, figure in drawn.items()]
+    return [card(f"score-{name}", figure, *SCORE_NOTE) for name, figure in drawn.items()]
 
 
 def _patching_cards(
@@ -194,7 +166,7 @@ def _patching_cards(
     shape = max(scores["layer"].tolist()) + 1, max(scores["head"].tolist()) + 1
     drawn = heatmaps.patching_heatmaps(patching, pooled, half=half, shape=shape)
     return [
-        _card(
+        card(
             f"{measure}-{place}", figure, CAUSAL_NOTES[measure], CAUSAL_LIMIT + PLACE_LIMITS[place]
         )
         for (measure, place), figure in drawn.items()
@@ -211,7 +183,7 @@ def _path_cards(
     group = model["n_heads"] // model["n_kv_heads"]
     pooled = heatmaps.pooled_heads(headset)
     return [
-        _card(
+        card(
             f"paths-{measure}",
             path_sankey(paths, patching, pooled, measure, place, n_heads_per_kv=group),
             *PATH_NOTE,

@@ -1,0 +1,46 @@
+"""HTML pages that open without a network: figures, plotly.js (once), styles and tables in one file.
+
+A content security policy keeps a page from loading anything else, and what came from the user is
+escaped.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+
+def write_page(path: str | Path, template: str, filters: dict[str, Any], **values: Any) -> Path:
+    """Fill a template that extends `page.html.jinja` and write it; missing folders are made."""
+    environment = Environment(
+        loader=PackageLoader("workbench", "plots"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    page = environment.get_template(template).render(plotly_js=Markup(get_plotlyjs()), **values)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def card(name: str, figure: go.Figure, supports: str, limits: str) -> dict[str, Any]:
+    """A figure as HTML without plotly.js, with what it can and cannot support.
+
+    The figure's title doubles as the text alternative.
+    """
+    html = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"figure-{name}",
+        default_width="100%",
+        config={"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage"]]},
+    )
+    label = figure.layout.title.text  # type: ignore[attr-defined]
+    return {"html": Markup(html), "label": label, "supports": supports, "limits": limits}

@@ -1,0 +1,246 @@
+"""Figures of students beside their teacher, from the tables that `workbench evaluate` writes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from workbench.plots.evidence import finish
+from workbench.plots.style import CONTROL, INK, nothing, require, titles, where
+
+TEACHER = "teacher"
+MAIN_COLOURS = {"mechanistic": "#0b7a75", "cot": CONTROL, "random": "#c98a00"}
+OTHER_COLOURS = ("#7b3fa0", "#b23a48", "#3465a4", "#7a8b2e", "#d55e00", "#2f6f9f", "#8c5a3c")
+
+WHO = ["student", "arm", "seed"]
+MEASURED = [*WHO, "setting", "measure", "value", "low", "high"]
+OVER_SEEDS = ["of", "arm", "against", "setting", "measure", "value", "low", "high", "n_seeds"]
+READOUTS = [*WHO, "step", "accuracy"]
+
+ACCURACY = (("direct", "exact", "answered at once"), ("chain", "exact", "with its own chain"))
+DISTANCES = (
+    ("teacher_chain", "focus", "Focus, along the teacher's chain"),
+    ("teacher_chain", "confusion", "Confusion, along the teacher's chain"),
+    ("own_chain", "focus", "Focus, along its own chain"),
+    ("own_chain", "confusion", "Confusion, along its own chain"),
+)
+EFFECTS = (
+    ("coarse", "coarse_restore", "coarse heads restore Focus"),
+    ("coarse", "coarse_disrupt", "coarse heads disrupt Focus"),
+    ("refine", "refine_reduce", "refine heads reduce Confusion"),
+)
+"""Setting, measure and title of each panel."""
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, str]:
+    """A colour for each arm, the same for the main arms whatever stands beside them."""
+    others = [arm for arm in arms if arm not in MAIN_COLOURS]
+    given = {arm: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, arm in enumerate(others)}
+    return {arm: MAIN_COLOURS.get(arm) or given[arm] for arm in arms}
+
+
+def training_curves(readouts: pd.DataFrame, speed: pd.DataFrame | None = None) -> go.Figure:
+    """Direct accuracy on unseen labels while students train: a thin line each, a thick one an arm.
+
+    Columns: `READOUTS`. Where seeds of an arm have the same steps their mean is the thick line.
+    With `speed`, a dashed line at the accuracy that counts as the teacher's (its `level`).
+
+    Raises:
+        InputError: a column is missing.
+    """
+    title = "Direct accuracy while students train"
+    if readouts.empty:
+        return nothing(title, "no student was read out while it trained")
+    require(readouts, READOUTS)
+    figure = go.Figure()
+    for arm, colour in arm_colours(list(readouts["arm"].unique())).items():
+        rows = where(readouts, arm=arm)
+        for name, one in rows.groupby("student"):
+            one = one.sort_values("step")
+            figure.add_scatter(
+                x=one["step"],
+                y=one["accuracy"],
+                mode="lines",
+                line={"color": colour, "width": 1},
+                opacity=0.4,
+                showlegend=False,
+                hovertemplate=f"{name}<br>step %{{x:,}}: %{{y:.2f}}<extra></extra>",
+            )
+        mean = rows.pivot_table(index="step", values="accuracy", aggfunc="mean")
+        figure.add_scatter(
+            x=mean.index,
+            y=mean["accuracy"],
+            mode="lines",
+            line={"color": colour, "width": 3},
+            name=f"{arm} ({rows['student'].nunique()})",
+            hovertemplate=f"{arm}, mean<br>step %{{x:,}}: %{{y:.2f}}<extra></extra>",
+        )
+    if speed is not None and len(speed):
+        level = float(speed["level"].iloc[0])
+        figure.add_hline(
+            y=level,
+            line={"color": INK, "dash": "dash", "width": 1},
+            annotation_text="90 % of the teacher",
+            annotation_position="top left",
+        )
+    subtitle = "fixed prompts of unseen labels; thin: one student, thick: mean of an arm (students)"
+    figure.update_layout(**titles(title, subtitle), height=440)
+    figure.update_xaxes(title_text="training step", rangemode="tozero")
+    return figure.update_yaxes(title_text="decisions right", range=[-0.02, 1.02])
+
+
+def student_accuracy(metrics: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
+    """Share of prompts whose whole set of labels is right, by arm: students, and their mean.
+
+    Columns: `MEASURED` and `OVER_SEEDS`. Small points are students with 95 % over prompts, diamonds
+    the mean over seeds with 95 % over seeds and prompts; the dotted line is the teacher.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    return _panels("Labels all right, free answers", metrics, seeds, "metrics", ACCURACY)
+
+
+def student_distances(trajectories: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
+    """How far students' Focus and Confusion along chains of thought are from the teacher's.
+
+    Mean absolute distance; see `student_accuracy` for columns and marks.
+    """
+    title = "Distance of the trajectories to the teacher's"
+    return _panels(title, trajectories, seeds, "trajectories", DISTANCES)
+
+
+def student_effects(causal: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
+    """What patching the students' supervised heads does, beside the teacher's own heads.
+
+    Arms that were taught with no heads are patched where `mechanistic` students have theirs. See
+    `student_accuracy` for columns and marks.
+    """
+    return _panels("Patching the supervised heads", causal, seeds, "causal", EFFECTS)
+
+
+def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figure:
+    """Each arm minus chains alone, and minus the full objective, on the same seeds and prompts.
+
+    Columns: `OVER_SEEDS`. 95 % over seeds and prompts; the dotted line is no difference.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    title = "Differences between arms"
+    require(seeds, OVER_SEEDS)
+    rows = pd.DataFrame(where(seeds, of="metrics", measure=measure))
+    rows = pd.DataFrame(rows[rows["against"].fillna("") != ""])
+    if rows.empty:
+        return nothing(title, "no two arms have a seed in common")
+    bases = list(rows["against"].unique())
+    panels = [(base, setting, words) for base in bases for setting, _, words in ACCURACY]
+    figure = make_subplots(
+        rows=1,
+        cols=len(panels),
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        subplot_titles=[f"minus {base},<br>{words}" for base, _, words in panels],
+    )
+    colours = arm_colours(list(where(seeds, of="metrics")["arm"].unique()))
+    for column, (base, setting, _) in enumerate(panels, start=1):
+        shown = where(rows, against=base, setting=setting)
+        figure.add_scatter(
+            x=shown["value"],
+            y=shown["arm"],
+            error_x=_bars(shown),
+            mode="markers",
+            marker={"color": [colours[arm] for arm in shown["arm"]], "size": 9},
+            customdata=shown["n_seeds"],
+            hovertemplate="%{y}: %{x:.3f}<br>%{customdata} seeds<extra></extra>",
+            showlegend=False,
+            row=1,
+            col=column,
+        )
+        _line(figure, column, across="y", x0=0, x1=0, y0=0, y1=1)
+    finish(figure, title, "labels all right; 95 % over seeds and prompts", height=420)
+    return figure.update_yaxes(autorange="reversed", row=1, col=1)
+
+
+def _panels(
+    title: str,
+    table: pd.DataFrame,
+    seeds: pd.DataFrame,
+    of: str,
+    panels: Sequence[tuple[str, str, str]],
+) -> go.Figure:
+    if table.empty:
+        return nothing(title, "nothing was measured")
+    require(table, MEASURED)
+    require(seeds, OVER_SEEDS)
+    means = where(seeds, of=of)
+    means = pd.DataFrame(means[means["against"].fillna("") == ""])
+    students = pd.DataFrame(table[table["arm"] != TEACHER])
+    colours = arm_colours(list(students["arm"].unique()))
+    figure = make_subplots(
+        rows=1,
+        cols=len(panels),
+        subplot_titles=[words.replace(", ", ",<br>") for *_, words in panels],
+        horizontal_spacing=0.05,
+    )
+    for column, (setting, measure, _) in enumerate(panels, start=1):
+        for arm, colour in colours.items():
+            own = where(students, arm=arm, setting=setting, measure=measure).sort_values("seed")
+            mean = where(means, arm=arm, setting=setting, measure=measure)
+            spread = np.linspace(-0.22, 0.22, len(own)) if len(own) > 1 else np.zeros(len(own))
+            place = list(colours).index(arm)
+            figure.add_scatter(
+                x=place + spread,
+                y=own["value"],
+                error_y=_bars(own, width=1),
+                mode="markers",
+                marker={"color": colour, "size": 5},
+                opacity=0.6,
+                text=own["student"],
+                hovertemplate="%{text}: %{y:.3f}<extra></extra>",
+                showlegend=False,
+                row=1,
+                col=column,
+            )
+            figure.add_scatter(
+                x=[place] * len(mean),
+                y=mean["value"],
+                error_y=_bars(mean, width=2),
+                mode="markers",
+                marker={"color": colour, "size": 12, "symbol": "diamond", "line_color": "white"},
+                name=arm,
+                hovertemplate=f"{arm}, mean over seeds: %{{y:.3f}}<extra></extra>",
+                row=1,
+                col=column,
+            )
+        # After the points: lines go to panels that hold something.
+        for teacher in where(table, arm=TEACHER, setting=setting, measure=measure)["value"]:
+            _line(figure, column, across="x", y0=teacher, y1=teacher, x0=0, x1=1)
+    subtitle = (
+        "points: students, 95 % over prompts; diamonds: means, 95 % over seeds; dotted: teacher"
+    )
+    finish(figure, title, subtitle, height=460)
+    figure.update_xaxes(showticklabels=False, ticks="", range=[-0.6, len(colours) - 0.4])
+    return figure.update_yaxes(rangemode="tozero")
+
+
+def _line(figure: go.Figure, column: int, across: str, **ends: float | int) -> None:
+    """A dotted line over the whole of a panel along one axis."""
+    axes = {f"{axis}ref": f"{axis}{column if column > 1 else ''}" for axis in "xy"}
+    axes[f"{across}ref"] += " domain"
+    line = {"color": INK, "dash": "dot", "width": 1.5}
+    figure.add_shape(type="line", line=line, **axes, **ends)
+
+
+def _bars(rows: pd.DataFrame, width: int = 2) -> dict[str, object]:
+    """Error bars from the ends of intervals."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": rows["high"] - rows["value"],
+        "arrayminus": rows["value"] - rows["low"],
+        "thickness": width,
+        "width": 0,
+    }
