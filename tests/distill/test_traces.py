@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from workbench.distill import traces
-from workbench.distill.traces import TraceConfig, read_traces, write_traces
+from workbench.distill.traces import TraceConfig, count_draws, read_traces, write_traces
 from workbench.errors import InputError
 
 CONFIG = TraceConfig(n=10, same_size=4, ramp=0.5)
@@ -119,6 +119,7 @@ def test_a_folder_of_parts_is_the_whole(perfect_teacher, write, tmp_path):
     for which in range(3):
         write(folder / f"{9 - which}.jsonl", replace(CONFIG, part=(which, 3)))
     assert read_traces(folder) == read_traces(whole)
+    assert count_draws(folder) == count_draws(whole) == CONFIG.n
     (folder / "8.jsonl").rename(tmp_path / "away")
     with pytest.raises(InputError, match="part 1 of 3 is missing"):
         read_traces(folder)

@@ -41,7 +41,7 @@ from workbench.distill.questions import Example
 from workbench.distill.settings import claim
 from workbench.distill.student import make_student, word_encoder
 from workbench.distill.terms import drop_projections
-from workbench.distill.traces import TraceConfig, read_traces, write_traces
+from workbench.distill.traces import TraceConfig, count_draws, read_traces, write_traces
 from workbench.distill.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.headsets.headset import HeadSet
@@ -170,7 +170,7 @@ def distil(
         **asked,
         "headmap": None if headmap is None else headmap.model_dump(mode="json"),
         "circuit": plain(circuit),
-        "traces": {"drawn": config.n_traces, "kept": len(examples)},
+        "traces": {"drawn": count_draws(path), "kept": len(examples)},
         "seconds": round(time.monotonic() - started),
         "device": torch.cuda.get_device_name() if args.device.type == "cuda" else "cpu",
         "n_parameters": student.num_parameters(),

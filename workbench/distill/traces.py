@@ -129,6 +129,17 @@ def read_traces(path: Path, teacher: str | None = None) -> list[Example]:
     return examples
 
 
+def count_draws(path: Path) -> int:
+    """Draws, right and wrong, of a trace file, or of a folder with all parts of one.
+
+    Raises:
+        InputError: as `read_traces`.
+    """
+    files = _parts(path) if path.is_dir() else [path]
+    with files[0].open(encoding="utf-8") as file:
+        return int(_check_head(files[0], [file.readline()])["n"])
+
+
 def _read(path: Path, teacher: str | None) -> list[Example]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
