@@ -21,15 +21,15 @@ READOUTS = [*WHO, "step", "accuracy"]
 
 ACCURACY = (("direct", "exact", "answered at once"), ("chain", "exact", "with its own chain"))
 DISTANCES = (
-    ("teacher_chain", "focus", "Focus, along the teacher's chain"),
-    ("teacher_chain", "confusion", "Confusion, along the teacher's chain"),
-    ("own_chain", "focus", "Focus, along its own chain"),
-    ("own_chain", "confusion", "Confusion, along its own chain"),
+    ("teacher_chain", "focus", "Focus, teacher's chain"),
+    ("teacher_chain", "confusion", "Confusion, teacher's chain"),
+    ("own_chain", "focus", "Focus, own chain"),
+    ("own_chain", "confusion", "Confusion, own chain"),
 )
 EFFECTS = (
-    ("coarse", "coarse_restore", "coarse heads restore Focus"),
-    ("coarse", "coarse_disrupt", "coarse heads disrupt Focus"),
-    ("refine", "refine_reduce", "refine heads reduce Confusion"),
+    ("coarse", "coarse_restore", "coarse heads, restore Focus"),
+    ("coarse", "coarse_disrupt", "coarse heads, disrupt Focus"),
+    ("refine", "refine_reduce", "refine heads, reduce Confusion"),
 )
 """Setting, measure and title of each panel."""
 
@@ -100,7 +100,8 @@ def student_accuracy(metrics: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
     Raises:
         InputError: a column is missing.
     """
-    return _panels("Labels all right, free answers", metrics, seeds, "metrics", ACCURACY)
+    figure = _panels("Labels all right, free answers", metrics, seeds, "metrics", ACCURACY)
+    return figure.update_yaxes(range=[-0.03, 1.03])
 
 
 def student_distances(trajectories: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
@@ -161,6 +162,7 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
         )
         _line(figure, column, across="y", x0=0, x1=0, y0=0, y1=1)
     finish(figure, title, "labels all right; 95 % over seeds and prompts", height=420)
+    figure.update_layout(margin_b=64)
     return figure.update_yaxes(autorange="reversed", row=1, col=1)
 
 
@@ -221,7 +223,8 @@ def _panels(
     subtitle = (
         "points: students, 95 % over prompts; diamonds: means, 95 % over seeds; dotted: teacher"
     )
-    finish(figure, title, subtitle, height=460)
+    finish(figure, title, subtitle, height=420)
+    figure.update_layout(margin_b=64)  # no ticks below the panels
     figure.update_xaxes(showticklabels=False, ticks="", range=[-0.6, len(colours) - 0.4])
     return figure.update_yaxes(rangemode="tozero")
 

@@ -16,7 +16,7 @@ NOTES = {
     "accuracy": (
         "How often a student writes exactly the right labels, on prompts of labels that no student "
         "and no teacher was trained on.",
-        "One task and one teacher of 7 million parameters.",
+        "One task, one teacher, one size of students.",
     ),
     "differences": (
         "What an arm gains over chains alone, and what it lacks to the full objective, seed by "
