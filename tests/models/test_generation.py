@@ -178,6 +178,20 @@ def test_padded_greedy_through_the_bridge_is_the_model_s_own():
         greedy_tokens(bridged, [[1], []], max_new_tokens=2, end=0)
 
 
+def test_each_token_is_read_once_whatever_the_model_was_trained_with():
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=20, num_hidden_layers=1, use_cache=False, **shape)
+    model = LlamaForCausalLM(config).eval()
+    model.generation_config.use_cache = False
+    widths = []
+    model.model.embed_tokens.register_forward_hook(
+        lambda module, args, output: widths.append(args[0].shape[1])
+    )
+    greedy_tokens(model, [[3, 4, 5, 6]], max_new_tokens=4, end=19)
+    assert widths == [4, 1, 1, 1]
+
+
 def test_given_chains_belong_to_their_variant(task, tokenizer):
     cases = given_cases(task, tokenizer, n_prompts=6, seed=3, event="all")
     events = make_events(task, PlainTemplate(), tokenizer, n_prompts=6, seed=3, event="all")

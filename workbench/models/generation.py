@@ -104,6 +104,7 @@ def greedy_tokens(
             attention_mask=torch.tensor(mask, device=model.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            use_cache=True,  # whatever the model was trained with
             eos_token_id=end,
             pad_token_id=end,
         )
