@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from workbench.cli import app
 from workbench.config import RunConfig
 from workbench.distill.evaluate_students import read_students
 from workbench.distill.monitor import direct_readout
@@ -34,6 +36,21 @@ def test_only_those_that_were_shown_heads_pick_unseen_labels():
     assert right["mechanistic"] >= 0.5
     assert right["mechanistic"] > right["cot"] + 0.3
     assert right["random"] > right["cot"]
+
+
+def test_the_command_writes_tables_and_a_page_that_can_be_made_again(tmp_path):
+    students = [str(DATA / "students" / arm) for arm in ("cot", "mechanistic")]
+    sizes = ["--n", "2", "--n-trajectory", "2", "--n-resamples", "20"]
+    call = CliRunner().invoke
+    done = call(app, ["evaluate", *students, "--out", str(tmp_path), *sizes])
+    assert done.exit_code == 0, done.output
+    assert f"figures: {tmp_path}/students.html" in done.output
+    heads = pd.read_csv(tmp_path / "causal.csv").groupby("student")["heads"].unique()
+    assert set(heads["teacher"]) == {"3-0", "4-6"} and set(heads["cot"]) == {"1-0", "2-0"}
+    page = (tmp_path / "students.html").read_text()
+    (tmp_path / "students.html").unlink()
+    assert call(app, ["evaluation-page", str(tmp_path)]).exit_code == 0
+    assert (tmp_path / "students.html").read_text() == page
 
 
 def test_tables_of_the_study_hold_the_shipped_students():

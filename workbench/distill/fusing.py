@@ -37,7 +37,7 @@ def fuse(modules: Iterable[nn.Module]) -> None:
     """
     for module in modules:
         if _can_compile(next(module.parameters())):
-            # Not `module.compile()`, which compiles hooks too, and ours differ at every step.
+            # Its forward, not the module: hooks, which differ at every step, stay outside.
             module.forward = torch.compile(module.forward, dynamic=True)
 
 
