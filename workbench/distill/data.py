@@ -23,7 +23,6 @@ NO_DECISION = -1
 WINDOW = 32
 """Batches whose traces are sorted by length together; in between, traces keep their order."""
 
-
 TRIES = 8
 """Draws after which a direct example may be longer than the trace it stands for."""
 
