@@ -146,7 +146,7 @@ def test_students_of_more_steps_are_an_arm_of_their_own(write_student):
     written = json.loads(record.read_text())
     written["config"]["steps"] = 6000
     record.write_text(json.dumps(written))
-    found = read_students({**folders, "mech-0": write_student("mech-0", "mechanistic")})
+    found = read_students({"mech-0": write_student("mech-0", "mechanistic"), **folders})
     assert [student.arm for student in found] == ["cot", "cot@6000", "mechanistic"]
 
 

@@ -4,7 +4,13 @@ import pytest
 
 from workbench.errors import InputError
 from workbench.plots import students
-from workbench.plots.students_page import TABLES, arm_rows, read_tables, write_students_page
+from workbench.plots.students_page import (
+    TABLES,
+    arm_rows,
+    read_tables,
+    term_rows,
+    write_students_page,
+)
 
 ARMS = {"cot": 0.05, "mechanistic": 0.85, "random": 0.6}
 
@@ -70,6 +76,10 @@ def test_arms_stand_beside_each_other_with_their_students_and_intervals(tables):
 def test_differences_are_drawn_for_each_arm_they_are_taken_from(tables):
     figure = students.student_differences(tables["seeds"])
     assert [trace.xaxis for trace in figure.data] == ["x", "x2"]  # only cot; direct and chain
+    assert [(line.xref, line.yref) for line in figure.layout.shapes] == [
+        ("x", "y domain"),
+        ("x2", "y2 domain"),
+    ]
     assert list(figure.data[0].y) == ["mechanistic", "random"]
     np.testing.assert_allclose(figure.data[0].x, [0.8, 0.55])
 
@@ -79,6 +89,23 @@ def test_the_table_of_arms_holds_the_gain_over_chains_alone(tables):
     assert rows.loc["mechanistic", ["direct_value", "n_seeds"]].tolist() == [0.85, 3]
     assert rows.loc["mechanistic", "gain_low"] == pytest.approx(0.7)
     assert np.isnan(rows.loc["cot", "gain_value"])
+
+
+def test_a_term_adds_what_the_arm_without_it_lacks(tables):
+    seeds = tables["seeds"]
+    assert term_rows(seeds).empty
+    lacks = [-0.11, -0.16, -0.06, 3]
+    rows = [
+        ("metrics", arm, "mechanistic", setting, "exact", *lacks)
+        for arm in ("cot", "mechanistic-update")
+        for setting in ("direct", "chain")
+    ]
+    more = pd.DataFrame(rows, columns=students.OVER_SEEDS)
+    found = term_rows(pd.concat([seeds, more])).set_index("term")
+    assert list(found.index) == ["update"]
+    assert found.loc["update", ["direct_value", "direct_low", "direct_high"]].tolist() == [
+        *(0.11, 0.06, 0.16)
+    ]
 
 
 def test_a_page_is_made_from_tables_on_disk(tables, tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.distill.arms import CUSTOM, arm_of
+from workbench.distill.arms import ARMS, CUSTOM, arm_of
 from workbench.distill.matching import HeadMap, Pools
 from workbench.distill.monitor import COLUMNS
 from workbench.distill.run import READOUT, RECORD
@@ -95,7 +95,7 @@ def read_students(students: Mapping[str, str | Path]) -> list[Student]:
     """All students, checked before any of them is run.
 
     Those trained for more steps than the others, to spend as much compute, are an arm of their own:
-    `cot@6000` beside `cot`.
+    `cot@6000` beside `cot`. Arms come in the order of `ARMS`, seeds in theirs.
 
     Raises:
         InputError: a name that is no folder name, a folder without a finished student, or two
@@ -118,7 +118,14 @@ def read_students(students: Mapping[str, str | Path]) -> list[Student]:
                 f"students {twin.name!r} and {student.name!r} are both of arm {student.arm!r} and "
                 f"seed {student.seed}"
             )
-    return read
+    return sorted(read, key=_place)
+
+
+def _place(student: Student) -> tuple[int, str, int]:
+    """Where a student stands among others; those of no known arm come last."""
+    known = list(ARMS)
+    arm = student.arm.partition("@")[0]
+    return known.index(arm) if arm in known else len(known), student.arm, student.seed
 
 
 def heads_of(student: Student, others: Sequence[Student]) -> tuple[PoolHeads, str]:

@@ -1,6 +1,7 @@
 """Figures of students beside their teacher, from the tables that `workbench evaluate` writes."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,10 @@ from workbench.plots.style import CONTROL, INK, nothing, require, titles, where
 
 TEACHER = "teacher"
 MAIN_COLOURS = {"mechanistic": "#0b7a75", "cot": CONTROL, "random": "#c98a00"}
-OTHER_COLOURS = ("#7b3fa0", "#b23a48", "#3465a4", "#7a8b2e", "#d55e00", "#2f6f9f", "#8c5a3c")
+OTHER_COLOURS = (
+    *("#252a31", "#b23a48", "#3465a4", "#7a8b2e", "#d55e00"),
+    *("#7b3fa0", "#8c5a3c", "#4fa3c7", "#e377a2", "#5b6470"),
+)
 
 WHO = ["student", "arm", "seed"]
 MEASURED = [*WHO, "setting", "measure", "value", "low", "high"]
@@ -136,17 +140,18 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
     rows = pd.DataFrame(rows[rows["against"].fillna("") != ""])
     if rows.empty:
         return nothing(title, "no two arms have a seed in common")
-    bases = list(rows["against"].unique())
-    panels = [(base, setting, words) for base in bases for setting, _, words in ACCURACY]
+    bases, arms = list(rows["against"].unique()), list(dict.fromkeys(rows["arm"]))
     figure = make_subplots(
-        rows=1,
-        cols=len(panels),
+        rows=len(bases),
+        cols=len(ACCURACY),
         shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=[f"minus {base},<br>{words}" for base, _, words in panels],
+        horizontal_spacing=0.04,
+        vertical_spacing=0.17,
+        subplot_titles=[f"minus {base},<br>{words}" for base in bases for *_, words in ACCURACY],
     )
     colours = arm_colours(list(where(seeds, of="metrics")["arm"].unique()))
-    for column, (base, setting, _) in enumerate(panels, start=1):
+    for panel, (base, (setting, *_)) in enumerate(product(bases, ACCURACY)):
+        row, column = divmod(panel, len(ACCURACY))
         shown = where(rows, against=base, setting=setting)
         figure.add_scatter(
             x=shown["value"],
@@ -157,13 +162,15 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
             customdata=shown["n_seeds"],
             hovertemplate="%{y}: %{x:.3f}<br>%{customdata} seeds<extra></extra>",
             showlegend=False,
-            row=1,
-            col=column,
+            row=row + 1,
+            col=column + 1,
         )
-        _line(figure, column, across="y", x0=0, x1=0, y0=0, y1=1)
-    finish(figure, title, "labels all right; 95 % over seeds and prompts", height=420)
+        _line(figure, panel, across="y", x0=0, x1=0, y0=0, y1=1)
+    height = 170 + len(bases) * (50 + 24 * len(arms))
+    finish(figure, title, "labels all right; 95 % over seeds and prompts", height=height)
     figure.update_layout(margin_b=64)
-    return figure.update_yaxes(autorange="reversed", row=1, col=1)
+    figure.update_xaxes(nticks=6, tickangle=0)
+    return figure.update_yaxes(autorange="reversed", col=1)
 
 
 def _panels(
@@ -219,7 +226,7 @@ def _panels(
             )
         # After the points: lines go to panels that hold something.
         for teacher in where(table, arm=TEACHER, setting=setting, measure=measure)["value"]:
-            _line(figure, column, across="x", y0=teacher, y1=teacher, x0=0, x1=1)
+            _line(figure, column - 1, across="x", y0=teacher, y1=teacher, x0=0, x1=1)
     subtitle = (
         "points: students, 95 % over prompts; diamonds: means, 95 % over seeds; dotted: teacher"
     )
@@ -229,9 +236,9 @@ def _panels(
     return figure.update_yaxes(rangemode="tozero")
 
 
-def _line(figure: go.Figure, column: int, across: str, **ends: float | int) -> None:
-    """A dotted line over the whole of a panel along one axis."""
-    axes = {f"{axis}ref": f"{axis}{column if column > 1 else ''}" for axis in "xy"}
+def _line(figure: go.Figure, panel: int, across: str, **ends: float | int) -> None:
+    """A dotted line over the whole of a panel, counted from 0, along one axis."""
+    axes = {f"{axis}ref": f"{axis}{panel + 1 if panel else ''}" for axis in "xy"}
     axes[f"{across}ref"] += " domain"
     line = {"color": INK, "dash": "dot", "width": 1.5}
     figure.add_shape(type="line", line=line, **axes, **ends)

@@ -10,6 +10,9 @@ from workbench.plots import students
 from workbench.plots.page import card, write_page
 from workbench.plots.style import number, where
 
+WITHOUT = "mechanistic-"
+"""Begins the name of an arm that is the full objective without the term named after it."""
+
 TABLES = ("metrics", "trajectories", "causal", "readouts", "speed", "seeds")
 
 NOTES = {
@@ -77,6 +80,7 @@ def write_students_page(path: str | Path, tables: Mapping[str, pd.DataFrame]) ->
         title="Students beside their teacher",
         cards=[card(name, figure, *NOTES[name]) for name, figure in figures.items()],
         rows=arm_rows(seeds).to_dict("records"),
+        terms=term_rows(seeds).to_dict("records"),
     )
 
 
@@ -85,20 +89,53 @@ def arm_rows(seeds: pd.DataFrame) -> pd.DataFrame:
 
     Columns: arm, n_seeds, and for direct, chain and gain (direct, minus `cot`) value, low and high.
     """
+    exact = _exact(seeds)
     rows = []
-    exact = where(seeds, of="metrics", measure="exact")
-    exact["against"] = exact["against"].fillna("")
     for arm in exact["arm"].unique():
-        row: dict[str, object] = {"arm": arm}
-        for name, setting, against in (
-            ("direct", "direct", ""),
-            ("chain", "chain", ""),
-            ("gain", "direct", "cot"),
-        ):
-            found = where(exact, arm=arm, setting=setting, against=against)
-            for end in ("value", "low", "high"):
-                row[f"{name}_{end}"] = found[end].iloc[0] if len(found) else float("nan")
-            if name == "direct":
-                row["n_seeds"] = int(found["n_seeds"].iloc[0]) if len(found) else 0
-        rows.append(row)
+        direct = where(exact, arm=arm, setting="direct", against="")
+        rows.append(
+            {
+                "arm": arm,
+                **_ends("direct", direct),
+                **_ends("chain", where(exact, arm=arm, setting="chain", against="")),
+                **_ends("gain", where(exact, arm=arm, setting="direct", against="cot")),
+                "n_seeds": int(direct["n_seeds"].iloc[0]) if len(direct) else 0,
+            }
+        )
     return pd.DataFrame(rows)
+
+
+def term_rows(seeds: pd.DataFrame) -> pd.DataFrame:
+    """What each term adds: the full objective minus the arm without it, on the same seeds.
+
+    Columns: term, n_seeds, and for direct and chain value, low and high; no rows where no arm
+    without a term was evaluated beside the full objective.
+    """
+    exact = _exact(seeds)
+    rows = []
+    for arm in exact["arm"].unique():
+        term = arm.removeprefix(WITHOUT)
+        lacks = where(exact, arm=arm, against="mechanistic")
+        if term == arm or lacks.empty:
+            continue
+        lacks[["value", "low", "high"]] = -lacks[["value", "high", "low"]].to_numpy()
+        rows.append(
+            {
+                "term": term,
+                **_ends("direct", where(lacks, setting="direct")),
+                **_ends("chain", where(lacks, setting="chain")),
+                "n_seeds": int(lacks["n_seeds"].iloc[0]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _exact(seeds: pd.DataFrame) -> pd.DataFrame:
+    exact = where(seeds, of="metrics", measure="exact")
+    return exact.assign(against=exact["against"].fillna(""))
+
+
+def _ends(name: str, found: pd.DataFrame) -> dict[str, float]:
+    """Value, low and high of a table of one row, NaN of an empty one, under names of their own."""
+    ends = ("value", "low", "high")
+    return {f"{name}_{end}": found[end].iloc[0] if len(found) else float("nan") for end in ends}
