@@ -82,6 +82,10 @@ def test_differences_are_drawn_for_each_arm_they_are_taken_from(tables):
     ]
     assert list(figure.data[0].y) == ["mechanistic", "random"]
     np.testing.assert_allclose(figure.data[0].x, [0.8, 0.55])
+    lacks = ("metrics", "cot", "mechanistic", "direct", "exact", -0.8, -0.9, -0.7, 3)
+    both = pd.concat([pd.DataFrame([lacks], columns=students.OVER_SEEDS), tables["seeds"]])
+    headings = [note.text for note in students.student_differences(both).layout.annotations]
+    assert [text.split(",")[0] for text in headings[::2]] == ["minus cot", "minus mechanistic"]
 
 
 def test_the_table_of_arms_holds_the_gain_over_chains_alone(tables):

@@ -45,6 +45,11 @@ def arm_colours(arms: Sequence[str]) -> dict[str, str]:
     return {arm: MAIN_COLOURS.get(arm) or given[arm] for arm in arms}
 
 
+def arm_order(seeds: pd.DataFrame) -> list[str]:
+    """Arms that were evaluated, in the order of the table."""
+    return list(where(seeds, of="metrics")["arm"].unique())
+
+
 def training_curves(readouts: pd.DataFrame, speed: pd.DataFrame | None = None) -> go.Figure:
     """Direct accuracy on unseen labels while students train: a thin line each, a thick one an arm.
 
@@ -140,7 +145,8 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
     rows = pd.DataFrame(rows[rows["against"].fillna("") != ""])
     if rows.empty:
         return nothing(title, "no two arms have a seed in common")
-    bases, arms = list(rows["against"].unique()), list(dict.fromkeys(rows["arm"]))
+    arms = list(dict.fromkeys(rows["arm"]))
+    bases = [arm for arm in arm_order(seeds) if (rows["against"] == arm).any()]
     figure = make_subplots(
         rows=len(bases),
         cols=len(ACCURACY),
@@ -149,7 +155,7 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
         vertical_spacing=0.17,
         subplot_titles=[f"minus {base},<br>{words}" for base in bases for *_, words in ACCURACY],
     )
-    colours = arm_colours(list(where(seeds, of="metrics")["arm"].unique()))
+    colours = arm_colours(arm_order(seeds))
     for panel, (base, (setting, *_)) in enumerate(product(bases, ACCURACY)):
         row, column = divmod(panel, len(ACCURACY))
         shown = where(rows, against=base, setting=setting)

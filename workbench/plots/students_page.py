@@ -18,7 +18,7 @@ TABLES = ("metrics", "trajectories", "causal", "readouts", "speed", "seeds")
 NOTES = {
     "accuracy": (
         "How often a student writes exactly the right labels, on prompts of labels that no student "
-        "and no teacher was trained on.",
+        "and no teacher was trained on. mechanistic-X is the full objective without X.",
         "One task, one teacher, one size of students.",
     ),
     "differences": (
