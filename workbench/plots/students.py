@@ -146,7 +146,7 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
     if rows.empty:
         return nothing(title, "no two arms have a seed in common")
     arms = list(dict.fromkeys(rows["arm"]))
-    bases = [arm for arm in arm_order(seeds) if (rows["against"] == arm).any()]
+    bases = [arm for arm in arm_order(seeds) if arm in set(rows["against"])]
     figure = make_subplots(
         rows=len(bases),
         cols=len(ACCURACY),
