@@ -5,29 +5,50 @@ import pytest
 
 from workbench.distill import study
 from workbench.distill.arms import ARMS
+from workbench.distill.speed import read_costs
 from workbench.distill.study import Planned, plan, run_study
 from workbench.errors import InputError
 
 
 def test_a_plan_has_every_arm_with_its_seeds():
-    students = plan(steps=100, compute=2.5)
+    students = plan(steps=100, costs={"cot": 2.0, "hidden": 4.9, "minilm": 6.0, "mechanistic": 5.0})
     counts = Counter(student.arm for student in students if student.steps == 100)
     assert set(counts) == set(ARMS)
     assert {arm for arm, n in counts.items() if n == 5} == {"cot", "mechanistic", "random"}
     assert set(counts.values()) == {3, 5}
-    longer = [student for student in students if student.steps == 250]
-    assert [student.name for student in longer] == [f"cot-compute-{seed}" for seed in range(5)]
+    longer = {student.name: student.steps for student in students if student.steps != 100}
+    cheaper = {f"cot-compute-{seed}": 250 for seed in range(5)}
+    assert longer == cheaper | {f"hidden-compute-{seed}": 110 for seed in range(3)}
     assert [student.seed for student in students] == sorted(student.seed for student in students)
     assert len({student.name for student in students}) == len(students)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"arms": ["none"]}, {"arms": ["cot", "cot"]}, {"seeds": 0}, {"compute": 1.0}],
+    [{"arms": ["none"]}, {"arms": ["cot", "cot"]}, {"seeds": 0}, {"costs": {"cot": 1.0}}],
 )
 def test_plans_that_make_no_sense_are_refused(wrong):
     with pytest.raises(InputError):
         plan(**{"steps": 10, **wrong})
+
+
+def test_costs_come_from_the_benchmark_and_nothing_else(tmp_path):
+    path = tmp_path / "cost.json"
+    path.write_text('{"device": "cpu", "arms": [{"arm": "cot", "seconds": 0.5, "ratio": 1}]}')
+    assert read_costs(path) == {"cot": 0.5}
+    for text, reason in (
+        (
+            '{"arms": [{"arm": "cot", "seconds": 0}]}',
+            r"arms\[0\]\.seconds: input should be greater",
+        ),
+        ('{"layers": 3}', "is no benchmark of training steps, arms: key is missing"),
+        ("steps", "is no benchmark of training steps"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=reason):
+            read_costs(path)
+    with pytest.raises(InputError, match=r"none\.json: cannot be read, No such file"):
+        read_costs(tmp_path / "none.json")
 
 
 def test_a_student_is_trained_by_the_command_that_trains_one(tmp_path):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 READOUT_PROMPTS = 64
 READOUT_SEED = 2
 """Of the prompts for readouts; runs choose heads on seed 0, evaluation uses seed 1."""
+MEASURED = "cot,cot+logits,mechanistic,minilm,hidden,circuit"
+"""Arms whose steps are timed: those that no other costs the same as."""
 
 
 class Matching(StrEnum):
@@ -216,9 +218,11 @@ def distill_study(
     main_seeds: Annotated[
         int, typer.Option(min=1, help="Students of cot, mechanistic and random.")
     ] = 5,
-    compute: Annotated[
-        float | None,
-        typer.Option(help="Also cot for so many times the steps, to spend equal compute."),
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of bench-distill: cheaper arms get equal compute, too."
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Students trained side by side.")] = 1,
     flags: Annotated[
@@ -235,12 +239,14 @@ def distill_study(
     import torch
 
     from workbench.distill.arms import ARMS
+    from workbench.distill.speed import read_costs
     from workbench.distill.study import plan, run_study
     from workbench.errors import InputError
     from workbench.progress import Reporter
 
     names = arms.split(",") if arms else list(ARMS)
-    students = plan(names, steps=steps, seeds=seeds, main_seeds=main_seeds, compute=compute)
+    measured = None if costs is None else read_costs(costs)
+    students = plan(names, steps=steps, seeds=seeds, main_seeds=main_seeds, costs=measured)
     n_devices = torch.cuda.device_count()
     places = [{**os.environ, "CUDA_VISIBLE_DEVICES": str(n)} for n in range(n_devices)]
     with Reporter().step("students", len(students)) as advance:
@@ -260,7 +266,7 @@ def bench_distill(
     headset: Annotated[Path, typer.Option(help="The teacher's head set.")],
     traces: Annotated[Path, typer.Option(help="Trace file, or folder of all its parts.")],
     teacher: Teacher = None,
-    arms: Annotated[str, typer.Option(help="Arms by name.")] = "cot,cot+logits,mechanistic",
+    arms: Annotated[str, typer.Option(help="Arms by name.")] = MEASURED,
     batch_size: BatchSize = None,
     n_batches: Annotated[int, typer.Option(min=1, help="Batches that steps go through.")] = 4,
     n_steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 50,

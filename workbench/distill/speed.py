@@ -1,11 +1,14 @@
 """What a training step of each arm costs, side by side on the same batches."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, PositiveFloat, ValidationError
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
@@ -16,10 +19,13 @@ from workbench.distill.pairing import pair_by_ablation, pair_heads
 from workbench.distill.student import make_student
 from workbench.distill.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
+from workbench.validation import explain
 
 WARMUP_STEPS = 10
 REFERENCE = "cot+logits"
 """The arm that the others are divided by: it runs the teacher too, and reads only its logits."""
+FULL = "mechanistic"
+"""The arm whose compute the others are given too."""
 
 
 def step_costs(
@@ -151,3 +157,41 @@ class _Clock(TrainerCallback):
             self._started = now
         else:
             self.seconds = now - self._started
+
+
+class _Row(BaseModel):
+    arm: str
+    seconds: PositiveFloat
+
+
+class _Costs(BaseModel):
+    arms: list[_Row]
+
+
+def read_costs(path: str | Path) -> dict[str, float]:
+    """Seconds of a training step by arm, from what `workbench bench-distill` wrote.
+
+    Raises:
+        InputError: the file cannot be read, or is no such file.
+    """
+    try:
+        costs = _Costs.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+    except ValidationError as error:
+        raise InputError(f"{path}: is no benchmark of training steps, {explain(error)}") from None
+    return {row.arm: row.seconds for row in costs.arms}
+
+
+def equal_compute(costs: Mapping[str, float], steps: int) -> dict[str, int]:
+    """Steps of the arms that cost less, in the time that the full objective takes for `steps`.
+
+    The ratio is rounded up to a tenth: what noise there is in it favours the baseline.
+
+    Raises:
+        InputError: the full objective was not measured.
+    """
+    if FULL not in costs:
+        raise InputError(f"costs: {FULL!r} was not measured, which the others are compared with")
+    ratios = {arm: math.ceil(round(10 * costs[FULL] / costs[arm], 6)) / 10 for arm in costs}
+    return {arm: round(ratio * steps) for arm, ratio in ratios.items() if ratio > 1}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from workbench.distill.arms import ARMS, find_arm
 from workbench.distill.run import RECORD
+from workbench.distill.speed import equal_compute
 from workbench.errors import InputError
 from workbench.progress import Advance
 
@@ -44,7 +45,7 @@ def plan(
     steps: int,
     seeds: int = 3,
     main_seeds: int = 5,
-    compute: float | None = None,
+    costs: Mapping[str, float] | None = None,
 ) -> list[Planned]:
     """Students of a study, the first seed of every arm first.
 
@@ -53,8 +54,9 @@ def plan(
         steps: of every student.
         seeds: students of each arm, from seed 0.
         main_seeds: of chains alone, the full objective, and random heads.
-        compute: how many steps of chains alone cost one of the full objective; if given, chains
-            alone are also trained for so many times the steps ("cot-compute").
+        costs: seconds of a training step by arm, of `speed.read_costs`; if given, arms whose step
+            costs less than one of the full objective are also trained for as many steps as take
+            equal compute ("ARM-compute").
 
     Raises:
         InputError: an unknown arm, the same twice, or no students.
@@ -63,19 +65,21 @@ def plan(
         find_arm(arm)
     if len(set(arms)) < len(arms) or not arms or min(seeds, main_seeds, steps) < 1:
         raise InputError("a study needs distinct arms, and at least one seed and step")
-    if compute is not None and not compute > 1:
-        raise InputError(f"compute is {compute}, must be above 1, what a step of cot costs")
+    longer = equal_compute(costs, steps) if costs is not None else {}
     students = [
-        Planned(f"{arm}-{seed}", arm, seed, steps)
+        planned
         for arm in arms
         for seed in range(main_seeds if arm in MAIN else seeds)
+        for planned in _with_longer(arm, seed, steps, longer.get(arm))
     ]
-    if compute is not None:
-        longer = round(steps * compute)
-        students += [
-            Planned(f"cot-compute-{seed}", "cot", seed, longer) for seed in range(main_seeds)
-        ]
     return sorted(students, key=lambda student: student.seed)
+
+
+def _with_longer(arm: str, seed: int, steps: int, longer: int | None) -> list[Planned]:
+    students = [Planned(f"{arm}-{seed}", arm, seed, steps)]
+    if longer is not None:
+        students.append(Planned(f"{arm}-compute-{seed}", arm, seed, longer))
+    return students
 
 
 def run_study(
