@@ -220,9 +220,7 @@ def distill_study(
     ] = 5,
     costs: Annotated[
         Path | None,
-        typer.Option(
-            help="File of bench-distill: cheaper arms get equal compute, too."
-        ),
+        typer.Option(help="File of bench-distill: cheaper arms get equal compute, too."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Students trained side by side.")] = 1,
     flags: Annotated[
