@@ -5,7 +5,7 @@ import pytest
 
 from workbench.distill import study
 from workbench.distill.arms import ARMS
-from workbench.distill.speed import read_costs
+from workbench.distill.speed import equal_compute, read_costs
 from workbench.distill.study import Planned, plan, run_study
 from workbench.errors import InputError
 
@@ -30,6 +30,12 @@ def test_a_plan_has_every_arm_with_its_seeds():
 def test_plans_that_make_no_sense_are_refused(wrong):
     with pytest.raises(InputError):
         plan(**{"steps": 10, **wrong})
+
+
+def test_equal_compute_is_rounded_up_and_never_the_same_steps():
+    assert equal_compute({"cot": 17.0, "mechanistic": 39.9}, 2400) == {"cot": 5760}
+    assert equal_compute({"hidden": 4.9, "mechanistic": 5.0}, 4) == {"hidden": 5}
+    assert equal_compute({"minilm": 6.0, "mechanistic": 5.0}, 4) == {}
 
 
 def test_costs_come_from_the_benchmark_and_nothing_else(tmp_path):

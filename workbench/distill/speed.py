@@ -194,4 +194,5 @@ def equal_compute(costs: Mapping[str, float], steps: int) -> dict[str, int]:
     if FULL not in costs:
         raise InputError(f"costs: {FULL!r} was not measured, which the others are compared with")
     ratios = {arm: math.ceil(round(10 * costs[FULL] / costs[arm], 6)) / 10 for arm in costs}
-    return {arm: round(ratio * steps) for arm, ratio in ratios.items() if ratio > 1}
+    longer = {arm: math.ceil(round(ratio * steps, 6)) for arm, ratio in ratios.items()}
+    return {arm: number for arm, number in longer.items() if number > steps}
