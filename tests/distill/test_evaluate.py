@@ -140,6 +140,14 @@ def test_bad_students_are_refused_before_any_work(run, write_student, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_records_without_a_newer_setting_keep_their_arm(write_student):
+    record = json.loads((write_student("old", "mechanistic") / "training.json").read_text())
+    del record["config"]["loss"]["update_space"]
+    assert arm_of(record["config"]) == "mechanistic"
+    record["config"]["loss"]["update_space"] = "options"
+    assert arm_of(record["config"]) == "custom"
+
+
 def test_students_of_more_steps_are_an_arm_of_their_own(write_student):
     folders = {name: write_student(name) for name in ("cot-0", "cot-compute-0")}
     record = folders["cot-compute-0"] / "training.json"

@@ -95,19 +95,21 @@ def test_every_term_teaches_the_student_and_not_the_teacher(term, make_trainer, 
 @pytest.mark.parametrize("rows", ["all", "options", "target"])
 def test_counts_are_known_before_the_models_run(per, rows, make_trainer, batch):
     config = config_of(**{**SUMS, "update": 0.1, "circuit": 0.1})
-    trainer = make_trainer(replace(config, per=per, rows=rows))
-    losses, _ = trainer.losses(trainer.model, batch)
-    assert list(losses) == list(config.on)
-    for name, count in term_counts(batch, trainer.terms.config).items():
-        torch.testing.assert_close(losses[name].count, count, msg=name)
+    for space in ("residual", "options"):
+        trainer = make_trainer(replace(config, per=per, rows=rows, update_space=space))
+        losses, _ = trainer.losses(trainer.model, batch)
+        assert list(losses) == list(config.on)
+        for name, count in term_counts(batch, trainer.terms.config).items():
+            torch.testing.assert_close(losses[name].count, count, msg=name)
 
 
 @pytest.mark.parametrize("per", ["row", "example"])
-def test_accumulated_halves_equal_one_batch(per, make_trainer, make_stream, make_model):
+def test_accumulated_halves_equal_one_batch(per, make_trainer, make_stream):
     stream = make_stream()
     samples = [stream[index] for index in range(6)]
     halves = [Collator(8)(samples[:2]), Collator(8)(samples[2:])]  # of very different lengths
-    trainer = make_trainer(replace(config_of(**SUMS), per=per))
+    config = config_of(**SUMS, update=0.2)
+    trainer = make_trainer(replace(config, per=per, update_space="options"))
     whole = trainer.compute_loss(trainer.model, Collator(8)(samples))
     whole.backward()
     expected = {name: w.grad.clone() for name, w in trainer.model.named_parameters()}
@@ -226,12 +228,32 @@ def test_a_student_that_is_its_teacher_loses_nothing(make_trainer, make_model, b
     config = config_of(logit=1.0, attention=1.0, update=1.0, interaction=1.0, minilm=1.0)
     pairs = [pair.model_copy(update={"student": pair.teacher}) for pair in headmap.pairs]
     same = headmap.model_copy(update={"pairs": tuple(pairs)})
-    for route in ("evidence", "decision"):
-        given = replace(config, route=route)
+    for route, space in (("evidence", "residual"), ("decision", "options")):
+        given = replace(config, route=route, update_space=space)
         trainer = make_trainer(given, make_model(), make_model(), headmap=same)
         losses, _ = trainer.losses(trainer.model, batch)
         for name, loss in losses.items():
             assert loss.mean.item() == pytest.approx(0, abs=1e-5), name
+
+
+def test_over_options_an_update_has_a_size(make_trainer, make_model, batch, headmap):
+    pairs = [pair.model_copy(update={"student": pair.teacher}) for pair in headmap.pairs]
+    same = headmap.model_copy(update={"pairs": tuple(pairs)})
+    student = make_model()
+    with torch.no_grad():
+        for pair in same.in_pool("refine"):
+            layer, head = pair.teacher
+            weight = student.get_submodule(f"model.layers.{layer}.self_attn.o_proj").weight
+            width = weight.shape[1] // same.teacher.n_heads
+            weight[:, head * width : (head + 1) * width] *= 3
+    found = {}
+    for space in ("residual", "options"):
+        config = replace(config_of(update=1.0), update_space=space, pools=("refine",))
+        config = replace(config, interaction_temperature=0.1)
+        trainer = make_trainer(config, student, make_model(), headmap=same)
+        found[space] = trainer.losses(trainer.model, batch)[0]["update"].mean.item()
+    assert found["residual"] == pytest.approx(0, abs=1e-5)  # CKA is blind to scale
+    assert found["options"] > 1e-3
 
 
 def test_mixed_precision_trains(make_trainer):

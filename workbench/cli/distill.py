@@ -19,6 +19,13 @@ MEASURED = "cot,cot+logits,mechanistic,minilm,hidden,circuit"
 """Arms whose steps are timed: those that no other costs the same as."""
 
 
+class UpdateSpace(StrEnum):
+    """Where what heads write is compared."""
+
+    residual = "residual"
+    options = "options"
+
+
 class Matching(StrEnum):
     """How student heads are found."""
 
@@ -119,6 +126,10 @@ def distill(
     update: Weight = None,
     interaction: Weight = None,
     logit: Weight = None,
+    update_space: Annotated[
+        UpdateSpace | None,
+        typer.Option(help="Compare what heads write, or what it adds to the options' logits."),
+    ] = None,
     matching: Annotated[
         Matching, typer.Option(help="How student heads are matched with the teacher's.")
     ] = Matching.auto,
@@ -178,9 +189,10 @@ def distill(
     }
     config = arm_config(arm, replace(DistillationConfig(), **_given(top)))
     weights = {"attention": attention, "update": update, "interaction": interaction, "logit": logit}
+    space = {"update_space": update_space and update_space.value}
     config = replace(
         config,
-        loss=replace(config.loss, **_given(weights)),
+        loss=replace(config.loss, **_given({**weights, **space})),
         mix=replace(config.mix, **_given({"direct": direct})),
         student=student or StudentShape(**_given(sizes)),
         matching=matching.value,

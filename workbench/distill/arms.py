@@ -83,7 +83,10 @@ def arm_of(config: Mapping[str, Any]) -> str:
 
     `config` is a `DistillationConfig` as a student's `training.json` holds it.
     """
+    loss = config.get("loss")
+    if isinstance(loss, Mapping):  # a record from before a setting came to be has its default
+        loss = plain(asdict(MechanisticDistillationConfig())) | dict(loss)
     for arm in ARMS.values():
-        if plain(asdict(arm.loss)) == config.get("loss") and arm.heads == config.get("heads"):
+        if plain(asdict(arm.loss)) == loss and arm.heads == config.get("heads"):
             return arm.name
     return CUSTOM

@@ -13,6 +13,17 @@ Rows = Literal["all", "options", "target"]
 Route = Literal["evidence", "decision"]
 Matching = Literal["auto", "depth", "attention"]
 Heads = Literal["pools", "random", "norm"]
+UpdateSpace = Literal["residual", "options"]
+HiddenKind = Literal["mse", "cosine"]
+
+CHOICES = {
+    "rows": get_args(Rows),
+    "per": get_args(Per),
+    "route": get_args(Route),
+    "update_space": get_args(UpdateSpace),
+    "hidden_kind": get_args(HiddenKind),
+}
+"""What fields of `MechanisticDistillationConfig` that are names can be."""
 
 TERMS = (
     "chain",
@@ -38,14 +49,17 @@ class MechanisticDistillationConfig:
         chain: weight of the cross-entropy on the teacher's written chains and answers.
         logit: of the KL between next-token distributions over chain and answer.
         attention: of the KL between pooled attention patterns of matched heads.
-        update: of 1 − CKA between what matched heads write.
+        update: of the distance between what matched heads write, in `update_space`.
         interaction: of the KL between coarse attention × refine contribution over the options.
         minilm: of the KL between all heads' patterns in mapped layers, the MiniLM baseline.
         hidden: of the distance between hidden states of mapped layers, the hidden-state baseline.
         circuit: of 1 − CKA between single heads that were matched by ablation effect.
         pools: the pools that `attention` and `update` teach.
         logit_temperature: of `logit`.
-        interaction_temperature: by which contributions are divided in `interaction`.
+        update_space: where `update` compares: what is written, at decisions and ends of options, by
+            1 − CKA; or its direct contribution to the options' logits at decisions, by KL.
+        interaction_temperature: by which contributions to logits are divided, in `interaction` and
+            in `update` over options.
         rows: query positions of patterns and hidden states: every token, those from the first
             option on, or those that write the chain and the answer.
         per: whether rows are averaged over the batch or in each example first.
@@ -71,12 +85,13 @@ class MechanisticDistillationConfig:
     circuit: float = 0.0
     pools: tuple[Pool, ...] = POOLS
     logit_temperature: float = 2.0
+    update_space: UpdateSpace = "residual"
     interaction_temperature: float = 1.0
     rows: Rows = "options"
     per: Per = "row"
     route: Route = "evidence"
     debiased: bool = True
-    hidden_kind: Literal["mse", "cosine"] = "mse"
+    hidden_kind: HiddenKind = "mse"
     layers: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
@@ -86,12 +101,10 @@ class MechanisticDistillationConfig:
                 raise InputError(f"loss weight {name} is {weight}, must be a number from 0")
         if not self.on:
             raise InputError("all loss weights are 0, so there is nothing to train on")
-        allowed = {"rows": Rows, "per": Per, "route": Route, "hidden_kind": ("mse", "cosine")}
-        for name, values in allowed.items():
-            choices = values if isinstance(values, tuple) else get_args(values)
-            if getattr(self, name) not in choices:
+        for name, values in CHOICES.items():
+            if getattr(self, name) not in values:
                 raise InputError(
-                    f"{name} is {getattr(self, name)!r}, must be one of {', '.join(choices)}"
+                    f"{name} is {getattr(self, name)!r}, must be one of {', '.join(values)}"
                 )
         if not self.pools or not set(self.pools) <= set(POOLS):
             raise InputError(f"pools {list(self.pools)} must be some of {', '.join(POOLS)}")
@@ -103,6 +116,12 @@ class MechanisticDistillationConfig:
     def on(self) -> dict[str, float]:
         """Terms that count, with their weights."""
         return {name: getattr(self, name) for name in TERMS if getattr(self, name)}
+
+    @property
+    def reads_logits_of_heads(self) -> bool:
+        """Whether heads' direct contribution to option logits is compared."""
+        over_options = "update" in self.on and self.update_space == "options"
+        return over_options or "interaction" in self.on
 
     @property
     def needs_map(self) -> bool:

@@ -101,7 +101,7 @@ def term_counts(
         "chain": labelled.sum(),
         "logit": rows(marks.targets),
         "attention": rows(marks.rows),
-        "update": cka,
+        "update": cka if config.update_space == "residual" else rows(marks.decided),
         "interaction": rows(marks.asked),
         "minilm": rows(marks.rows),
         "hidden": rows(marks.rows),

@@ -25,6 +25,7 @@ from workbench.distill.losses import (
     interaction_loss,
     logit_loss,
     minilm_attention_loss,
+    option_update_loss,
     update_loss,
 )
 from workbench.distill.marks import Marks
@@ -116,16 +117,29 @@ class Terms:
         return _average(losses, [group.weight for group in self._groups()])
 
     def _update(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
-        losses = [
-            update_loss(
-                _sum_written(teacher, list(group.teacher)),
-                _sum_written(student, list(group.student)),
-                marks.sampled,
-                debiased=self.config.debiased,
-            )
-            for group in self._groups()
-        ]
+        compare = self._in_options if self.config.update_space == "options" else self._in_residual
+        losses = [compare(marks, teacher, student, group) for group in self._groups()]
         return _average(losses, [group.weight for group in self._groups()])
+
+    def _in_residual(self, marks: Marks, teacher: Reading, student: Reading, group: Group) -> Loss:
+        return update_loss(
+            _sum_written(teacher, list(group.teacher)),
+            _sum_written(student, list(group.student)),
+            marks.sampled,
+            debiased=self.config.debiased,
+        )
+
+    def _in_options(self, marks: Marks, teacher: Reading, student: Reading, group: Group) -> Loss:
+        theirs = _contribution(marks, teacher, list(group.teacher), self._teacher)
+        ours = _contribution(marks, student, list(group.student), self._student)
+        return option_update_loss(
+            theirs,
+            ours,
+            marks.decided,
+            marks.offered[:, None].expand_as(theirs),
+            temperature=self.config.interaction_temperature,
+            per=self.config.per,
+        )
 
     def _circuit(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
         losses = [
@@ -221,7 +235,7 @@ class Terms:
             patterns=frozenset(patterns),
             writes=frozenset(writes),
             hidden=frozenset(own) if "hidden" in on else frozenset(),
-            scale="interaction" in on,
+            scale=self.config.reads_logits_of_heads,
             logits=logits,
         )
 

@@ -53,7 +53,8 @@ class MechanisticDistillationTrainer(Trainer):
     Raises:
         InputError: vocabularies of different sizes, a map that is missing or does not fit, or
             training arguments under which activations cannot be read: compilation, gradient
-            checkpointing, and for `interaction` and `hidden` also weights sharded over devices.
+            checkpointing, and for `interaction`, `hidden` and `update` over options also weights
+            sharded over devices.
     """
 
     # Read by the Trainer: no further division by the number of accumulated forwards.
@@ -200,6 +201,6 @@ def _check_arguments(args: TrainingArguments, terms: Terms) -> None:
     sharded = args.fsdp or getattr(args, "deepspeed", None)
     if sharded and (wanted.scale or wanted.hidden):
         raise InputError(
-            "terms interaction and hidden need whole weights outside the forward; they cannot be "
-            "used with weights sharded over devices"
+            "terms interaction, hidden, and update over options need whole weights outside the "
+            "forward; they cannot be used with weights sharded over devices"
         )
