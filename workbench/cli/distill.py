@@ -16,7 +16,7 @@ READOUT_PROMPTS = 64
 READOUT_SEED = 2
 """Of the prompts for readouts; runs choose heads on seed 0, evaluation uses seed 1."""
 MEASURED = "cot,cot+logits,mechanistic,minilm,hidden,circuit"
-"""Arms whose steps are timed: those that no other costs the same as."""
+"""Arms whose steps are timed: all but those that compute what the full objective does, or part."""
 
 
 class UpdateSpace(StrEnum):
