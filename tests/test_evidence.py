@@ -89,6 +89,7 @@ def test_evidence_comes_after_pooling_and_ends_in_headset_and_report(
 def test_prompts_without_a_place_for_a_chain_say_so(
     opened: OpenRun, tmp_path: Path, capsys
 ) -> None:
+    pipeline.pool(opened)  # already done where the test above came to the same worker
     loud = OpenRun(opened.folder, opened.model, opened.prompts, FAST, Reporter())
     opened.folder.forget_unless("chain", None)
     assert evidence.chain(loud).empty
