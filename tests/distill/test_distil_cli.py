@@ -80,7 +80,7 @@ def test_a_study_passes_further_flags_on_and_names_what_failed(call, teacher, tm
 def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand, tmp_path):
     out = tmp_path / "cost.json"
     given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file]
-    short = "--arms cot,cot+logits,mechanistic --batch-size 2 --n-steps 2 --repeats 1 --no-bf16"
+    short = "--arms cot,cot+logits,mechanistic --batch-size 2 --n-steps 1 --repeats 2 --no-bf16"
     code, _, errors = call("bench-distill", "--out", out, *given, short)
     assert code == 0, errors
     rows = {row["arm"]: row for row in json.loads(out.read_text())["arms"]}
@@ -89,5 +89,6 @@ def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand
     for row in rows.values():
         ratio = row["seconds"] / rows["cot+logits"]["seconds"]
         assert row["seconds"] > 0 and row["ratio"] == pytest.approx(ratio)
+        assert len(row["rounds"]) == 2 and row["seconds"] == min(row["rounds"])
     code, _, errors = call("bench-distill", "--out", tmp_path / "x", *given, "--arms random")
     assert code == 2 and "costs what mechanistic does" in errors

@@ -56,8 +56,8 @@ def step_costs(
         say: told one line an arm.
 
     Returns:
-        rows of arm, seconds (a step), ratio (to "cot+logits", if among them), and peak_gib of
-        memory beside what the teacher holds (None on a CPU).
+        rows of arm, seconds (a step, the best), rounds (seconds, each), ratio (to "cot+logits", if
+        among them), and peak_gib of memory beside what the teacher holds (None on a CPU).
 
     Raises:
         InputError: no batches, or an arm with control heads.
@@ -68,18 +68,18 @@ def step_costs(
     for name, config in configs.items():
         if config.heads != "pools":
             raise InputError(f"arm {name!r} costs what mechanistic does; leave it out")
-    best: dict[str, tuple[float, float | None]] = {}
+    rounds: dict[str, list[tuple[float, float | None]]] = {name: [] for name in configs}
     for _ in range(repeats):
         for name, config in configs.items():
-            seconds, peak = _timed(teacher, pools, batches, config, n_steps)
-            if name not in best or seconds < best[name][0]:
-                best[name] = (seconds, peak)
-            say(f"{name}: {1000 * seconds:.1f} ms a step")
+            rounds[name].append(_timed(teacher, pools, batches, config, n_steps))
+            say(f"{name}: {1000 * rounds[name][-1][0]:.1f} ms a step")
+    best = {name: min(each, key=lambda one: one[0]) for name, each in rounds.items()}
     reference = best.get(REFERENCE, (None, None))[0]
     return [
         {
             "arm": name,
             "seconds": seconds,
+            "rounds": [one for one, _ in rounds[name]],
             "ratio": None if reference is None else seconds / reference,
             "peak_gib": peak,
         }
