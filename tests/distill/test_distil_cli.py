@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from workbench.cli import app
+from workbench.distill import speed
 
 SMALL = "--n-layers 2 --n-heads 2 --n-kv-heads 1 --d-model 16 --d-mlp 24 --no-bf16 --workers 0"
 SHORT = "--steps 2 --batch-size 2 --readout-every 2 --warmup-steps 1"
@@ -92,3 +93,26 @@ def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand
         assert len(row["rounds"]) == 2 and row["seconds"] == min(row["rounds"])
     code, _, errors = call("bench-distill", "--out", tmp_path / "x", *given, "--arms random")
     assert code == 2 and "costs what mechanistic does" in errors
+
+
+def test_a_stopped_measurement_keeps_its_rounds(
+    call, teacher, trace_file, by_hand, tmp_path, monkeypatch
+):
+    timed, times = speed._timed, []
+
+    def stop_in_round_three(*given):
+        times.append(timed(*given))
+        if len(times) == 5:
+            raise KeyboardInterrupt
+        return times[-1]
+
+    monkeypatch.setattr(speed, "_timed", stop_in_round_three)
+    out = tmp_path / "cost.json"
+    given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file]
+    short = "--arms cot,cot+logits --batch-size 2 --n-steps 1 --repeats 3 --no-bf16"
+    code, _, _ = call("bench-distill", "--out", out, *given, short)
+    assert code != 0
+    assert {row["arm"]: row["rounds"] for row in json.loads(out.read_text())["arms"]} == {
+        "cot": [times[0][0], times[2][0]],
+        "cot+logits": [times[1][0], times[3][0]],
+    }

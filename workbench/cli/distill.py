@@ -322,17 +322,17 @@ def bench_distill(
         for start in range(0, n_batches * size, size)
     ]
     pools, names = _pools(headset, folder), arms.split(",")
-    rows = step_costs(
-        model, pools, batches, names, config, n_steps=n_steps, repeats=repeats, say=typer.echo
-    )
-    result = {
+    about = {
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "torch": torch.__version__,
         "shapes": [list(batch["input_ids"].shape) for batch in batches],
         "bf16": bf16,
-        "arms": rows,
     }
-    write_text(out, json.dumps(result, indent=1))
+    rounds = step_costs(
+        model, pools, batches, names, config, n_steps=n_steps, repeats=repeats, say=typer.echo
+    )
+    for rows in rounds:  # written after each: a stopped measurement keeps what it has
+        write_text(out, json.dumps(about | {"arms": rows}, indent=1))
     typer.echo(f"benchmark: {out}")
 
 

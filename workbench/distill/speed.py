@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ def step_costs(
     n_steps: int = 50,
     repeats: int = 3,
     say: Callable[[str], None] = lambda line: None,
-) -> list[dict[str, Any]]:
-    """Seconds of a training step and peak memory, for each arm.
+) -> Iterator[list[dict[str, Any]]]:
+    """Seconds of a training step and peak memory, for each arm; after every round, so far.
 
     Real steps of the real trainer: forward of both models, backward, clipping, optimizer. Batches
     are made beforehand, so that drawing examples is not timed. Each arm starts afresh `repeats`
@@ -55,9 +55,10 @@ def step_costs(
         repeats: of every arm.
         say: told one line an arm.
 
-    Returns:
-        rows of arm, seconds (a step, the best), rounds (seconds, each), ratio (to "cot+logits", if
-        among them), and peak_gib of memory beside what the teacher holds (None on a CPU).
+    Yields:
+        after every round, rows of arm, seconds (a step, the best), rounds (seconds, each), ratio
+        (to "cot+logits", if among them), and peak_gib of memory beside what the teacher holds
+        (None on a CPU).
 
     Raises:
         InputError: no batches, or an arm with control heads.
@@ -73,6 +74,10 @@ def step_costs(
         for name, config in configs.items():
             rounds[name].append(_timed(teacher, pools, batches, config, n_steps))
             say(f"{name}: {1000 * rounds[name][-1][0]:.1f} ms a step")
+        yield _rows(rounds)
+
+
+def _rows(rounds: Mapping[str, Sequence[tuple[float, float | None]]]) -> list[dict[str, Any]]:
     best = {name: min(each, key=lambda one: one[0]) for name, each in rounds.items()}
     reference = best.get(REFERENCE, (None, None))[0]
     return [
