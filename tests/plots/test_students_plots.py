@@ -93,6 +93,16 @@ def test_the_table_of_arms_holds_the_gain_over_chains_alone(tables):
     assert rows.loc["mechanistic", ["direct_value", "n_seeds"]].tolist() == [0.85, 3]
     assert rows.loc["mechanistic", "gain_low"] == pytest.approx(0.7)
     assert np.isnan(rows.loc["cot", "gain_value"])
+    assert rows["gain_seeds"].tolist() == [0 if arm == "cot" else 3 for arm in rows.index]
+
+
+def test_the_page_says_on_how_many_seeds_a_gain_rests(tables, tmp_path):
+    seeds = tables["seeds"]
+    alone = seeds["against"].isna() | (seeds["against"] == "")
+    seeds.loc[alone & (seeds["arm"] == "random"), "n_seeds"] = 8
+    page = write_students_page(tmp_path / "students.html", tables).read_text()
+    assert page.count("<small>3 seeds</small>") == 1
+    assert "0.850 <small>[" in page
 
 
 def test_a_term_adds_what_the_arm_without_it_lacks(tables):

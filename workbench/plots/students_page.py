@@ -1,5 +1,6 @@
 """Students beside their teacher as one HTML file, from the tables of `workbench evaluate`."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 from workbench.errors import InputError
 from workbench.plots import students
 from workbench.plots.page import card, write_page
-from workbench.plots.style import number, where
+from workbench.plots.style import where
 
 WITHOUT = "mechanistic-"
 """Begins the name of an arm that is the full objective without the term named after it."""
@@ -76,7 +77,7 @@ def write_students_page(path: str | Path, tables: Mapping[str, pd.DataFrame]) ->
     return write_page(
         path,
         "students.html.jinja",
-        {"number": number},
+        {"share": _share},
         title="Students beside their teacher",
         cards=[card(name, figure, *NOTES[name]) for name, figure in figures.items()],
         rows=arm_rows(seeds).to_dict("records"),
@@ -87,19 +88,22 @@ def write_students_page(path: str | Path, tables: Mapping[str, pd.DataFrame]) ->
 def arm_rows(seeds: pd.DataFrame) -> pd.DataFrame:
     """A row an arm: its seeds, accuracy directly and with chains, and how far it is from `cot`.
 
-    Columns: arm, n_seeds, and for direct, chain and gain (direct, minus `cot`) value, low and high.
+    Columns: arm, n_seeds, and for direct, chain and gain (direct, minus `cot`) value, low and high;
+    gain_seeds, those that both arms have.
     """
     exact = _exact(seeds)
     rows = []
     for arm in exact["arm"].unique():
         direct = where(exact, arm=arm, setting="direct", against="")
+        gain = where(exact, arm=arm, setting="direct", against="cot")
         rows.append(
             {
                 "arm": arm,
                 **_ends("direct", direct),
                 **_ends("chain", where(exact, arm=arm, setting="chain", against="")),
-                **_ends("gain", where(exact, arm=arm, setting="direct", against="cot")),
+                **_ends("gain", gain),
                 "n_seeds": int(direct["n_seeds"].iloc[0]) if len(direct) else 0,
+                "gain_seeds": int(gain["n_seeds"].iloc[0]) if len(gain) else 0,
             }
         )
     return pd.DataFrame(rows)
@@ -139,3 +143,8 @@ def _ends(name: str, found: pd.DataFrame) -> dict[str, float]:
     """Value, low and high of a table of one row, NaN of an empty one, under names of their own."""
     ends = ("value", "low", "high")
     return {f"{name}_{end}": found[end].iloc[0] if len(found) else float("nan") for end in ends}
+
+
+def _share(value: float) -> str:
+    """Three decimals for all, so that arms compare down a column; a dash for nothing."""
+    return "–" if math.isnan(value) else f"{value:z.3f}".replace("-", "−")
