@@ -158,6 +158,32 @@ def test_students_of_more_steps_are_an_arm_of_their_own(write_student):
     assert [student.arm for student in found] == ["cot", "cot@6000", "mechanistic"]
 
 
+def test_students_of_another_head_set_are_an_arm_of_their_own(write_student, headmap):
+    heads = {"coarse": [(0, 2)], "refine": [(1, 0), (1, 1)]}
+    by_hand = swap_teacher(headmap, heads)
+    folders = {
+        "chief": write_student("chief", "mechanistic"),
+        "other": write_student("other", "mechanistic", mapped=by_hand),
+        "less": write_student("less", "mechanistic-update", mapped=by_hand),
+        "random": write_student("random", "random", mapped=by_hand),
+    }
+    named = "(0-2,1-0,1-1)"
+    expected = {"chief": "", "other": named, "less": named}
+    for pools in (None, {"coarse": [(0, 0)]}):  # without them, and with some nobody learnt from
+        found = {student.name: student.arm for student in read_students(folders, pools)}
+        assert found.pop("random") == "random"
+        assert {name: "".join(arm.partition("(")[1:]) for name, arm in found.items()} == expected
+    reverse = {pool: listed[::-1] for pool, listed in heads.items()}
+    found = {student.name: student.arm for student in read_students(folders, reverse)}
+    assert found["other"] == "mechanistic" and found["less"] == "mechanistic-update"
+    assert found["chief"].startswith("mechanistic(") and found["chief"] != f"mechanistic{named}"
+    assert [student.arm for student in read_students(folders)][:3] == [
+        "mechanistic",
+        f"mechanistic{named}",
+        f"mechanistic-update{named}",
+    ]
+
+
 def test_labels_come_in_the_order_they_were_written(small_task, raw_tokenizer, monkeypatch):
     prompts = generation.draw_prompts(small_task, 3, 5)
     written = []

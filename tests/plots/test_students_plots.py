@@ -111,7 +111,12 @@ def test_a_term_adds_what_the_arm_without_it_lacks(tables):
     lacks = [-0.11, -0.16, -0.06, 3]
     rows = [
         ("metrics", arm, "mechanistic", setting, "exact", *lacks)
-        for arm in ("cot", "mechanistic-update")
+        for arm in (
+            "cot",
+            "mechanistic-update",
+            "mechanistic-update(3-5,4-2)",
+            "mechanistic-attention@9",
+        )
         for setting in ("direct", "chain")
     ]
     more = pd.DataFrame(rows, columns=students.OVER_SEEDS)

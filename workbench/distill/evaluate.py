@@ -146,7 +146,7 @@ def evaluate(
     for name, number in (("n_prompts", n_prompts), ("n_trajectory_prompts", n_trajectory_prompts)):
         if number < 1:
             raise InputError(f"{name} is {number}, must be at least 1")
-    found = read_students(students)
+    found = read_students(students, pools)
     work = _Work(
         out=Path(out),
         teacher=loading.model_folder(teacher),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from workbench.models import loading
 from workbench.models.hooked import Head
 
 LEVEL = 0.9
+NAMED = 4
+"""Heads that the name of an arm spells out at most."""
 SPEED_COLUMNS = [
     *("student", "arm", "seed", "teacher_accuracy", "level"),
     *("steps", "last_step", "last_accuracy"),
@@ -91,11 +94,13 @@ class Student:
             raise InputError(f"{path}: is not a readable table ({error})") from error
 
 
-def read_students(students: Mapping[str, str | Path]) -> list[Student]:
+def read_students(students: Mapping[str, str | Path], pools: Pools | None = None) -> list[Student]:
     """All students, checked before any of them is run.
 
     Those trained for more steps than the others, to spend as much compute, are an arm of their own:
-    `cot@6000` beside `cot`. Arms come in the order of `ARMS`, seeds in theirs.
+    `cot@6000` beside `cot`. So are those of another head set: `mechanistic(3-5,4-2)` beside
+    `mechanistic`, which are those of `pools`, or of the first student's heads where no student has
+    learnt from `pools`. Arms come in the order of `ARMS`, seeds in theirs.
 
     Raises:
         InputError: a name that is no folder name, a folder without a finished student, or two
@@ -107,6 +112,7 @@ def read_students(students: Mapping[str, str | Path]) -> list[Student]:
         if name == "teacher" or name != Path(name).name or name.startswith("."):
             raise InputError(f"a student cannot be called {name!r}: results go to a folder of it")
         read.append(Student.read(name, folder))
+    read = _by_head_set(read, pools)
     fewest = min((student.config.get("steps", 0) for student in read), default=0)
     for place, student in enumerate(read):
         steps = student.config.get("steps", 0)
@@ -121,10 +127,41 @@ def read_students(students: Mapping[str, str | Path]) -> list[Student]:
     return sorted(read, key=_place)
 
 
+def _by_head_set(students: Sequence[Student], pools: Pools | None) -> list[Student]:
+    """Students of other heads than the chief head set are of an arm that names their heads."""
+    taught = {
+        one.name: _ordered(_side(one.headmap, "teacher"))
+        for one in students
+        if one.knows_pools and one.headmap is not None and one.arm != CUSTOM
+    }
+    chief = next(iter(taught.values()), {})
+    if pools is not None and (given := _ordered(_listed(pools))) in taught.values():
+        chief = given
+    return [
+        replace(one, arm=f"{one.arm}({_heads_named(taught[one.name])})")
+        if taught.get(one.name, chief) != chief
+        else one
+        for one in students
+    ]
+
+
+def _ordered(heads: PoolHeads) -> PoolHeads:
+    """The same whatever order the heads were listed in."""
+    return {pool: sorted(listed) for pool, listed in heads.items()}
+
+
+def _heads_named(heads: PoolHeads) -> str:
+    """Names of a few heads; of many their number, and some letters that tell sets apart."""
+    names = [f"{layer}-{head}" for listed in heads.values() for layer, head in listed]
+    if len(names) <= NAMED:
+        return ",".join(names)
+    return f"{len(names)} heads {sha256(str(heads).encode()).hexdigest()[:6]}"
+
+
 def _place(student: Student) -> tuple[int, str, int]:
     """Where a student stands among others; those of no known arm come last."""
     known = list(ARMS)
-    arm = student.arm.partition("@")[0]
+    arm = student.arm.partition("@")[0].partition("(")[0]
     return known.index(arm) if arm in known else len(known), student.arm, student.seed
 
 
@@ -149,15 +186,21 @@ def heads_of(student: Student, others: Sequence[Student]) -> tuple[PoolHeads, st
 def teacher_heads(pools: Pools | None, students: Sequence[Student]) -> tuple[PoolHeads, str]:
     """The teacher's pooled heads: as given, else those that a student was taught with."""
     if pools is None:
-        maps = [one.headmap for one in students if one.knows_pools and one.headmap is not None]
+        chief_first = sorted(students, key=lambda one: "(" in one.arm)  # see `read_students`
+        maps = [one.headmap for one in chief_first if one.knows_pools and one.headmap is not None]
         return (_side(maps[0], "teacher"), "taught") if maps else ({}, "none")
+    return _listed(pools), "given"
+
+
+def _listed(pools: Pools) -> PoolHeads:
+    """Heads by pool, in whatever form they are given."""
     listed: list[tuple[Pool, Head]]
     if isinstance(pools, Mapping):
         listed = [(pool, head) for pool, heads in pools.items() for head in heads]
     else:
         heads = pools.heads if isinstance(pools, HeadSet) else pools
         listed = [(head.pool, (head.layer, head.head)) for head in heads]
-    return _by_pool(listed), "given"
+    return _by_pool(listed)
 
 
 def _side(headmap: HeadMap, side: str) -> PoolHeads:

@@ -120,7 +120,8 @@ def term_rows(seeds: pd.DataFrame) -> pd.DataFrame:
     for arm in exact["arm"].unique():
         term = arm.removeprefix(WITHOUT)
         lacks = where(exact, arm=arm, against="mechanistic")
-        if term == arm or lacks.empty:
+        plain = not {"@", "("} & set(arm)  # neither more steps nor another head set
+        if term == arm or lacks.empty or not plain:
             continue
         lacks[["value", "low", "high"]] = -lacks[["value", "high", "low"]].to_numpy()
         rows.append(
