@@ -22,7 +22,13 @@ from workbench.distill.evaluate import evaluate
 from workbench.distill.evaluate_answers import answers
 from workbench.distill.evaluate_effects import pool_terms
 from workbench.distill.evaluate_statistics import draw, per_student
-from workbench.distill.evaluate_students import Student, heads_of, read_students, steps_to
+from workbench.distill.evaluate_students import (
+    Student,
+    heads_of,
+    read_students,
+    steps_to,
+    teacher_heads,
+)
 from workbench.distill.evaluate_trajectories import distances
 from workbench.distill.matching import swap_teacher
 from workbench.errors import InputError
@@ -177,6 +183,8 @@ def test_students_of_another_head_set_are_an_arm_of_their_own(write_student, hea
     found = {student.name: student.arm for student in read_students(folders, reverse)}
     assert found["other"] == "mechanistic" and found["less"] == "mechanistic-update"
     assert found["chief"].startswith("mechanistic(") and found["chief"] != f"mechanistic{named}"
+    chief = {"chief": write_student("late", "mechanistic-update"), "other": folders["other"]}
+    assert teacher_heads(None, read_students(chief))[0]["coarse"] != heads["coarse"]
     assert [student.arm for student in read_students(folders)][:3] == [
         "mechanistic",
         f"mechanistic{named}",

@@ -130,9 +130,9 @@ def read_students(students: Mapping[str, str | Path], pools: Pools | None = None
 def _by_head_set(students: Sequence[Student], pools: Pools | None) -> list[Student]:
     """Students of other heads than the chief head set are of an arm that names their heads."""
     taught = {
-        one.name: _ordered(_side(one.headmap, "teacher"))
-        for one in students
-        if one.knows_pools and one.headmap is not None and one.arm != CUSTOM
+        one.name: _ordered(_side(headmap, "teacher"))
+        for one, headmap in _taught(students)
+        if one.arm != CUSTOM
     }
     chief = next(iter(taught.values()), {})
     if pools is not None and (given := _ordered(_listed(pools))) in taught.values():
@@ -173,23 +173,24 @@ def heads_of(student: Student, others: Sequence[Student]) -> tuple[PoolHeads, st
     """
     if student.headmap is not None:
         return _side(student.headmap, "student"), "own"
-    for other in others:
-        if (
-            other.knows_pools
-            and other.headmap is not None
-            and other.config.get("student") == student.config.get("student")
-        ):
-            return _side(other.headmap, "student"), "borrowed"
+    for other, headmap in _taught(others):
+        if other.config.get("student") == student.config.get("student"):
+            return _side(headmap, "student"), "borrowed"
     return {}, "none"
 
 
 def teacher_heads(pools: Pools | None, students: Sequence[Student]) -> tuple[PoolHeads, str]:
     """The teacher's pooled heads: as given, else those that a student was taught with."""
     if pools is None:
-        chief_first = sorted(students, key=lambda one: "(" in one.arm)  # see `read_students`
-        maps = [one.headmap for one in chief_first if one.knows_pools and one.headmap is not None]
-        return (_side(maps[0], "teacher"), "taught") if maps else ({}, "none")
+        taught = _taught(students)
+        return (_side(taught[0][1], "teacher"), "taught") if taught else ({}, "none")
     return _listed(pools), "given"
+
+
+def _taught(students: Sequence[Student]) -> list[tuple[Student, HeadMap]]:
+    """Those who learnt from a head set, with their maps; of the chief one first."""
+    found = [(one, one.headmap) for one in students if one.knows_pools and one.headmap is not None]
+    return sorted(found, key=lambda pair: "(" in pair[0].arm)  # as `_by_head_set` names arms
 
 
 def _listed(pools: Pools) -> PoolHeads:
