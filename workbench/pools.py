@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from workbench.analysis.patching import MOVED, TASK_CONFUSION, TASK_FOCUS, joint_effects
+from workbench.headsets.controls import controls
 from workbench.headsets.headset import POOLS, HeadSet, describe_prompts, head_name
-from workbench.headsets.pooling import Thresholds, build_headset, controls, pool_heads
+from workbench.headsets.pooling import Thresholds, build_headset, pool_heads
 from workbench.models.hooked import Head
 from workbench.prompts.prompt import PromptSet
 from workbench.runfolder import versions

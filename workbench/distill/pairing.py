@@ -20,8 +20,8 @@ from workbench.distill.matching import (
     swap_teacher,
 )
 from workbench.errors import InputError
+from workbench.headsets.controls import controls
 from workbench.headsets.headset import POOLS, Pool
-from workbench.headsets.pooling import controls
 
 Batch = Mapping[str, Tensor]
 

@@ -1,25 +1,22 @@
-"""From tables to pools: which heads carry which phase, and what a fair control looks like.
+"""From tables to pools: which heads carry which phase.
 
 1. `pool_heads` applies the rule to the half of the prompts that chooses: a head is *coarse* when
    its CoarseScore beats its permutation null and patching it restores Focus; *refine* when the
    same holds for RefineScore and Confusion, and it moves Confusion by more than it moves Focus.
 2. `combine_tasks` pools over tasks.
-3. `controls` draws sets of the same size that the pool must beat.
-4. `build_headset` joins pools, scores and the effects on the half that verifies into a `HeadSet`.
+3. `build_headset` joins pools, scores and the effects on the half that verifies into a `HeadSet`.
 """
 
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from transformer_lens.utilities.statistics import derive_generator
 
 from workbench.errors import InputError
 from workbench.headsets.headset import SCHEMA, HeadSet, Pool, head_name, parse
@@ -91,8 +88,8 @@ def pool_heads(
             which no head could be refine.
     """
     thresholds = thresholds or Thresholds()
-    _require(scores, "scores", [*KEYS, "coarse_q", "refine_q"])
-    _require(patching, "patching", [*KEYS, "positions", "measure", "half", "effect", "low"])
+    require(scores, "scores", [*KEYS, "coarse_q", "refine_q"])
+    require(patching, "patching", [*KEYS, "positions", "measure", "half", "effect", "low"])
     span = _rows(patching, "choose", "span")
     at_decision = _rows(patching, "choose", "decision")
     if len(patching) and not span:
@@ -104,8 +101,8 @@ def pool_heads(
             "refine pool needs"
         )
     pooled = []
-    for row in sorted(scores.to_dict("records"), key=_head_id):
-        key = _head_id(row)
+    for row in sorted(scores.to_dict("records"), key=head_id):
+        key = head_id(row)
         pool = _pool_of(row, span.get(key, {}), thresholds)
         if pool is not None:
             shares = _describe(pool, span[key], at_decision.get(key, {}), thresholds)
@@ -113,13 +110,19 @@ def pool_heads(
     return _frame(pooled, COLUMNS)
 
 
-def _require(table: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
+def require(table: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
+    """Check that the table has these columns.
+
+    Raises:
+        InputError: some are missing; the message names them and the table.
+    """
     missing = [column for column in columns if column not in table]
     if missing:
         raise InputError(f"{name} table lacks column {', '.join(map(repr, missing))}")
 
 
-def _head_id(row: Mapping[Any, Any]) -> HeadId:
+def head_id(row: Mapping[Any, Any]) -> HeadId:
+    """Layer and head of a row of a table."""
     return int(row["layer"]), int(row["head"])
 
 
@@ -128,10 +131,10 @@ def _rows(patching: pd.DataFrame, half: str, positions: str) -> dict[HeadId, Mea
     for row in patching.to_dict("records"):
         if row["half"] != half or row["positions"] != positions:
             continue
-        of_head = rows.setdefault(_head_id(row), {})
+        of_head = rows.setdefault(head_id(row), {})
         if row["measure"] in of_head:
             raise InputError(
-                f"patching table: head {head_name(*_head_id(row))} has two rows of "
+                f"patching table: head {head_name(*head_id(row))} has two rows of "
                 f"{row['measure']!r} with half {half!r} and positions {positions!r}"
             )
         of_head[row["measure"]] = row
@@ -197,7 +200,7 @@ def combine_tasks(per_task: Sequence[pd.DataFrame]) -> pd.DataFrame:
     of_head: dict[HeadId, list[dict[Any, Any]]] = {}
     for frame in per_task:
         for row in frame.to_dict("records"):
-            of_head.setdefault(_head_id(row), []).append(row)
+            of_head.setdefault(head_id(row), []).append(row)
     combined = [_combine(key, rows) for key, rows in sorted(of_head.items())]
     return _frame(combined, [*COLUMNS, "tasks"])
 
@@ -216,66 +219,6 @@ def _combine(key: HeadId, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
         "weight": sum(row["weight"] for row in own),
         "tasks": len(rows),
     }
-
-
-def controls(
-    heads: Sequence[HeadId],
-    scores: pd.DataFrame,
-    n_heads: int,
-    seed: int,
-    draws: int,
-    *,
-    pooled: Collection[HeadId],
-) -> dict[str, list[list[HeadId]]]:
-    """Control sets for one pool: as many heads, none of them in any pool.
-
-    `heads` are those of the pool, `pooled` those of all pools. `random` holds `draws` sets with the
-    pool's number of heads in every layer; what a layer cannot give comes from the nearest layers,
-    lower ones first. `norm` holds one set: the heads with the largest mean output norm. Where the
-    model has too few heads outside the pools, both lists are empty: there is no such control.
-
-    Raises:
-        InputError: the scores table lacks a column.
-    """
-    _require(scores, "scores", [*KEYS, "output_norm"])
-    barred = {*heads, *pooled}
-    free = {
-        layer: [(layer, head) for head in range(n_heads) if (layer, head) not in barred]
-        for layer in sorted(set(scores["layer"].tolist()))
-    }
-    if sum(map(len, free.values())) < len(heads):
-        return {"random": [], "norm": []}
-    names = [head_name(*key) for key in sorted(heads)]
-    generators = [derive_generator(seed, "control", *names, draw) for draw in range(draws)]
-    random = [_draw(heads, free, generator) for generator in generators]
-    return {"random": random, "norm": [_largest_norm(scores, barred, len(heads))]}
-
-
-def _draw(
-    heads: Sequence[HeadId], free: Mapping[int, list[HeadId]], generator: torch.Generator
-) -> list[HeadId]:
-    left = {
-        layer: [keys[index] for index in torch.randperm(len(keys), generator=generator).tolist()]
-        for layer, keys in free.items()
-    }
-    drawn: list[HeadId] = []
-    unserved: list[int] = []
-    for layer, _ in sorted(heads):
-        if left[layer]:
-            drawn.append(left[layer].pop())
-        else:
-            unserved.append(layer)
-    # Only now, when every layer has had its own, may one take from its neighbours.
-    for layer in unserved:
-        _, nearest = min((abs(at - layer), at) for at in left if left[at])
-        drawn.append(left[nearest].pop())
-    return sorted(drawn)
-
-
-def _largest_norm(scores: pd.DataFrame, barred: Collection[HeadId], size: int) -> list[HeadId]:
-    rows = [row for row in scores.to_dict("records") if _head_id(row) not in barred]
-    rows.sort(key=lambda row: (-row["output_norm"], _head_id(row)))
-    return sorted(_head_id(row) for row in rows[:size])
 
 
 def build_headset(
@@ -301,12 +244,12 @@ def build_headset(
     Raises:
         InputError: a table lacks a column or a pooled head, or the result breaks the format.
     """
-    _require(pooled, "pooled", COLUMNS)
-    _require(scores, "scores", [*KEYS, *SCORES])
+    require(pooled, "pooled", COLUMNS)
+    require(scores, "scores", [*KEYS, *SCORES])
     columns = ["positions", "measure", "effect", "low", "high", "n"]
-    _require(patching, "patching", [*KEYS, "half", *columns])
+    require(patching, "patching", [*KEYS, "half", *columns])
     if pools is not None:
-        _require(pools, "pools", ["pool", "set", "draw", "heads", *columns])
+        require(pools, "pools", ["pool", "set", "draw", "heads", *columns])
     limits = {**method.get("thresholds", {}), **asdict(thresholds or Thresholds())}
     document = {
         "schema": SCHEMA,
@@ -326,10 +269,10 @@ def _head_records(
     verified: dict[HeadId, Measured],
     model: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    scores_of = {_head_id(row): row for row in scores.to_dict("records")}
+    scores_of = {head_id(row): row for row in scores.to_dict("records")}
     records = []
     for row in pooled.to_dict("records"):
-        layer, head = _head_id(row)
+        layer, head = head_id(row)
         if (layer, head) not in scores_of:
             raise InputError(f"scores table has no row for pooled head {head_name(layer, head)}")
         records.append(
