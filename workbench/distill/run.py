@@ -104,8 +104,8 @@ def distil(
 
     Returns:
         the record that `training.json` holds: config, arguments, teacher (hash of its weights),
-        pools, headmap, circuit, traces, seconds, device, n_parameters, and `loss`, rows of step,
-        loss, grad_norm and `loss_<term>`, every term's unweighted value.
+        pools, headmap, circuit, traces, seconds (since it was last started), device, n_parameters,
+        and `loss`, rows of step, loss, grad_norm and `loss_<term>`, every term's unweighted value.
 
     Raises:
         InputError: the folder holds a finished student or one of other settings; a teacher or
