@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from workbench.distill.arms import ARMS as ARMS_OF_A_STUDY
 from workbench.errors import InputError
 from workbench.plots import students
 from workbench.plots.students_page import (
@@ -71,6 +72,32 @@ def test_arms_stand_beside_each_other_with_their_students_and_intervals(tables):
     assert means["random"].error_y.array[0] == pytest.approx(0.1)
     assert means["cot"].marker.color == students.MAIN_COLOURS["cot"]
     assert {shape.y0 for shape in figure.layout.shapes} == {0.96}
+
+
+def longer(table: pd.DataFrame) -> pd.DataFrame:
+    """With students of `random` that were trained for 5,000 steps."""
+    return pd.concat([table, table[table["arm"] == "random"].replace("random", "random@5000")])
+
+
+def test_an_arm_at_other_steps_keeps_its_colour_and_has_open_marks(tables, tmp_path):
+    tables |= {name: longer(tables[name]) for name in ("metrics", "seeds", "readouts")}
+    figure = students.student_accuracy(tables["metrics"], tables["seeds"])
+    marks = {trace.name: trace.marker for trace in figure.data if trace.name}
+    assert marks["random@5000"].color == marks["random"].color
+    assert [marks[arm].symbol for arm in ("random", "random@5000")] == ["diamond", "diamond-open"]
+    curves = students.training_curves(tables["readouts"]).data
+    dashes = {trace.name: trace.line.dash for trace in curves if trace.name}
+    assert dashes["random (2)"] == "solid" and dashes["random@5000 (2)"] == "dot"
+    shown = students.student_differences(tables["seeds"]).data[0]
+    assert dict(zip(shown.y, shown.marker.symbol, strict=True))["random@5000"] == "circle-open"
+    assert "After an @" in write_students_page(tmp_path / "students.html", tables).read_text()
+
+
+def test_arms_of_a_whole_study_have_colours_of_their_own():
+    arms = [*ARMS_OF_A_STUDY, "cot@5760", "hidden@4560"]
+    colours = students.arm_colours(arms)
+    assert len(set(colours.values())) == len(ARMS_OF_A_STUDY)
+    assert colours["cot@5760"] == colours["cot"]
 
 
 def test_differences_are_drawn_for_each_arm_they_are_taken_from(tables):

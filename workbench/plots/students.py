@@ -39,10 +39,16 @@ EFFECTS = (
 
 
 def arm_colours(arms: Sequence[str]) -> dict[str, str]:
-    """A colour for each arm, the same for the main arms whatever stands beside them."""
-    others = [arm for arm in arms if arm not in MAIN_COLOURS]
-    given = {arm: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, arm in enumerate(others)}
-    return {arm: MAIN_COLOURS.get(arm) or given[arm] for arm in arms}
+    """A colour for each arm, the same for the main arms whatever stands beside them.
+
+    An arm that was also trained for other steps ("arm@steps") keeps its colour there; it is told
+    apart by open marks and dotted lines.
+    """
+    bases = dict.fromkeys(arm.partition("@")[0] for arm in arms)
+    others = [base for base in bases if base not in MAIN_COLOURS]
+    given = {base: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, base in enumerate(others)}
+    colours = given | MAIN_COLOURS
+    return {arm: colours[arm.partition("@")[0]] for arm in arms}
 
 
 def arm_order(seeds: pd.DataFrame) -> list[str]:
@@ -66,13 +72,14 @@ def training_curves(readouts: pd.DataFrame, speed: pd.DataFrame | None = None) -
     figure = go.Figure()
     for arm, colour in arm_colours(list(readouts["arm"].unique())).items():
         rows = where(readouts, arm=arm)
+        dash = "dot" if "@" in arm else "solid"
         for name, one in rows.groupby("student"):
             one = one.sort_values("step")
             figure.add_scatter(
                 x=one["step"],
                 y=one["accuracy"],
                 mode="lines",
-                line={"color": colour, "width": 1},
+                line={"color": colour, "width": 1, "dash": dash},
                 opacity=0.4,
                 showlegend=False,
                 hovertemplate=f"{name}<br>step %{{x:,}}: %{{y:.2f}}<extra></extra>",
@@ -82,7 +89,7 @@ def training_curves(readouts: pd.DataFrame, speed: pd.DataFrame | None = None) -
             x=mean.index,
             y=mean["accuracy"],
             mode="lines",
-            line={"color": colour, "width": 3},
+            line={"color": colour, "width": 3, "dash": dash},
             name=f"{arm} ({rows['student'].nunique()})",
             hovertemplate=f"{arm}, mean<br>step %{{x:,}}: %{{y:.2f}}<extra></extra>",
         )
@@ -95,7 +102,7 @@ def training_curves(readouts: pd.DataFrame, speed: pd.DataFrame | None = None) -
             annotation_position="top left",
         )
     subtitle = "fixed prompts of unseen labels; thin: one student, thick: mean of an arm (students)"
-    figure.update_layout(**titles(title, subtitle), height=440)
+    figure.update_layout(**titles(title, subtitle), height=_height(440, readouts))
     figure.update_xaxes(title_text="training step", rangemode="tozero")
     return figure.update_yaxes(title_text="decisions right", range=[-0.02, 1.02])
 
@@ -164,7 +171,11 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
             y=shown["arm"],
             error_x=_bars(shown),
             mode="markers",
-            marker={"color": [colours[arm] for arm in shown["arm"]], "size": 9},
+            marker={
+                "color": [colours[arm] for arm in shown["arm"]],
+                "symbol": [_open("circle", arm) for arm in shown["arm"]],
+                "size": 9,
+            },
             customdata=shown["n_seeds"],
             hovertemplate="%{y}: %{x:.3f}<br>%{customdata} seeds<extra></extra>",
             showlegend=False,
@@ -211,7 +222,7 @@ def _panels(
                 y=own["value"],
                 error_y=_bars(own, width=1),
                 mode="markers",
-                marker={"color": colour, "size": 5},
+                marker={"color": colour, "size": 5, "symbol": _open("circle", arm)},
                 opacity=0.6,
                 text=own["student"],
                 hovertemplate="%{text}: %{y:.3f}<extra></extra>",
@@ -224,7 +235,12 @@ def _panels(
                 y=mean["value"],
                 error_y=_bars(mean, width=2),
                 mode="markers",
-                marker={"color": colour, "size": 12, "symbol": "diamond", "line_color": "white"},
+                marker={
+                    "color": colour,
+                    "size": 12,
+                    "symbol": _open("diamond", arm),
+                    "line_color": "white",
+                },
                 name=arm,
                 hovertemplate=f"{arm}, mean over seeds: %{{y:.3f}}<extra></extra>",
                 row=1,
@@ -236,10 +252,20 @@ def _panels(
     subtitle = (
         "points: students, 95 % over prompts; diamonds: means, 95 % over seeds; dotted: teacher"
     )
-    finish(figure, title, subtitle, height=420)
+    finish(figure, title, subtitle, height=_height(420, students))
     figure.update_layout(margin_b=64)  # no ticks below the panels
     figure.update_xaxes(showticklabels=False, ticks="", range=[-0.6, len(colours) - 0.4])
     return figure.update_yaxes(rangemode="tozero")
+
+
+def _height(plain: int, table: pd.DataFrame) -> int:
+    """Pixels of a figure whose legend names the arms below it: more than six take room."""
+    return plain + 12 * max(0, table["arm"].nunique() - 6)
+
+
+def _open(symbol: str, arm: str) -> str:
+    """The mark of an arm: open where it was trained for other steps than its fellows."""
+    return f"{symbol}-open" if "@" in arm else symbol
 
 
 def _line(figure: go.Figure, panel: int, across: str, **ends: float | int) -> None:
