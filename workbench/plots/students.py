@@ -260,7 +260,7 @@ def _panels(
 
 def _height(plain: int, table: pd.DataFrame) -> int:
     """Pixels of a figure whose legend names the arms below it: more than six take room."""
-    return plain + 12 * max(0, table["arm"].nunique() - 6)
+    return plain + 12 * max(0, len(table["arm"].unique()) - 6)
 
 
 def _open(symbol: str, arm: str) -> str:
