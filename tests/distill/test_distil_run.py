@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -38,9 +39,8 @@ def prompts(small_task, tokenizer):
 
 
 @pytest.fixture
-def distilled(teacher, small_task, prompts, traces, trace_file, monkeypatch):
+def distilled(teacher, small_task, prompts, trace_file):
     """`distil` with traces of a teacher that knows the task."""
-    monkeypatch.setattr(run, "write_traces", lambda *_, **__: len(traces))
 
     def call(out, config=CONFIG, pools=POOLS, **options):
         settings = {"readout_every": 2, "checkpoint_every": 2, "workers": 0, "prompts": prompts}
@@ -115,6 +115,115 @@ def test_interrupted_distillation_ends_as_uninterrupted(distilled, tmp_path, mon
     pd.testing.assert_frame_equal(*tables)
     with pytest.raises(InputError, match="holds a trained student already"):
         distilled(tmp_path / "parts")
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Ends training as if killed at the start of a step."""
+    compute = run.MechanisticDistillationTrainer.compute_loss
+
+    def stop(step):
+        def stopping(self, *args, **kwargs):
+            if self.state.global_step == step:
+                raise KeyboardInterrupt
+            return compute(self, *args, **kwargs)
+
+        monkeypatch.setattr(run.MechanisticDistillationTrainer, "compute_loss", stopping)
+
+    return stop
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(distilled, stop_at, tmp_path):
+    out = tmp_path / "student"
+    stop_at(3)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(out)
+    whole, cut = out / "checkpoints" / "checkpoint-2", out / "checkpoints" / "checkpoint-3"
+    shutil.copytree(whole, cut)
+    state = cut / "trainer_state.json"
+    state.write_text(state.read_text()[:20])
+    (cut / "optimizer.pt").unlink()
+    stop_at(None)
+    record = distilled(out)
+    assert [row["step"] for row in record["loss"]] == [1, 2, 3, 4]
+
+
+def test_training_goes_on_with_the_same_traces_only(distilled, stop_at, trace_file, tmp_path):
+    out = tmp_path / "student"
+    stop_at(3)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(out)
+    lines = trace_file.read_text().splitlines(keepends=True)
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join([lines[0], *lines[:0:-1]]))
+    stop_at(None)
+    with pytest.raises(InputError, match=r"other settings \(traces.sha256\)"):
+        distilled(out, traces=other)
+    moved = shutil.copy(trace_file, tmp_path / "moved.jsonl")
+    assert distilled(out, traces=moved)["traces"]["kept"] == len(lines) - 1
+
+
+def test_a_start_that_failed_binds_nobody(distilled, stop_at, tmp_path):
+    out = tmp_path / "student"
+    stop_at(1)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(out)
+    assert (out / "headmap.json").is_file() and (out / "readout.parquet").is_file()
+    stop_at(None)
+    record = distilled(out, pools={"coarse": [(0, 2)], "refine": [(1, 3)]})
+    assert [pair["teacher"] for pair in record["headmap"]["pairs"]] == [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("config", "pools", "message"),
+    [
+        (CONFIG, None, "need the teacher's pooled heads"),
+        (CONFIG, {"coarse": [(0, 1)]}, "need heads of the refine pool, the head set has none"),
+        (CONFIG, {"coarse": [(0, 9)]}, "head 0-9 is outside"),
+        (replace(CONFIG, heads="random"), POOLS, "random heads need the scores table"),
+        (
+            replace(CONFIG, loss=MechanisticDistillationConfig(attention=0.0, circuit=1.0)),
+            None,
+            "need the teacher's pooled heads",
+        ),
+    ],
+)
+def test_heads_are_checked_before_traces_are_drawn(
+    distilled, config, pools, message, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(run, "write_traces", lambda *_, **__: pytest.fail("draws traces"))
+    with pytest.raises(InputError, match=message):
+        distilled(tmp_path / "student", config, pools, traces=None)
+    assert not (tmp_path / "student").exists()
+
+
+def test_traces_that_are_given_are_there(distilled, tmp_path):
+    with pytest.raises(InputError, match=r"trcaes\.jsonl: cannot be read, No such file"):
+        distilled(tmp_path / "student", traces=tmp_path / "trcaes.jsonl")
+
+
+def test_checkpoints_stay_where_no_weights_were_written(distilled, monkeypatch, tmp_path):
+    out = tmp_path / "student"
+    save = run.MechanisticDistillationTrainer.save_model
+
+    def only_checkpoints(self, output_dir=None, _internal_call=False):
+        if _internal_call:
+            save(self, output_dir, _internal_call)
+
+    monkeypatch.setattr(run.MechanisticDistillationTrainer, "save_model", only_checkpoints)
+    with pytest.raises(InputError, match=r"no weights.* the last checkpoint is kept in"):
+        distilled(out)
+    assert (out / "checkpoints" / "checkpoint-4").is_dir() and not (out / "training.json").exists()
+    monkeypatch.setattr(run.MechanisticDistillationTrainer, "save_model", save)
+    assert [row["step"] for row in distilled(out)["loss"]] == [1, 2, 3, 4]
+
+
+def test_a_teacher_that_would_be_empty_in_other_processes_is_refused(
+    distilled, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(run, "is_fsdp_enabled", lambda: True)
+    with pytest.raises(InputError, match="fsdp_cpu_ram_efficient_loading"):
+        distilled(tmp_path / "student")
 
 
 def test_a_pretrained_student_goes_on_from_its_weights(distilled, teacher, make_model, tmp_path):

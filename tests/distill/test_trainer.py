@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from workbench.distill.capture import NAME
@@ -291,6 +291,20 @@ def test_what_does_not_fit_is_refused(make_trainer, make_model, headmap):
     only = headmap.model_copy(update={"pairs": headmap.in_pool("coarse")})
     with pytest.raises(InputError, match="no heads of the refine pool"):
         make_trainer(config_of(interaction=1.0), headmap=only)
+
+
+@pytest.mark.parametrize("weight", ["interaction", "hidden"])
+def test_sharded_weights_are_refused_where_they_must_be_whole(weight, make_trainer, monkeypatch):
+    prepare = Trainer.create_accelerator_and_postprocess
+
+    def sharded(self):  # as `accelerate launch` has it: the arguments know nothing of it
+        prepare(self)
+        self.is_fsdp_enabled = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", sharded)
+    with pytest.raises(InputError, match="cannot be used with weights sharded over devices"):
+        make_trainer(config_of(chain=1.0, **{weight: 1.0}))
+    assert make_trainer(config_of(chain=1.0, attention=1.0, update=1.0)).is_sharded
 
 
 def test_bad_weights_are_refused():

@@ -1,26 +1,42 @@
-"""A small distillation, for `torch.distributed.run`: TEACHER TRACES OUT ACCUMULATION."""
+"""A small distillation, for `torch.distributed.run`: TEACHER TRACES OUT ACCUMULATION [flags].
 
+--sharded trains under FSDP: accelerate shards over devices only, so it is told that processes on
+the CPU are some. --stop-at STEP ends as if killed.
+"""
+
+import argparse
 import os
-import sys
 from pathlib import Path
+from typing import Any
 
+import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 from rich.console import Console
+from torch.distributed.tensor import DTensor
 
 from workbench.distill.config import DistillationConfig, MechanisticDistillationConfig, StudentShape
 from workbench.distill.run import distil
+from workbench.distill.trainer import MechanisticDistillationTrainer
 from workbench.labels.icd10cm import load_icd10cm
+from workbench.models import loading
 from workbench.progress import Reporter
+from workbench.prompts.events import make_events
 from workbench.prompts.tasks import CodingTask, TaskConfig, split_categories
+from workbench.prompts.templates import PlainTemplate
 
 STEPS = 20
 
 
-def distil_small(teacher: Path, traces: Path, out: Path, accumulation: int) -> None:
+def distil_small(
+    teacher: Path, traces: Path, out: Path, accumulation: int, interaction: float = 0.1
+) -> None:
     """Twenty steps with every kind of mechanistic term, the same in however many processes."""
     space = load_icd10cm()
     sizes = TaskConfig(n_mentions=(1, 2), n_families=(2, 2), family_size=(2, 3))
+    task = CodingTask(space, split_categories(space)[0][::8], sizes)
     config = DistillationConfig(
-        loss=MechanisticDistillationConfig(attention=0.5, update=0.1, interaction=0.1),
+        loss=MechanisticDistillationConfig(attention=0.5, update=0.1, interaction=interaction),
         student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
         steps=STEPS,
         batch_size=4,
@@ -29,13 +45,17 @@ def distil_small(teacher: Path, traces: Path, out: Path, accumulation: int) -> N
         warmup_steps=1,
         bf16=False,
     )
+    tokenizer = loading.read_tokenizer(teacher)
     distil(
         out,
         teacher,
         {"coarse": [(0, 1)], "refine": [(1, 2), (1, 3)]},
         config,
-        task=CodingTask(space, split_categories(space)[0][::8], sizes),
+        task=task,
+        prompts=make_events(task, PlainTemplate(), tokenizer, n_prompts=5, seed=9),
         traces=traces,
+        readout_every=10,
+        checkpoint_every=10,
         workers=0,
         arguments={
             "disable_tqdm": True,
@@ -45,6 +65,41 @@ def distil_small(teacher: Path, traces: Path, out: Path, accumulation: int) -> N
     )
 
 
+def shard_on_the_cpu() -> None:
+    """Have accelerate take this process for one with a device of its own."""
+
+    def place(state: Any) -> None:
+        state.device = torch.device("cpu")
+
+    torch.distributed.init_process_group("gloo")
+    PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
+    PartialState.set_device = place
+
+
+def watch(sharded: bool, stop_at: int | None) -> None:
+    """Check in every step whether weights are sharded; stop where asked."""
+    compute = MechanisticDistillationTrainer.compute_loss
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        assert any(isinstance(p, DTensor) for p in self.model.parameters()) == sharded
+        if self.state.global_step == stop_at:
+            raise KeyboardInterrupt
+        return compute(self, *args, **kwargs)
+
+    MechanisticDistillationTrainer.compute_loss = watched
+
+
 if __name__ == "__main__":
-    teacher, traces, out = map(Path, sys.argv[1:4])
-    distil_small(teacher, traces, out, int(sys.argv[4]))
+    parser = argparse.ArgumentParser()
+    for name in ("teacher", "traces", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("accumulation", type=int)
+    parser.add_argument("--interaction", type=float, default=0.1)
+    parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--stop-at", type=int)
+    given = vars(parser.parse_args())
+    sharded = given.pop("sharded")
+    if sharded:
+        shard_on_the_cpu()
+    watch(sharded, given.pop("stop_at"))
+    distil_small(**given)

@@ -129,6 +129,12 @@ class MechanisticDistillationConfig:
         return any(name in self.on for name in MAPPED)
 
     @property
+    def taught_pools(self) -> set[Pool]:
+        """Pools of which heads must be there."""
+        found: set[Pool] = set(self.pools if {"attention", "update"} & set(self.on) else ())
+        return found | (set(POOLS) if "interaction" in self.on else set())
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether the teacher runs beside the student at all."""
         return bool(set(self.on) - {"chain"})
@@ -184,7 +190,7 @@ class DistillationConfig:
         seed: of weights, direct examples, and heads drawn at random.
 
     Raises:
-        InputError: a size below 1, or a kind of example that is not made here.
+        InputError: a size below 1, a rate below 0, or a kind of example that is not made here.
     """
 
     loss: MechanisticDistillationConfig = MechanisticDistillationConfig()
@@ -206,9 +212,13 @@ class DistillationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "n_traces", "max_new_tokens"):
+        sizes = ("steps", "batch_size", "accumulation", "context", "n_traces", "max_new_tokens")
+        for name in sizes:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, must be at least 1")
+        for name in ("learning_rate", "warmup_steps", "weight_decay"):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise InputError(f"{name} is {getattr(self, name)}, must be a number from 0")
         for name, values in {"matching": get_args(Matching), "heads": get_args(Heads)}.items():
             if getattr(self, name) not in values:
                 raise InputError(

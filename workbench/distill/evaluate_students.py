@@ -12,7 +12,7 @@ import pandas as pd
 from workbench.distill.arms import ARMS, CUSTOM, arm_of
 from workbench.distill.matching import HeadMap, Pools
 from workbench.distill.monitor import COLUMNS
-from workbench.distill.run import READOUT, RECORD
+from workbench.distill.student_folder import READOUT, RECORD
 from workbench.errors import InputError
 from workbench.headsets.headset import POOLS, HeadSet, Pool
 from workbench.models import loading

@@ -141,6 +141,15 @@ Pools = HeadSet | Sequence[PooledHead] | Mapping[Pool, Sequence[Head]]
 """A head set, heads read by `load_heads`, or plain heads by pool, which weigh the same."""
 
 
+def check_pools(pools: Pools, teacher: ModelShape) -> set[Pool]:
+    """Which pools have heads.
+
+    Raises:
+        InputError: no heads, heads that are not the teacher's, or a head listed twice.
+    """
+    return {head.pool for head in _listed(pools, teacher)}
+
+
 def match_by_depth(pools: Pools, teacher: ModelShape, student: ModelShape) -> HeadMap:
     """Pair by place, for a student from scratch.
 

@@ -8,8 +8,6 @@
 What was begun goes on where it stopped; other settings are refused.
 """
 
-import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,16 +19,17 @@ import torch
 from rich.console import Console
 from transformers import (
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.integrations import (  # moved in later releases, and still found here
+    is_fsdp_enabled,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from workbench.distill import matching
-from workbench.distill.capture import Head, shape_of
+from workbench.distill.capture import Head, attention_modules, final_norm, shape_of
 from workbench.distill.config import DEFAULTS, DistillationConfig, plain
 from workbench.distill.data import Collator, DistillationStream
 from workbench.distill.loss_table import LossTable
@@ -38,10 +37,25 @@ from workbench.distill.matching import HeadMap, Pools
 from workbench.distill.monitor import Monitor
 from workbench.distill.pairing import pair_by_ablation, pair_heads
 from workbench.distill.questions import Example
-from workbench.distill.settings import claim
 from workbench.distill.student import make_student, word_encoder
+from workbench.distill.student_folder import (
+    HEADMAP,
+    READOUT,
+    TRACES,
+    WORK,
+    claim_folder,
+    claim_traces,
+    last_checkpoint,
+    write_student,
+)
 from workbench.distill.terms import drop_projections
-from workbench.distill.traces import TraceConfig, count_draws, read_traces, write_traces
+from workbench.distill.traces import (
+    TraceConfig,
+    count_draws,
+    fingerprint,
+    read_traces,
+    write_traces,
+)
 from workbench.distill.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.headsets.headset import HeadSet
@@ -50,13 +64,6 @@ from workbench.models.organism_data import WordEncoder
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.tasks import CodingTask
-from workbench.validation import write_text
-
-RECORD = "training.json"
-HEADMAP = "headmap.json"
-READOUT = "readout.parquet"
-TRACES = "traces.jsonl"
-WORK = "checkpoints"
 
 MATCHING_SIZE = 16
 """Examples on which heads are matched by attention or by ablation effect."""
@@ -92,8 +99,8 @@ def distil(
         task: what training prompts are drawn from, with ranges of sizes.
         prompts: for readouts, of labels that `task` does not hold.
         scores: the run's scores table, where `config.heads` asks for control heads.
-        traces: a trace file to use, or to make; by default in `out`. Students of the same teacher
-            can share one. Or a folder with all parts of one, made beforehand.
+        traces: a finished trace file, or a folder with all parts of one, which students of the
+            same teacher can share; unless given, traces are made in `out`.
         readout_every: steps between readouts.
         checkpoint_every: steps between checkpoints, of which the last is kept until the end.
         workers: processes that make examples.
@@ -104,17 +111,18 @@ def distil(
 
     Returns:
         the record that `training.json` holds: config, arguments, teacher (hash of its weights),
-        pools, headmap, circuit, traces, seconds (since it was last started), device, n_parameters,
-        and `loss`, rows of step, loss, grad_norm and `loss_<term>`, every term's unweighted value.
+        pools, headmap, circuit, traces (draws, right ones, hash of these), seconds (since it was
+        last started), device, n_parameters, and `loss`, rows of step, loss, grad_norm and
+        `loss_<term>`, every term's unweighted value.
 
     Raises:
-        InputError: the folder holds a finished student or one of other settings; a teacher or
-            student that cannot be read or whose tokenizers differ; what matching and the trainer
-            refuse.
+        InputError: the folder holds a finished student or one of other settings or traces; a
+            teacher or student that cannot be read or whose tokenizers differ; no finished traces
+            where some are given; what matching and the trainer refuse. Where the Trainer wrote no
+            weights; checkpoints are kept then.
     """
     folder = loading.model_folder(teacher)
     digest = loading.files_sha256(loading.weight_files(folder))
-    path = traces or out / TRACES
     args = _arguments(out, config, workers, checkpoint_every, arguments or {})
     if args.process_index > 0:
         reporter = Reporter(Console(quiet=True))
@@ -127,6 +135,7 @@ def distil(
             "pools": _listed(pools),
         }
     )
+    _check_loading()
     dtype = torch.float32 if args.device.type == "cpu" else torch.bfloat16
     taught = loading.read_model(folder, dtype=dtype, device_map=teacher_device_map)
     if teacher_device_map is None:
@@ -136,9 +145,15 @@ def distil(
     set_seed(config.seed)
     student = make_student(config.student, taught, tokenizer)
     student.to(args.device)  # pyright: ignore[reportArgumentType]
+    _check_heads(taught, student, pools, config, scores)
+    given = None if traces is None else read_traces(traces, digest)
     with args.main_process_first(desc="claim, traces and head map"):
-        _claim(out, asked)
-        examples = _traces(path, taught, task, encode, config, digest, reporter)
+        claim_folder(out, asked)
+        path = traces or out / TRACES
+        examples = given or _draw(path, taught, task, encode, config, digest, reporter)
+        made_of = {"drawn": count_draws(path), "kept": len(examples)}
+        made_of |= {"sha256": fingerprint(examples)}
+        claim_traces(out, {"traces": made_of})
         stream = _stream(examples, task, encode, config, args)
         headmap = _head_map(out, taught, student, pools, config, stream, scores)
     circuit = _circuit(taught, student, headmap, pools, config, stream)
@@ -164,19 +179,19 @@ def distil(
         + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
     )
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / WORK)))
+    trainer.train(resume_from_checkpoint=last_checkpoint(out))
     drop_projections(student)
     record = {
         **asked,
         "headmap": None if headmap is None else headmap.model_dump(mode="json"),
         "circuit": plain(circuit),
-        "traces": {"drawn": count_draws(path), "kept": len(examples)},
+        "traces": made_of,
         "seconds": round(time.monotonic() - started),
         "device": torch.cuda.get_device_name() if args.device.type == "cuda" else "cpu",
         "n_parameters": student.num_parameters(),
         "loss": _curve(trainer.state.log_history),
     }
-    _write(out, trainer, tokenizer, record)
+    write_student(out, trainer, tokenizer, record)
     return record
 
 
@@ -190,11 +205,41 @@ def _listed(pools: Pools | None) -> list[Any]:
     return [[head.pool, head.layer, head.head, head.weight] for head in heads]
 
 
-def _claim(out: Path, asked: Mapping[str, Any]) -> None:
-    """Refuse a finished student's folder, or one that was begun with other settings."""
-    if (out / RECORD).is_file():
-        raise InputError(f"{out}: holds a trained student already; give another --out")
-    claim(out, out / WORK / "asked.json", asked, "a distillation")
+def _check_loading() -> None:
+    """Refuse what would leave the teacher without weights in all processes but the first."""
+    if is_fsdp_enabled():  # by its name sharding alone, in fact: with this way of loading
+        raise InputError(
+            "fsdp_cpu_ram_efficient_loading gives weights to the first process alone, and each "
+            "needs the whole teacher; set it to false"
+        )
+
+
+def _check_heads(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    pools: Pools | None,
+    config: DistillationConfig,
+    scores: pd.DataFrame | None,
+) -> None:
+    """All that can be refused before traces are drawn and the folder is claimed."""
+    loss = config.loss
+    if loss.needs_map or "circuit" in loss.on:
+        if pools is None:
+            raise InputError(f"loss terms {', '.join(loss.on)} need the teacher's pooled heads")
+        there = matching.check_pools(pools, shape_of(teacher))
+        missing = sorted(loss.taught_pools - there)
+        if missing:
+            raise InputError(
+                f"loss terms {', '.join(loss.on)} need heads of the {missing[0]} pool, the head "
+                "set has none"
+            )
+    if loss.needs_map and config.heads != "pools" and scores is None:
+        raise InputError(f"{config.heads} heads need the scores table of a run, to be chosen by")
+    for model in (teacher, student):
+        if loss.needs_teacher:
+            attention_modules(model)
+        if loss.reads_logits_of_heads:
+            final_norm(model)
 
 
 def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> TraceConfig:
@@ -210,7 +255,7 @@ def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> 
     )
 
 
-def _traces(
+def _draw(
     path: Path,
     teacher: PreTrainedModel,
     task: CodingTask,
@@ -219,10 +264,9 @@ def _traces(
     digest: str,
     reporter: Reporter,
 ) -> list[Example]:
-    if not path.is_dir():
-        with reporter.step("traces", config.n_traces) as advance:
-            settings = trace_config(config)
-            write_traces(path, teacher, task, encode, settings, teacher=digest, progress=advance)
+    with reporter.step("traces", config.n_traces) as advance:
+        settings = trace_config(config)
+        write_traces(path, teacher, task, encode, settings, teacher=digest, progress=advance)
     return read_traces(path, digest)
 
 
@@ -278,8 +322,6 @@ def _circuit(
     """As many pairs as the pools have heads, matched by ablation effect on the first samples."""
     if "circuit" not in config.loss.on:
         return ()
-    if pools is None and headmap is None:
-        raise InputError("loss term circuit needs the pools, to know how many heads to match")
     if headmap is not None:
         n = len(headmap.pairs)
     elif isinstance(pools, Mapping):
@@ -337,20 +379,3 @@ def _curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for row in history
         if "loss" in row
     ]
-
-
-def _write(
-    out: Path,
-    trainer: MechanisticDistillationTrainer,
-    tokenizer: PreTrainedTokenizerBase | None,
-    record: Mapping[str, Any],
-) -> None:
-    """The model folder, then the record, which marks it as finished; then no checkpoints."""
-    trainer.save_model(str(out))
-    if not trainer.is_world_process_zero():
-        return
-    (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nothing here reads
-    if tokenizer is not None:
-        tokenizer.save_pretrained(out)
-    write_text(out / RECORD, json.dumps(record, indent=1))
-    shutil.rmtree(out / WORK, ignore_errors=True)

@@ -32,6 +32,14 @@ def claim(folder: Path, file: Path, asked: Mapping[str, Any], what: str) -> None
         )
 
 
+def is_claim(file: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether `file` holds these settings."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) == asked
+    except (OSError, ValueError):
+        return False
+
+
 def _differences(there: Any, asked: Any, name: str = "") -> list[str]:
     """Dotted names of what differs."""
     if isinstance(there, Mapping) and isinstance(asked, Mapping):

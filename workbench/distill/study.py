@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.distill.arms import ARMS, find_arm
-from workbench.distill.run import RECORD
 from workbench.distill.speed import equal_compute
+from workbench.distill.student_folder import RECORD
 from workbench.errors import InputError
 from workbench.progress import Advance
 

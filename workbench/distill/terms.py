@@ -252,9 +252,7 @@ class Terms:
             made_for, shape = getattr(self._headmap, side), shape_of(model)
             if made_for != shape:
                 raise InputError(f"the head map is for a {side} of {made_for!r}, not of {shape!r}")
-        pools = set(config.pools if {"attention", "update"} & set(config.on) else ())
-        pools |= {"coarse", "refine"} if "interaction" in config.on else set()
-        missing = sorted(pool for pool in pools if not self._headmap.in_pool(pool))
+        missing = sorted(pool for pool in config.taught_pools if not self._headmap.in_pool(pool))
         if missing:
             raise InputError(f"the head map has no heads of the {missing[0]} pool")
 

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,12 @@ def count_draws(path: Path) -> int:
     files = _parts(path) if path.is_dir() else [path]
     with files[0].open(encoding="utf-8") as file:
         return int(_check_head(files[0], [file.readline()])["n"])
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Hash of what students read of traces; whole or in parts, a file has the same."""
+    text = json.dumps([example.to_json() for example in examples], separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()
 
 
 def _read(path: Path, teacher: str | None) -> list[Example]:

@@ -50,6 +50,8 @@ class MechanisticDistillationTrainer(Trainer):
         args: as the Trainer's; `remove_unused_columns` becomes False.
         kwargs: of the Trainer.
 
+    `is_sharded` says whether weights are spread over devices (FSDP, DeepSpeed).
+
     Raises:
         InputError: vocabularies of different sizes, a map that is missing or does not fit, or
             training arguments under which activations cannot be read: compilation, gradient
@@ -73,7 +75,8 @@ class MechanisticDistillationTrainer(Trainer):
     ) -> None:
         check_vocabulary(teacher, model)
         terms = Terms(config, teacher, model, headmap, circuit)
-        _check_arguments(args, terms)
+        if terms.wanted["student"].maps:
+            _check_arguments(args)
         args.remove_unused_columns = False
         if args.n_gpu > 1:  # copies of the model in one process could not be read
             args._n_gpu = 1
@@ -81,12 +84,16 @@ class MechanisticDistillationTrainer(Trainer):
         self._student_capture = Capture(model, terms.wanted["student"])
         self._teacher_capture = Capture(teacher, terms.wanted["teacher"])
         super().__init__(model=model, args=args, **kwargs)
+        # Known only now: `accelerate launch` says it to the accelerator, not in the arguments.
+        self.is_sharded = bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        if self.is_sharded:
+            _check_sharded(terms)
         # As `loss_is_scaled_for_ga`, for releases of transformers that do not know it.
         self.model_accepts_loss_kwargs = True
         self.teacher = teacher.eval().requires_grad_(False)
         if getattr(teacher, "hf_device_map", None) is None:
             teacher.to(args.device)  # pyright: ignore[reportArgumentType]
-        if not args.fsdp:
+        if not self.is_sharded:
             fuse([*attention_modules(model)[1], *attention_modules(teacher)[1]])
         self._logged: dict[str, Tensor] = {}
         self._logged_from = 0
@@ -192,15 +199,16 @@ class MechanisticDistillationTrainer(Trainer):
         return dict(zip(names, summed, strict=True))
 
 
-def _check_arguments(args: TrainingArguments, terms: Terms) -> None:
+def _check_arguments(args: TrainingArguments) -> None:
+    for name in ("torch_compile", "gradient_checkpointing"):
+        if getattr(args, name):
+            raise InputError(f"{name} cannot be used where activations are read; turn it off")
+
+
+def _check_sharded(terms: Terms) -> None:
     wanted = terms.wanted["student"]
-    if wanted.maps:
-        for name in ("torch_compile", "gradient_checkpointing"):
-            if getattr(args, name):
-                raise InputError(f"{name} cannot be used where activations are read; turn it off")
-    sharded = args.fsdp or getattr(args, "deepspeed", None)
-    if sharded and (wanted.scale or wanted.hidden):
+    if wanted.scale or wanted.hidden:
         raise InputError(
             "terms interaction, hidden, and update over options need whole weights outside the "
-            "forward; they cannot be used with weights sharded over devices"
+            "forward; they cannot be used with weights sharded over devices; give --interaction 0"
         )
