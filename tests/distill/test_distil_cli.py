@@ -46,16 +46,40 @@ def test_distill_from_a_head_set_made_by_hand(call, teacher, trace_file, by_hand
     assert code == 2 and "holds a trained student already" in errors
 
 
-def test_distill_refuses_in_one_line(call, teacher, trace_file, by_hand, tmp_path):
+@pytest.fixture
+def only_coarse(tmp_path):
+    path = tmp_path / "coarse.json"
+    path.write_text(json.dumps({"heads": [{"layer": 0, "head": 1, "pool": "coarse"}]}))
+    return path
+
+
+def test_one_pool_alone_is_taught(call, teacher, trace_file, only_coarse, tmp_path):
+    out = tmp_path / "student"
+    given = ["--teacher", teacher, "--headset", only_coarse, "--traces", trace_file]
+    code, _, errors = call("distill", "--out", out, *given, SMALL, SHORT, "--interaction 0")
+    assert code == 0, errors
+    record = json.loads((out / "training.json").read_text())
+    assert [pair["pool"] for pair in record["headmap"]["pairs"]] == ["coarse"]
+    assert record["config"]["loss"]["pools"] == ["coarse"]
+
+
+def test_distill_refuses_in_one_line(call, teacher, trace_file, by_hand, only_coarse, tmp_path):
     given = ["--teacher", teacher, "--traces", trace_file.parent, SMALL, SHORT]
     out = tmp_path / "student"
     for arguments, message in [
         (["--arm", "none"], "arm 'none' is not one of cot, cot+logits"),
         ([], "need the teacher's pooled heads"),
         (["--arm", "random", "--headset", by_hand], "give --scores FILE"),
+        (["--arm", "random", "--headset", by_hand, "--scores", by_hand], "is not a scores table"),
+        (["--headset", only_coarse], "heads of the refine pool, the head set has none"),
+        (["--arm", "cot", "--learning-rate", "-1"], "learning_rate is -1.0, must be a number"),
+        (["--arm", "cot", "--warmup-steps", "-5"], "warmup_steps is -5, must be a number from 0"),
+        (["--arm", "cot", "--context", "20"], "context is 20: none of 200 questions drawn"),
+        (["--arm", "cot", "--traces", tmp_path / "none"], "none: cannot be read, No such file"),
     ]:
         code, _, errors = call("distill", "--out", out, *given, *arguments)
         assert code == 2 and message in errors and "Traceback" not in errors
+        assert errors.count("\n") == 1
 
 
 def test_a_part_of_the_traces(call, teacher, tmp_path):

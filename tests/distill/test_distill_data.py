@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workbench.distill.data import Collator
+from workbench.distill.data import Collator, DistillationStream
 from workbench.distill.losses import IGNORED
 from workbench.distill.marks import Marks
 from workbench.distill.questions import Example, direct_example, make_question, traced_example
@@ -134,3 +134,13 @@ def test_marks_point_where_they_say(batch):
     assert ends.equal(batch["option_spans"][..., 1][marks.offered] - 1)
     assert Marks.of(batch, "all").rows.sum() == batch["length"].sum()
     assert Marks.of(batch, "target").rows.sum() == (batch["length"] - batch["question"] + 1).sum()
+
+
+def test_a_context_that_no_question_fits_is_refused(small_task, encode, traces):
+    sizes = {"n_samples": 8, "same_size": 4, "seed": 0}
+    mix = ExampleMix(direct=0.3, partial=0.0)
+    with pytest.raises(InputError, match="context is 20: none of 200 questions drawn has fewer"):
+        DistillationStream(small_task, encode, traces, mix, context=20, **sizes)
+    only_traces = replace(mix, direct=0.0)
+    stream = DistillationStream(small_task, encode, traces, only_traces, context=20, **sizes)
+    assert len(stream[0]["ids"]) > 20

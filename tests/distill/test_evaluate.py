@@ -17,7 +17,7 @@ from workbench.cli import app
 from workbench.cli.evaluate import student_names
 from workbench.distill import evaluate_answers
 from workbench.distill.arms import ARMS, arm_config, arm_of
-from workbench.distill.config import DEFAULTS, plain
+from workbench.distill.config import DEFAULTS, StudentShape, plain
 from workbench.distill.evaluate import evaluate
 from workbench.distill.evaluate_answers import answers
 from workbench.distill.evaluate_effects import pool_terms
@@ -32,7 +32,7 @@ from workbench.distill.evaluate_students import (
 from workbench.distill.evaluate_trajectories import distances
 from workbench.distill.matching import swap_teacher
 from workbench.errors import InputError
-from workbench.models import generation
+from workbench.models import generation, loading
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.prompts.templates import letter_of
@@ -41,14 +41,19 @@ SMALL = {"n_prompts": 6, "n_trajectory_prompts": 3, "n_resamples": 50, "max_new_
 
 
 @pytest.fixture
-def write_student(make_model, tokenizer, headmap, tmp_path):
-    def write(name: str, arm: str = "cot", seed: int = 0, weights: int = 1, mapped=headmap) -> Path:
+def write_student(make_model, tokenizer, headmap, teacher, tmp_path):
+    digest = loading.files_sha256(loading.weight_files(teacher))
+
+    def write(
+        name: str, arm: str = "cot", seed: int = 0, weights: int = 1, mapped=headmap, **settings
+    ) -> Path:
         folder = tmp_path / name
         make_model(weights).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        config = plain(asdict(replace(arm_config(arm, DEFAULTS), seed=seed)))
+        config = plain(asdict(replace(arm_config(arm, DEFAULTS), seed=seed, **settings)))
         needs_map = arm_config(arm, DEFAULTS).loss.needs_map
         record = {"config": config, "headmap": mapped.model_dump(mode="json")}
+        record |= {"teacher": digest, "traces": {"drawn": 9, "kept": 8}}
         (folder / "training.json").write_text(
             json.dumps(record if needs_map else record | {"headmap": None})
         )
@@ -118,7 +123,7 @@ def test_a_copy_of_the_teacher_is_like_the_teacher(run, write_student, tmp_path)
 def test_what_is_done_is_not_done_again(run, write_student, monkeypatch, tmp_path):
     students = {"one": write_student("one")}
     first = run(students)
-    (tmp_path / "out" / "one" / "effects.parquet").unlink()
+    next((tmp_path / "out" / "one").glob("effects-*.parquet")).unlink()
     monkeypatch.setattr(evaluate_answers, "written_answers", None)
     monkeypatch.setattr("workbench.distill.evaluate.write_own_chains", None)
     again = run(students)
@@ -141,9 +146,50 @@ def test_bad_students_are_refused_before_any_work(run, write_student, tmp_path):
     (twins["a"] / "training.json").write_text("[]")
     with pytest.raises(InputError, match="is not the record of a student"):
         run({"a": twins["a"]})
-    with pytest.raises(InputError, match="n_prompts is 0"):
-        run({}, n_prompts=0)
+    for number in ("n_prompts", "n_trajectory_prompts", "n_resamples"):
+        with pytest.raises(InputError, match=f"{number} is 0"):
+            run({}, **{number: 0})
     assert not (tmp_path / "out").exists()
+
+
+def test_students_and_heads_of_another_teacher_are_refused(
+    run, write_student, make_model, tokenizer, tmp_path
+):
+    students = {"a": write_student("a")}
+    with pytest.raises(InputError, match="teacher: head 2-0 is outside 2 layers"):
+        run(students, pools={"coarse": [(2, 0)]})
+    make_model(7).save_pretrained(tmp_path / "teacher")
+    with pytest.raises(InputError, match=r"student 'a' was taught by weights .* has .*--teacher"):
+        run(students)
+    assert not (tmp_path / "out").exists()
+
+
+def test_students_that_differ_in_more_than_their_arm_are_refused(write_student):
+    wide = StudentShape(d_model=256)
+    folders = {"a": write_student("a"), "b": write_student("b", "mechanistic", 1, student=wide)}
+    with pytest.raises(InputError, match=r"'a' and 'b' differ in student\.d_model, which arms"):
+        read_students(folders)
+    less = {"a": folders["a"], "c": write_student("c", seed=1, batch_size=64)}
+    with pytest.raises(InputError, match="'a' and 'c' differ in batch_size, which arms"):
+        read_students(less)
+    record = folders["a"] / "training.json"
+    written = json.loads(record.read_text())
+    del written["config"]["weight_decay"], written["config"]["mix"]["invented"]
+    record.write_text(json.dumps(written | {"traces": {"drawn": 9, "kept": 7}}))
+    alike = {"a": folders["a"], "d": write_student("d", seed=1, n_traces=9)}
+    with pytest.raises(InputError, match="'a' and 'd' differ in traces, which arms"):
+        read_students(alike)
+
+
+def test_an_evaluation_takes_in_further_students(run, write_student):
+    students = {"cot": write_student("cot")}
+    first = run(students)
+    assert set(first.causal["student"]) == set()
+    students["mech"] = write_student("mech", "mechanistic")
+    both = run(students)
+    assert set(both.causal["student"]) == {"teacher", "cot", "mech"}
+    kept = both.answers[both.answers["student"] != "mech"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first.answers)
 
 
 def test_records_without_a_newer_setting_keep_their_arm(write_student):

@@ -1,3 +1,4 @@
+import json
 import sys
 from collections import Counter
 
@@ -74,14 +75,15 @@ def test_a_student_is_trained_by_the_command_that_trains_one(tmp_path):
 def stand_in(monkeypatch):
     """In place of training: writes the record, or fails for seed 1; says which device it had."""
     program = (
-        "import os, pathlib, sys; out, seed = pathlib.Path(sys.argv[1]), sys.argv[2];"
+        "import os, pathlib, sys; out, seed, record = pathlib.Path(sys.argv[1]), *sys.argv[2:];"
         "print('device', os.environ.get('DEVICE'), flush=True);"
         "seed == '1' and sys.exit('no room');"
-        "out.mkdir(); (out / 'training.json').write_text('{}')"
+        "out.mkdir(); (out / 'training.json').write_text(record)"
     )
 
     def command(self, out, options):
-        return [sys.executable, "-c", program, str(out / self.name), str(self.seed)]
+        record = json.dumps({"config": {"steps": self.steps}})
+        return [sys.executable, "-c", program, str(out / self.name), str(self.seed), record]
 
     monkeypatch.setattr(study.Planned, "command", command)
 
@@ -107,3 +109,22 @@ def test_students_run_side_by_side_and_finished_ones_are_left_alone(stand_in, tm
     assert (tmp_path / "cot-0" / "training.json").stat().st_mtime_ns == before
     assert (tmp_path / "cot-0.log").read_text().count("device") == 1
     assert (tmp_path / "cot-1.log").read_text().count("device") == 2
+
+
+def test_a_folder_goes_on_with_the_flags_and_steps_it_began_with(stand_in, tmp_path):
+    out, headset = tmp_path / "study", tmp_path / "heads.json"
+    headset.write_text("{}")
+    flags = ["--headset", str(headset), "--direct", "0.3"]
+    assert run_study(out, plan(["minilm"], steps=10, seeds=1), flags) == []
+    assert run_study(out, plan(["hidden"], steps=10, seeds=1), flags) == []
+    with pytest.raises(InputError, match=r"holds a study with other settings \(flags\)"):
+        run_study(out, plan(["minilm"], steps=10, seeds=1), flags[:2])
+    with pytest.raises(InputError, match=r"minilm-0/training.json: is of 10 steps, not of 20"):
+        run_study(out, plan(["minilm"], steps=20, seeds=1), flags)
+    headset.write_text('{"heads": []}')
+    with pytest.raises(InputError, match=r"other settings \(files.*heads.json\)"):
+        run_study(out, plan(["circuit"], steps=10, seeds=1), flags)
+    (out / "minilm-0" / "training.json").write_text("[]")
+    headset.write_text("{}")
+    with pytest.raises(InputError, match="is not the record of a student"):
+        run_study(out, plan(["minilm"], steps=10, seeds=1), flags)

@@ -4,7 +4,13 @@ from dataclasses import replace
 import pytest
 
 from workbench.distill import traces
-from workbench.distill.traces import TraceConfig, count_draws, read_traces, write_traces
+from workbench.distill.traces import (
+    TraceConfig,
+    count_draws,
+    fingerprint,
+    read_traces,
+    write_traces,
+)
 from workbench.errors import InputError
 
 CONFIG = TraceConfig(n=10, same_size=4, ramp=0.5)
@@ -134,3 +140,38 @@ def test_an_unfinished_file_is_refused(perfect_teacher, write, tmp_path):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(InputError, match="is unfinished, 9 of 10 draws"):
         read_traces(path)
+
+
+def test_only_one_process_writes_a_file(perfect_teacher, write, tmp_path):
+    path, told = tmp_path / "traces.jsonl", []
+
+    def write_too(done, of):
+        with pytest.raises(InputError, match="another process is writing traces to it") as refused:
+            write(path)
+        told.append(refused)
+
+    assert write(path, progress=write_too) == 7 == len(read_traces(path))
+    assert len(told) == 2
+
+
+def test_what_is_no_trace_file_is_left_as_it_is(perfect_teacher, write, tmp_path):
+    path = tmp_path / "weights.jsonl"
+    for there in (b"\xff\xfe\x00", b"one line", b'{"schema": "other"}'):
+        path.write_bytes(there)
+        with pytest.raises(InputError, match="is no trace file"):
+            write(path)
+        for read in (read_traces, count_draws):
+            with pytest.raises(InputError, match="is no trace file"):
+                read(path)
+        assert path.read_bytes() == there
+    with pytest.raises(InputError, match="cannot be written, is a folder"):
+        write(tmp_path)
+
+
+def test_whole_and_parts_have_the_same_fingerprint(perfect_teacher, write, tmp_path):
+    write(tmp_path / "whole.jsonl")
+    perfect_teacher.clear()
+    for which in range(2):
+        write(tmp_path / "parts" / f"{which}.jsonl", replace(CONFIG, part=(which, 2)))
+    whole, parts = read_traces(tmp_path / "whole.jsonl"), read_traces(tmp_path / "parts")
+    assert fingerprint(whole) == fingerprint(parts) != fingerprint(whole[1:])

@@ -145,7 +145,9 @@ def distill(
     context: Context = None,
     traces: Annotated[
         Path | None,
-        typer.Option(help="Trace file, or folder of all its parts.", show_default="made in --out"),
+        typer.Option(
+            help="Finished trace file, or folder of all its parts.", show_default="made in --out"
+        ),
     ] = None,
     scores: Annotated[
         Path | None,
@@ -200,10 +202,15 @@ def distill(
         seed=seed,
     )
     folder = loading.model_folder(bundled_model_path() if teacher is None else teacher)
+    pools = _pools(headset, folder)
+    if pools is not None:  # one pool alone can be taught, too
+        there = {head.pool for head in pools}
+        taught = tuple(pool for pool in config.loss.pools if pool in there)
+        config = replace(config, loss=replace(config.loss, pools=taught))
     record = distil(
         out,
         folder,
-        _pools(headset, folder),
+        pools,
         config,
         task=coding_task(folder, "seen", full_size=False),
         prompts=make_prompts(
@@ -337,20 +344,9 @@ def bench_distill(
 
 
 def _pools(headset: Path | None, folder: Path) -> Any:
-    from workbench.distill.matching import ModelShape, load_heads
-    from workbench.errors import InputError
-    from workbench.models import loading
+    from workbench.distill.head_files import heads_for
 
-    if headset is None:
-        return None
-    config = loading.read_config(folder)
-    try:
-        n_layers, n_heads = config["num_hidden_layers"], config["num_attention_heads"]
-    except KeyError as error:
-        raise InputError(f"{folder}/config.json: has no {error}, needed for a head set") from None
-    n_kv_heads = config.get("num_key_value_heads") or n_heads
-    shape = ModelShape(n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads)
-    return load_heads(headset, shape)
+    return None if headset is None else heads_for(headset, folder)
 
 
 def _scores(given: Path | None, headset: Path | None, config: "DistillationConfig") -> Any:
@@ -366,7 +362,10 @@ def _scores(given: Path | None, headset: Path | None, config: "DistillationConfi
         raise InputError(
             f"{config.heads} heads are chosen by a run's scores table; give --scores FILE"
         )
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path, columns=["layer", "head", "output_norm"])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is not a scores table of a run ({error})") from None
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,10 @@ def evaluate(
     ] = None,
     headset: Annotated[
         Path | None,
-        typer.Option(help="The teacher's head set.", show_default="the heads students were taught"),
+        typer.Option(
+            help="The teacher's head set, or a list of heads made by hand.",
+            show_default="the heads students were taught",
+        ),
     ] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Prompts to answer.")] = 1000,
     n_trajectory: Annotated[
@@ -33,16 +36,18 @@ def evaluate(
 ) -> None:
     """Teacher and students side by side, on labels that none of them was trained on."""
     from workbench.distill.evaluate import evaluate as measure
-    from workbench.headsets.headset import load
+    from workbench.distill.head_files import heads_for
     from workbench.inputs import bundled_model_path
+    from workbench.models import loading
     from workbench.plots.students_page import read_tables, write_students_page
 
     prepare()
+    folder = loading.model_folder(bundled_model_path() if teacher is None else teacher)
     found = measure(
         out,
-        bundled_model_path() if teacher is None else teacher,
+        folder,
         student_names(students),
-        pools=None if headset is None else load(headset),
+        pools=None if headset is None else heads_for(headset, folder),
         n_prompts=n,
         n_trajectory_prompts=n_trajectory,
         seed=seed,

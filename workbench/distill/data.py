@@ -26,6 +26,9 @@ WINDOW = 32
 TRIES = 8
 """Draws after which a direct example may be longer than the trace it stands for."""
 
+LAST_TRY = 200
+"""Draws without one that is shorter than the context, after which there seems to be none."""
+
 
 class DistillationStream(ExampleStream):
     """The teacher's traces and direct questions.
@@ -45,7 +48,8 @@ class DistillationStream(ExampleStream):
             Traces are not drawn, so they are taken at any length.
 
     Raises:
-        InputError: no traces, though some examples are to have a chain.
+        InputError: no traces, though some examples are to have a chain; or, here or when an
+            example is asked for, no direct question that is shorter than the context.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class DistillationStream(ExampleStream):
             raise InputError("no traces are given, and not all examples are direct")
         super().__init__(task, encode, mix, **sizes)
         self._traces = _in_batches(traces, self._same_size)
+        if mix.direct:
+            self._direct(0, self._rng(0), None)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = self._rng(index)
@@ -81,13 +87,15 @@ class DistillationStream(ExampleStream):
         if instead_of is not None:
             task = _of_size(task, len(instead_of.question.option_spans), rng)
             room = min(room, _length(instead_of) + 1)
-        tries = 0
-        while True:
+        for tries in range(LAST_TRY):
             question = draw_question(task, self._encode, rng, self._sizes(index), ease)
             example = direct_example(question, self._encode)
-            tries += 1
-            if _length(example) < (room if tries <= TRIES else self._context):
+            if _length(example) < (room if tries < TRIES else self._context):
                 return example
+        raise InputError(
+            f"context is {self._context}: none of {LAST_TRY} questions drawn has fewer tokens; "
+            "give more"
+        )
 
 
 def _in_batches(traces: Sequence[Example], size: int) -> list[Example]:

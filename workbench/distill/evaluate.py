@@ -14,6 +14,7 @@ of the teacher's accuracy.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,13 @@ from workbench.distill.evaluate_students import (
     teacher_heads,
 )
 from workbench.distill.evaluate_trajectories import distances, followed, write_own_chains
-from workbench.distill.matching import Pools
+from workbench.distill.head_files import check_weights, folder_shape
+from workbench.distill.matching import Pools, check_pools
 from workbench.distill.monitor import direct_readout
 from workbench.distill.settings import claim
 from workbench.distill.student import check_tokenizers, word_encoder
 from workbench.errors import InputError
-from workbench.headsets.headset import head_name
+from workbench.headsets.headset import HeadSet, head_name
 from workbench.inputs import coding_task
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
@@ -140,10 +142,12 @@ def evaluate(
         reporter: where progress is told.
 
     Raises:
-        InputError: a model or record that cannot be read, another tokenizer than the teacher's, a
-            bad number of prompts, or results of other settings in `out`.
+        InputError: a model or record that cannot be read, another tokenizer than the teacher's,
+            students or heads of another teacher, what `read_students` refuses, a bad number of
+            prompts or resamples, or results of other settings in `out`.
     """
-    for name, number in (("n_prompts", n_prompts), ("n_trajectory_prompts", n_trajectory_prompts)):
+    numbers = {"n_prompts": n_prompts, "n_trajectory_prompts": n_trajectory_prompts}
+    for name, number in {**numbers, "n_resamples": n_resamples}.items():
         if number < 1:
             raise InputError(f"{name} is {number}, must be at least 1")
     found = read_students(students, pools)
@@ -159,6 +163,7 @@ def evaluate(
         device=device,
         reporter=reporter or Reporter(),
     )
+    _check_teacher(work, found, pools)
     heads = {TEACHER: teacher_heads(pools, found)}
     heads |= {one.name: heads_of(one, found) for one in found}
     tables = {TEACHER: _of_teacher(work, heads[TEACHER][0])}
@@ -168,6 +173,20 @@ def evaluate(
     who = {TEACHER: (TEACHER, 0)} | {one.name: (one.arm, one.seed) for one in found}
     merged = {name: _together(tables, name, who) for name in PER_PROMPT}
     return _summarise(merged, found, heads, level, n_resamples, seed)
+
+
+def _check_teacher(work: "_Work", students: list[Student], pools: Pools | None) -> None:
+    """Refuse students and heads of another teacher before anything is run."""
+    if pools is not None:
+        check_pools(pools, folder_shape(work.teacher))
+        if isinstance(pools, HeadSet):
+            check_weights("head set", pools.model.weights_sha256, work.digest)
+    for one in students:
+        if one.teacher != work.digest:
+            raise InputError(
+                f"student {one.name!r} was taught by weights {one.teacher[:12]}, "
+                f"{work.teacher} has {work.digest[:12]}; give its own --teacher"
+            )
 
 
 def _summarise(
@@ -284,7 +303,7 @@ class _Loaded:
 
 
 def _of_teacher(work: _Work, heads: PoolHeads) -> dict[str, pd.DataFrame]:
-    folder = _Folder(work, TEACHER, work.digest, heads)
+    folder = _Folder(work, TEACHER, work.digest)
     loaded = lambda: work.teacher_model  # noqa: E731  (only read where something is missing)
     return {
         "answers": folder.table("answers", lambda: _answers(work, TEACHER, loaded())),
@@ -292,12 +311,14 @@ def _of_teacher(work: _Work, heads: PoolHeads) -> dict[str, pd.DataFrame]:
             "chain_values",
             lambda: followed(loaded().hooked, work.teacher_cases, work.teacher_cases),
         ),
-        "effects": folder.table("effects", lambda: _effects(work, TEACHER, loaded(), heads)),
+        "effects": folder.table(
+            _effects_of(heads), lambda: _effects(work, TEACHER, loaded(), heads)
+        ),
     }
 
 
 def _of_student(work: _Work, student: Student, heads: PoolHeads) -> dict[str, pd.DataFrame]:
-    folder, name = _Folder(work, student.name, student.weights_sha256, heads), student.name
+    folder, name = _Folder(work, student.name, student.weights_sha256), student.name
     models: list[_Loaded] = []
 
     def loaded() -> _Loaded:
@@ -313,7 +334,7 @@ def _of_student(work: _Work, student: Student, heads: PoolHeads) -> dict[str, pd
     made = {
         "answers": folder.table("answers", lambda: _answers(work, name, loaded())),
         "chain_values": folder.table("chain_values", follow),
-        "effects": folder.table("effects", lambda: _effects(work, name, loaded(), heads)),
+        "effects": folder.table(_effects_of(heads), lambda: _effects(work, name, loaded(), heads)),
     }
     teachers = pd.read_parquet(work.out / TEACHER / "chain_values.parquet")
     return made | {"distances": distances(made["chain_values"], teachers)}
@@ -341,6 +362,11 @@ def _answers(work: _Work, name: str, model: _Loaded) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def _effects_of(heads: PoolHeads) -> str:
+    """Name of the table: which heads are patched may change as students are added."""
+    return f"effects-{sha256(str(heads).encode()).hexdigest()[:12]}"
+
+
 def _effects(work: _Work, name: str, model: _Loaded, heads: PoolHeads) -> pd.DataFrame:
     with work.reporter.step(f"{name}: patching", work.n_events) as advance:
         found = pool_terms(model.hooked, work.events, heads, progress=advance)
@@ -364,7 +390,7 @@ def _teacher_accuracy(work: _Work, prompts: PromptSet | None) -> float:
 class _Folder:
     """Where a model's tables are kept; refuses those of other settings."""
 
-    def __init__(self, work: _Work, name: str, digest: str, heads: PoolHeads) -> None:
+    def __init__(self, work: _Work, name: str, digest: str) -> None:
         self._path = work.out / name
         asked = {
             "teacher": work.digest,
@@ -374,7 +400,6 @@ class _Folder:
             "seed": work.seed,
             "max_new_tokens": work.max_new_tokens,
             "categories": len(work.task.categories),
-            "heads": {pool: [list(at) for at in listed] for pool, listed in heads.items()},
         }
         claim(self._path, self._path / SETTINGS, asked, "results")
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from workbench.distill.arms import ARMS, CUSTOM, arm_of
+from workbench.distill.config import DEFAULTS, plain
 from workbench.distill.matching import HeadMap, Pools
 from workbench.distill.monitor import COLUMNS
+from workbench.distill.settings import differences
 from workbench.distill.student_folder import READOUT, RECORD
 from workbench.errors import InputError
 from workbench.headsets.headset import POOLS, HeadSet, Pool
@@ -41,6 +43,8 @@ class Student:
         config: the `DistillationConfig` in its record.
         headmap: its supervised heads, None where no term has any.
         weights_sha256: hash of its weights.
+        teacher: hash of its teacher's weights.
+        n_traces: right chains of the teacher that it was taught with.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Student:
     config: Mapping[str, Any] = field(repr=False)
     headmap: HeadMap | None = field(repr=False)
     weights_sha256: str = ""
+    teacher: str = ""
+    n_traces: int = 0
 
     @classmethod
     def read(cls, name: str, folder: str | Path) -> "Student":
@@ -67,12 +73,24 @@ class Student:
             config, mapped = record["config"], record["headmap"]
             arm, seed = arm_of(config), int(config["seed"])
             headmap = None if mapped is None else HeadMap.model_validate_json(json.dumps(mapped))
+            taught = {"teacher": record["teacher"], "n_traces": record["traces"]["kept"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: is not the record of a student ({type(error).__name__})"
             ) from error
         digest = loading.files_sha256(loading.weight_files(folder))
-        return cls(name, folder, arm, seed, config, headmap, digest)
+        return cls(name, folder, arm, seed, config, headmap, digest, **taught)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Settings in which students of a comparison are alike: all but arm, steps and seed."""
+        defaults = plain(asdict(DEFAULTS))
+        settings = defaults | dict(self.config)
+        settings["mix"] = defaults["mix"] | dict(settings["mix"])
+        own = {"loss", "heads", "matching", "steps", "seed"}
+        of_traces = {"n_traces", "max_new_tokens", "trace_seed"}  # the traces' number says enough
+        kept = {name: settings[name] for name in settings.keys() - own - of_traces}
+        return {"teacher": self.teacher, "traces": self.n_traces, **kept}
 
     @property
     def knows_pools(self) -> bool:
@@ -103,8 +121,9 @@ def read_students(students: Mapping[str, str | Path], pools: Pools | None = None
     learnt from `pools`. Arms come in the order of `ARMS`, seeds in theirs.
 
     Raises:
-        InputError: a name that is no folder name, a folder without a finished student, or two
-            students of the same arm and seed.
+        InputError: a name that is no folder name, a folder without a finished student, two
+            students of the same arm and seed, or students of arms that differ in more than these
+            and their steps.
     """
     found: dict[tuple[str, int], Student] = {}
     read = []
@@ -112,6 +131,7 @@ def read_students(students: Mapping[str, str | Path], pools: Pools | None = None
         if name == "teacher" or name != Path(name).name or name.startswith("."):
             raise InputError(f"a student cannot be called {name!r}: results go to a folder of it")
         read.append(Student.read(name, folder))
+    _check_alike([student for student in read if student.arm != CUSTOM])
     read = _by_head_set(read, pools)
     fewest = min((student.config.get("steps", 0) for student in read), default=0)
     for place, student in enumerate(read):
@@ -125,6 +145,16 @@ def read_students(students: Mapping[str, str | Path], pools: Pools | None = None
                 f"seed {student.seed}"
             )
     return sorted(read, key=_place)
+
+
+def _check_alike(students: Sequence[Student]) -> None:
+    for one in students[1:]:
+        different = differences(students[0].shared, one.shared)
+        if different:
+            raise InputError(
+                f"students {students[0].name!r} and {one.name!r} differ in {', '.join(different)}, "
+                "which arms are not told apart by; evaluate them in folders of their own"
+            )
 
 
 def _by_head_set(students: Sequence[Student], pools: Pools | None) -> list[Student]:

@@ -1,22 +1,20 @@
 """Which student head is to learn from which teacher head.
 
-A `HeadMap` pairs every pooled head of a teacher with a head of a student, and is written to JSON
-(`schema: "workbench.headmap/1"`). `match_by_depth` is for a student from scratch, whose heads are
-all alike: only the place counts. `match_by_attention` is for a student that can do something
-already: each teacher head goes to the student head that looks where it looks. `swap_teacher` makes
-controls: other teacher heads, the same student heads.
+A `HeadMap` pairs every pooled head of a teacher with a head of a student. `match_by_depth` is for a
+student from scratch, whose heads are all alike: only the place counts. `match_by_attention` is for
+a student that can do something already: each teacher head goes to the student head that looks where
+it looks. `swap_teacher` makes controls: other teacher heads, the same student heads.
 
 Heads are (layer, head), from 0.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -24,8 +22,6 @@ from workbench.distill.divergence import js_divergences
 from workbench.distill.placing import place_heads, place_layers
 from workbench.errors import InputError
 from workbench.headsets.headset import POOLS, HeadSet, Pool, head_name
-from workbench.headsets.headset import SCHEMA as HEADSET_SCHEMA
-from workbench.validation import explain, shorten, write_text
 
 SCHEMA = "workbench.headmap/1"
 
@@ -255,80 +251,14 @@ def map_layers(n_teacher: int, n_student: int) -> list[int]:
     return [-(-(layer + 1) * n_teacher // n_student) - 1 for layer in range(n_student)]
 
 
-class _HeadFile(BaseModel):
-    """The little that matching needs of a head-set file."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    schema_: Literal["workbench.headset/1"] = Field(alias="schema", default=HEADSET_SCHEMA)
-    model: dict[str, Any] = {}
-    heads: tuple[PooledHead, ...]
-
-
-def load_heads(path: str | Path, teacher: ModelShape) -> tuple[PooledHead, ...]:
-    """Heads of a head-set file, also of one made by hand.
-
-    Needed are `heads` with `layer`, `head` and `pool`, and perhaps `weight`; what `model` says of
-    the shape is compared with the teacher. A whole head set is read strictly by `headset.load`.
-
-    Raises:
-        InputError: the file cannot be read, lacks these, has another schema version or is of a
-            model of another shape.
-    """
-    given = _read(path, _HeadFile)
-    for field, value in teacher.model_dump().items():
-        if given.model.get(field, value) != value:
-            found = shorten(given.model[field])
-            raise InputError(f"{path}: model.{field} is {found}, the teacher's is {value}")
-    for pool in POOLS:
-        weighed = {"weight" in one.model_fields_set for one in given.heads if one.pool == pool}
-        if len(weighed) > 1:
-            raise InputError(f"{path}: pool {pool!r} gives weights to some of its heads only")
-    _listed(given.heads, teacher)
-    return given.heads
-
-
-def save(headmap: HeadMap, path: str | Path) -> None:
-    """Write the map as indented JSON, whole or not at all."""
-    write_text(path, headmap.model_dump_json(indent=2) + "\n")
-
-
-def load(
-    path: str | Path, teacher: ModelShape | None = None, student: ModelShape | None = None
-) -> HeadMap:
-    """Read a map, and refuse it for models of another shape than it was made for.
-
-    Raises:
-        InputError: the file cannot be read, breaks the format, or is for other models.
-    """
-    headmap = _read(path, HeadMap)
-    for side, shape in (("teacher", teacher), ("student", student)):
-        made_for: ModelShape = getattr(headmap, side)
-        if shape is not None and shape != made_for:
-            raise InputError(
-                f"{path}: made for a {side} of {_describe(made_for)}, not of {_describe(shape)}"
-            )
-    return headmap
-
-
-def _read(path: str | Path, record: type[_Model]) -> _Model:
-    try:
-        return record.model_validate_json(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
-    except ValidationError as error:
-        own = error.errors()[0].get("ctx", {}).get("error")  # of the checks in this module
-        reason = own if isinstance(own, InputError) else explain(error)
-        raise InputError(f"{path}: {reason}") from None
-
-
-def _describe(shape: ModelShape) -> str:
+def describe(shape: ModelShape) -> str:
+    """In words."""
     return f"{shape.n_layers} layers × {shape.n_heads} heads ({shape.n_kv_heads} key-value heads)"
 
 
 def _check_head(head: Head, shape: ModelShape, where: str) -> None:
     if not (0 <= head[0] < shape.n_layers and 0 <= head[1] < shape.n_heads):
-        raise InputError(f"{where}: head {head_name(*head)} is outside {_describe(shape)}")
+        raise InputError(f"{where}: head {head_name(*head)} is outside {describe(shape)}")
 
 
 def _listed(pools: Pools, teacher: ModelShape) -> list[PooledHead]:
@@ -337,8 +267,8 @@ def _listed(pools: Pools, teacher: ModelShape) -> list[PooledHead]:
         made_for = ModelShape.of(pools.model)
         if made_for != teacher:
             raise InputError(
-                f"head set is of a model of {_describe(made_for)}, the teacher has "
-                f"{_describe(teacher)}"
+                f"head set is of a model of {describe(made_for)}, the teacher has "
+                f"{describe(teacher)}"
             )
         given = [PooledHead(**head.model_dump(include=_READ)) for head in pools.heads]
     elif isinstance(pools, Mapping):

@@ -28,12 +28,12 @@ from transformers.integrations import (  # moved in later releases, and still fo
     is_fsdp_enabled,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-from workbench.distill import matching
 from workbench.distill.capture import Head, attention_modules, final_norm, shape_of
 from workbench.distill.config import DEFAULTS, DistillationConfig, plain
 from workbench.distill.data import Collator, DistillationStream
+from workbench.distill.head_files import check_weights, load, save
 from workbench.distill.loss_table import LossTable
-from workbench.distill.matching import HeadMap, Pools
+from workbench.distill.matching import HeadMap, Pools, check_pools
 from workbench.distill.monitor import Monitor
 from workbench.distill.pairing import pair_by_ablation, pair_heads
 from workbench.distill.questions import Example
@@ -145,7 +145,7 @@ def distil(
     set_seed(config.seed)
     student = make_student(config.student, taught, tokenizer)
     student.to(args.device)  # pyright: ignore[reportArgumentType]
-    _check_heads(taught, student, pools, config, scores)
+    _check_heads(taught, student, pools, config, scores, digest)
     given = None if traces is None else read_traces(traces, digest)
     with args.main_process_first(desc="claim, traces and head map"):
         claim_folder(out, asked)
@@ -220,18 +220,20 @@ def _check_heads(
     pools: Pools | None,
     config: DistillationConfig,
     scores: pd.DataFrame | None,
+    digest: str,
 ) -> None:
     """All that can be refused before traces are drawn and the folder is claimed."""
     loss = config.loss
     if loss.needs_map or "circuit" in loss.on:
         if pools is None:
             raise InputError(f"loss terms {', '.join(loss.on)} need the teacher's pooled heads")
-        there = matching.check_pools(pools, shape_of(teacher))
-        missing = sorted(loss.taught_pools - there)
+        if isinstance(pools, HeadSet):
+            check_weights("head set", pools.model.weights_sha256, digest)
+        missing = sorted(loss.taught_pools - check_pools(pools, shape_of(teacher)))
         if missing:
             raise InputError(
                 f"loss terms {', '.join(loss.on)} need heads of the {missing[0]} pool, the head "
-                "set has none"
+                "set has none; without interaction (--interaction 0) one pool can be taught alone"
             )
     if loss.needs_map and config.heads != "pools" and scores is None:
         raise InputError(f"{config.heads} heads need the scores table of a run, to be chosen by")
@@ -304,10 +306,10 @@ def _head_map(
         return None
     path = out / HEADMAP
     if path.is_file():
-        return matching.load(path, shape_of(teacher), shape_of(student))
+        return load(path, shape_of(teacher), shape_of(student))
     batch = Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
     found = pair_heads(teacher, student, pools, config, batch, scores)
-    matching.save(found, path)
+    save(found, path)
     return found
 
 

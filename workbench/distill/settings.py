@@ -24,7 +24,7 @@ def claim(folder: Path, file: Path, asked: Mapping[str, Any], what: str) -> None
     if not file.is_file():
         write_text(file, json.dumps(asked, indent=1))
         return
-    different = _differences(json.loads(file.read_text(encoding="utf-8")), asked)
+    different = differences(json.loads(file.read_text(encoding="utf-8")), asked)
     if different:
         raise InputError(
             f"{folder}: holds {what} with other settings ({', '.join(different)}); give another "
@@ -40,13 +40,13 @@ def is_claim(file: Path, asked: Mapping[str, Any]) -> bool:
         return False
 
 
-def _differences(there: Any, asked: Any, name: str = "") -> list[str]:
-    """Dotted names of what differs."""
+def differences(there: Any, asked: Any, name: str = "") -> list[str]:
+    """Dotted names of what differs between two settings, as JSON holds them."""
     if isinstance(there, Mapping) and isinstance(asked, Mapping):
         return [
             different
             for key in {**there, **asked}
-            for different in _differences(
+            for different in differences(
                 there.get(key), asked.get(key), f"{name}.{key}".removeprefix(".")
             )
         ]

@@ -5,6 +5,7 @@ nothing that its commands one by one would not. What is finished is left alone; 
 stopped goes on from its last checkpoint.
 """
 
+import json
 import subprocess
 import sys
 import threading
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.distill.arms import ARMS, find_arm
+from workbench.distill.settings import claim
 from workbench.distill.speed import equal_compute
 from workbench.distill.student_folder import RECORD
 from workbench.errors import InputError
+from workbench.models import loading
 from workbench.progress import Advance
 
 MAIN = ("cot", "mechanistic", "random")
@@ -108,12 +111,12 @@ def run_study(
         names of those that failed; the end of their log says why.
 
     Raises:
-        InputError: `jobs` is below 1.
+        InputError: `jobs` is below 1, or the folder holds students with other flags or steps.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}, must be at least 1")
-    out.mkdir(parents=True, exist_ok=True)
-    waiting = [student for student in students if not (out / student.name / RECORD).is_file()]
+    _claim(out, options)
+    waiting = [student for student in students if not _is_finished(out, student)]
     done, failed = len(students) - len(waiting), []
     places = [environments[place % len(environments)] for place in range(jobs)]
     running: set[subprocess.Popen[bytes]] = set()
@@ -151,3 +154,27 @@ def run_study(
                 process.terminate()
             raise
     return sorted(failed)
+
+
+def _claim(out: Path, options: Sequence[str]) -> None:
+    """Refuse flags, or contents of files that they name, other than the study began with."""
+    files = {word: loading.files_sha256([Path(word)]) for word in options if Path(word).is_file()}
+    claim(out, out / "study.json", {"flags": list(options), "files": files}, "a study")
+
+
+def _is_finished(out: Path, student: Planned) -> bool:
+    path = out / student.name / RECORD
+    if not path.is_file():
+        return False
+    try:
+        steps = json.loads(path.read_text(encoding="utf-8"))["config"]["steps"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: is not the record of a student ({type(error).__name__})"
+        ) from None
+    if steps != student.steps:
+        raise InputError(
+            f"{path}: is of {steps} steps, not of {student.steps}; give another --out, or the "
+            "steps that the study began with"
+        )
+    return True

@@ -8,11 +8,15 @@ of its own, and the folder that holds all parts stands for the whole.
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from errno import EISDIR
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from workbench.distill.config import plain
 from workbench.distill.questions import Example, Question, draw_question, traced_example
@@ -91,13 +95,14 @@ def write_traces(
         how many traces the file holds.
 
     Raises:
-        InputError: the file is of another teacher or configuration, or no trace file.
+        InputError: the file is of another teacher or configuration, no trace file, or another
+            process is writing it.
     """
     head = {"schema": SCHEMA, "teacher": teacher, "task": plain(asdict(task.config))}
     head |= {"categories": len(task.categories), **plain(asdict(config))}
-    done, kept = _continue(path, head)
     draws = config.draws
-    with path.open("a", encoding="utf-8") as file:
+    with _alone(path), path.open("a", encoding="utf-8") as file:
+        done, kept = _continue(path, head)
         for start in range(done, len(draws), batch_size):
             numbers = draws[start : start + batch_size]
             questions = [_question(task, encode, config, number) for number in numbers]
@@ -137,8 +142,7 @@ def count_draws(path: Path) -> int:
         InputError: as `read_traces`.
     """
     files = _parts(path) if path.is_dir() else [path]
-    with files[0].open(encoding="utf-8") as file:
-        return int(_check_head(files[0], [file.readline()])["n"])
+    return int(_check_head(files[0], _lines(files[0])[:1])["n"])
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
@@ -148,10 +152,7 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
 
 def _read(path: Path, teacher: str | None) -> list[Example]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+    lines = _lines(path)
     head = _check_head(path, lines[:1])
     if teacher is not None and head["teacher"] != teacher:
         raise InputError(f"{path}: holds traces of another teacher, not of the one given")
@@ -179,8 +180,7 @@ def _parts(folder: Path) -> list[Path]:
     found: dict[int, Path] = {}
     settings: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.jsonl")):
-        with path.open(encoding="utf-8") as file:
-            head = _check_head(path, [file.readline()])
+        head = _check_head(path, _lines(path)[:1])
         which, parts = head.pop("part")
         settings.append({**head, "parts": parts})
         if which in found or settings[0] != settings[-1]:
@@ -197,15 +197,27 @@ def _parts(folder: Path) -> list[Path]:
     return [found[which] for which in sorted(found)]
 
 
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """The only writer of a file, whose folder is made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "is a folder, not a file")
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"{path}: another process is writing traces to it") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written, {error.strerror or error}") from None
+
+
 def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
     """Draws and traces that are there; a last line that was cut off is removed."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    lines = _lines(path)
+    if not lines:
         path.write_text(json.dumps(head) + "\n", encoding="utf-8")
         return 0, 0
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    lines = whole.splitlines()
     there = _check_head(path, lines[:1])
     different = sorted(name for name, value in head.items() if there.get(name) != value)
     if different:
@@ -213,9 +225,20 @@ def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
             f"{path}: holds traces made with other settings ({', '.join(different)}); give "
             "another file"
         )
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
+    if not lines[-1].endswith("\n"):
+        lines = lines[:-1] or [json.dumps(head) + "\n"]
+        path.write_text("".join(lines), encoding="utf-8")
     return len(lines) - 1, sum('"target"' in line for line in lines[1:])
+
+
+def _lines(path: Path) -> list[str]:
+    """With their ends, of which the last lacks its own where writing was cut off."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no trace file ({SCHEMA!r})") from None
 
 
 def _check_head(path: Path, lines: Sequence[str]) -> dict[str, Any]:
