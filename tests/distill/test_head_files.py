@@ -196,6 +196,6 @@ def test_heads_are_of_the_teacher_in_a_folder(teacher: Path, tmp_path: Path):
     ):
         with pytest.raises(InputError, match=message):
             heads_for(write(tmp_path / "mine.json", heads=heads, model=model), teacher)
-    (teacher / "config.json").write_text('{"num_hidden_layers": 2}')
+    (teacher / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 2}')
     with pytest.raises(InputError, match="has no 'num_attention_heads', needed for a head set"):
         heads_for(path, teacher)
