@@ -15,6 +15,7 @@ from workbench.distill.config import DistillationConfig, MechanisticDistillation
 from workbench.distill.monitor import direct_readout
 from workbench.distill.run import distil
 from workbench.distill.student import check_tokenizers
+from workbench.distill.student_folder import held, last_checkpoint
 from workbench.distill.traces import SCHEMA
 from workbench.errors import InputError
 from workbench.progress import Reporter
@@ -143,6 +144,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(distilled, stop_at, tmp_pa
     state = cut / "trainer_state.json"
     state.write_text(state.read_text()[:20])
     (cut / "optimizer.pt").unlink()
+    assert last_checkpoint(out) == str(whole)
     stop_at(None)
     record = distilled(out)
     assert [row["step"] for row in record["loss"]] == [1, 2, 3, 4]
@@ -168,6 +170,9 @@ def test_a_start_that_failed_binds_nobody(distilled, stop_at, tmp_path):
     stop_at(1)
     with pytest.raises(KeyboardInterrupt):
         distilled(out)
+    assert (out / "headmap.json").is_file() and (out / "readout.parquet").is_file()
+    with held(out), pytest.raises(InputError, match="another process is training into it"):
+        distilled(out, pools={"coarse": [(0, 2)], "refine": [(1, 3)]})
     assert (out / "headmap.json").is_file() and (out / "readout.parquet").is_file()
     stop_at(None)
     record = distilled(out, pools={"coarse": [(0, 2)], "refine": [(1, 3)]})

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workbench.distill.data import Collator, DistillationStream
+from workbench.distill import data
+from workbench.distill.data import Collator, DistillationStream, check_context
 from workbench.distill.losses import IGNORED
 from workbench.distill.marks import Marks
 from workbench.distill.questions import Example, direct_example, make_question, traced_example
@@ -137,10 +138,26 @@ def test_marks_point_where_they_say(batch):
 
 
 def test_a_context_that_no_question_fits_is_refused(small_task, encode, traces):
-    sizes = {"n_samples": 8, "same_size": 4, "seed": 0}
+    sizes = {"n_samples": 40, "same_size": 4, "seed": 0}
     mix = ExampleMix(direct=0.3, partial=0.0)
-    with pytest.raises(InputError, match="context is 20: none of 200 questions drawn has fewer"):
+    with pytest.raises(InputError, match="context is 20: even of the questions with the fewest"):
         DistillationStream(small_task, encode, traces, mix, context=20, **sizes)
     only_traces = replace(mix, direct=0.0)
     stream = DistillationStream(small_task, encode, traces, only_traces, context=20, **sizes)
     assert len(stream[0]["ids"]) > 20
+
+
+def test_where_no_direct_question_fits_another_example_stands(
+    small_task, encode, traces, monkeypatch
+):
+    shortest = check_context(small_task, encode, 400)
+    context = len(shortest.question.ids) + len(shortest.target) + 1  # fits few, and those in time
+    sizes = {"n_samples": 40, "same_size": 4, "seed": 0}
+    all_direct = ExampleMix(direct=1.0, partial=0.0)
+    stream = DistillationStream(small_task, encode, [], all_direct, context=context, **sizes)
+    assert all(len(stream[index]["ids"]) <= context for index in range(40))
+    stream = DistillationStream(small_task, encode, traces, all_direct, context=context, **sizes)
+    monkeypatch.setattr(data, "LAST_TRY", 1)
+    chains = [trace.target for trace in traces]
+    kept = [s for s in map(stream.__getitem__, range(40)) if len(s["ids"]) > context]
+    assert kept and all(tuple(s["ids"][s["question"] : -1]) in map(tuple, chains) for s in kept)

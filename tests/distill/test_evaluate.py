@@ -124,6 +124,8 @@ def test_what_is_done_is_not_done_again(run, write_student, monkeypatch, tmp_pat
     students = {"one": write_student("one")}
     first = run(students)
     next((tmp_path / "out" / "one").glob("effects-*.parquet")).unlink()
+    settings = tmp_path / "out" / "one" / "settings.json"  # as earlier releases wrote it
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"heads": {"coarse": []}}))
     monkeypatch.setattr(evaluate_answers, "written_answers", None)
     monkeypatch.setattr("workbench.distill.evaluate.write_own_chains", None)
     again = run(students)

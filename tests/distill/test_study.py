@@ -113,18 +113,20 @@ def test_students_run_side_by_side_and_finished_ones_are_left_alone(stand_in, tm
 
 def test_a_folder_goes_on_with_the_flags_and_steps_it_began_with(stand_in, tmp_path):
     out, headset = tmp_path / "study", tmp_path / "heads.json"
-    headset.write_text("{}")
     flags = ["--headset", str(headset), "--direct", "0.3"]
+    assert run_study(out, plan(["cot"], steps=10, main_seeds=2)[1:], ["--direct", "3"]) == ["cot-1"]
+    headset.write_text("{}")
     assert run_study(out, plan(["minilm"], steps=10, seeds=1), flags) == []
-    assert run_study(out, plan(["hidden"], steps=10, seeds=1), flags) == []
-    with pytest.raises(InputError, match=r"holds a study with other settings \(flags\)"):
+    same = ["--direct=0.3", "--workers", "4", f"--headset={headset}"]
+    assert run_study(out, plan(["hidden"], steps=10, seeds=1), same) == []
+    with pytest.raises(InputError, match=r"holds a study with other settings \(flags.--direct\)"):
         run_study(out, plan(["minilm"], steps=10, seeds=1), flags[:2])
-    with pytest.raises(InputError, match=r"minilm-0/training.json: is of 10 steps, not of 20"):
+    with pytest.raises(InputError, match=r"minilm-0/training\.json: is of 10 steps, not of 20"):
         run_study(out, plan(["minilm"], steps=20, seeds=1), flags)
     headset.write_text('{"heads": []}')
-    with pytest.raises(InputError, match=r"other settings \(files.*heads.json\)"):
+    with pytest.raises(InputError, match=r"other settings \(flags.--headset\)"):
         run_study(out, plan(["circuit"], steps=10, seeds=1), flags)
-    (out / "minilm-0" / "training.json").write_text("[]")
     headset.write_text("{}")
+    (out / "minilm-0" / "training.json").write_text("[]")
     with pytest.raises(InputError, match="is not the record of a student"):
         run_study(out, plan(["minilm"], steps=10, seeds=1), flags)

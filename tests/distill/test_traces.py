@@ -5,6 +5,7 @@ import pytest
 
 from workbench.distill import traces
 from workbench.distill.traces import (
+    SCHEMA,
     TraceConfig,
     count_draws,
     fingerprint,
@@ -13,6 +14,7 @@ from workbench.distill.traces import (
 )
 from workbench.errors import InputError
 
+HEADLESS = json.dumps({"schema": SCHEMA}).encode()
 CONFIG = TraceConfig(n=10, same_size=4, ramp=0.5)
 
 
@@ -156,7 +158,7 @@ def test_only_one_process_writes_a_file(perfect_teacher, write, tmp_path):
 
 def test_what_is_no_trace_file_is_left_as_it_is(perfect_teacher, write, tmp_path):
     path = tmp_path / "weights.jsonl"
-    for there in (b"\xff\xfe\x00", b"one line", b'{"schema": "other"}'):
+    for there in (b"\xff\xfe\x00", b"one line", b'{"schema": "other"}', HEADLESS):
         path.write_bytes(there)
         with pytest.raises(InputError, match="is no trace file"):
             write(path)
@@ -175,3 +177,9 @@ def test_whole_and_parts_have_the_same_fingerprint(perfect_teacher, write, tmp_p
         write(tmp_path / "parts" / f"{which}.jsonl", replace(CONFIG, part=(which, 2)))
     whole, parts = read_traces(tmp_path / "whole.jsonl"), read_traces(tmp_path / "parts")
     assert fingerprint(whole) == fingerprint(parts) != fingerprint(whole[1:])
+
+
+def test_a_context_that_nothing_fits_is_refused_before_the_teacher_writes(write, tmp_path):
+    with pytest.raises(InputError, match="context is 20: even of the questions"):
+        write(tmp_path / "traces.jsonl", replace(CONFIG, context=20))
+    assert not (tmp_path / "traces.jsonl").exists()

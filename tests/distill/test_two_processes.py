@@ -9,6 +9,8 @@ import pytest
 from safetensors.torch import load_file
 from two_processes import STEPS, distil_small
 
+from workbench.distill.student_folder import last_checkpoint
+
 SCRIPT = Path(__file__).with_name("two_processes.py")
 FSDP = Path(__file__).parents[2] / "data" / "accelerate" / "fsdp.yaml"
 
@@ -67,7 +69,8 @@ def test_sharded_weights_are_trained_stopped_and_saved(teacher, trace_file, laun
     two, flags = tmp_path / "two", ["--sharded", "--interaction", "0"]
     code, _ = launch("two", *flags, "--stop-at", "15", **fsdp)
     assert code != 0 and not (two / "model.safetensors").exists()
-    code, errors = launch("two", *flags, **fsdp)
+    assert last_checkpoint(two) == str(two / "checkpoints" / "checkpoint-10")
+    code, errors = launch("two", *flags, "--begin-at", "10", **fsdp)
     assert code == 0, errors[-2000:]
     assert_alike(tmp_path / "one", two)
     whole, saved = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", two))

@@ -1,7 +1,7 @@
 """A small distillation, for `torch.distributed.run`: TEACHER TRACES OUT ACCUMULATION [flags].
 
 --sharded trains under FSDP: accelerate shards over devices only, so it is told that processes on
-the CPU are some. --stop-at STEP ends as if killed.
+the CPU are some. --stop-at STEP ends as if killed, --begin-at STEP is where it must go on.
 """
 
 import argparse
@@ -76,12 +76,13 @@ def shard_on_the_cpu() -> None:
     PartialState.set_device = place
 
 
-def watch(sharded: bool, stop_at: int | None) -> None:
-    """Check in every step whether weights are sharded; stop where asked."""
+def watch(sharded: bool, begin_at: int, stop_at: int | None) -> None:
+    """Check in every step whether weights are sharded, and its number; stop where asked."""
     compute = MechanisticDistillationTrainer.compute_loss
 
     def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
         assert any(isinstance(p, DTensor) for p in self.model.parameters()) == sharded
+        assert self.state.global_step >= begin_at
         if self.state.global_step == stop_at:
             raise KeyboardInterrupt
         return compute(self, *args, **kwargs)
@@ -96,10 +97,11 @@ if __name__ == "__main__":
     parser.add_argument("accumulation", type=int)
     parser.add_argument("--interaction", type=float, default=0.1)
     parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--begin-at", type=int, default=0)
     parser.add_argument("--stop-at", type=int)
     given = vars(parser.parse_args())
     sharded = given.pop("sharded")
     if sharded:
         shard_on_the_cpu()
-    watch(sharded, given.pop("stop_at"))
+    watch(sharded, given.pop("begin_at"), given.pop("stop_at"))
     distil_small(**given)

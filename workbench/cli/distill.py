@@ -203,10 +203,11 @@ def distill(
     )
     folder = loading.model_folder(bundled_model_path() if teacher is None else teacher)
     pools = _pools(headset, folder)
-    if pools is not None:  # one pool alone can be taught, too
+    if pools is not None and config.loss.needs_map:  # one pool alone can be taught, too
         there = {head.pool for head in pools}
         taught = tuple(pool for pool in config.loss.pools if pool in there)
         config = replace(config, loss=replace(config.loss, pools=taught))
+    table = _scores(scores, headset, config)
     record = distil(
         out,
         folder,
@@ -216,7 +217,7 @@ def distill(
         prompts=make_prompts(
             model=folder, config=RunConfig(n_prompts=READOUT_PROMPTS, seed=READOUT_SEED)
         ),
-        scores=_scores(scores, headset, config),
+        scores=table,
         traces=traces,
         readout_every=readout_every,
         checkpoint_every=checkpoint_every,

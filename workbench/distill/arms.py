@@ -3,7 +3,7 @@
 `loss` and `heads` of an arm replace those of a `DistillationConfig`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from workbench.distill.config import (
     plain,
 )
 from workbench.errors import InputError
+from workbench.headsets.headset import POOLS
 
 COT = MechanisticDistillationConfig(attention=0.0)
 MECHANISTIC = replace(COT, attention=2.0, update=0.3, interaction=0.3, interaction_temperature=0.1)
@@ -78,14 +79,19 @@ def arm_config(name: str, base: DistillationConfig) -> DistillationConfig:
 CUSTOM = "custom"
 
 
-def arm_of(config: Mapping[str, Any]) -> str:
+def arm_of(config: Mapping[str, Any], pools: Collection[str] = POOLS) -> str:
     """Name of the arm with this `loss` and these `heads`, "custom" if there is none.
 
-    `config` is a `DistillationConfig` as a student's `training.json` holds it.
+    `config` is a `DistillationConfig` as a student's `training.json` holds it, `pools` are those
+    that its head set has: an arm teaches all of them.
     """
     loss = config.get("loss")
-    if isinstance(loss, Mapping):  # a record from before a setting came to be has its default
-        loss = plain(asdict(MechanisticDistillationConfig())) | dict(loss)
+    if isinstance(loss, Mapping):
+        defaults = plain(asdict(MechanisticDistillationConfig()))
+        loss = defaults | dict(loss)  # a record from before a setting came to be has its default
+        taught = [pool for pool in defaults["pools"] if pool in pools]
+        if loss["pools"] == taught or not (loss["attention"] or loss["update"]):
+            loss["pools"] = defaults["pools"]
     for arm in ARMS.values():
         if plain(asdict(arm.loss)) == loss and arm.heads == config.get("heads"):
             return arm.name

@@ -36,8 +36,8 @@ class DistillationStream(ExampleStream):
     Traces come batch by batch of about equal length, batches in their own order but for
     `WINDOW`, and again from the first after the last. In the place of a trace stands, with
     probability `mix.direct`, a fresh question with as many options and no longer (as far as eight
-    draws give one), answered at once; over the first `mix.ramp` of the samples its mentions go from
-    written out to the task's shorthand.
+    draws give one), answered at once, unless none is shorter than the context; over the first
+    `mix.ramp` of the samples its mentions go from written out to the task's shorthand.
 
     Args:
         task: what direct questions are drawn from.
@@ -48,8 +48,8 @@ class DistillationStream(ExampleStream):
             Traces are not drawn, so they are taken at any length.
 
     Raises:
-        InputError: no traces, though some examples are to have a chain; or, here or when an
-            example is asked for, no direct question that is shorter than the context.
+        InputError: no traces, though some examples are to have a chain; or direct ones, though no
+            question is shorter than the context.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class DistillationStream(ExampleStream):
         super().__init__(task, encode, mix, **sizes)
         self._traces = _in_batches(traces, self._same_size)
         if mix.direct:
-            self._direct(0, self._rng(0), None)
+            check_context(task, encode, self._context)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = self._rng(index)
         example = self._traces[index % len(self._traces)] if self._traces else None
         if rng.random() < self._mix.direct or example is None:
-            example = self._direct(index, rng, example)
+            example = self._direct(index, rng, example) or example or self._shortest(rng)
         question = example.question
         return {
             **self._sample(question.ids, example.target),
@@ -82,7 +82,8 @@ class DistillationStream(ExampleStream):
             "decisions": example.decisions,
         }
 
-    def _direct(self, index: int, rng: random.Random, instead_of: Example | None) -> Example:
+    def _direct(self, index: int, rng: random.Random, instead_of: Example | None) -> Example | None:
+        """A question that is shorter than the context; None where none was drawn."""
         ease, task, room = self._ease(index), self._task, self._context
         if instead_of is not None:
             task = _of_size(task, len(instead_of.question.option_spans), rng)
@@ -92,10 +93,31 @@ class DistillationStream(ExampleStream):
             example = direct_example(question, self._encode)
             if _length(example) < (room if tries < TRIES else self._context):
                 return example
-        raise InputError(
-            f"context is {self._context}: none of {LAST_TRY} questions drawn has fewer tokens; "
-            "give more"
-        )
+        return None
+
+    def _shortest(self, rng: random.Random) -> Example:
+        return check_context(self._task, self._encode, self._context, rng)
+
+
+def check_context(
+    task: CodingTask, encode: WordEncoder, context: int, rng: random.Random | None = None
+) -> Example:
+    """A direct example of the fewest options, in shorthand, that is shorter than the context.
+
+    Raises:
+        InputError: in many draws there was none.
+    """
+    rng = rng or random.Random("context")
+    (n_families, _), (size, _) = task.config.n_families, task.config.family_size
+    smallest = task.with_sizes(n_families=n_families, family_size=size)
+    for _ in range(LAST_TRY):
+        example = direct_example(draw_question(smallest, encode, rng, rng, 1.0), encode)
+        if _length(example) < context:
+            return example
+    raise InputError(
+        f"context is {context}: even of the questions with the fewest options, none of {LAST_TRY} "
+        "has fewer tokens; give more"
+    )
 
 
 def _in_batches(traces: Sequence[Example], size: int) -> list[Example]:

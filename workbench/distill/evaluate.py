@@ -11,6 +11,7 @@ with intervals per student, and over seeds; and how many steps of training each 
 of the teacher's accuracy.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +61,7 @@ from workbench.prompts.prompt import PromptSet
 from workbench.prompts.tasks import CodingTask
 from workbench.prompts.templates import PlainTemplate
 from workbench.runfolder import replacing
+from workbench.validation import write_text
 
 SETTINGS = "settings.json"
 PER_PROMPT = ("answers", "chain_values", "distances", "effects")
@@ -401,6 +403,7 @@ class _Folder:
             "max_new_tokens": work.max_new_tokens,
             "categories": len(work.task.categories),
         }
+        _forget_heads(self._path / SETTINGS)
         claim(self._path, self._path / SETTINGS, asked, "results")
 
     def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -411,3 +414,11 @@ class _Folder:
             with replacing(path) as beside:
                 table.to_parquet(beside, index=False)
         return pd.read_parquet(path)
+
+
+def _forget_heads(path: Path) -> None:
+    """Earlier releases claimed the heads, too, of which only the effects depend."""
+    if path.is_file():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings.pop("heads", None) is not None:
+            write_text(path, json.dumps(settings, indent=1))

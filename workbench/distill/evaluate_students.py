@@ -71,8 +71,9 @@ class Student:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             config, mapped = record["config"], record["headmap"]
-            arm, seed = arm_of(config), int(config["seed"])
+            seed = int(config["seed"])
             headmap = None if mapped is None else HeadMap.model_validate_json(json.dumps(mapped))
+            arm = arm_of(config, {pair.pool for pair in headmap.pairs} if headmap else POOLS)
             taught = {"teacher": record["teacher"], "n_traces": record["traces"]["kept"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(

@@ -10,7 +10,7 @@ Heads are (layer, head), from 0.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,7 +26,6 @@ from workbench.headsets.headset import POOLS, HeadSet, Pool, head_name
 SCHEMA = "workbench.headmap/1"
 
 Head = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-_Model = TypeVar("_Model", bound=BaseModel)
 Method = Literal["depth", "attention", "given"]
 
 

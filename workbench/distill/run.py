@@ -10,6 +10,7 @@ What was begun goes on where it stopped; other settings are refused.
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ from workbench.distill.config import DEFAULTS, DistillationConfig, plain
 from workbench.distill.data import Collator, DistillationStream
 from workbench.distill.head_files import check_weights, load, save
 from workbench.distill.loss_table import LossTable
-from workbench.distill.matching import HeadMap, Pools, check_pools
+from workbench.distill.matching import HeadMap, Pools, check_pools, match_by_depth
 from workbench.distill.monitor import Monitor
-from workbench.distill.pairing import pair_by_ablation, pair_heads
+from workbench.distill.pairing import control_map, pair_by_ablation, pair_heads
 from workbench.distill.questions import Example
 from workbench.distill.student import make_student, word_encoder
 from workbench.distill.student_folder import (
@@ -45,6 +46,7 @@ from workbench.distill.student_folder import (
     WORK,
     claim_folder,
     claim_traces,
+    held,
     last_checkpoint,
     write_student,
 )
@@ -147,51 +149,53 @@ def distil(
     student.to(args.device)  # pyright: ignore[reportArgumentType]
     _check_heads(taught, student, pools, config, scores, digest)
     given = None if traces is None else read_traces(traces, digest)
-    with args.main_process_first(desc="claim, traces and head map"):
-        claim_folder(out, asked)
-        path = traces or out / TRACES
-        examples = given or _draw(path, taught, task, encode, config, digest, reporter)
-        made_of = {"drawn": count_draws(path), "kept": len(examples)}
-        made_of |= {"sha256": fingerprint(examples)}
-        claim_traces(out, {"traces": made_of})
-        stream = _stream(examples, task, encode, config, args)
-        headmap = _head_map(out, taught, student, pools, config, stream, scores)
-    circuit = _circuit(taught, student, headmap, pools, config, stream)
-    set_seed(config.seed)
-    trainer = MechanisticDistillationTrainer(
-        student,
-        taught,
-        config.loss,
-        headmap=headmap,
-        circuit=circuit,
-        args=args,
-        train_dataset=stream,
-        data_collator=Collator(),
-    )
-    monitor = None if prompts is None else Monitor(out / READOUT, prompts, readout_every)
-    if monitor:
-        trainer.add_callback(monitor)
-    for theirs in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(theirs)
-    trainer.add_callback(LossTable(reporter.console, list(config.loss.on), monitor))
-    reporter.say(
-        f"student of {student.num_parameters():,} parameters, {len(examples):,} traces, terms "
-        + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
-    )
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_checkpoint(out))
-    drop_projections(student)
-    record = {
-        **asked,
-        "headmap": None if headmap is None else headmap.model_dump(mode="json"),
-        "circuit": plain(circuit),
-        "traces": made_of,
-        "seconds": round(time.monotonic() - started),
-        "device": torch.cuda.get_device_name() if args.device.type == "cuda" else "cpu",
-        "n_parameters": student.num_parameters(),
-        "loss": _curve(trainer.state.log_history),
-    }
-    write_student(out, trainer, tokenizer, record)
+    first = args.process_index == 0
+    with held(out) if first else nullcontext():
+        with args.main_process_first(local=False, desc="claim, traces and head map"):
+            claim_folder(out, asked, first=first)
+            path = traces or out / TRACES
+            examples = given or _draw(path, taught, task, encode, config, digest, reporter)
+            made_of = {"drawn": count_draws(path), "kept": len(examples)}
+            made_of |= {"sha256": fingerprint(examples)}
+            claim_traces(out, {"traces": made_of})
+            stream = _stream(examples, task, encode, config, args)
+            headmap = _head_map(out, taught, student, pools, config, stream, scores)
+        circuit = _circuit(taught, student, headmap, pools, config, stream)
+        set_seed(config.seed)
+        trainer = MechanisticDistillationTrainer(
+            student,
+            taught,
+            config.loss,
+            headmap=headmap,
+            circuit=circuit,
+            args=args,
+            train_dataset=stream,
+            data_collator=Collator(),
+        )
+        monitor = None if prompts is None else Monitor(out / READOUT, prompts, readout_every)
+        if monitor:
+            trainer.add_callback(monitor)
+        for theirs in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(theirs)
+        trainer.add_callback(LossTable(reporter.console, list(config.loss.on), monitor))
+        reporter.say(
+            f"student of {student.num_parameters():,} parameters, {len(examples):,} traces, terms "
+            + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
+        )
+        started = time.monotonic()
+        trainer.train(resume_from_checkpoint=last_checkpoint(out))
+        drop_projections(student)
+        record = {
+            **asked,
+            "headmap": None if headmap is None else headmap.model_dump(mode="json"),
+            "circuit": plain(circuit),
+            "traces": made_of,
+            "seconds": round(time.monotonic() - started),
+            "device": torch.cuda.get_device_name() if args.device.type == "cuda" else "cpu",
+            "n_parameters": student.num_parameters(),
+            "loss": _curve(trainer.state.log_history),
+        }
+        write_student(out, trainer, tokenizer, record)
     return record
 
 
@@ -235,8 +239,9 @@ def _check_heads(
                 f"loss terms {', '.join(loss.on)} need heads of the {missing[0]} pool, the head "
                 "set has none; without interaction (--interaction 0) one pool can be taught alone"
             )
-    if loss.needs_map and config.heads != "pools" and scores is None:
-        raise InputError(f"{config.heads} heads need the scores table of a run, to be chosen by")
+    if loss.needs_map and pools is not None:
+        shapes = shape_of(teacher), shape_of(student)
+        control_map(match_by_depth(pools, *shapes), config.heads, scores, config.seed)
     for model in (teacher, student):
         if loss.needs_teacher:
             attention_modules(model)

@@ -32,14 +32,6 @@ def claim(folder: Path, file: Path, asked: Mapping[str, Any], what: str) -> None
         )
 
 
-def is_claim(file: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether `file` holds these settings."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8")) == asked
-    except (OSError, ValueError):
-        return False
-
-
 def differences(there: Any, asked: Any, name: str = "") -> list[str]:
     """Dotted names of what differs between two settings, as JSON holds them."""
     if isinstance(there, Mapping) and isinstance(asked, Mapping):

@@ -2,15 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from workbench.distill.settings import claim, is_claim
+from workbench.distill.settings import claim
 from workbench.distill.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.models import loading
@@ -26,18 +28,36 @@ TAUGHT = "traces.json"
 KIND = "a distillation"
 
 
-def claim_folder(out: Path, asked: Mapping[str, Any]) -> None:
-    """Refuse a finished student's folder, or one that was begun with other settings.
-
-    Settings hold from the first checkpoint on: a start that failed before it binds nobody, so what
-    it left is cleared away, all but traces, which say themselves what they are.
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """The only process that trains into a folder, or the first of those that do so together.
 
     Raises:
-        InputError: either; says which settings differ.
+        InputError: another one does, or the student in it is finished.
     """
     if (out / RECORD).is_file():
         raise InputError(f"{out}: holds a trained student already; give another --out")
-    if last_checkpoint(out) is None and not is_claim(out / WORK / ASKED, asked):
+    (out / WORK).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / WORK / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f"{out}: another process is training into it; give another --out"
+        ) from None
+
+
+def claim_folder(out: Path, asked: Mapping[str, Any], *, first: bool = True) -> None:
+    """Refuse a folder that was begun with other settings.
+
+    Settings hold from the first checkpoint on: a start that failed before it binds nobody, so the
+    first of the processes clears away what it left, all but traces, which say themselves what they
+    are.
+
+    Raises:
+        InputError: says which settings differ.
+    """
+    if first and last_checkpoint(out) is None:
         for path in (out / HEADMAP, out / READOUT, out / WORK / ASKED, out / WORK / TAUGHT):
             path.unlink(missing_ok=True)
     claim(out, out / WORK / ASKED, asked, KIND)
@@ -49,8 +69,6 @@ def claim_traces(out: Path, traces: Mapping[str, Any]) -> None:
     Raises:
         InputError: as `claim`.
     """
-    if last_checkpoint(out) is None and not is_claim(out / WORK / TAUGHT, traces):
-        (out / WORK / TAUGHT).unlink(missing_ok=True)
     claim(out, out / WORK / TAUGHT, traces, KIND)
 
 

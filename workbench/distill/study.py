@@ -17,13 +17,17 @@ from pathlib import Path
 from workbench.distill.arms import ARMS, find_arm
 from workbench.distill.settings import claim
 from workbench.distill.speed import equal_compute
-from workbench.distill.student_folder import RECORD
+from workbench.distill.student_folder import RECORD, WORK
 from workbench.errors import InputError
 from workbench.models import loading
 from workbench.progress import Advance
 
 MAIN = ("cot", "mechanistic", "random")
 """Arms of the main comparison, which get more seeds."""
+
+
+INDIFFERENT = {"--workers", "--readout-every", "--checkpoint-every"}
+"""Flags of `distill` that decide nothing."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +161,28 @@ def run_study(
 
 
 def _claim(out: Path, options: Sequence[str]) -> None:
-    """Refuse flags, or contents of files that they name, other than the study began with."""
-    files = {word: loading.files_sha256([Path(word)]) for word in options if Path(word).is_file()}
-    claim(out, out / "study.json", {"flags": list(options), "files": files}, "a study")
+    """Refuse flags that would give other students than those that are there."""
+    path = out / "study.json"
+    begun = any(out.glob(f"*/{RECORD}")) or any(out.glob(f"*/{WORK}/*/"))
+    if not begun:  # whatever failed before the first checkpoint binds nobody
+        path.unlink(missing_ok=True)
+    claim(out, path, {"flags": _deciding(options)}, "a study")
+
+
+def _deciding(options: Sequence[str]) -> dict[str, str]:
+    """Flags that decide what students become, with their values; of a file, the hash."""
+    words = [part for option in options for part in option.split("=", 1)]
+    flags: dict[str, str] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name = word
+            flags[name] = ""
+        elif Path(word).is_file():
+            flags[name] = loading.files_sha256([Path(word)])
+        else:
+            flags[name] = str(Path(word).resolve()) if Path(word).is_dir() else word
+    return {name: flags[name] for name in sorted(flags.keys() - INDIFFERENT)}
 
 
 def _is_finished(out: Path, student: Planned) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from workbench.distill.config import plain
+from workbench.distill.data import check_context
 from workbench.distill.questions import Example, Question, draw_question, traced_example
 from workbench.errors import InputError
 from workbench.models.generation import greedy_tokens
@@ -96,11 +97,12 @@ def write_traces(
 
     Raises:
         InputError: the file is of another teacher or configuration, no trace file, or another
-            process is writing it.
+            process is writing it; or no question is shorter than the context.
     """
     head = {"schema": SCHEMA, "teacher": teacher, "task": plain(asdict(task.config))}
     head |= {"categories": len(task.categories), **plain(asdict(config))}
     draws = config.draws
+    check_context(task, encode, config.context)
     with _alone(path), path.open("a", encoding="utf-8") as file:
         done, kept = _continue(path, head)
         for start in range(done, len(draws), batch_size):
@@ -131,7 +133,9 @@ def read_traces(path: Path, teacher: str | None = None) -> list[Example]:
     files = _parts(path) if path.is_dir() else [path]
     examples = [example for file in files for example in _read(file, teacher)]
     if not examples:
-        raise InputError(f"{path}: holds no trace; the teacher answered nothing rightly")
+        raise InputError(
+            f"{path}: holds no trace; the teacher answered nothing rightly that fits the context"
+        )
     return examples
 
 
@@ -200,16 +204,20 @@ def _parts(folder: Path) -> list[Path]:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """The only writer of a file, whose folder is made."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(EISDIR, "is a folder, not a file")
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise InputError(f"{path}: another process is writing traces to it") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be written, {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
@@ -222,8 +230,8 @@ def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
     different = sorted(name for name, value in head.items() if there.get(name) != value)
     if different:
         raise InputError(
-            f"{path}: holds traces made with other settings ({', '.join(different)}); give "
-            "another file"
+            f"{path}: holds traces made with other settings ({', '.join(different)}); move "
+            "it away, give another file, or train on it as it is with --traces"
         )
     if not lines[-1].endswith("\n"):
         lines = lines[:-1] or [json.dumps(head) + "\n"]
@@ -246,7 +254,8 @@ def _check_head(path: Path, lines: Sequence[str]) -> dict[str, Any]:
         head = json.loads(lines[0]) if lines else None
     except ValueError:
         head = None
-    if not isinstance(head, dict) or head.get("schema") != SCHEMA:
+    needed = {"teacher", "n", "part"}
+    if not isinstance(head, dict) or head.get("schema") != SCHEMA or not needed <= head.keys():
         raise InputError(f"{path}: is no trace file ({SCHEMA!r})")
     return head
 
