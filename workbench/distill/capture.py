@@ -35,6 +35,9 @@ Head = tuple[int, int]
 _LISTENERS: WeakKeyDictionary[nn.Module, Callable[..., None]] = WeakKeyDictionary()
 """By attention module; beside the modules, so that copies and saved models know nothing of it."""
 
+_HEARD = "workbench_heard"
+"""Attribute of attention modules while somebody listens: compiled code can ask for that alone."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -76,6 +79,15 @@ class Reading:
     scale: Float[Tensor, "batch position"] | None = None
     """1 over the root mean square that the final norm divides by, without gradient."""
     logits: Float[Tensor, "batch token d_vocab"] | None = None
+
+    def to(self, device: torch.device) -> "Reading":
+        """The same on one device, also where the model is spread over several."""
+        maps = {
+            name: {key: value.to(device) for key, value in getattr(self, name).items()}
+            for name in ("patterns", "written", "hidden")
+        }
+        scale, logits = (x if x is None else x.to(device) for x in (self.scale, self.logits))
+        return Reading(**maps, scale=scale, logits=logits)
 
 
 class _Stop(Exception):
@@ -141,6 +153,8 @@ class Capture:
                     _LISTENERS[attention] = partial(
                         _listen, reading, layer, attention, mapped, writers, positions
                     )
+                    setattr(attention, _HEARD, True)
+                    stack.callback(delattr, attention, _HEARD)
                     stack.callback(_LISTENERS.pop, attention, None)
                 if layer in wanted.hidden or layer == stop_at:
                     keep = partial(_keep, reading, layer, layer in wanted.hidden, layer == stop_at)
@@ -196,6 +210,7 @@ def take(
     values: Float[Tensor, "batch token *rest"], positions: Int[Tensor, "batch position"]
 ) -> Float[Tensor, "batch position *rest"]:
     """The values of each example at its positions."""
+    positions = positions.to(values.device)
     rows = torch.arange(len(positions), device=positions.device)[:, None]
     return values[rows, positions]
 
@@ -212,8 +227,9 @@ def head_patterns(
     `mask` says which keys may be seen (bool) or is added (float); None is causal.
     """
     group = query.shape[1] // key.shape[1]
-    chosen = key[:, [head // group for head in heads]]
-    scores = query[:, list(heads)] @ chosen.mT
+    # Slices, not an index of numbers, which would be sent to the device each time.
+    chosen = torch.stack([key[:, head // group] for head in heads], dim=1)
+    scores = torch.stack([query[:, head] for head in heads], dim=1) @ chosen.mT
     return _causal_softmax(scores, scaling) if mask is None else _softmax(scores, mask, scaling)
 
 
@@ -289,7 +305,6 @@ def all_heads(layers: Collection[int], n_heads: int) -> frozenset[Head]:
     return frozenset((layer, head) for layer in layers for head in range(n_heads))
 
 
-@torch.compiler.disable
 def _attention_function(
     module: nn.Module,
     query: Tensor,
@@ -304,11 +319,16 @@ def _attention_function(
     output, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )
-    listen = _LISTENERS.get(module)
-    if listen is not None:
+    if getattr(module, _HEARD, False):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        listen(query, key, attention_mask, scale, output)
+        _tell(module, query, key, attention_mask, scale, output)
     return output, None
+
+
+@torch.compiler.disable()
+def _tell(module: nn.Module, *heard: Any) -> None:
+    """Breaks a compiled block in two, so only where somebody listens."""
+    _LISTENERS[module](*heard)
 
 
 AttentionInterface.register(NAME, _attention_function)

@@ -1,11 +1,12 @@
 """Many small operations in one kernel, on CUDA: what training spends most of its time on otherwise.
 
-Norms, rotations, activations, attention patterns and divergences are elementwise over large
-tensors. torch.compile makes few kernels of them; rounding aside, results stay the same. Elsewhere
-than on CUDA, and where Triton is missing, nothing is compiled. TORCHDYNAMO_DISABLE=1 turns it off.
+Norms, rotations, activations, attention patterns and losses are elementwise over large tensors, or
+small and many. torch.compile makes few kernels of them; rounding aside, results stay the same.
+Elsewhere than on CUDA, and where Triton is missing, nothing is compiled. TORCHDYNAMO_DISABLE=1
+turns it off.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
@@ -18,13 +19,17 @@ _R = TypeVar("_R")
 
 
 def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The function, compiled where its first argument is a CUDA tensor."""
+    """The function, compiled where its first argument is on CUDA: a tensor or a mapping of them.
+
+    Called by another such function it becomes part of that one.
+    """
     compiled = torch.compile(function, dynamic=True)
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        chosen = compiled if _can_compile(args[0]) else function
-        return chosen(*args, **kwargs)
+        if torch.compiler.is_compiling() or not _can_compile(args[0]):
+            return function(*args, **kwargs)
+        return compiled(*args, **kwargs)
 
     return call
 
@@ -42,4 +47,6 @@ def fuse(modules: Iterable[nn.Module]) -> None:
 
 
 def _can_compile(first: object) -> bool:
+    if isinstance(first, Mapping):
+        first = next(iter(first.values()), None)
     return isinstance(first, Tensor) and first.is_cuda and find_spec("triton") is not None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from workbench.distill.config import MechanisticDistillationConfig, Rows
 from workbench.distill.divergence import weighted_sum
+from workbench.distill.fusing import fused
 from workbench.distill.losses import IGNORED
 
 SMALLEST = {False: 2, True: 4}
@@ -79,6 +80,13 @@ class Marks:
         return self.decided & (self.evidence[..., 1] > self.evidence[..., 0])
 
 
+@fused
+def sampled_positions(batch: Mapping[str, Tensor], rows: Rows) -> Int[Tensor, "batch sample"]:
+    """Where what heads write is read."""
+    return Marks.of(batch, rows).samples
+
+
+@fused
 def term_counts(
     batch: Mapping[str, Tensor], config: MechanisticDistillationConfig
 ) -> dict[str, Float[Tensor, ""]]:

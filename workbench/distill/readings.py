@@ -119,11 +119,13 @@ def written(
         InputError: no heads, or a head that is not there.
     """
     _check_heads(heads, z.shape[2])
-    chosen = list(heads)
+    # Slices, not an index of numbers, which would be sent to the device each time.
+    chosen = torch.stack([z[:, :, head] for head in heads], dim=2)
+    weights = torch.stack([output_weights[head] for head in heads])
     with torch.autocast(z.device.type, enabled=False):
         return einsum(
-            z[:, :, chosen].float(),
-            output_weights[chosen].float(),
+            chosen.float(),
+            weights.float(),
             "batch position head d_head, head d_head d_model -> batch position d_model",
         )
 

@@ -100,6 +100,7 @@ def _timed(
     n_steps: int,
 ) -> tuple[float, float | None]:
     on_gpu = teacher.device.type == "cuda"
+    torch.compiler.reset()  # graphs of the arms before count towards a limit
     set_seed(config.seed)
     student = make_student(config.student, teacher, None)
     student.to(teacher.device)  # pyright: ignore[reportArgumentType]

@@ -1,7 +1,7 @@
 """The terms of the loss, from what was read of teacher and student on the same tokens."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from workbench.distill.capture import (
     shape_of,
 )
 from workbench.distill.config import MechanisticDistillationConfig
+from workbench.distill.fusing import fused
 from workbench.distill.losses import (
     HiddenLoss,
     Loss,
@@ -37,7 +38,10 @@ from workbench.distill.readings import (
     pool_over_layers,
 )
 from workbench.errors import InputError
-from workbench.headsets.headset import Pool
+from workbench.headsets.headset import POOLS, Pool
+
+Side = Literal["teacher", "student"]
+SIDES: tuple[Side, Side] = get_args(Side)
 
 PROJECTIONS = "workbench_projections"
 """Attribute of the student that holds the learnt projections of `hidden` while it trains."""
@@ -75,17 +79,40 @@ class Terms:
         self._pairs = tuple(circuit) if "circuit" in config.on else ()
         self._check_maps()
         self.layers = self._mapped_layers()
-        if "hidden" in config.on:
-            self._add_projections()
-        self.wanted = {"teacher": self._wanted("teacher"), "student": self._wanted("student")}
+        self._projections: Any = self._add_projections() if "hidden" in config.on else ()
+        # What the losses look up is plain data and modules: compiled code asks for no more.
+        self._groups = self._grouped()
+        self._pools = {side: self._pooled_heads(side) for side in SIDES}
+        self._ends = {
+            side: (model.get_output_embeddings(), final_norm(model))
+            for side, model in zip(SIDES, (teacher, student), strict=True)
+            if config.reads_logits_of_heads
+        }
+        self._fused = fused(self._some)
+        self.wanted = {side: self._wanted(side) for side in SIDES}
 
     def __call__(
         self, batch: Mapping[str, Tensor], teacher: Reading, student: Reading
     ) -> dict[str, Loss]:
         """Every term that is on, unweighted, as total and count over this batch."""
+        # `logit` chooses positions before it computes anything: of how many nothing is known
+        # beforehand, as a graph would have to.
+        alone = [name for name in self.config.on if name == "logit"]
+        others = [name for name in self.config.on if name not in alone]
+        found = self._fused(batch, teacher, student, others) if others else {}
+        found |= self._some(batch, teacher, student, alone) if alone else {}
+        return {name: found[name] for name in self.config.on}
+
+    def _some(
+        self,
+        batch: Mapping[str, Tensor],
+        teacher: Reading,
+        student: Reading,
+        names: Sequence[str],
+    ) -> dict[str, Loss]:
         marks = Marks.of(batch, self.config.rows)
         found: dict[str, Loss] = {}
-        for name in self.config.on:
+        for name in names:
             if name == "chain":
                 assert student.logits is not None
                 found[name] = chain_loss(student.logits, batch["labels"], batch["weights"])
@@ -112,14 +139,14 @@ class Terms:
                 marks.real,
                 per=self.config.per,
             )
-            for group in self._groups()
+            for group in self._groups
         ]
-        return _average(losses, [group.weight for group in self._groups()])
+        return _average(losses, [group.weight for group in self._groups])
 
     def _update(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
         compare = self._in_options if self.config.update_space == "options" else self._in_residual
-        losses = [compare(marks, teacher, student, group) for group in self._groups()]
-        return _average(losses, [group.weight for group in self._groups()])
+        losses = [compare(marks, teacher, student, group) for group in self._groups]
+        return _average(losses, [group.weight for group in self._groups])
 
     def _in_residual(self, marks: Marks, teacher: Reading, student: Reading, group: Group) -> Loss:
         return update_loss(
@@ -130,8 +157,8 @@ class Terms:
         )
 
     def _in_options(self, marks: Marks, teacher: Reading, student: Reading, group: Group) -> Loss:
-        theirs = _contribution(marks, teacher, list(group.teacher), self._teacher)
-        ours = _contribution(marks, student, list(group.student), self._student)
+        theirs = _contribution(marks, teacher, list(group.teacher), self._ends["teacher"])
+        ours = _contribution(marks, student, list(group.student), self._ends["student"])
         return option_update_loss(
             theirs,
             ours,
@@ -155,13 +182,11 @@ class Terms:
 
     def _interaction(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
         sides: list[tuple[Tensor, Tensor]] = []
-        for side, reading, model in (
-            ("teacher", teacher, self._teacher),
-            ("student", student, self._student),
-        ):
-            coarse, refine = self._pool("coarse", side), self._pool("refine", side)
-            mass = self._mass(marks, _pooled(reading, coarse))
-            sides.append((mass, _contribution(marks, reading, list(refine), model)))
+        for side, reading in zip(SIDES, (teacher, student), strict=True):
+            heads = self._pools[side]
+            mass = self._mass(marks, _pooled(reading, heads["coarse"]))
+            wrote = _contribution(marks, reading, list(heads["refine"]), self._ends[side])
+            sides.append((mass, wrote))
         (theirs, wrote_theirs), (ours, wrote_ours) = sides
         return interaction_loss(
             theirs,
@@ -192,38 +217,39 @@ class Terms:
         )
 
     def _hidden(self, marks: Marks, teacher: Reading, student: Reading) -> Loss:
-        projections: Any = getattr(self._student, PROJECTIONS)
         losses = [
             projection(
                 teacher.hidden[theirs], student.hidden[ours], marks.rows, per=self.config.per
             )
-            for projection, (ours, theirs) in zip(projections, self.layers, strict=True)
+            for projection, (ours, theirs) in zip(self._projections, self.layers, strict=True)
         ]
         return _average(losses, [1.0] * len(losses))
 
-    def _groups(self) -> list[Group]:
-        assert self._headmap is not None
-        return [group for pool in self.config.pools for group in self._headmap.groups(pool)]
+    def _grouped(self) -> tuple[Group, ...]:
+        if self._headmap is None:
+            return ()
+        return tuple(group for pool in self.config.pools for group in self._headmap.groups(pool))
 
-    def _pool(self, pool: Pool, side: str) -> dict[Head, float]:
-        """Heads of a whole pool on one side, with their weights."""
-        assert self._headmap is not None
-        weights: dict[Head, float] = {}
-        for group in self._headmap.groups(pool):
-            weights |= getattr(group, side)
+    def _pooled_heads(self, side: Side) -> dict[Pool, dict[Head, float]]:
+        """Heads of each whole pool on one side, with their weights."""
+        weights: dict[Pool, dict[Head, float]] = {pool: {} for pool in POOLS}
+        if self._headmap is not None:
+            for pool, heads in weights.items():
+                for group in self._headmap.groups(pool):
+                    heads |= getattr(group, side)
         return weights
 
-    def _wanted(self, side: str) -> Wanted:
+    def _wanted(self, side: Side) -> Wanted:
         on = self.config.on
         patterns: set[Head] = set()
         writes: set[Head] = set()
         if "attention" in on:
-            patterns |= {head for group in self._groups() for head in getattr(group, side)}
+            patterns |= {head for group in self._groups for head in getattr(group, side)}
         if "update" in on:
-            writes |= {head for group in self._groups() for head in getattr(group, side)}
+            writes |= {head for group in self._groups for head in getattr(group, side)}
         if "interaction" in on:
-            patterns |= set(self._pool("coarse", side))
-            writes |= set(self._pool("refine", side))
+            patterns |= set(self._pools[side]["coarse"])
+            writes |= set(self._pools[side]["refine"])
         writes |= {pair[side == "student"] for pair in self._pairs}
         own = {pair[side == "teacher"] for pair in self.layers}
         if "minilm" in on:
@@ -271,12 +297,14 @@ class Terms:
                 )
         return self.config.layers
 
-    def _add_projections(self) -> None:
+    def _add_projections(self) -> nn.ModuleList:
         widths = [
             model.config.get_text_config().hidden_size for model in (self._student, self._teacher)
         ]
-        projections = [HiddenLoss(*widths, kind=self.config.hidden_kind) for _ in self.layers]
-        self._student.add_module(PROJECTIONS, nn.ModuleList(projections))
+        kind = self.config.hidden_kind
+        projections = nn.ModuleList([HiddenLoss(*widths, kind=kind) for _ in self.layers])
+        self._student.add_module(PROJECTIONS, projections)
+        return projections
 
 
 def drop_projections(student: PreTrainedModel) -> None:
@@ -293,8 +321,7 @@ def _pooled(reading: Reading, heads: Mapping[Head, float]) -> Float[Tensor, "bat
 
 
 def _sum_written(reading: Reading, heads: Sequence[Head]) -> Float[Tensor, "batch sample d_model"]:
-    device = reading.written[heads[0]].device
-    return torch.stack([reading.written[head].to(device) for head in heads]).sum(dim=0)
+    return torch.stack([reading.written[head] for head in heads]).sum(dim=0)
 
 
 def _whole_layer(reading: Reading, layer: int) -> Float[Tensor, "batch head query key"]:
@@ -303,17 +330,18 @@ def _whole_layer(reading: Reading, layer: int) -> Float[Tensor, "batch head quer
 
 
 def _contribution(
-    marks: Marks, reading: Reading, heads: Sequence[Head], model: PreTrainedModel
+    marks: Marks, reading: Reading, heads: Sequence[Head], end: tuple[Any, Any]
 ) -> Float[Tensor, "batch decision option"]:
     """Direct contribution of heads to the options' logits at the decisions.
 
-    The factor of the final norm is that of the model's own residual stream, taken as a constant.
+    `end` is the model's unembedding and the norm before it. The norm's factor is that of the
+    model's own residual stream, taken as a constant.
     """
     assert reading.scale is not None
     n = marks.decisions.shape[1]
     update = _sum_written(reading, heads)[:, :n] * reading.scale[:, :n, None]
-    unembedding: Any = model.get_output_embeddings()
-    directions = unembedding.weight[marks.tokens].float() * final_norm(model).weight.float()
+    unembedding, norm = end
+    directions = unembedding.weight[marks.tokens].float() * norm.weight.float()
     return option_contribution(update, directions)
 
 

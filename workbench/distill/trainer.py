@@ -24,7 +24,7 @@ from workbench.distill.config import MechanisticDistillationConfig
 from workbench.distill.data import DistillationStream
 from workbench.distill.fusing import fuse
 from workbench.distill.losses import Loss
-from workbench.distill.marks import Marks, term_counts
+from workbench.distill.marks import sampled_positions, term_counts
 from workbench.distill.matching import HeadMap
 from workbench.distill.student import check_vocabulary
 from workbench.distill.terms import Terms
@@ -140,14 +140,14 @@ class MechanisticDistillationTrainer(Trainer):
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Loss], Reading]:
         """Unweighted terms of one batch, and the reading of the student."""
-        samples = Marks.of(inputs, self.terms.config.rows).samples
+        samples = sampled_positions(inputs, self.terms.config.rows)
         ids = inputs["input_ids"]
         taught = Reading()
         if self.terms.config.needs_teacher:
             with torch.no_grad():
                 taught = self._teacher_capture.run(
                     lambda: self.teacher(input_ids=ids, use_cache=False), samples
-                )
+                ).to(ids.device)
         learnt = self._student_capture.run(lambda: model(input_ids=ids, use_cache=False), samples)
         return self.terms(inputs, taught, learnt), learnt
 
