@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from workbench.headsets import headset
 from workbench.labels.corpus import LabelledCorpus
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.labels.mimic4 import load_mimic4
+from workbench.labels.space import LabelSpace
 from workbench.labels.xmc import load_xmc
 from workbench.models import loading
 from workbench.models.hooked import Head, HookedModel
@@ -166,9 +168,16 @@ def coding_task(folder: Path, split: str, *, full_size: bool = True) -> CodingTa
                 f"{path}: is not the training record of a bundled model "
                 f"({type(error).__name__}: {loading.first_line(error)})"
             ) from error
-    space = load_icd10cm()
-    seen, unseen = split_categories(space, held_out=held_out, seed=seed)
     sizes = sizes.at_full_size() if full_size else sizes
+    return _task_of(load_icd10cm(), split, held_out, seed, sizes)
+
+
+@lru_cache(maxsize=4)
+def _task_of(
+    space: LabelSpace, split: str, held_out: float, seed: int, sizes: TaskConfig
+) -> CodingTask:
+    """Made once, as the words of every label are: what draws from a task does not change it."""
+    seen, unseen = split_categories(space, held_out=held_out, seed=seed)
     return CodingTask(space, seen if split == "seen" else unseen, sizes)
 
 

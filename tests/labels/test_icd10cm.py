@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from importlib.metadata import version
 
@@ -54,9 +55,11 @@ def test_cluster_falls_back_to_a_node_that_is_large_enough(space):
     assert space.cluster("E11.641") == "E11.6"
 
 
-def test_second_load_reads_the_cache_alone(space, icd_cache, no_package):
-    again = load_icd10cm(icd_cache)
-    assert list(again) == list(space)
+def test_second_load_reads_the_cache_alone(space, icd_cache, no_package, tmp_path):
+    assert load_icd10cm(icd_cache) is space
+    shutil.copytree(icd_cache, tmp_path, dirs_exist_ok=True)  # as another process finds it
+    again = load_icd10cm(tmp_path)
+    assert again is not space and list(again) == list(space)
 
 
 def test_cluster_size_is_not_cached(icd_cache, space):

@@ -5,7 +5,8 @@ in the user's cache folder, once for each of its releases.
 """
 
 import json
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,34 @@ def load_icd10cm(cache_dir: Path | None = None, *, min_cluster_size: int = 4) ->
     """All leaf codes, dotted, with descriptions, inclusion terms, and parents up to the category.
 
     The last ancestor of a label is its three-character category; a code that is itself a category
-    has itself as its only ancestor.
+    has itself as its only ancestor. While the cache is the same file, so is the label space.
     """
     cache_dir = cache_dir or user_cache_path("mechanistic-workbench")
     path = cache_dir / f"icd10cm-{version('simple-icd-10-cm')}-{_CACHE_FORMAT}.json"
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        return _read(path, _state(path), min_cluster_size)
     except (OSError, ValueError):  # not there, or neither UTF-8 nor JSON
         rows = _parse_package()
-        # A read-only home costs two seconds at every start, nothing else.
-        with suppress(OSError):
-            write_text(path, json.dumps(rows))
+    try:
+        write_text(path, json.dumps(rows))
+        return _read(path, _state(path), min_cluster_size)
+    except OSError:  # a read-only home costs two seconds at every start, nothing else
+        return _space(rows, min_cluster_size)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Another one when the file is written again."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, state: tuple[int, int, int], min_cluster_size: int) -> LabelSpace:
+    """The labels of a cache, read once: a command asks for them up to four times."""
+    return _space(json.loads(path.read_text(encoding="utf-8")), min_cluster_size)
+
+
+def _space(rows: Iterable[Sequence[Any]], min_cluster_size: int) -> LabelSpace:
     labels = (Label(i, text, tuple(above), tuple(synonyms)) for i, text, above, synonyms in rows)
     return LabelSpace(NAME, labels, min_cluster_size=min_cluster_size)
 
