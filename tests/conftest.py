@@ -1,5 +1,6 @@
 """Labels, tasks and tokenizers that are slow to make, shared by the whole run."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,9 @@ def icd_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def space(icd_cache: Path) -> LabelSpace:
-    return load_icd10cm(icd_cache)
+    found = load_icd10cm(icd_cache)
+    gc.freeze()  # no collection goes through all these labels again: training calls several
+    return found
 
 
 @pytest.fixture(scope="session")

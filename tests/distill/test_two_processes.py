@@ -1,36 +1,61 @@
 import json
-import os
-import subprocess
-import sys
+import multiprocessing
+import socket
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
-from two_processes import STEPS, distil_small
+from two_processes import STEPS, distil_small, in_process
 
 from workbench.distill.student_folder import last_checkpoint
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
 FSDP = Path(__file__).parents[2] / "data" / "accelerate" / "fsdp.yaml"
 
 
-@pytest.fixture
-def launch(teacher, trace_file, tmp_path):
-    """Two processes that train into a folder of this name: exit code and standard error."""
+@pytest.fixture(scope="module")
+def processes() -> BaseContext:
+    """Where processes start that have torch and transformers loaded: once for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["two_processes"])
+    with pytest.MonkeyPatch.context() as patch:
+        # Python 3.11 does not tell the server its own path; what it cannot import it passes over.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        forkserver.ensure_running()
+    return context
 
-    def run(name: str, *flags: str, **environment: str) -> tuple[int, str]:
-        start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-        start += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]  # a free port
+
+@pytest.fixture
+def launch(processes, teacher, trace_file, tmp_path):
+    """Two processes that train into a folder of this name: exit codes and standard error."""
+
+    def run(name: str, *flags: str, **environment: str) -> tuple[list[int | None], str]:
         arguments = [str(teacher), str(trace_file.parent), str(tmp_path / name), "1", *flags]
-        done = subprocess.run(
-            [*start, str(SCRIPT), *arguments],
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        return done.returncode, done.stderr
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        errors = [tmp_path / f"{port}-{rank}.txt" for rank in range(2)]
+        both = []
+        for rank, log in enumerate(errors):
+            of_rank = {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "localhost",
+                "MASTER_PORT": str(port),
+                "OMP_NUM_THREADS": "1",
+            }
+            given = ({**of_rank, **environment}, log, arguments)
+            both.append(processes.Process(target=in_process, args=given))
+        for each in both:
+            each.start()
+        for each in both:
+            each.join(timeout=300)
+            each.kill()  # nothing where it ended by itself
+        return [each.exitcode for each in both], "".join(log.read_text() for log in errors)
 
     return run
 
@@ -59,19 +84,19 @@ def assert_alike(one: Path, two: Path) -> None:
 
 def test_two_processes_train_as_one_that_accumulates(teacher, trace_file, launch, tmp_path):
     distil_small(teacher, trace_file.parent, tmp_path / "one", 2)
-    code, errors = launch("two")
-    assert code == 0, errors[-2000:]
+    codes, errors = launch("two")
+    assert codes == [0, 0], errors[-2000:]
     assert_alike(tmp_path / "one", tmp_path / "two")
 
 
 def test_sharded_weights_are_trained_stopped_and_saved(teacher, trace_file, launch, fsdp, tmp_path):
     distil_small(teacher, trace_file.parent, tmp_path / "one", 2, interaction=0.0)
     two, flags = tmp_path / "two", ["--sharded", "--interaction", "0"]
-    code, _ = launch("two", *flags, "--stop-at", "15", **fsdp)
-    assert code != 0 and not (two / "model.safetensors").exists()
+    codes, _ = launch("two", *flags, "--stop-at", "15", **fsdp)
+    assert 0 not in codes and not (two / "model.safetensors").exists()
     assert last_checkpoint(two) == str(two / "checkpoints" / "checkpoint-10")
-    code, errors = launch("two", *flags, "--begin-at", "10", **fsdp)
-    assert code == 0, errors[-2000:]
+    codes, errors = launch("two", *flags, "--begin-at", "10", **fsdp)
+    assert codes == [0, 0], errors[-2000:]
     assert_alike(tmp_path / "one", two)
     whole, saved = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", two))
     for name, weight in whole.items():

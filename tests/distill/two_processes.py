@@ -1,4 +1,4 @@
-"""A small distillation, for `torch.distributed.run`: TEACHER TRACES OUT ACCUMULATION [flags].
+"""A small distillation, one of two processes: TEACHER TRACES OUT ACCUMULATION [flags].
 
 --sharded trains under FSDP: accelerate shards over devices only, so it is told that processes on
 the CPU are some. --stop-at STEP ends as if killed, --begin-at STEP is where it must go on.
@@ -6,6 +6,8 @@ the CPU are some. --stop-at STEP ends as if killed, --begin-at STEP is where it 
 
 import argparse
 import os
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,18 @@ from workbench.prompts.templates import PlainTemplate
 STEPS = 20
 
 
+@cache
+def small_task() -> CodingTask:
+    space = load_icd10cm()
+    sizes = TaskConfig(n_mentions=(1, 2), n_families=(2, 2), family_size=(2, 3))
+    return CodingTask(space, split_categories(space)[0][::8], sizes)
+
+
 def distil_small(
     teacher: Path, traces: Path, out: Path, accumulation: int, interaction: float = 0.1
 ) -> None:
     """Twenty steps with every kind of mechanistic term, the same in however many processes."""
-    space = load_icd10cm()
-    sizes = TaskConfig(n_mentions=(1, 2), n_families=(2, 2), family_size=(2, 3))
-    task = CodingTask(space, split_categories(space)[0][::8], sizes)
+    task = small_task()
     config = DistillationConfig(
         loss=MechanisticDistillationConfig(attention=0.5, update=0.1, interaction=interaction),
         student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
@@ -90,7 +97,16 @@ def watch(sharded: bool, begin_at: int, stop_at: int | None) -> None:
     MechanisticDistillationTrainer.compute_loss = watched
 
 
-if __name__ == "__main__":
+def in_process(environment: dict[str, str], errors: Path, arguments: list[str]) -> None:
+    """What a process of `torch.distributed.run` does, with standard error in a file."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    os.environ |= environment
+    torch.set_num_threads(1)
+    main(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Distil as the arguments say."""
     parser = argparse.ArgumentParser()
     for name in ("teacher", "traces", "out"):
         parser.add_argument(name, type=Path)
@@ -99,7 +115,7 @@ if __name__ == "__main__":
     parser.add_argument("--sharded", action="store_true")
     parser.add_argument("--begin-at", type=int, default=0)
     parser.add_argument("--stop-at", type=int)
-    given = vars(parser.parse_args())
+    given = vars(parser.parse_args(arguments))
     sharded = given.pop("sharded")
     if sharded:
         shard_on_the_cpu()
