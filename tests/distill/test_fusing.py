@@ -1,13 +1,18 @@
 """Compiled blocks give what they gave, and are read from outside without being compiled again."""
 
+import inspect
 from functools import partial
 
+import jaxtyping
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
 from workbench.distill import fusing
 from workbench.distill.capture import Capture, Wanted, attention_modules
+from workbench.distill.config import TERMS, MechanisticDistillationConfig
+from workbench.distill.marks import Marks, sampled_positions
+from workbench.distill.terms import SIDES, Terms
 
 WANTED = Wanted(
     patterns=frozenset({(0, 1)}), writes=frozenset({(1, 2)}), hidden=frozenset({0}), scale=True
@@ -55,6 +60,38 @@ def test_readings_of_compiled_blocks_are_the_same_and_cost_no_further_graphs(mak
         torch.testing.assert_close(found_gradient, gradient, rtol=1e-3, atol=1e-4)
         graphs.append(counters["stats"]["unique_graphs"])
     assert 0 < graphs[1] == graphs[-1]
+    assert not counters["graph_break"]
+
+
+def test_all_terms_but_one_are_one_graph_and_give_the_same(make_model, headmap, batch, monkeypatch):
+    models = dict(zip(SIDES, (make_model(0), make_model(1)), strict=True))
+    config = MechanisticDistillationConfig(**dict.fromkeys(TERMS, 1.0))
+    sides = {}
+
+    def losses():
+        terms = Terms(config, *models.values(), headmap, [((0, 1), (0, 2))])
+        if not sides:
+            positions = sampled_positions(batch, config.rows)
+            for side, model in models.items():
+                sides[side] = Capture(model, terms.wanted[side]).run(
+                    partial(model, input_ids=batch["input_ids"], use_cache=False), positions
+                )
+        return {name: loss.total for name, loss in terms(batch, *sides.values()).items()}
+
+    torch.manual_seed(0)  # of the hidden states' projections
+    plain = losses()
+    # Checks of annotations cannot be traced, and are there in tests alone.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    monkeypatch.setattr(Marks, "__init__", inspect.unwrap(Marks.__init__))
+    monkeypatch.setattr(Marks, "asked", property(inspect.unwrap(Marks.asked.fget)))
+    monkeypatch.setattr(fusing, "_can_compile", lambda first: isinstance(first, dict))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    torch._dynamo.reset()
+    counters.clear()
+    torch.manual_seed(0)
+    torch.testing.assert_close(losses(), plain)
+    assert counters["stats"]["unique_graphs"] == 1
+    torch._dynamo.reset()
 
 
 def test_nothing_is_compiled_on_a_cpu(make_model):

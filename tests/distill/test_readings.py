@@ -36,12 +36,8 @@ def test_pool_over_layers_takes_heads_from_their_layers():
 
 @pytest.mark.parametrize("heads", [[4], [0, -1], []])
 def test_heads_that_are_not_there_are_refused(heads: list[int]):
-    for read in (
-        lambda: pool_patterns(random(1, 4, 2, 2), heads),
-        lambda: written(random(1, 2, 4, 3), random(4, 3, 5), heads),
-    ):
-        with pytest.raises(InputError, match="head"):
-            read()
+    with pytest.raises(InputError, match="head"):
+        pool_patterns(random(1, 4, 2, 2), heads)
     with pytest.raises(InputError, match="no heads"):
         pool_over_layers({}, [])
 
@@ -73,10 +69,10 @@ def test_evidence_mass_is_the_mean_over_an_options_tokens():
 def test_what_heads_write_adds_up_to_the_attention_output():
     z, output = random(2, 3, 4, 5), torch.nn.Linear(20, 6, bias=False)
     weights = output.weight.detach().T.reshape(4, 5, 6)  # as hooks see W_O
-    all_heads = written(z, weights, range(4))
-    torch.testing.assert_close(all_heads, output(z.flatten(2)).detach())
-    parts = written(z, weights, [2]) + written(z, weights, [0, 1, 3])
-    torch.testing.assert_close(parts, all_heads)
+    all_heads = written(z, weights, torch.arange(4))
+    torch.testing.assert_close(all_heads.sum(dim=2), output(z.flatten(2)).detach())
+    some = written(z, weights, torch.tensor([2, 0]))
+    torch.testing.assert_close(some, all_heads[:, :, [2, 0]])
 
 
 def test_option_contribution_uses_each_examples_own_options():

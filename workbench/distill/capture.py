@@ -1,18 +1,18 @@
 """Reading a few heads of a Hugging Face model while it runs on fused attention.
 
-Attention goes through `scaled_dot_product_attention` everywhere, as transformers itself does it. An
-attention implementation registered with transformers also calls a listener in the layers where
-something is wanted: it recomputes the pattern of the wanted heads alone from their queries and keys
-(after rotary embeddings and head norms), and what they write at a few positions. What is read is
-part of the graph. A model of which nothing after some block is wanted stops there.
+Attention goes through `scaled_dot_product_attention` everywhere, as transformers itself does it. In
+the layers where something is wanted an attention implementation registered with transformers also
+keeps what went through it; when the block is done, the pattern of the wanted heads alone is
+recomputed from their queries and keys (after rotary embeddings and head norms), and what they write
+at a few positions. What is read is part of the graph. A model of which nothing after some block is
+wanted stops there.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
-from weakref import WeakKeyDictionary
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -32,11 +32,11 @@ NAME = "workbench_distill"
 Head = tuple[int, int]
 """(layer, head), both from 0."""
 
-_LISTENERS: WeakKeyDictionary[nn.Module, Callable[..., None]] = WeakKeyDictionary()
-"""By attention module; beside the modules, so that copies and saved models know nothing of it."""
-
 _HEARD = "workbench_heard"
-"""Attribute of attention modules while somebody listens: compiled code can ask for that alone."""
+"""Attribute of attention modules while they are listened to: a list that takes a `_Heard`.
+
+Appending to it is all that a compiled block has to do, so it stays one graph.
+"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,16 @@ class Reading:
         }
         scale, logits = (x if x is None else x.to(device) for x in (self.scale, self.logits))
         return Reading(**maps, scale=scale, logits=logits)
+
+
+class _Heard(NamedTuple):
+    """What attention was computed from, and what it gave."""
+
+    query: Float[Tensor, "batch head token d_head"]
+    key: Float[Tensor, "batch kv_head key d_head"]
+    mask: Shaped[Tensor, "_ _ token key"] | None
+    scaling: float
+    z: Float[Tensor, "batch token head d_head"]
 
 
 class _Stop(Exception):
@@ -147,15 +157,19 @@ class Capture:
             for layer, (attention, block) in enumerate(
                 zip(self._attentions, self._blocks, strict=True)
             ):
-                mapped = sorted(head for at, head in wanted.patterns if at == layer)
-                writers = sorted(head for at, head in wanted.writes if at == layer)
+                mapped = tuple(sorted(head for at, head in wanted.patterns if at == layer))
+                writers = tuple(sorted(head for at, head in wanted.writes if at == layer))
                 if mapped or writers:
-                    _LISTENERS[attention] = partial(
-                        _listen, reading, layer, attention, mapped, writers, positions
-                    )
-                    setattr(attention, _HEARD, True)
+                    heard: list[_Heard] = []
+                    setattr(attention, _HEARD, heard)
                     stack.callback(delattr, attention, _HEARD)
-                    stack.callback(_LISTENERS.pop, attention, None)
+                    listen = partial(
+                        _listen, reading, layer, attention, heard, mapped, writers, positions
+                    )
+                    # First of the hooks: weights spread over devices are still whole, and the
+                    # model runs on.
+                    hook = block.register_forward_hook(listen, prepend=True)
+                    stack.callback(hook.remove)
                 if layer in wanted.hidden or layer == stop_at:
                     keep = partial(_keep, reading, layer, layer in wanted.hidden, layer == stop_at)
                     stack.callback(block.register_forward_hook(keep).remove)
@@ -169,24 +183,53 @@ def _listen(
     reading: Reading,
     layer: int,
     attention: Any,
-    mapped: Sequence[int],
-    writers: Sequence[int],
+    heard: list[_Heard],
+    mapped: tuple[int, ...],
+    writers: tuple[int, ...],
     positions: Tensor,
-    query: Tensor,
-    key: Tensor,
-    mask: Tensor | None,
-    scaling: float,
-    z: Tensor,
+    *called: Any,
 ) -> None:
-    if mapped:
-        patterns = head_patterns(query, key, mapped, mask, scaling)
-        reading.patterns |= {(layer, head): patterns[:, i] for i, head in enumerate(mapped)}
-    if writers:
-        # Here, since weights that are spread over devices are whole only while their layer runs.
-        d_head = z.shape[-1]
-        weights = attention.o_proj.weight.mT.unflatten(0, (-1, d_head))
-        chosen = take(z, positions)
-        reading.written |= {(layer, head): written(chosen, weights, [head]) for head in writers}
+    query, key, mask, scaling, z = heard.pop()
+    patterns, wrote = _read(
+        query,
+        key,
+        mask,
+        scaling,
+        z,
+        attention.o_proj.weight,
+        positions,
+        _on(mapped, query.device),
+        _on(writers, query.device),
+    )
+    reading.patterns |= {(layer, head): patterns[:, i] for i, head in enumerate(mapped)}
+    reading.written |= {(layer, head): wrote[:, :, i] for i, head in enumerate(writers)}
+
+
+@fused
+def _read(
+    query: Float[Tensor, "batch head token d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    mask: Shaped[Tensor, "_ _ token key"] | None,
+    scaling: float,
+    z: Float[Tensor, "batch token head d_head"],
+    output_weight: Float[Tensor, "d_model head_d_head"],
+    positions: Int[Tensor, "batch position"],
+    mapped: Int[Tensor, " mapped"],
+    writers: Int[Tensor, " writer"],
+) -> tuple[Float[Tensor, "batch mapped token key"], Float[Tensor, "batch position writer d_model"]]:
+    weights = output_weight.mT.unflatten(0, (-1, z.shape[-1]))
+    return (
+        head_patterns(query, key, mapped, mask, scaling),
+        written(take(z, positions), weights, writers),
+    )
+
+
+@cache
+def _on(heads: tuple[int, ...], device: torch.device) -> Tensor:
+    # Kept: sending a few numbers to a device makes the host wait for it. Where gradients are not
+    # recorded now they may be the next time.
+    with torch.inference_mode(False):
+        return torch.tensor(heads, dtype=torch.long, device=device)
 
 
 def _keep(
@@ -218,7 +261,7 @@ def take(
 def head_patterns(
     query: Float[Tensor, "batch head token d_head"],
     key: Float[Tensor, "batch kv_head key d_head"],
-    heads: Sequence[int],
+    heads: Int[Tensor, " chosen"],
     mask: Shaped[Tensor, "_ _ token key"] | None,
     scaling: float,
 ) -> Float[Tensor, "batch chosen token key"]:
@@ -227,25 +270,12 @@ def head_patterns(
     `mask` says which keys may be seen (bool) or is added (float); None is causal.
     """
     group = query.shape[1] // key.shape[1]
-    # Slices, not an index of numbers, which would be sent to the device each time.
-    chosen = torch.stack([key[:, head // group] for head in heads], dim=1)
-    scores = torch.stack([query[:, head] for head in heads], dim=1) @ chosen.mT
-    return _causal_softmax(scores, scaling) if mask is None else _softmax(scores, mask, scaling)
-
-
-@fused
-def _causal_softmax(scores: Float[Tensor, "*_ token key"], scaling: float) -> Tensor:
-    positions = torch.arange(scores.shape[-1], device=scores.device)
-    later = positions > positions[: scores.shape[-2], None]
-    return (scores.float() * scaling).masked_fill(later, -torch.inf).softmax(dim=-1)
-
-
-@fused
-def _softmax(
-    scores: Float[Tensor, "*_ token key"], mask: Shaped[Tensor, "_ _ token key"], scaling: float
-) -> Tensor:
+    scores = query.index_select(1, heads) @ key.index_select(1, heads // group).mT
     scores = scores.float() * scaling
-    if mask.dtype == torch.bool:
+    if mask is None:
+        places = torch.arange(scores.shape[-1], device=scores.device)
+        scores = scores.masked_fill(places > places[: scores.shape[-2], None], -torch.inf)
+    elif mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     else:
         scores = scores + mask
@@ -319,16 +349,11 @@ def _attention_function(
     output, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )
-    if getattr(module, _HEARD, False):
+    heard = getattr(module, _HEARD, None)
+    if heard is not None:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        _tell(module, query, key, attention_mask, scale, output)
+        heard.append(_Heard(query, key, attention_mask, scale, output))
     return output, None
-
-
-@torch.compiler.disable()
-def _tell(module: nn.Module, *heard: Any) -> None:
-    """Breaks a compiled block in two, so only where somebody listens."""
-    _LISTENERS[module](*heard)
 
 
 AttentionInterface.register(NAME, _attention_function)

@@ -37,8 +37,7 @@ def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def fuse(modules: Iterable[nn.Module]) -> None:
     """Compile modules on CUDA, in place; names of weights do not change.
 
-    An attention function that is read from outside while it runs breaks its block in two. Hooks
-    stay outside of what is compiled.
+    Hooks stay outside of what is compiled.
     """
     for module in modules:
         if _can_compile(next(module.parameters())):

@@ -109,24 +109,17 @@ def _members(spans: Int[Tensor, "batch span 2"], n_tokens: int) -> Bool[Tensor, 
 def written(
     z: Float[Tensor, "batch position head d_head"],
     output_weights: Float[Tensor, "head d_head d_model"],
-    heads: Sequence[int],
-) -> Float[Tensor, "batch position d_model"]:
-    """What some heads of a layer write to the residual stream, Σ z · W_O, in float32.
+    heads: Int[Tensor, " chosen"],
+) -> Float[Tensor, "batch position chosen d_model"]:
+    """What each of some heads of a layer writes to the residual stream, z · W_O, in float32.
 
     The bias of W_O belongs to no head and is left out.
-
-    Raises:
-        InputError: no heads, or a head that is not there.
     """
-    _check_heads(heads, z.shape[2])
-    # Slices, not an index of numbers, which would be sent to the device each time.
-    chosen = torch.stack([z[:, :, head] for head in heads], dim=2)
-    weights = torch.stack([output_weights[head] for head in heads])
     with torch.autocast(z.device.type, enabled=False):
         return einsum(
-            chosen.float(),
-            weights.float(),
-            "batch position head d_head, head d_head d_model -> batch position d_model",
+            z.index_select(2, heads).float(),
+            output_weights.index_select(0, heads).float(),
+            "batch position head d_head, head d_head d_model -> batch position head d_model",
         )
 
 

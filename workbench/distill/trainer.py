@@ -95,7 +95,8 @@ class MechanisticDistillationTrainer(Trainer):
             teacher.to(args.device)  # pyright: ignore[reportArgumentType]
         if not self.is_sharded:
             fuse([*attention_modules(model)[1], *attention_modules(teacher)[1]])
-        self._logged: dict[str, Tensor] = {}
+        self._weights = torch.tensor(list(config.on.values()), device=self.args.device)
+        self._logged: Float[Tensor, " term"] | None = None
         self._logged_from = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -124,13 +125,13 @@ class MechanisticDistillationTrainer(Trainer):
             counts = self._whole_counts([inputs])
         losses, reading = self.losses(model, inputs)
         weights = self.terms.config.on
-        shares = {
-            name: loss.total / torch.where(counts[name] > 0, counts[name], 1.0)
-            for name, loss in losses.items()
-        }
-        total = torch.stack([weights[name] * share for name, share in shares.items()]).sum()
+        # All terms at once: many operations on single numbers would cost as much as a term.
+        divisors = torch.stack([counts[name] for name in weights])
+        totals = torch.stack([losses[name].total for name in weights])
+        shares = totals / torch.where(divisors > 0, divisors, 1.0)
+        total = (shares * self._weights).sum()
         if model.training:
-            self._note(shares)
+            self._note(shares.detach())
         if self.accelerator.num_processes > 1:
             # Gradients are averaged over processes, of which each divided by the count of all.
             total = total * self.accelerator.num_processes
@@ -163,29 +164,29 @@ class MechanisticDistillationTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With the loss goes the unweighted mean of every term since the last time."""
         steps = self.state.global_step - self._logged_from
-        if "loss" in logs and self._logged and steps > 0:
-            summed = torch.stack(list(self._logged.values()))
+        if "loss" in logs and self._logged is not None and steps > 0:
+            summed = self._logged
             if self.accelerator.num_processes > 1:
                 summed = self.accelerator.reduce(summed, "sum")
             assert isinstance(summed, Tensor)
             means = (summed / steps).tolist()
-            logs |= {f"loss_{name}": mean for name, mean in zip(self._logged, means, strict=True)}
-            self._logged.clear()
+            logs |= {
+                f"loss_{name}": mean for name, mean in zip(self.terms.config.on, means, strict=True)
+            }
+            self._logged = None
             self._logged_from = self.state.global_step
         super().log(logs, start_time)
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; see `Trainer.train`."""
-        self._logged.clear()
+        self._logged = None
         self._logged_from = -1  # not known before the state of a checkpoint is read
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    def _note(self, shares: Mapping[str, Tensor]) -> None:
+    def _note(self, shares: Float[Tensor, " term"]) -> None:
         if self._logged_from < 0:
             self._logged_from = self.state.global_step
-        for name, share in shares.items():
-            value = share.detach().float()
-            self._logged[name] = self._logged[name] + value if name in self._logged else value
+        self._logged = shares if self._logged is None else self._logged + shares
 
     def _whole_counts(self, batches: list[Any]) -> Counts:
         each = [term_counts(batch, self.terms.config) for batch in batches]
