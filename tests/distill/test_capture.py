@@ -83,6 +83,13 @@ def test_scale_is_that_of_the_final_norm(make_model, ids):
     torch.testing.assert_close(logits, reading.logits[:, [0, 3]])
 
 
+def test_a_reading_of_several_devices_comes_to_one(make_model, ids):
+    reading = read(make_model().eval(), EVERY, ids).to(torch.device("meta"))
+    values = [*reading.patterns.values(), *reading.written.values(), *reading.hidden.values()]
+    assert len(values) > 3
+    assert all(value.is_meta for value in [*values, reading.scale, reading.logits])
+
+
 def test_only_supervised_layers_compute_maps(make_model, ids, monkeypatch):
     fused, mapped = [], []
     sdpa, patterns = functional.scaled_dot_product_attention, capture.head_patterns

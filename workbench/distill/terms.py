@@ -341,8 +341,10 @@ def _contribution(
     n = marks.decisions.shape[1]
     update = _sum_written(reading, heads)[:, :n] * reading.scale[:, :n, None]
     unembedding, norm = end
-    directions = unembedding.weight[marks.tokens].float() * norm.weight.float()
-    return option_contribution(update, directions)
+    # A model spread over several devices has these on its last one.
+    there = unembedding.weight.device
+    directions = unembedding.weight[marks.tokens.to(there)].float() * norm.weight.to(there).float()
+    return option_contribution(update, directions.to(update.device))
 
 
 def _average(losses: Sequence[Loss], weights: Sequence[float]) -> Loss:
