@@ -101,6 +101,12 @@ def test_a_study_passes_further_flags_on_and_names_what_failed(call, teacher, tm
     assert "n_traces is 0, must be at least 1" in (out / "cot-0.log").read_text()
 
 
+@pytest.fixture
+def warm_at_once(monkeypatch):
+    monkeypatch.setattr(speed, "WARMUP_STEPS", 1)
+
+
+@pytest.mark.usefixtures("warm_at_once")
 def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand, tmp_path):
     out = tmp_path / "cost.json"
     given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file]
@@ -118,6 +124,7 @@ def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand
     assert code == 2 and "costs what mechanistic does" in errors
 
 
+@pytest.mark.usefixtures("warm_at_once")
 def test_a_stopped_measurement_keeps_its_rounds(
     call, teacher, trace_file, by_hand, tmp_path, monkeypatch
 ):
