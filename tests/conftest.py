@@ -9,8 +9,11 @@ from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 from workbench.labels import LabelSpace, load_icd10cm
-from workbench.models.organism_data import END, train_tokenizer
+from workbench.organism.examples import train_tokenizer
 from workbench.prompts.tasks import CodingTask, split_categories
+from workbench.prompts.word_encoder import END
+
+pytest_plugins = ["fixtures.tiny_model", "fixtures.distillation"]
 
 # Tensors this small run faster on one thread, far faster when the cores are busy.
 torch.set_num_threads(1)

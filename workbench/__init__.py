@@ -8,21 +8,19 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.analysis.effects import causal_effects
-    from workbench.analysis.patching import sweep
-    from workbench.analysis.paths import path_effects, paths_between
+    from workbench.analysis.patching.effects import causal_effects
+    from workbench.analysis.patching.patching import sweep
+    from workbench.analysis.patching.paths import path_effects, paths_between
+    from workbench.analysis.patching.screening import screen_heads
     from workbench.analysis.readout import focus_confusion
-    from workbench.analysis.scores import score_heads
-    from workbench.analysis.screening import screen_heads
-    from workbench.config import RunConfig
-    from workbench.distill.evaluate import evaluate
-    from workbench.distill.run import distil
+    from workbench.analysis.scores.scores import score_heads
+    from workbench.distill.evaluation.evaluate import evaluate
+    from workbench.distill.training.run import distil
     from workbench.errors import InputError
     from workbench.headsets.export import export as export_headset
     from workbench.headsets.headset import HeadSet
     from workbench.headsets.headset import load as load_headset
     from workbench.headsets.headset import save as save_headset
-    from workbench.inputs import bundled_model_path, make_prompts, validate
     from workbench.labels.icd10cm import load_icd10cm
     from workbench.labels.mimic4 import load_mimic4
     from workbench.labels.space import LabelSpace
@@ -30,11 +28,21 @@ if TYPE_CHECKING:
     from workbench.models.answers import early_answers, option_log_probs
     from workbench.models.forked import forked_forward, patch_heads
     from workbench.models.hooked import HookedModel
-    from workbench.pipeline import patch, paths, pool, report, run, score
+    from workbench.models.loading import bundled_model_path
     from workbench.prompts.events import make_events
     from workbench.prompts.files import read_prompts, write_prompts
+    from workbench.prompts.make import make_prompts
     from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
-    from workbench.session import OpenRun, open_run
+    from workbench.runs.config import RunConfig
+    from workbench.runs.evidence import evidence
+    from workbench.runs.patch import patch
+    from workbench.runs.paths import paths
+    from workbench.runs.pipeline import run
+    from workbench.runs.pool import pool
+    from workbench.runs.report import report
+    from workbench.runs.score import score
+    from workbench.runs.session import OpenRun, open_run
+    from workbench.runs.validate import validate
 
 try:
     __version__ = version("mechanistic-workbench")
@@ -47,15 +55,16 @@ _HOME = {
     "HookedModel": "models.hooked",
     "InputError": "errors",
     "LabelSpace": "labels.space",
-    "OpenRun": "session",
+    "OpenRun": "runs.session",
     "Option": "prompts.prompt",
     "PromptSet": "prompts.prompt",
-    "RunConfig": "config",
-    "bundled_model_path": "inputs",
-    "causal_effects": "analysis.effects",
-    "distil": "distill.run",
+    "RunConfig": "runs.config",
+    "bundled_model_path": "models.loading",
+    "causal_effects": "analysis.patching.effects",
+    "distil": "distill.training.run",
     "early_answers": "models.answers",
-    "evaluate": "distill.evaluate",
+    "evaluate": "distill.evaluation.evaluate",
+    "evidence": "runs.evidence",
     "export_headset": "headsets.export:export",
     "focus_confusion": "analysis.readout",
     "forked_forward": "models.forked",
@@ -64,24 +73,24 @@ _HOME = {
     "load_mimic4": "labels.mimic4",
     "load_xmc": "labels.xmc",
     "make_events": "prompts.events",
-    "make_prompts": "inputs",
-    "open_run": "session",
+    "make_prompts": "prompts.make",
+    "open_run": "runs.session",
     "option_log_probs": "models.answers",
-    "patch": "pipeline",
+    "patch": "runs.patch",
     "patch_heads": "models.forked",
-    "path_effects": "analysis.paths",
-    "paths": "pipeline",
-    "paths_between": "analysis.paths",
-    "pool": "pipeline",
+    "path_effects": "analysis.patching.paths",
+    "paths": "runs.paths",
+    "paths_between": "analysis.patching.paths",
+    "pool": "runs.pool",
     "read_prompts": "prompts.files",
-    "report": "pipeline",
-    "run": "pipeline",
+    "report": "runs.report",
+    "run": "runs.pipeline",
     "save_headset": "headsets.headset:save",
-    "score": "pipeline",
-    "score_heads": "analysis.scores",
-    "screen_heads": "analysis.screening",
-    "sweep": "analysis.patching",
-    "validate": "inputs",
+    "score": "runs.score",
+    "score_heads": "analysis.scores.scores",
+    "screen_heads": "analysis.patching.screening",
+    "sweep": "analysis.patching.patching",
+    "validate": "runs.validate",
     "write_prompts": "prompts.files",
 }
 """Public name → module below this package, with the name there where it differs."""
@@ -101,6 +110,7 @@ __all__ = [
     "distil",
     "early_answers",
     "evaluate",
+    "evidence",
     "export_headset",
     "focus_confusion",
     "forked_forward",

@@ -7,11 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from workbench.errors import InputError
+from workbench.heads import head_name
 from workbench.headsets.headset import (
     HeadSet,
     check_model,
     describe_prompts,
-    head_name,
     load,
     parse,
     save,

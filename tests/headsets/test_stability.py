@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from workbench.analysis.effects import causal_effects
-from workbench.analysis.scores import EventScores, scores_table
+from workbench.analysis.patching.effects import causal_effects
+from workbench.analysis.scores.scores import EventScores, scores_table
 from workbench.errors import InputError
 from workbench.headsets.pooling import Thresholds, pool_heads
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse

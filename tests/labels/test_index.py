@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from workbench.analysis.label_space.label_events import label_events
 from workbench.analysis.readout import Roles, focus_confusion
 from workbench.errors import InputError
 from workbench.labels.index import CHILD_ROLES, FAR, GOLD, NEAR, OTHER, LabelIndex
-from workbench.labels.label_events import label_events
 
 END = 0
 

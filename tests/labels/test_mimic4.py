@@ -4,10 +4,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from workbench.bench.synthetic import write_mimic4
 from workbench.errors import InputError
 from workbench.labels.corpus import LabelledCorpus
 from workbench.labels.mimic4 import dotted, load_mimic4
-from workbench.labels.synthetic import write_mimic4
 
 NOTES = "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text\n"
 SECRET = "Mrs. Secret"
@@ -235,7 +235,7 @@ def test_notes_may_lie_in_a_folder_of_their_own(folder, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["hosp/diagnoses_icd.csv.gz", "note/discharge.csv.gz"])
 def test_gzip_that_is_cut_off(tmp_path, space, monkeypatch, name):
-    monkeypatch.setattr("workbench.labels.synthetic.load_icd10cm", lambda: space)
+    monkeypatch.setattr("workbench.bench.synthetic.load_icd10cm", lambda: space)
     write_mimic4(tmp_path, documents=300)
     path = tmp_path / name
     lines = gzip.decompress(path.read_bytes()).count(b"\n")

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from workbench.bench_labels import recall
+from workbench.bench.labels import recall
 from workbench.errors import InputError
 from workbench.labels import neighbours
 from workbench.labels.neighbours import (

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from workbench.bench.synthetic import write_xmc
 from workbench.errors import InputError
 from workbench.labels.corpus import LabelledCorpus
-from workbench.labels.synthetic import write_xmc
 from workbench.labels.xmc import load_xmc
 
 LABELS = [{"uid": f"l{i}", "title": f"Label {i}"} for i in range(4)]

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from test_forked import build
+from models.test_forked import build
 
 from workbench.errors import InputError
 from workbench.models.answers import early_answers, option_log_probs

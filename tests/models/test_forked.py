@@ -22,7 +22,7 @@ from workbench.models import forked, hooked
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import can_fork, forked_forward, patch_heads
 from workbench.models.hooked import HookedModel
-from workbench.models.loop import run_separately
+from workbench.models.reference import run_separately
 from workbench.models.trunk import run_trunk
 
 LAYERS, HEADS, D_HEAD, VOCAB, LENGTH = 3, 4, 8, 48, 14

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from kaleido.errors import ChromeNotFoundError
-from synthetic_tables import (
+from fixtures.synthetic_tables import (
     N_LAYERS,
     make_baseline,
     make_patching,
     make_pools,
     make_trajectory,
 )
+from kaleido.errors import ChromeNotFoundError
 
 from workbench.errors import InputError
 from workbench.plots import figures

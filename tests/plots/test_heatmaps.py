@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from synthetic_tables import EFFECT, N_HEADS, N_LAYERS, POOLED, make_patching, make_scores
+from fixtures.synthetic_tables import EFFECT, N_HEADS, N_LAYERS, POOLED, make_patching, make_scores
 
 from workbench.errors import InputError
 from workbench.plots import heatmaps

@@ -7,25 +7,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from plotly.offline import get_plotlyjs
-from synthetic_tables import (
+from fixtures.synthetic_tables import (
     make_baseline,
     make_patching,
     make_pools,
     make_scores,
     make_trajectory,
 )
+from plotly.offline import get_plotlyjs
 
-from workbench.plots.report import (
-    event_counts,
-    flatten,
-    percent,
-    pool_finding,
-    pool_rows,
-    two_digits,
-    write_report,
-)
-from workbench.plots.style import MEASURES
+from workbench.analysis.patching.patching import DEFAULT_THRESHOLDS, event_counts
+from workbench.plots.report import flatten, pool_finding, pool_rows, write_report
+from workbench.plots.style import MEASURES, percent, two_digits
 
 NASTY = "<script>alert('x')</script>"
 
@@ -62,6 +55,7 @@ def make_report(folder: Path, **changes: Any) -> str:
         "title": "Tiny model on made-up prompts",
         "manifest": manifest,
         "baseline": make_baseline(),
+        "counts": event_counts(make_baseline(), DEFAULT_THRESHOLDS),
         "scores": make_scores(),
         "patching": make_patching(),
         "pools": make_pools(),

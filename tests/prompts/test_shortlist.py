@@ -2,23 +2,23 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pytest
-from tiny_runs import FAST
+from fixtures.tiny_runs import FAST
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
+from workbench.bench.synthetic import write_mimic4, write_xmc
 from workbench.cli import app
-from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.inputs import make_prompts, open_corpus
 from workbench.labels import cache as label_cache
 from workbench.labels.corpus import Document, check_split
 from workbench.labels.neighbours import nearest_labels
 from workbench.labels.retrieval import LabelRetriever
-from workbench.labels.synthetic import write_mimic4, write_xmc
+from workbench.prompts.make import make_prompts, open_corpus
 from workbench.prompts.prompt import VARIANTS
 from workbench.prompts.shortlist import ShortlistConfig, make_shortlisted
 from workbench.prompts.support import SupportFinder, made_up
 from workbench.prompts.templates import ChatTemplate, PlainTemplate
+from workbench.runs.config import RunConfig
 
 GROUPS = ("fracture", "diabetes", "pneumonia", "melanoma")
 KINDS = ("left arm", "right leg", "upper back", "lower jaw")
@@ -287,8 +287,8 @@ def model(tokenizer, tmp_path):
 
 @pytest.fixture
 def taxonomy(space, monkeypatch):
-    for module in ("mimic4", "synthetic"):
-        monkeypatch.setattr(f"workbench.labels.{module}.load_icd10cm", lambda: space)
+    for module in ("labels.mimic4", "bench.synthetic"):
+        monkeypatch.setattr(f"workbench.{module}.load_icd10cm", lambda: space)
 
 
 def test_a_run_on_notes_ends_in_a_head_set_without_a_word_of_them(model, tmp_path, taxonomy):
@@ -311,7 +311,7 @@ def test_a_run_on_notes_ends_in_a_head_set_without_a_word_of_them(model, tmp_pat
 def test_prompts_of_an_xmc_folder_fit_the_model(model, tmp_path):
     folder = write_xmc(tmp_path / "titles", words=600)
     config = RunConfig(task=f"xmc:{folder}", n_prompts=3, split="seen")
-    prompts = make_prompts(tmp_path / "p.jsonl", model=model, config=config)
+    prompts = make_prompts(tmp_path / "p.jsonl", model=model, **config.of_prompts())
     assert prompts.task == "xmc:titles" and len(prompts) == 3
     assert 0.8 * 900 < max(len(event.clean) for event in prompts) <= 900
 

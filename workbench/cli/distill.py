@@ -67,13 +67,14 @@ def traces(
     import torch
 
     from workbench.distill.config import DistillationConfig
-    from workbench.distill.run import trace_config
-    from workbench.distill.student import word_encoder
-    from workbench.distill.traces import write_traces
+    from workbench.distill.examples.traces import write_traces
+    from workbench.distill.training.run import trace_config
+    from workbench.distill.training.student import word_encoder
     from workbench.errors import InputError
-    from workbench.inputs import bundled_model_path, coding_task
     from workbench.models import loading
+    from workbench.models.loading import bundled_model_path
     from workbench.progress import Reporter
+    from workbench.prompts.make import coding_task
 
     prepare()
     which, slash, parts = part.partition("/")
@@ -164,12 +165,12 @@ def distill(
 
     Runs under `accelerate launch -m workbench distill …` too, on several devices.
     """
-    from workbench.config import RunConfig
     from workbench.distill.arms import arm_config
     from workbench.distill.config import DistillationConfig, StudentShape
-    from workbench.distill.run import distil
-    from workbench.inputs import bundled_model_path, coding_task, make_prompts
+    from workbench.distill.training.run import distil
     from workbench.models import loading
+    from workbench.models.loading import bundled_model_path
+    from workbench.prompts.make import coding_task, make_prompts
 
     prepare()
     sizes = {
@@ -214,9 +215,7 @@ def distill(
         pools,
         config,
         task=coding_task(folder, "seen", full_size=False),
-        prompts=make_prompts(
-            model=folder, config=RunConfig(n_prompts=READOUT_PROMPTS, seed=READOUT_SEED)
-        ),
+        prompts=make_prompts(model=folder, n_prompts=READOUT_PROMPTS, seed=READOUT_SEED),
         scores=table,
         traces=traces,
         readout_every=readout_every,
@@ -256,11 +255,11 @@ def distill_study(
 
     import torch
 
+    from workbench.bench.distill import read_costs
     from workbench.distill.arms import ARMS
-    from workbench.distill.speed import read_costs
-    from workbench.distill.study import plan, run_study
     from workbench.errors import InputError
     from workbench.progress import Reporter
+    from workbench.studies.distillation import plan, run_study
 
     names = arms.split(",") if arms else list(ARMS)
     measured = None if costs is None else read_costs(costs)
@@ -296,15 +295,16 @@ def bench_distill(
 
     import torch
 
+    from workbench.bench.distill import step_costs
     from workbench.distill.config import DistillationConfig
-    from workbench.distill.data import Collator, DistillationStream
-    from workbench.distill.speed import step_costs
-    from workbench.distill.student import word_encoder
-    from workbench.distill.traces import read_traces
+    from workbench.distill.examples.stream import Collator, DistillationStream
+    from workbench.distill.examples.traces import read_traces
+    from workbench.distill.training.student import word_encoder
     from workbench.errors import InputError
-    from workbench.inputs import bundled_model_path, coding_task
+    from workbench.files import write_text
     from workbench.models import loading
-    from workbench.validation import write_text
+    from workbench.models.loading import bundled_model_path
+    from workbench.prompts.make import coding_task
 
     if out.exists():
         raise InputError(f"{out}: exists already; give another --out")
@@ -345,7 +345,7 @@ def bench_distill(
 
 
 def _pools(headset: Path | None, folder: Path) -> Any:
-    from workbench.distill.head_files import heads_for
+    from workbench.distill.matching.files import heads_for
 
     return None if headset is None else heads_for(headset, folder)
 

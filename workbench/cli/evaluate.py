@@ -7,7 +7,7 @@ import typer
 
 from workbench.cli.app import app, prepare
 from workbench.cli.options import Device, Resamples
-from workbench.config import DEFAULTS
+from workbench.runs.config import DEFAULTS
 
 PAGE = "students.html"
 
@@ -35,10 +35,10 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Teacher and students side by side, on labels that none of them was trained on."""
-    from workbench.distill.evaluate import evaluate as measure
-    from workbench.distill.head_files import heads_for
-    from workbench.inputs import bundled_model_path
+    from workbench.distill.evaluation.evaluate import evaluate as measure
+    from workbench.distill.matching.files import heads_for
     from workbench.models import loading
+    from workbench.models.loading import bundled_model_path
     from workbench.plots.students_page import read_tables, write_students_page
 
     prepare()

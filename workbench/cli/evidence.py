@@ -7,7 +7,7 @@ import typer
 
 from workbench.cli.app import app, prepare
 from workbench.cli.options import F32, Device, DtypeFlag, Model, NPrompts, Out, Resamples, Seed
-from workbench.config import DEFAULTS, RunConfig
+from workbench.runs.config import DEFAULTS, RunConfig
 
 
 @app.command()
@@ -20,14 +20,15 @@ def evidence(
     dtype: DtypeFlag = F32,
 ) -> None:
     """Faithfulness curves, stability, chain of thought, and a report with them; after `run`."""
-    from workbench import pipeline
+    import workbench as wb
+    from workbench.runs.folder import RunFolder
 
     prepare()
     config = RunConfig(n_resamples=n_resamples, seed=seed)
-    pipeline.RunFolder.open(out)
-    opened = pipeline.open_run(out, model=model, config=config, dtype=dtype.value, device=device)
-    pipeline.evidence(opened)
-    path = pipeline.report(out, reporter=opened.reporter)
+    RunFolder.open(out)
+    opened = wb.open_run(out, model=model, config=config, dtype=dtype.value, device=device)
+    wb.evidence(opened)
+    path = wb.report(out, reporter=opened.reporter)
     typer.echo(f"report: {path}")
 
 
@@ -43,7 +44,12 @@ def selftest(
     """Does the method find planted heads, and nothing where there is nothing?"""
     from workbench.errors import InputError
     from workbench.progress import Reporter
-    from workbench.selftest import SelfTest, run_falsified, run_placements, run_random_models
+    from workbench.studies.selftest import (
+        SelfTest,
+        run_falsified,
+        run_placements,
+        run_random_models,
+    )
 
     prepare()
     if out is not None and out.exists():
@@ -84,11 +90,13 @@ def checkpoints(
 ) -> None:
     """When do the pooled heads form? Scores and effects along a training run."""
     from workbench.errors import InputError
-    from workbench.formation import formation
+    from workbench.heads import parse_heads
     from workbench.headsets.headset import load
-    from workbench.inputs import load_prompts, make_prompts, parse_heads
     from workbench.plots.training import training_phases
-    from workbench.training_study import read_terms, study_checkpoints
+    from workbench.prompts.files import load_prompts
+    from workbench.prompts.make import make_prompts
+    from workbench.studies.checkpoints import read_terms, study_checkpoints
+    from workbench.studies.formation import formation
 
     prepare()
     if len(folders) == 1 and not (folders[0] / "config.json").is_file():
@@ -98,7 +106,9 @@ def checkpoints(
     config = RunConfig(n_resamples=n_resamples, seed=seed)
     table = study_checkpoints(
         folders,
-        prompts=load_prompts(prompts) if prompts else make_prompts(model=folders[0], config=config),
+        prompts=load_prompts(prompts)
+        if prompts
+        else make_prompts(model=folders[0], **config.of_prompts()),
         headset=load(headset),
         extra_heads=parse_heads(extra_heads) if extra_heads else (),
         config=config,
@@ -130,20 +140,23 @@ def trajectory(
     """Focus and Confusion along the chains that models write, several models in one figure."""
     import pandas as pd
 
-    from workbench.analysis.chain_trajectories import chain_trajectory
+    from workbench.analysis.chains.trajectories import chain_trajectory
     from workbench.errors import InputError
-    from workbench.evidence import follow_chains, turns
-    from workbench.inputs import load_prompts, make_prompts
     from workbench.models.hooked import HookedModel
     from workbench.plots.chains import chain_trajectories
     from workbench.plots.evidence_words import aligned
     from workbench.progress import Reporter
+    from workbench.prompts.files import load_prompts
+    from workbench.prompts.make import make_prompts
+    from workbench.runs.evidence import follow_chains, turns
 
     prepare()
     if out.exists():
         raise InputError(f"{out}: exists already; give another --out")
     config = RunConfig(n_prompts=n, n_resamples=n_resamples, seed=seed)
-    made = load_prompts(prompts) if prompts else make_prompts(model=models[0], config=config)
+    made = (
+        load_prompts(prompts) if prompts else make_prompts(model=models[0], **config.of_prompts())
+    )
     reporter, frames = Reporter(), []
     for name in models:
         reporter.say(name)

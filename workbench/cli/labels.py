@@ -19,8 +19,8 @@ from workbench.cli.options import (
     Seed,
     SplitFlag,
 )
-from workbench.config import DEFAULTS
 from workbench.errors import InputError
+from workbench.runs.config import DEFAULTS
 
 
 @app.command()
@@ -38,14 +38,22 @@ def labels(
     dtype: DtypeFlag = F32,
 ) -> None:
     """Labels that the chain of thought writes, token by token, out of all labels of the space."""
-    from workbench.analysis.free_labels import decode_labels, free_summary, free_trajectory
-    from workbench.inputs import bundled_model_path, coding_task
+    from workbench.analysis.label_space.cases import (
+        FreeLabels,
+        decision_prompts,
+        iter_cases,
+    )
+    from workbench.analysis.label_space.free_labels import (
+        decode_labels,
+        free_summary,
+        free_trajectory,
+    )
     from workbench.models.hooked import HookedModel
-    from workbench.models.loading import model_folder
+    from workbench.models.loading import bundled_model_path, model_folder
     from workbench.plots.free_labels import free_labels
     from workbench.progress import Reporter
     from workbench.prompts.files import write_prompts
-    from workbench.prompts.free import FreeLabels, decision_prompts, iter_cases
+    from workbench.prompts.make import coding_task
 
     prepare()
     if n_prompts < 1:

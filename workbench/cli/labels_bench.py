@@ -39,9 +39,9 @@ def bench_labels(
     """What large label sets cost: index, constrained decoding, nearest labels, clusters."""
     import json
 
-    from workbench.bench_labels import bench_labels as measure
+    from workbench.bench.labels import bench_labels as measure
     from workbench.errors import InputError
-    from workbench.validation import write_text
+    from workbench.files import write_text
 
     if out.exists() and not force:
         raise InputError(f"{out}: exists already; give another --out, or --force to replace it")

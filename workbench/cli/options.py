@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.config import DEFAULTS, POSITIONS
+from workbench.runs.config import DEFAULTS, POSITIONS
 
 
 class Template(StrEnum):

@@ -1,10 +1,11 @@
 """The steps of a run as commands: all at once, or one after the other."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+import workbench as wb
 from workbench.cli.app import app, prepare
 from workbench.cli.options import (
     BOTH,
@@ -34,7 +35,7 @@ from workbench.cli.options import (
     Task,
     TemplateFlag,
 )
-from workbench.config import DEFAULTS, RunConfig
+from workbench.runs.config import DEFAULTS, RunConfig
 
 
 @app.command()
@@ -80,8 +81,8 @@ def run(
         read_out_share=read_out_share,
         draws=draws,
     )
-    pipeline = _pipeline()
-    pipeline.run(out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device)
+    prepare()
+    wb.run(out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device)
     _summarise(out)
 
 
@@ -100,9 +101,9 @@ def prompts(
     config = RunConfig(
         task=task, n_prompts=n, template=template.value, split=split.value, seed=seed
     )
-    from workbench.inputs import make_prompts
+    from workbench.prompts.make import make_prompts
 
-    made = make_prompts(out, model=model, config=config, force=force)
+    made = make_prompts(out, model=model, force=force, **config.of_prompts())
     typer.echo(f"{out}: {len(made)} events of {len(made.prompt_ids)} prompts")
 
 
@@ -119,11 +120,11 @@ def score(
 ) -> None:
     """CoarseScore and RefineScore of every head; starts a run folder."""
     config = RunConfig(n_resamples=n_resamples, n_permutations=n_permutations, seed=seed)
-    pipeline = _pipeline()
-    opened = pipeline.open_run(
+    prepare()
+    opened = wb.open_run(
         out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device
     )
-    pipeline.score(opened)
+    wb.score(opened)
     typer.echo(f"scores: {out / 'scores.parquet'}")
 
 
@@ -152,12 +153,12 @@ def patch(
         n_resamples=n_resamples,
         seed=seed,
     )
-    pipeline = _pipeline()
-    pipeline.RunFolder.open(out)
-    opened = pipeline.open_run(
+    prepare()
+    _open(out)
+    opened = wb.open_run(
         out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device
     )
-    pipeline.patch(opened)
+    wb.patch(opened)
     typer.echo(f"causal effects: {out / 'patching.parquet'}")
 
 
@@ -186,12 +187,12 @@ def pool(
         n_resamples=n_resamples,
         seed=seed,
     )
-    pipeline = _pipeline()
-    pipeline.RunFolder.open(out)
-    opened = pipeline.open_run(
+    prepare()
+    _open(out)
+    opened = wb.open_run(
         out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device
     )
-    pipeline.pool(opened)
+    wb.pool(opened)
     _summarise(out)
 
 
@@ -220,12 +221,12 @@ def paths(
         n_resamples=n_resamples,
         seed=seed,
     )
-    pipeline = _pipeline()
-    pipeline.RunFolder.open(out)
-    opened = pipeline.open_run(
+    prepare()
+    _open(out)
+    opened = wb.open_run(
         out, model=model, prompts=prompts, config=config, dtype=dtype.value, device=device
     )
-    pipeline.paths(opened)
+    wb.paths(opened)
     typer.echo(f"paths: {out / 'paths.parquet'}")
 
 
@@ -238,20 +239,20 @@ def report(
     model: Model = None,
 ) -> None:
     """The tables of a run as one HTML page; after `pool`."""
-    path = _pipeline().report(out, show_text=show_text, model=model)
+    path = wb.report(out, show_text=show_text, model=model)
     typer.echo(f"report: {path}")
 
 
-def _pipeline() -> Any:
-    from workbench import pipeline
+def _open(out: Path) -> None:
+    """Refuse a folder that holds no run, before a model is loaded."""
+    from workbench.runs.folder import RunFolder
 
-    prepare()
-    return pipeline
+    RunFolder.open(out)
 
 
 def _summarise(out: Path) -> None:
     from rich.console import Console
 
-    from workbench.summary import summary
+    from workbench.runs.summary import summary
 
     Console().print(summary(out))

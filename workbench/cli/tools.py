@@ -27,8 +27,8 @@ def validate(
     ] = None,
 ) -> None:
     """Check prompt files and head-set files."""
-    from workbench.inputs import validate as check
     from workbench.models.hooked import HookedModel
+    from workbench.runs.validate import validate as check
 
     prepare()
     loaded = None if model is None else HookedModel.load(model)
@@ -88,8 +88,8 @@ def bench(
     force: Force = False,
 ) -> None:
     """Patching every head by this engine and by others, timed side by side."""
-    from workbench.bench import bench as measure
-    from workbench.bench import summary_lines, write
+    from workbench.bench.patching import bench as measure
+    from workbench.bench.patching import summary_lines, write
     from workbench.progress import Reporter
 
     if out.exists() and not force:
@@ -134,7 +134,7 @@ def organism(
     ] = 0,
 ) -> None:
     """Train the bundled model again; takes up the last checkpoint in its folder."""
-    from workbench.models.organism import OrganismConfig, train_organism
+    from workbench.organism.train import OrganismConfig, train_organism
 
     prepare()
     mix = {"direct": direct, "prompt_weight": prompt_weight, "ramp": ramp, "invented": invented}

@@ -14,7 +14,7 @@ from workbench.distill.config import (
     plain,
 )
 from workbench.errors import InputError
-from workbench.headsets.headset import POOLS
+from workbench.phases import POOLS
 
 COT = MechanisticDistillationConfig(attention=0.0)
 MECHANISTIC = replace(COT, attention=2.0, update=0.3, interaction=0.3, interaction_temperature=0.1)

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from workbench.distill.losses import Per
+from workbench.distill.losses.losses import Per
 from workbench.errors import InputError
-from workbench.headsets.headset import POOLS, Pool
-from workbench.models.organism_data import ExampleMix
+from workbench.organism.examples import ExampleMix
+from workbench.phases import POOLS, Pool
 
 Rows = Literal["all", "options", "target"]
 Route = Literal["evidence", "decision"]

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from transformer_lens.utilities.statistics import derive_generator
 
-from workbench.headsets.headset import head_name
+from workbench.heads import head_name
 from workbench.headsets.pooling import KEYS, HeadId, head_id, require
 
 

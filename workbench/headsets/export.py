@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.headsets.headset import POOLS, Head, HeadSet, head_name
-from workbench.validation import write_text
+from workbench.files import write_text
+from workbench.heads import head_name
+from workbench.headsets.headset import Head, HeadSet
+from workbench.phases import POOLS
 
 
 def to_list(headset: HeadSet, pool: str | None = None) -> list[str]:

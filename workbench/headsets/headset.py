@@ -10,16 +10,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from workbench.errors import InputError
-from workbench.validation import json_path, shorten, write_text
+from workbench.files import json_path, shorten, write_text
+from workbench.heads import head_name
+from workbench.phases import Pool
 
 SchemaVersion = Literal["workbench.headset/1"]
-Pool = Literal["coarse", "refine"]
 Control = Literal["random", "norm"]
 Measure = Literal[
     "coarse_restore",
@@ -31,18 +32,12 @@ Measure = Literal[
 ]
 
 SCHEMA: SchemaVersion = "workbench.headset/1"
-POOLS: tuple[Pool, ...] = get_args(Pool)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 HeadName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)-(0|[1-9][0-9]*)$")]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def head_name(layer: int, head: int) -> str:
-    """The head as tables and lists write it: `4-3` is layer 4, head 3."""
-    return f"{layer}-{head}"
 
 
 class _Record(BaseModel):

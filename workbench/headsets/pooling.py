@@ -19,7 +19,9 @@ import numpy as np
 import pandas as pd
 
 from workbench.errors import InputError
-from workbench.headsets.headset import SCHEMA, HeadSet, Pool, head_name, parse
+from workbench.heads import head_name
+from workbench.headsets.headset import SCHEMA, HeadSet, parse
+from workbench.phases import PHASES, Pool
 
 COLUMNS = ["layer", "head", "pool", "read_out", "decision_share", "weight"]
 SCORES = ["coarse", "coarse_q", "refine", "refine_q", "refine_direct", "coarse_attribution"]
@@ -38,12 +40,6 @@ HeadId = tuple[int, int]
 """Layer and head, from 0."""
 Measured = dict[str, dict[Any, Any]]
 """Rows of a patching table for one head, by measure."""
-
-_RULES: dict[Pool, tuple[str, str]] = {
-    "coarse": ("coarse_q", "coarse_restore"),
-    "refine": ("refine_q", "refine_reduce"),
-}
-"""Per pool: the score that nominates (its q value) and the measure that proves."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +144,7 @@ def _value(rows: Measured, measure: str, column: str) -> float:
 
 def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) -> Pool | None:
     def qualifies(pool: Pool) -> bool:
-        score_q, measure = _RULES[pool]
+        score_q, measure = PHASES[pool].q, PHASES[pool].chief
         nominated = scores[score_q] <= thresholds.false_discovery_rate
         return bool(nominated and _value(span, measure, "low") > thresholds.min_restore_low)
 
@@ -161,7 +157,7 @@ def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) 
 def _describe(
     pool: Pool, span: Measured, at_decision: Measured, thresholds: Thresholds
 ) -> dict[str, Any]:
-    measure = _RULES[pool][1]
+    measure = PHASES[pool].chief
     effect = _value(span, measure, "effect")
     share = _value(at_decision, measure, "effect") / effect if effect > 0 else math.nan
     return {

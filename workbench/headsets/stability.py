@@ -21,16 +21,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
 
-from workbench.analysis.effects import DIFFERENCE, Terms, effect_intervals, measure_terms
-from workbench.analysis.nulls import RoleNull, null_p
-from workbench.analysis.scores import EventScores, score_nulls
+from workbench.analysis.patching.effects import (
+    DIFFERENCE,
+    Terms,
+    effect_intervals,
+    measure_terms,
+)
+from workbench.analysis.scores.nulls import RoleNull, null_p
+from workbench.analysis.scores.scores import EventScores, score_nulls
 from workbench.analysis.statistics import false_discovery_q
 from workbench.errors import InputError
-from workbench.headsets.headset import POOLS
 from workbench.headsets.pooling import KEYS, HeadId, Thresholds, pool_heads
+from workbench.phases import PHASES, POOLS
 
-CHIEF = {"coarse": "coarse_restore", "refine": "refine_reduce"}
-"""The measure that proves a head of each pool."""
 STABILITY_COLUMNS = ["pool", "layer", "head", "share", "n_resamples"]
 CURVE_COLUMNS = ["n_prompts", "pool", "overlap", "size", "empty", "n_subsets"]
 CURSE_COLUMNS = [*KEYS, "pool", "measure", "effect_choose", "effect_verify"]
@@ -159,7 +162,7 @@ def winners_curse(patching: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
         if missing:
             raise InputError(f"the {name} table lacks column {missing[0]!r}")
     span = patching[patching["positions"] == "span"]
-    table = pooled[[*KEYS, "pool"]].assign(measure=[CHIEF[pool] for pool in pooled["pool"]])
+    table = pooled[[*KEYS, "pool"]].assign(measure=[PHASES[pool].chief for pool in pooled["pool"]])
     for half in ("choose", "verify"):
         own = span.loc[span["half"] == half, [*KEYS, "measure", "effect", "low", "high"]]
         own = own.rename(columns={name: f"{name}_{half}" for name in ("effect", "low", "high")})
@@ -205,7 +208,10 @@ class _Chooser:
         if part.empty:
             raise InputError("the patching results hold no span patch of the choosing prompts")
         self.targets = part.groupby(KEYS, sort=True).size().index.to_frame(index=False)
-        self.terms = {name: measure_terms(part, base, name) for name in CHIEF.values()}
+        self.terms = {
+            name: measure_terms(part, base, name)
+            for name in (phase.chief for phase in PHASES.values())
+        }
         ids = base.index.get_level_values("id")
         self.rows = [torch.from_numpy(np.flatnonzero(ids == name)) for name in self.prompts]
 
@@ -239,7 +245,7 @@ class _Chooser:
                     effect=intervals[name].estimate.numpy(),
                     low=intervals[name].low.numpy(),
                 )
-                for name in (*CHIEF.values(), DIFFERENCE)
+                for name in (*(phase.chief for phase in PHASES.values()), DIFFERENCE)
             ],
             ignore_index=True,
         )

@@ -13,8 +13,8 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from workbench.files import write_text
 from workbench.labels.space import Label, LabelSpace
-from workbench.validation import write_text
 
 NAME = "icd10cm"
 _CACHE_FORMAT = 1

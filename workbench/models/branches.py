@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.models.hooked import Head, HookedModel
+from workbench.heads import Head
+from workbench.models.hooked import HookedModel
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.heads import Head
+from workbench.models.branch_batch import Copies, Fresh
 from workbench.models.branches import Branch, Edit, check_branch
-from workbench.models.hooked import Head, HookedModel
-from workbench.models.loop import run_separately
-from workbench.models.pack import Copies, Fresh
-from workbench.models.together import Together
+from workbench.models.hooked import HookedModel
+from workbench.models.one_sequence import Together
+from workbench.models.reference import run_separately
 from workbench.models.trunk import Trunk, run_trunk
 
 Group = Sequence[Head]

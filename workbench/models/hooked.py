@@ -24,14 +24,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
 from workbench.models import loading
+from workbench.models.batch_budget import PackBudget
 from workbench.models.hooks import Hook, store
-from workbench.models.packs import PackBudget
-from workbench.models.view import View
+from workbench.models.steered import View
 
 logger = logging.getLogger(__name__)
 
-Head = tuple[int, int]
-"""(layer, head), both from 0."""
 
 PATTERNS = ("hook_pattern", "hook_attn_scores")
 

@@ -264,3 +264,18 @@ def first_line(error: BaseException) -> str:
     if not lines:
         return type(error).__name__
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def bundled_model_path() -> Path:
+    """Folder of the model that comes with the repository.
+
+    Raises:
+        InputError: this installation has none.
+    """
+    folder = Path(__file__).resolve().parents[2] / "data" / "organism"
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            "the bundled model is not beside this installation: clone the repository, train the "
+            "model with `workbench organism --out FOLDER`, or name another one with --model"
+        )
+    return folder

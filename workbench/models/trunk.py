@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.models.attend import whole_sequence
 from workbench.models.hooked import HookedModel
-from workbench.models.view import Attention, Call, Job, Run
+from workbench.models.shared_attention import whole_sequence
+from workbench.models.steered import Attention, Call, Job, Run
 
 
 @dataclass

@@ -9,17 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.phases import PHASES
 from workbench.plots import evidence_words, figures, heatmaps
 from workbench.plots.page import card, write_page
 from workbench.plots.paths import path_sankey
-from workbench.plots.style import MEASURES, POSITIONS, SCORES, number
-
-CHIEF_MEASURE = {"coarse": "coarse_restore", "refine": "refine_reduce"}
-CHIEF_WORDS = {
-    "coarse": ("of the lost Focus", "restores {} of the Focus lost in the far counterfactual"),
-    "refine": ("of the Confusion", "takes away {} of the Confusion of the near counterfactual"),
-}
-DEFAULT_THRESHOLDS = {"clean_focus": 0.5, "clean_confusion": 0.5}
+from workbench.plots.style import MEASURES, POSITIONS, SCORES, number, percent, two_digits
 
 SCORE_NOTE = (
     "Which heads are worth patching.",
@@ -76,6 +70,7 @@ def write_report(
     title: str,
     manifest: dict[str, Any],
     baseline: pd.DataFrame,
+    counts: list[dict[str, Any]],
     scores: pd.DataFrame,
     patching: pd.DataFrame,
     pools: pd.DataFrame,
@@ -87,7 +82,8 @@ def write_report(
 ) -> Path:
     """Write the report of a run and return its path; missing folders are made.
 
-    `headset` is the head-set file as a dict. `prompts` holds prompt text to be shown, as strings or
+    `counts` says per counterfactual how many events are valid pairs and why others are not (rows of
+    `event_counts`). `headset` is the head-set file as a dict. `prompts` holds texts as strings or
     {"text": …} under any keys; leave it out where text must stay where it is. `evidence` holds the
     tables of the evidence steps by name.
 
@@ -101,8 +97,8 @@ def write_report(
         {"number": number, "two_digits": two_digits},
         title=title,
         model=_model_name(headset, manifest),
-        counts=event_counts(baseline, _thresholds(headset)),
-        findings=[pool_finding(pool, headset, pools) for pool in CHIEF_MEASURE],
+        counts=counts,
+        findings=[pool_finding(pool, headset, pools) for pool in PHASES],
         overview=_overview_cards(baseline, patching, pools, trajectory),
         score_cards=_score_cards(scores, pooled),
         patching_cards=_patching_cards(patching, pooled, scores),
@@ -125,10 +121,6 @@ def write_report(
 def _model_name(headset: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     model = headset.get("model") or manifest.get("model") or "unnamed model"
     return str(model.get("name", "unnamed model") if isinstance(model, Mapping) else model)
-
-
-def _thresholds(headset: Mapping[str, Any]) -> dict[str, float]:
-    return DEFAULT_THRESHOLDS | (headset.get("method", {}).get("thresholds") or {})
 
 
 # Figures and what each of them can and cannot support.
@@ -188,36 +180,11 @@ def _path_cards(
             path_sankey(paths, patching, pooled, measure, place, n_heads_per_kv=group),
             *PATH_NOTE,
         )
-        for measure in CHIEF_MEASURE.values()
+        for measure in (phase.chief for phase in PHASES.values())
     ]
 
 
 # The summary in words.
-
-
-def event_counts(baseline: pd.DataFrame, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """For far and near: events that counted, and how many did not for each of two reasons.
-
-    An event does not count when the model fails it on the clean prompt, or else when the
-    counterfactual moved the model too little.
-    """
-    clean = baseline.loc[baseline["variant"] == "clean"]
-    fails = (clean["focus"] < thresholds["clean_focus"]) | (
-        clean["confusion"] > thresholds["clean_confusion"]
-    )
-    rows = []
-    for variant in ("far", "near"):
-        out = ~clean[f"counts_{variant}"].astype(bool)
-        rows.append(
-            {
-                "variant": variant,
-                "events": len(clean),
-                "counted": int((~out).sum()),
-                "failed": int((out & fails).sum()),
-                "unmoved": int((out & ~fails).sum()),
-            }
-        )
-    return rows
 
 
 def pool_finding(pool: str, headset: Mapping[str, Any], pools: pd.DataFrame) -> dict[str, Any]:
@@ -225,14 +192,14 @@ def pool_finding(pool: str, headset: Mapping[str, Any], pools: pd.DataFrame) -> 
     heads = [head for head in headset.get("heads", []) if head.get("pool") == pool]
     names = [f"{head['layer']}-{head['head']}" for head in heads]
     finding: dict[str, Any] = {"pool": pool, "heads": names, "headline": "–", "interval": ""}
-    unit, phrase = CHIEF_WORDS[pool]
+    unit, phrase = PHASES[pool].mended, PHASES[pool].finding
     finding |= {"unit": unit, "warnings": [], "controls": ""}
     if not names:
         return finding | {"text": f"The {pool} pool is empty: no head qualified."}
     unmeasured = finding | {"text": f"The joint effect of the {pool} pool was not measured."}
     if pools.empty:
         return unmeasured
-    rows = pools.loc[(pools["pool"] == pool) & (pools["measure"] == CHIEF_MEASURE[pool])]
+    rows = pools.loc[(pools["pool"] == pool) & (pools["measure"] == PHASES[pool].chief)]
     place = "span" if "span" in set(rows["positions"]) else "decision"
     rows = rows.loc[rows["positions"] == place]
     joint = rows.loc[rows["set"] == "pool"].to_dict("records")
@@ -275,23 +242,6 @@ def _against_controls(effect: Mapping[Any, Any], rows: pd.DataFrame) -> tuple[st
     if not parts:
         return "No control was measured.", [*warnings, "Without controls the effect says little."]
     return "For comparison, as many " + "; as many ".join(parts) + ".", warnings
-
-
-def percent(value: Any) -> str:
-    """A share as a whole percentage; a dash where there is no number."""
-    return _fixed(value, 100.0, 0, "\N{NO-BREAK SPACE}%")
-
-
-def two_digits(value: Any) -> str:
-    """Two digits behind the point, so that the numbers of a table line up."""
-    return _fixed(value, 1.0, 2, "")
-
-
-def _fixed(value: Any, factor: float, digits: int, unit: str) -> str:
-    """A true minus sign, and none before a number that rounds to 0."""
-    if value is None or pd.isna(value):
-        return "–"
-    return f"{factor * value:z.{digits}f}".replace("-", "−") + unit
 
 
 # Tables.

@@ -122,3 +122,20 @@ def where(table: pd.DataFrame, **equal: str) -> pd.DataFrame:
 def named(values: Iterable[object]) -> str:
     """Distinct values in quotes, for an error message."""
     return ", ".join(repr(value) for value in dict.fromkeys(values))
+
+
+def percent(value: Any) -> str:
+    """A share as a whole percentage; a dash where there is no number."""
+    return _fixed(value, 100.0, 0, "\N{NO-BREAK SPACE}%")
+
+
+def two_digits(value: Any) -> str:
+    """Two digits behind the point, so that the numbers of a table line up."""
+    return _fixed(value, 1.0, 2, "")
+
+
+def _fixed(value: Any, factor: float, digits: int, unit: str) -> str:
+    """A true minus sign, and none before a number that rounds to 0."""
+    if value is None or pd.isna(value):
+        return "–"
+    return f"{factor * value:z.{digits}f}".replace("-", "−") + unit

@@ -20,6 +20,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.errors import InputError
+from workbench.files import explain, write_text
+from workbench.models.hooked import HookedModel
 from workbench.prompts.prompt import (
     VARIANTS,
     DecisionEvent,
@@ -30,7 +32,6 @@ from workbench.prompts.prompt import (
     to_json,
 )
 from workbench.prompts.text import TokenizedText, common_suffix, next_tokens, tokenize
-from workbench.validation import explain, write_text
 
 _Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
 
@@ -270,3 +271,20 @@ def _token_span(text: TokenizedText, name: str, span: list[int]) -> list[int]:
         return list(text.token_span(_pair(span)))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+
+
+def load_prompts(
+    path: str | Path, model: HookedModel | None = None, task: str | None = None
+) -> PromptSet:
+    """Read a prompt file and, given a model, check that the model can run it.
+
+    Raises:
+        InputError: naming the file, the line or prompt, and the reason.
+    """
+    prompts = read_prompts(path, None if model is None else model.tokenizer, task=task)
+    if model is not None:
+        try:
+            check_vocabulary(prompts, model.info.d_vocab, model.context_length)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    return prompts

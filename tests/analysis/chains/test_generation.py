@@ -1,0 +1,274 @@
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from workbench.analysis.chains.generation import generation_accuracy, write_chains
+from workbench.errors import InputError
+from workbench.models.greedy import greedy_tokens
+from workbench.models.hooked import HookedModel
+from workbench.prompts.chain import (
+    chain_steps,
+    given_cases,
+    make_chain,
+    question_cases,
+    step_spans,
+)
+from workbench.prompts.events import make_events
+from workbench.prompts.prompt import VARIANTS
+from workbench.prompts.tasks import CodingTask, TaskConfig
+from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.word_encoder import end_token
+
+
+@pytest.fixture(scope="module")
+def task(space, categories) -> CodingTask:
+    config = TaskConfig(n_mentions=(1, 3), n_families=(3, 3), family_size=(3, 3))
+    return CodingTask(space, categories[0][::8], config)
+
+
+class Writer:
+    """Stands in for a model: reads the prompt as text and writes what `write` says."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, tokenizer, write) -> None:
+        self.tokenizer, self.write = tokenizer, write
+        self.calls = []
+
+    def generate(self, input_ids, attention_mask, max_new_tokens, pad_token_id, **options):
+        self.calls.append(SimpleNamespace(max_new_tokens=max_new_tokens, **options))
+        rows = []
+        for row, mask in zip(input_ids.tolist(), attention_mask.bool(), strict=True):
+            tokens = [token for token, real in zip(row, mask.tolist(), strict=True) if real]
+            assert row[len(row) - len(tokens) :] == tokens  # padding stands on the left
+            text = self.write(self.tokenizer.decode(tokens))
+            rows.append([*self.tokenizer.encode(text).ids, pad_token_id])
+        width = max(map(len, rows))
+        written = [row + [pad_token_id] * (width - len(row)) for row in rows]
+        return torch.cat([input_ids, torch.tensor(written)], dim=1)
+
+
+@pytest.fixture(scope="module")
+def run(task, raw_tokenizer):
+    def accuracy(write, chain=False, **options):
+        writer = Writer(raw_tokenizer, write)
+        settings = {"n_prompts": 20, "seed": 0, "batch_size": 8, **options}
+        result = generation_accuracy(writer, raw_tokenizer, task, chain=chain, **settings)
+        return result, writer
+
+    return accuracy
+
+
+@pytest.fixture(scope="module")
+def prompts_by_text(task):
+    """Every prompt the function draws (seed 0), by its rendered text without the cue."""
+    rng = random.Random("0:generation")
+    prompts = [task.draw(str(index), rng) for index in range(20)]
+    cue = PlainTemplate.answer_cue
+    return {PlainTemplate().render(task.space, p).text.removesuffix(cue): p for p in prompts}
+
+
+def right_answer(prompt) -> list[str]:
+    return [letter_of(prompt)[mention.label] for mention in prompt.mentions]
+
+
+def test_right_letters_score_one(run, prompts_by_text):
+    def write(text):
+        return " " + " ".join(right_answer(prompts_by_text[text.removesuffix("\nanswer:")]))
+
+    result, writer = run(write)
+    assert (result.n, result.exact, result.per_mention) == (20, 1.0, 1.0)
+    assert len(writer.calls) == 3  # 20 prompts in batches of 8
+    assert not any(call.do_sample for call in writer.calls)
+
+
+def test_right_letters_after_a_chain_score_one(run, prompts_by_text, task):
+    def write(text):
+        prompt = prompts_by_text[text.removesuffix("\nreason:")]
+        steps = chain_steps(task.space, prompt, letter_of(prompt))
+        return "\n" + "\n".join(steps) + "\nanswer: " + " ".join(right_answer(prompt))
+
+    assert run(write, chain=True)[0].exact == 1.0
+
+
+def test_other_letters_score_zero(run, prompts_by_text):
+    def write(text):
+        right = right_answer(prompts_by_text[text.removesuffix("\nanswer:")])
+        return "".join(f" {'B' if letter == 'A' else 'A'}" for letter in right)
+
+    result, _ = run(write)
+    assert (result.exact, result.per_mention) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_nothing_written_scores_zero(run, chain):
+    result, _ = run(lambda text: "", chain=chain)
+    assert (result.exact, result.per_mention) == (0.0, 0.0)
+
+
+def test_a_chain_without_an_answer_scores_zero(run):
+    result, _ = run(lambda text: " A B C", chain=True)
+    assert (result.exact, result.per_mention) == (0.0, 0.0)
+
+
+def test_a_right_first_letter_counts_by_mention_only(run, prompts_by_text):
+    def write(text):
+        first, *rest = right_answer(prompts_by_text[text.removesuffix("\nanswer:")])
+        return f" {first}" + " Z" * len(rest)
+
+    result, _ = run(write)
+    answers = [right_answer(prompt) for prompt in prompts_by_text.values()]
+    assert result.exact == sum(len(answer) == 1 for answer in answers) / 20
+    assert result.per_mention == 20 / sum(map(len, answers))
+
+
+def test_a_letter_too_many_is_not_exact(run, prompts_by_text):
+    def write(text):
+        right = right_answer(prompts_by_text[text.removesuffix("\nanswer:")])
+        return "".join(f" {letter}" for letter in [*right, "Z"])
+
+    result, _ = run(write)
+    assert (result.exact, result.per_mention) == (0.0, 1.0)
+
+
+def test_new_tokens_leave_room_for_the_answer_and_its_end(run, task, raw_tokenizer):
+    _, writer = run(lambda text: "")
+    most = task.config.n_mentions[1]
+    assert max(call.max_new_tokens for call in writer.calls) == most + 1
+    _, writer = run(lambda text: "", chain=True, max_new_tokens=99)
+    assert {call.max_new_tokens for call in writer.calls} == {99}
+    assert writer.calls[0].eos_token_id == end_token(raw_tokenizer)
+
+
+def tiny(vocab_size: int, context: int = 1024) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        initializer_range=0.3,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def test_padded_greedy_through_the_bridge_is_the_model_s_own():
+    prompts = [[3, 9, 4], [7], [5, 6, 7, 8, 9, 10, 11]]
+    plain = tiny(64)
+    expected = []
+    for prompt in prompts:  # by plain forwards, one prompt at a time
+        row = list(prompt)
+        for _ in range(8):
+            logits = plain(torch.tensor([row]), use_cache=False).logits[0, -1]
+            row.append(int(logits.argmax()))
+        expected.append(row[len(prompt) :])
+    bridged = HookedModel.from_pretrained_model(tiny(64)).bridge.original_model
+    got = greedy_tokens(bridged, prompts, max_new_tokens=8, end=0, batch_size=2)
+    cut = [row[: row.index(0)] if 0 in row else row for row in expected]
+    assert got == cut
+    end = expected[0][3]  # a token that does come ends the text, and is not part of it
+    [first, *_] = greedy_tokens(bridged, prompts, max_new_tokens=8, end=end)
+    assert first == expected[0][: expected[0].index(end)]
+    with pytest.raises(InputError, match="no tokens"):
+        greedy_tokens(bridged, [[1], []], max_new_tokens=2, end=0)
+
+
+def test_each_token_is_read_once_whatever_the_model_was_trained_with():
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=20, num_hidden_layers=1, use_cache=False, **shape)
+    model = LlamaForCausalLM(config).eval()
+    model.generation_config.use_cache = False
+    widths = []
+    model.model.embed_tokens.register_forward_hook(
+        lambda module, args, output: widths.append(args[0].shape[1])
+    )
+    greedy_tokens(model, [[3, 4, 5, 6]], max_new_tokens=4, end=19)
+    assert widths == [4, 1, 1, 1]
+
+
+def test_given_chains_belong_to_their_variant(task, tokenizer):
+    cases = given_cases(task, tokenizer, n_prompts=6, seed=3, event="all")
+    events = make_events(task, PlainTemplate(), tokenizer, n_prompts=6, seed=3, event="all")
+    assert [case.event for case in cases] == list(events)
+    for case in cases:
+        number, own = case.event.event, case.clean.own_step
+        assert own == 2 * number + 1
+        after = (case.clean.n_steps - own - 1) // 2
+        assert case.clean.stages == (
+            *("before",) * 2 * number, "coarse", "fine", *("after",) * 2 * after
+        )  # fmt: skip
+        assert (*case.clean.question, *case.cue) == case.event.clean
+        gold = next(option.token for option in case.event.options if option.role == "gold")
+        last = {name: chain.tokens[chain.kept(own + 1) - 1] for name, chain in case.chains.items()}
+        role = {option.token: option.role for option in case.event.options}
+        assert last["clean"] == gold
+        assert role[last["far"]] in ("far", "other") and role[last["near"]] == "near"
+        # The steps before the swapped mention's are the same for all.
+        assert len({chain.tokens[: chain.kept(own - 1)] for chain in case.chains.values()}) == 1
+
+
+def test_steps_end_where_their_text_ends(tokenizer):
+    opening = tokenizer("\nreason:")["input_ids"]
+    written = "\n 1 in A B\n\n 1 is Cyst of spleen B"
+    chain = make_chain(tokenizer, [1, 2], written, opening=opening)
+    kept = [tokenizer.decode(chain.tokens[: chain.kept(step)]) for step in (0, 1, 2)]
+    assert kept == ["", "\nreason:\n 1 in A B", "\nreason:" + written]
+    tokens = tokenizer(written)["input_ids"]
+    assert make_chain(tokenizer, [1, 2], tokens, opening=opening) == chain
+    # Tokens that the tokenizer would not have chosen: one for each byte.
+    spelled = [token for letter in written for token in tokenizer(letter)["input_ids"]]
+    spelled_chain = make_chain(tokenizer, [1, 2], spelled)
+    texts = [tokenizer.decode(spelled[: spelled_chain.kept(step)]) for step in (1, 2)]
+    assert len(spelled) > len(tokens)
+    assert texts == ["\n 1 in A B", written]
+
+
+def test_sentences_are_steps_where_asked():
+    text = "First this. Then that!\nSo B"
+    assert [text[slice(*span)] for span in step_spans(text, "sentence")] == [
+        "First this.",
+        "Then that!",
+        "So B",
+    ]
+    assert len(step_spans(text)) == 2
+    with pytest.raises(InputError, match="line, sentence"):
+        step_spans(text, "word")
+
+
+def test_written_chains_stop_before_the_answer(task, tokenizer, monkeypatch):
+    """The model stands in for one that writes the right chain and answer."""
+    given = given_cases(task, tokenizer, n_prompts=4, seed=0)
+    prompts = make_events(task, PlainTemplate(), tokenizer, n_prompts=4, seed=0)
+    chain_of = {chain.question: chain.tokens for case in given for chain in case.chains.values()}
+    opening = tokenizer(PlainTemplate.reason_cue)["input_ids"]
+    closing = tokenizer("\nanswer: A B")["input_ids"]
+
+    def write(model, asked, **options):
+        assert all(row[-len(opening) :] == opening for row in asked)
+        chains = [chain_of[tuple(row[: -len(opening)])] for row in asked]
+        return [[*chain[len(opening) :], *closing] for chain in chains]
+
+    monkeypatch.setattr("workbench.analysis.chains.generation.greedy_tokens", write)
+    model = HookedModel.from_pretrained_model(tiny(len(tokenizer)))
+    bare = question_cases(prompts, tokenizer)
+    assert write_chains(model, bare, tokenizer, variants=VARIANTS) == given
+    [clean, *_] = write_chains(model, bare, tokenizer)
+    assert set(clean.chains) == {"clean"}
+
+
+def test_a_chain_needs_room_and_a_prompt_its_cue(task, tokenizer):
+    prompts = make_events(task, PlainTemplate(), tokenizer, n_prompts=2, seed=0)
+    cases = question_cases(prompts, tokenizer)
+    longest = max(len(event.clean) for event in prompts)
+    model = HookedModel.from_pretrained_model(tiny(len(tokenizer), context=longest + 3))
+    with pytest.raises(InputError, match="no room for a chain"):
+        write_chains(model, cases, tokenizer)
+    with pytest.raises(InputError, match="no answer cue"):
+        question_cases(prompts, tokenizer, answer_cue="\ndecision:")

@@ -1,0 +1,221 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fixtures.tiny_runs import ARCHITECTURES, save_model
+
+from workbench.analysis.curves.faithfulness import plan_curves
+from workbench.analysis.curves.orderings import (
+    COLUMNS,
+    order_scores,
+    query_transport,
+    read_orders,
+    retrieval_scores,
+    transported_z,
+)
+from workbench.analysis.patching.patching import baseline
+from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.analysis.statistics import Halves
+from workbench.errors import InputError
+from workbench.models.hooked import HookedModel
+
+HALVES = Halves(frozenset({"p0", "p1"}), frozenset({"p2", "p3"}))
+HEADS = [(layer, head) for layer in range(3) for head in range(4)]
+
+
+@pytest.fixture(scope="module")
+def base(model, prompts) -> pd.DataFrame:
+    table = baseline(model, prompts, HALVES)
+    return table.assign(counts_far=True, counts_near=True)  # a random model does no task
+
+
+@pytest.fixture(scope="module")
+def scores() -> pd.DataFrame:
+    """CoarseScore falls from head to head, RefineScore rises from −6 to 5."""
+    layer, head = np.array(HEADS).T
+    count = np.arange(12.0)
+    return pd.DataFrame(
+        {"layer": layer, "head": head, "coarse": -count, "refine": count - 6}
+    ).assign(coarse_attribution=np.where(count == 3, -9.0, count), output_norm=count % 4)
+
+
+@pytest.fixture(scope="module")
+def patching() -> pd.DataFrame:
+    """Three heads were patched; other halves and positions say the opposite."""
+    effects = {(2, 0): (0.2, 0.9), (1, 1): (0.5, 0.1), (0, 3): (0.4, 0.3)}
+    rows = []
+    for (layer, head), pair in effects.items():
+        for measure, effect in zip(("coarse_restore", "refine_reduce"), pair, strict=True):
+            rows.append((layer, head, "span", measure, "choose", effect))
+            rows.append((layer, head, "span", measure, "verify", -effect))
+            rows.append((layer, head, "decision", measure, "choose", -effect))
+    return pd.DataFrame(rows, columns=["layer", "head", "positions", "measure", "half", "effect"])
+
+
+@pytest.fixture(scope="module")
+def table(model, prompts, base, scores, patching) -> pd.DataFrame:
+    return order_scores(
+        model, prompts, base, scores, patching, [(2, 0), (1, 1)], n_random=2, n_query_events=2
+    )
+
+
+def query_value(model: HookedModel, event, readout: str, layer: int, head: int | None) -> float:
+    """The readout of the counterfactual run with one head's clean query at the decision."""
+    name = f"blocks.{layer}.attn.hook_q"
+    query = model.run([event.clean], [name])[0].activations[name][-1]
+    other = event.far if readout == "focus" else event.near
+
+    def put(q, hook):
+        q = q.clone()
+        if head is not None:
+            q[0, -1, head] = query[head]
+        return q
+
+    logits = model.logits_at(torch.tensor([other]), [len(other) - 1], [(name, put)])[0, 0]
+    focus, confusion = focus_confusion(select_options(logits, event), Roles.of(event))
+    return focus.item() if readout == "focus" else 1 - confusion.item()
+
+
+@pytest.mark.parametrize("readout", ["focus", "confusion"])
+def test_transport_equals_one_query_at_a_time(model, make_event, readout):
+    """Ragged variants and grouped-query attention; means over two events, not mean of ratios."""
+    events = [make_event(0), make_event(5)]
+    moved = query_transport(model, events, readout)
+    start = sum(query_value(model, event, readout, 0, None) for event in events)
+    clean = 0.0
+    for event in events:
+        logits = select_options(model.run([event.clean])[0].logits, event)
+        focus, confusion = focus_confusion(logits, Roles.of(event))
+        clean += focus.item() if readout == "focus" else 1 - confusion.item()
+    for layer, head in HEADS:
+        patched = sum(query_value(model, event, readout, layer, head) for event in events)
+        expected = (patched - start) / (clean - start)
+        assert moved[layer, head].item() == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_own_query_gives_own_output(architecture, tmp_path):
+    model = HookedModel.load(save_model(architecture, tmp_path / "model"), device="cpu")
+    source, base = [5, 6, 7, 8], [1, 2, 3, 4, 5, 6]
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(2)]
+    run = model.run([base], names)[0]
+    plain = torch.stack([run.activations[name][-1] for name in names])
+    torch.testing.assert_close(transported_z(model, base, base), plain)
+    assert (transported_z(model, source, base) - plain).abs().amax(dim=-1).min() > 1e-4
+
+
+def test_rows_of_layers_do_not_depend_on_the_batch(model, event, monkeypatch):
+    whole = transported_z(model, event.clean, event.far)
+    monkeypatch.setattr("workbench.analysis.curves.orderings.ROWS_AT_ONCE", 2)
+    torch.testing.assert_close(transported_z(model, event.clean, event.far), whole)
+
+
+def test_retrieval_counts_the_largest_weight_on_the_gold_option(model, prompts):
+    expected = torch.zeros(3, 4)
+    for event in prompts:
+        for layer in range(3):
+            name = f"blocks.{layer}.attn.hook_pattern"
+            last = model.run([event.clean], [name])[0].activations[name][:, -1]
+            start, end = event.options[event.with_role("gold")[0]].span
+            inside = last[:, start:end].amax(dim=-1)
+            expected[layer] += inside == last.amax(dim=-1)
+    found = retrieval_scores(model, prompts.events)
+    torch.testing.assert_close(found.float(), expected / len(prompts))
+    assert found.max() > 0
+
+
+def test_pool_and_effect_put_measured_heads_first(table):
+    orders = read_orders(table)
+    by_score = {"focus": HEADS, "confusion": HEADS[::-1]}
+    first = {
+        ("pool", "focus"): [(1, 1), (2, 0)],
+        ("pool", "confusion"): [(2, 0), (1, 1)],
+        ("effect", "focus"): [(1, 1), (0, 3), (2, 0)],
+        ("effect", "confusion"): [(2, 0), (0, 3), (1, 1)],
+    }
+    for (name, readout), front in first.items():
+        rest = [head for head in by_score[readout] if head not in front]
+        assert orders[name][readout] == front + rest
+    for readout, order in by_score.items():
+        assert orders["score"][readout] == order
+
+
+def test_attribution_goes_by_size_and_norm_breaks_ties_by_layer(table):
+    orders = read_orders(table)
+    assert orders["attribution"]["focus"][:4] == [HEADS[i] for i in (11, 10, 3, 9)]
+    assert orders["attribution"]["confusion"][:4] == [HEADS[i] for i in (0, 1, 11, 2)]
+    norm = orders["output_norm"]["focus"]
+    assert norm[:4] == [(0, 3), (1, 3), (2, 3), (0, 2)]
+
+
+def test_every_order_holds_every_head_once(model, table):
+    assert list(table.columns) == COLUMNS
+    orders = read_orders(table)
+    plan_curves(model, orders)  # refuses anything else
+    names = ["pool", "effect", "score", "attribution", "output_norm", "retrieval", "query"]
+    assert list(orders) == [*names, "random 1", "random 2"]
+    assert orders["random 1"]["focus"] == orders["random 1"]["confusion"]
+    assert orders["random 1"]["focus"] != orders["random 2"]["focus"]
+    for name in ("query", "retrieval"):
+        part = table[(table["name"] == name) & (table["readout"] == "focus")]
+        assert part.sort_values("rank")["value"].is_monotonic_decreasing
+
+
+def test_only_the_choosing_half_is_looked_at(model, prompts, base, scores, patching, table):
+    """Roles of verifying prompts do not matter, the draws depend on the seed alone."""
+    seen = []
+    orders = read_orders(
+        order_scores(
+            model,
+            prompts.subset(["p0", "p1"]),
+            base,
+            scores,
+            patching,
+            [(2, 0), (1, 1)],
+            n_query_events=2,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+    )
+    assert orders == read_orders(table)
+    assert seen == [(done, 7) for done in range(1, 8)]  # 3 events, and 2 for either readout
+    other = read_orders(
+        order_scores(
+            model, prompts, base, scores, patching, [], n_query_events=1, n_random=1, seed=1
+        )
+    )
+    assert other["random 1"] != orders["random 1"]
+    assert other["pool"] == other["score"]  # no pool
+
+
+def test_without_events_for_a_readout_there_is_no_query_order(
+    model, prompts, base, scores, patching
+):
+    orders = read_orders(
+        order_scores(
+            model, prompts, base.assign(counts_near=False), scores, patching, [], n_query_events=1
+        )
+    )
+    assert list(orders["query"]) == ["focus"]
+    assert list(orders["pool"]) == ["focus", "confusion"]
+
+
+def test_bad_tables_are_named(model, prompts, base, scores, patching):
+    def order(scores=scores, patching=patching, pooled=(), base=base):
+        return order_scores(model, prompts, base, scores, patching, list(pooled))
+
+    with pytest.raises(InputError, match="scores table lacks column 'refine'"):
+        order(scores=scores.drop(columns="refine"))
+    with pytest.raises(InputError, match="11 rows; it must have one for each of the model's 12"):
+        order(scores=scores.iloc[1:])
+    with pytest.raises(InputError, match="patching table lacks column 'half'"):
+        order(patching=patching.drop(columns="half"))
+    with pytest.raises(InputError, match="no 'coarse_restore'"):
+        order(pooled=[(0, 0)])
+    with pytest.raises(InputError, match="layer 3, head 0"):
+        order(pooled=[(3, 0)])
+    with pytest.raises(InputError, match="no event of the choosing half"):
+        order(base=base.assign(half="verify"))
+    with pytest.raises(InputError, match="readout 'loss'"):
+        query_transport(model, prompts.events, "loss")
+    with pytest.raises(InputError, match="no event to transport"):
+        query_transport(model, [], "focus")

@@ -1,0 +1,56 @@
+"""Propensities and buckets of labels, on numbers worked by hand."""
+
+from math import log, sqrt
+
+import numpy as np
+import pytest
+
+from workbench.analysis.label_space.frequency import (
+    AMAZON,
+    OTHER,
+    WIKIPEDIA,
+    inverse_propensities,
+    label_buckets,
+    propensity_of,
+)
+from workbench.errors import InputError
+
+
+def test_propensities_by_hand():
+    # A = 1/2, B = 1, N = 100: C = (ln 100 - 1) sqrt(2) = 3.60517 * 1.41421 = 5.09848.
+    # N_l = 0: 1 + C / 1 = 6.09848; N_l = 3: 1 + C / 2 = 3.54924; N_l = 99: 1 + C / 10 = 1.50985.
+    found = inverse_propensities([0, 3, 99], 100, (0.5, 1.0))
+    np.testing.assert_allclose(found, [6.09848, 3.54924, 1.50985], atol=1e-5)
+    # A label of one document has, whatever A and B are, 1 / p = ln N.
+    for propensity in (WIKIPEDIA, AMAZON, OTHER):
+        [one] = inverse_propensities([1], 1000, propensity)
+        assert one == pytest.approx(log(1000))
+    [common] = inverse_propensities([1000], 1000, WIKIPEDIA)
+    assert common == pytest.approx(1 + (log(1000) - 1) * sqrt(1.4 / 1000.4))
+
+
+def test_data_sets_have_their_propensities():
+    assert propensity_of("LF-Wikipedia-500K") == propensity_of("WikiTitles-500K") == WIKIPEDIA
+    assert propensity_of("LF-AmazonTitles-131K") == AMAZON
+    for name in ("LF-WikiSeeAlso-320K", "Wiki10-31K", "AmazonCat-13K", "mimic4-icd10"):
+        assert propensity_of(name) == OTHER
+
+
+def test_buckets_have_their_ends():
+    assert label_buckets([100, 99, 6, 5, 0]).tolist() == ["head", "torso", "torso", "tail", "tail"]
+    assert label_buckets([3, 2, 1], head=3, tail=1).tolist() == ["head", "torso", "tail"]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: label_buckets([1], head=5, tail=5), "head must be above tail"),
+        (lambda: label_buckets([4, -1]), "label 1: its training count is below 0"),
+        (lambda: inverse_propensities([1], 2), "n_train is 2"),
+        (lambda: inverse_propensities([11], 10), "n_train is 10"),
+        (lambda: inverse_propensities([1], 10, (0.5, 0.0)), "must be above 0"),
+    ],
+)
+def test_bad_counts_are_refused(call, said):
+    with pytest.raises(InputError, match=said):
+        call()

@@ -1,0 +1,123 @@
+"""The table of ranking measures: its values, buckets and intervals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from workbench.analysis.label_space.frequency import inverse_propensities
+from workbench.analysis.label_space.ranking import Rankings, ndcg_at, psp_at
+from workbench.analysis.label_space.ranking_table import (
+    COLUMNS,
+    evaluate_rankings,
+)
+from workbench.analysis.statistics import bootstrap, ratio_of_means
+from workbench.errors import InputError
+
+COUNTS = [200, 100, 99, 6, 5, 0]
+"""Labels 0 and 1 are head, 2 and 3 torso, 4 and 5 tail."""
+
+
+def some(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    gold = [rng.choice(6, rng.integers(0, 4), replace=False).tolist() for _ in range(n)]
+    listed = [rng.permutation(6)[: rng.integers(0, 6)].tolist() for _ in range(n)]
+    return gold, listed
+
+
+def table_of(gold, listed, **settings):
+    settings = {"train_counts": COUNTS, "n_train": 1000, "n_resamples": 50, **settings}
+    return evaluate_rankings(gold, listed, **settings)
+
+
+def value(table, measure, k, bucket="all"):
+    chosen = (table["measure"] == measure) & (table["bucket"] == bucket)
+    chosen &= table["k"].isna() if k is None else table["k"] == k
+    [row] = table[chosen].to_dict("records")
+    return row
+
+
+def test_every_measure_has_its_row():
+    table = table_of(*some(), ks=(1, 5))
+    assert list(table.columns) == COLUMNS and not table["value"].isna().any()
+    at_k = {(m, k) for m in ("p", "recall", "ndcg", "psp", "psndcg") for k in (1, 5)}
+    rows = set(zip(table["measure"], table["k"].fillna(0), strict=True))
+    assert rows == at_k | {("micro_f1", 0), ("macro_f1", 0)}
+    assert (table["bucket"].value_counts() == 12).all() and table["bucket"].nunique() == 4
+    assert not {"psp", "psndcg"} & set(table_of(*some(), n_train=None)["measure"])
+    plain = evaluate_rankings(*some(), n_resamples=5)
+    assert set(plain["bucket"]) == {"all"} and "psp" not in set(plain["measure"])
+
+
+def test_precision_of_the_buckets_adds_up():
+    table = table_of(*some())
+    for k in (1, 3, 5):
+        parts = [value(table, "p", k, bucket)["value"] for bucket in ("head", "torso", "tail")]
+        assert sum(parts) == pytest.approx(value(table, "p", k)["value"])
+
+
+def test_a_bucket_by_hand():
+    # Head: label 0, found first. Tail: 4, found third, 5 not; 4 of document 1 not. Torso: only 2.
+    table = table_of([[0, 4, 5], [4], [2]], [[0, 3, 4], [0], [2]], ks=(1, 3))
+    assert value(table, "recall", 1, "head")["value"] == 1
+    assert value(table, "recall", 1, "head")["n"] == 1
+    assert value(table, "recall", 3, "tail")["value"] == pytest.approx((1 / 2 + 0) / 2)
+    assert value(table, "p", 3, "tail")["value"] == pytest.approx(1 / 9)
+    assert value(table, "p", 3, "tail")["n"] == 3
+    # Listed and wrong: 0 in head, 3 in torso.
+    assert value(table, "micro_f1", None, "head")["value"] == pytest.approx(2 / 3)
+    assert value(table, "micro_f1", None, "torso")["value"] == pytest.approx(2 / 3)
+    assert value(table, "macro_f1", None, "torso")["value"] == pytest.approx((1 + 0) / 2)
+    assert value(table, "micro_f1", None, "tail")["value"] == pytest.approx(2 / 4)
+    inverse = inverse_propensities(COUNTS, 1000)
+    best = inverse[5] + inverse[4] + inverse[4]  # document 0 has both
+    assert value(table, "psp", 3, "tail")["value"] == pytest.approx(inverse[4] / best)
+
+
+def test_intervals_are_those_of_the_bootstrap_over_documents():
+    gold, listed = some(400)
+    table = table_of(gold, listed, n_resamples=4000)
+    ranked = Rankings.of(gold, listed)
+    ids = [str(n) for n in range(400)]
+    inverse = inverse_propensities(COUNTS, 1000)
+    for name, terms in (("ndcg", ndcg_at(ranked, 3)), ("psp", psp_at(ranked, 3, inverse))):
+        arrays = [torch.from_numpy(x) for x in terms]
+        expected = bootstrap(ratio_of_means, *arrays, prompt_ids=ids, n_resamples=4000)
+        row = value(table, name, 3)
+        assert row["value"] == pytest.approx(float(expected.estimate))
+        assert [row["low"], row["high"]] == pytest.approx([*map(float, expected[1:])], abs=3e-3)
+
+
+def test_the_seed_decides_and_slices_of_draws_do_not(monkeypatch):
+    gold, listed = some()
+    first = table_of(gold, listed, seed=1)
+    pd.testing.assert_frame_equal(first, table_of(gold, listed, seed=1))
+    assert not first["low"].equals(table_of(gold, listed, seed=2)["low"])
+    monkeypatch.setattr("workbench.analysis.label_space.ranking_table.NUMBERS_AT_ONCE", 7 * 60)
+    sliced = table_of(gold, listed, seed=1)
+    pd.testing.assert_series_equal(first["value"], sliced["value"])
+    # 50 resamples in slices of 7 are still 50 different ones.
+    assert (sliced["high"] - sliced["low"]).sum() == pytest.approx(
+        (first["high"] - first["low"]).sum(), rel=0.2
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ks": ()}, "ks are"),
+        ({"ks": (0, 1)}, "ks are"),
+        ({"n_resamples": 0}, "n_resamples is 0"),
+        ({"train_counts": None}, "n_train is given without train_counts"),
+        ({"train_counts": [1, 2]}, "but labels go from 0 to 1"),
+        ({"ignored": [[]]}, "1 rows of ignored labels for 60 documents"),
+    ],
+)
+def test_bad_settings_are_refused(settings, said):
+    with pytest.raises(InputError, match=said):
+        table_of(*some(), **settings)
+
+
+def test_no_documents_are_refused():
+    with pytest.raises(InputError, match="no documents"):
+        evaluate_rankings([], [])

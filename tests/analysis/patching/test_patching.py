@@ -1,0 +1,161 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from workbench.analysis.patching.effects import causal_effects
+from workbench.analysis.patching.patching import (
+    EVENT_COLUMNS,
+    EventCache,
+    baseline,
+    baseline_rows,
+    joint_effects,
+    sweep,
+    sweep_event,
+)
+from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.analysis.statistics import Halves
+from workbench.errors import InputError
+from workbench.models.hooked import HookedModel
+from workbench.phases import RUNS
+
+HALVES = Halves(frozenset({"p0", "p1"}), frozenset({"p2", "p3"}))
+ALL_HEADS = [(layer, head) for layer in range(3) for head in range(4)]
+
+
+@pytest.fixture(scope="module")
+def base(model, prompts) -> pd.DataFrame:
+    table = baseline(model, prompts, HALVES)
+    return table.assign(counts_far=True, counts_near=True)  # a random model does no task
+
+
+def slow_patch(model: HookedModel, event, base, source, heads, positions) -> tuple[float, float]:
+    """One full forward with the heads' z replaced by a plain run's."""
+    count = 1 if positions == "decision" else event.aligned_suffix
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(3)]
+    values = model.run([event.variant(source)], names)[0].activations
+    tokens = torch.tensor([event.variant(base)])
+
+    def replace(z, hook):
+        z = z.clone()
+        for layer, head in heads:
+            if hook.name.startswith(f"blocks.{layer}."):
+                z[0, -count:, head] = values[names[layer]][-count:, head]
+        return z
+
+    hooks = [(name, replace) for name in names]
+    with torch.no_grad():
+        logits = model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1]
+    focus, confusion = focus_confusion(select_options(logits, event), Roles.of(event))
+    return focus.item(), confusion.item()
+
+
+@pytest.mark.parametrize("evidence_first", [True, False])
+def test_every_run_equals_patching_one_by_one(model, make_event, evidence_first):
+    event = make_event(3, evidence_first=evidence_first)
+    groups = [[(0, 1)], [(2, 3)], [(1, 0), (1, 2), (2, 0)]]
+    frame = sweep_event(model, event, groups)
+    assert len(frame) == len(groups) * 2 * len(RUNS)
+    for row in frame.itertuples():
+        expected = slow_patch(model, event, *RUNS[row.run], groups[row.target], row.positions)
+        assert (row.focus, row.confusion) == pytest.approx(expected, abs=1e-5)
+
+
+def test_patching_every_head_over_the_span_gives_the_other_run(model, event, base):
+    """Far and clean share the suffix, so with all heads replaced there nothing differs."""
+    frame = sweep_event(model, event, [ALL_HEADS], ["span"]).set_index("run")
+    rows = base[(base["id"] == "p0") & (base["event"] == 0)].set_index("variant")
+    for run, (_, source) in RUNS.items():
+        assert frame.loc[run, "focus"] == pytest.approx(rows.loc[source, "focus"], abs=1e-5)
+
+
+def test_a_given_cache_is_used(model, event):
+    cache = EventCache.of(model, event)
+    flipped = {"far": "near", "near": "far", "clean": "clean"}
+    z = {name: cache.z[other] for name, other in flipped.items()}
+    swapped = EventCache(z, cache.bases)
+    a = sweep_event(model, event, [[(1, 1)]], cache=cache)
+    b = sweep_event(model, event, [[(1, 1)]], cache=swapped)
+    pd.testing.assert_frame_equal(a, sweep_event(model, event, [[(1, 1)]]))
+    runs = ["clean_with_far", "clean_with_near"]
+    a, b = (frame.set_index(["positions", "run"])["focus"] for frame in (a, b))
+    for where in ("decision", "span"):
+        assert a[where, runs[0]] == pytest.approx(b[where, runs[1]])
+        assert a[where, runs[0]] != pytest.approx(a[where, runs[1]], abs=1e-7)
+
+
+def test_sweep_gives_one_frame_per_event_and_resumes(model, prompts):
+    heads, labels = [(0, 0), (2, 1)], ["nominated", "control"]
+    options = {"halves": HALVES, "group": labels}
+    frames = list(sweep(model, prompts, heads, ["decision"], **options))
+    assert [(f["id"][0], f["event"][0]) for f in frames] == [(e.id, e.event) for e in prompts]
+    assert list(frames[0].columns) == EVENT_COLUMNS
+    assert set(frames[-1]["half"]) == {"verify"}
+    named = frames[0][["layer", "head", "group"]].drop_duplicates().to_numpy().tolist()
+    assert named == [[0, 0, "nominated"], [2, 1, "control"]]
+    done = {("p0", 0), ("p0", 1), ("p1", 2)}
+    rest = list(sweep(model, prompts, heads, ["decision"], skip=done, **options))
+    pd.testing.assert_frame_equal(pd.concat(rest), pd.concat(frames[3:]))
+
+
+def test_set_of_one_head_has_the_head_s_own_effect(model, prompts, base):
+    heads = [(0, 2), (2, 1)]
+    frames = pd.concat(sweep(model, prompts, heads, halves=HALVES))
+    single = causal_effects(frames, base, halves=("verify",), n_resamples=50)
+    seen = []
+    joint = joint_effects(
+        model,
+        prompts,
+        base,
+        [[head] for head in heads],
+        n_resamples=50,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(1, 2), (2, 2)]  # only the verifying half is run
+    keys = ["target", "positions", "measure"]
+    single = single.assign(target=single["layer"] // 2).sort_values(keys)
+    joint = joint.sort_values(keys)
+    for column in ("effect", "low", "high", "n"):
+        np.testing.assert_allclose(joint[column], single[column], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("clean", "far", "near", "counts_far", "counts_near"),
+    [
+        pytest.param((0.9, 0.1), (0.2, 0.1), (0.9, 0.8), True, True, id="does the task"),
+        pytest.param((0.9, 0.1), (0.75, 0.1), (0.9, 0.8), False, True, id="focus did not fall"),
+        pytest.param((0.9, 0.1), (0.2, 0.1), (0.9, 0.25), True, False, id="confusion did not rise"),
+        pytest.param((0.9, 0.55), (0.2, 0.1), (0.9, 0.9), False, False, id="clean is confused"),
+        pytest.param((0.45, 0.1), (0.1, 0.1), (0.9, 0.9), False, False, id="clean is unfocused"),
+    ],
+)
+def test_baseline_says_whether_an_event_counts(clean, far, near, counts_far, counts_near):
+    table = pd.DataFrame(baseline_rows(*torch.tensor([clean, far, near]).T))
+    assert table["variant"].tolist() == ["clean", "far", "near"]
+    assert (table["counts_far"] == counts_far).all()
+    assert (table["counts_near"] == counts_near).all()
+    np.testing.assert_allclose(table["p_gold"], table["focus"] * (1 - table["confusion"]))
+
+
+def test_baseline_reads_each_variant_with_the_clean_roles(model, prompts):
+    table = baseline(model, prompts, HALVES).set_index(["id", "event", "variant"])
+    assert len(table) == 3 * len(prompts)
+    for event in prompts:
+        for variant in ("clean", "far", "near"):
+            logits = select_options(model.run([event.variant(variant)])[0].logits, event)
+            focus, confusion = focus_confusion(logits, Roles.of(event))
+            row = table.loc[(event.id, event.event, variant)]
+            got = row[["focus", "confusion"]].tolist()
+            assert got == pytest.approx([focus.item(), confusion.item()], abs=1e-6)
+            assert row["half"] == HALVES.of(event.id)
+
+
+def test_bad_requests_are_named(model, event, prompts, base):
+    with pytest.raises(InputError, match="layer 7, head 0"):
+        sweep_event(model, event, [[(7, 0)]])
+    with pytest.raises(InputError, match="decision, span"):
+        sweep_event(model, event, [[(0, 0)]], ["answer"])
+    with pytest.raises(InputError, match="nothing to patch"):
+        sweep_event(model, event, [[]])
+    with pytest.raises(InputError, match="no event lies in half choose"):
+        joint_effects(model, prompts, base.assign(half="verify"), [[(0, 0)]], halves=("choose",))

@@ -1,0 +1,131 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from workbench.analysis.patching.patching import EventCache
+from workbench.analysis.readout import Roles, coarse_margin, near_miss_margin, select_options
+from workbench.analysis.scores.attention import attention_routes
+from workbench.analysis.scores.attribution import (
+    frozen_parameters,
+    gradient_run,
+    head_effects,
+)
+from workbench.analysis.scores.scores import (
+    EventScores,
+    score_event,
+    score_heads,
+    scores_table,
+)
+from workbench.prompts.prompt import PromptSet
+
+
+@pytest.fixture(scope="module")
+def table(model, prompts) -> pd.DataFrame:
+    return score_heads(model, prompts, n_resamples=100, n_permutations=99)
+
+
+def test_columns_are_those_of_the_scores_table(table):
+    scores = ["coarse", "refine", "refine_direct", "coarse_attribution"]
+    expected = {"layer", "head", "coarse_route", "coarse_evidence", "coarse_decision"}
+    expected |= {f"{name}{end}" for name in scores for end in ("", "_low", "_high")}
+    expected |= {f"{name}_{p}" for name in ("coarse", "refine") for p in "pq"}
+    expected |= {"output_norm", "n"}
+    assert set(table.columns) == expected
+    assert [*zip(table["layer"], table["head"], strict=True)] == [*np.ndindex(3, 4)]
+    assert (table["n"] == 5).all()
+    assert not table.isna().any(axis=None)
+
+
+def test_coarse_score_is_the_larger_route_and_names_it(table):
+    routes = table[["coarse_evidence", "coarse_decision"]]
+    np.testing.assert_allclose(table["coarse"], routes.max(axis=1))
+    assert ("coarse_" + table["coarse_route"] == routes.idxmax(axis=1)).all()
+
+
+def test_estimates_are_means_over_events(model, prompts, table):
+    weights = model.output_weights()
+    events = [score_event(model, event, weights) for event in prompts]
+    refine = torch.stack([event.refine[event.gold] for event in events]).mean(0)
+    direct = torch.stack([event.refine_direct for event in events]).mean(0)
+    np.testing.assert_allclose(table["refine"], refine.flatten())
+    np.testing.assert_allclose(table["refine_direct"], direct.flatten())
+
+
+@pytest.mark.parametrize("evidence_first", [True, False])
+def test_event_scores_equal_the_formulas(model, make_event, evidence_first):
+    event = make_event(7, evidence_first=evidence_first)
+    weights = model.output_weights()
+    got = score_event(model, event, weights)
+    cache = EventCache.of(model, event)
+
+    pattern = model.run([event.clean], ["blocks.1.attn.hook_pattern"])[0].activations.popitem()[1]
+    spans = [option.span for option in event.options]
+    routes = attention_routes(pattern, spans, event.evidence)
+    torch.testing.assert_close(got.routes[:, 1].float(), routes)
+
+    def effect(variant, margin):
+        with frozen_parameters(model.bridge):
+            run = gradient_run(model, event.variant(variant))
+            value = margin(select_options(run.logits, event), Roles.of(event))
+            return head_effects(run, [value], cache.z["clean"], weights)
+
+    near = effect("near", near_miss_margin)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(got.refine[got.gold], near.total[0], **close)
+    torch.testing.assert_close(got.refine_direct, near.direct[0], **close)
+    far = effect("far", coarse_margin)
+    torch.testing.assert_close(got.coarse_attribution, far.total[0], **close)
+    norm = (cache.z["clean"][2, -1, 3] @ weights[2, 3]).norm()
+    assert got.output_norm[2, 3].item() == pytest.approx(norm.item(), rel=1e-5)
+
+
+def planted_scores(seed: int) -> EventScores:
+    """Noise, but head (0, 1) filters by the decision route and head (1, 0) refines."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    routes, refine = noise(6, 2, 2, 2), noise(3, 2, 2)
+    routes[:3, 0, 1, 1] += 3
+    refine[0, 1, 0] += 3
+    return EventScores(
+        routes=routes,
+        weights=torch.tensor([1, 1, 1, -1, -1, -1], dtype=torch.float64) / 3,
+        refine=refine,
+        gold=0,
+        refine_direct=noise(2, 2),
+        coarse_attribution=noise(2, 2),
+        output_norm=noise(2, 2).abs(),
+    )
+
+
+def test_planted_heads_stand_out():
+    scores = [planted_scores(seed) for seed in range(20)]
+    table = scores_table(scores, [str(seed) for seed in range(20)], n_permutations=999)
+    table = table.set_index(["layer", "head"])
+    assert table["coarse_q"].idxmin() == (0, 1)
+    assert table["refine_q"].idxmin() == (1, 0)
+    assert (table["coarse_q"] < 0.05).sum() == (table["refine_q"] < 0.05).sum() == 1
+    row = table.loc[(0, 1)]
+    assert row["coarse_route"] == "decision"
+    assert row["coarse_low"] < row["coarse"] < row["coarse_high"]
+
+
+def test_same_seed_same_table_and_progress_is_told(model, prompts, table):
+    seen = []
+    again = score_heads(
+        model,
+        prompts,
+        n_resamples=100,
+        n_permutations=99,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    pd.testing.assert_frame_equal(again, table)
+    assert seen == [(done, 5) for done in range(1, 6)]
+
+
+def test_one_event_is_enough(model, event):
+    table = score_heads(model, PromptSet("one", (event,)), n_resamples=10, n_permutations=10)
+    np.testing.assert_allclose(table["refine_low"], table["refine"])

@@ -1,0 +1,386 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from fixtures.tiny_runs import ARCHITECTURES, FAST, save_model, save_prompts
+from typer.testing import CliRunner, Result
+
+import workbench as wb
+from workbench.cli import app
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def invoke() -> Invoke:
+    runner = CliRunner()
+    return lambda *arguments: runner.invoke(app, [str(one) for one in arguments])
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model("llama", tmp_path_factory.mktemp("llama") / "model")
+
+
+@pytest.fixture(scope="session")
+def prompt_file(llama: Path) -> Path:
+    path = llama.parent / "prompts.jsonl"
+    save_prompts(llama, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(llama: Path, prompt_file: Path, invoke: Invoke) -> Path:
+    """A finished run; no test changes it."""
+    out = llama.parent / "finished"
+    result = invoke(
+        "run", "--model", llama, "--prompts", prompt_file, "--out", out, "--heads", "all", *FAST
+    )
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def refusal(result: Result) -> str:
+    """The one line of a refusal."""
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_step_by_step_from_prompts_to_report(
+    architecture: str, tmp_path: Path, invoke: Invoke
+) -> None:
+    model = save_model(architecture, tmp_path / "model")
+    prompts = save_prompts(model, tmp_path / "prompts.jsonl")
+    out, fast = tmp_path / "run", ["--n-resamples", "50"]
+    common = ["--model", model, "--out", out]
+    for arguments in (
+        ["score", *common, "--prompts", tmp_path / "prompts.jsonl", *fast],
+        ["patch", *common, "--n-nominated", "2", *fast],
+        ["pool", *common, *fast],
+        ["paths", *common, *fast, "--sources", "0-1", "--destinations", "1-2"],
+        ["report", "--out", out],
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 0, result.output
+    patching = pd.read_parquet(out / "patching.parquet")
+    assert set(patching["positions"]) == {"decision", "span"}
+    assert set(patching["half"]) == {"choose", "verify", "all"}
+    # Pooling reads these two from both halves; the others are only measured where they are shown.
+    chief = patching[patching["measure"].isin(["coarse_restore", "refine_reduce"])]
+    whole = chief[chief["half"] == "all"]
+    assert (whole["n"] == len(prompts)).all() and (whole["n_excluded"] == 0).all()
+    verified = patching[patching["half"] == "verify"]
+    assert (verified["n"] == verified["n"].max()).all() and verified["n"].max() > 0
+    assert "<html" in (out / "report.html").read_text()
+    headset = json.loads((out / "headset.json").read_text())
+    assert headset["model"]["n_kv_heads"] == (4 if architecture == "gpt2" else 2)
+    assert headset["prompts"]["sha256"] == prompts.sha256
+    for path in (out / "headset.json", out / "manifest.json"):
+        assert str(tmp_path) not in path.read_text()
+    assert invoke("validate", out / "headset.json", "--model", model).exit_code == 0
+
+
+def test_a_second_run_skips_every_step_and_changes_nothing(
+    finished: Path, llama: Path, prompt_file: Path, invoke: Invoke
+) -> None:
+    before = content(finished)
+    result = invoke(
+        *("run", "--model", llama, "--prompts", prompt_file, "--out", finished),
+        *("--heads", "all", *FAST),
+    )
+    assert result.exit_code == 0, result.output
+    for step in ("baseline", "score", "trajectory", "patch", "pool", "paths", "report"):
+        assert f"{step}: finished before, skipped" in result.stderr
+    assert content(finished) == before
+    assert "joint effects" in result.stdout and "headset.json" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (["--seed", "1"], "seed is 0 there and 1 now"),
+        (["--dtype", "float64"], "model.dtype is float32 there and float64 now"),
+        (["--n-resamples", "60"], "'score' was run with n_resamples 50 there and 60 now"),
+        (["--positions", "span"], "'patch' was run with positions decision,span there and span"),
+        (["--draws", "3"], "'pool' was run with draws 2 there and 3 now"),
+    ],
+)
+def test_another_run_in_the_folder_is_refused(
+    changed: list[str], named: str, finished: Path, llama: Path, prompt_file: Path, invoke: Invoke
+) -> None:
+    before = content(finished)
+    message = refusal_of_last_line(
+        invoke(
+            *("run", "--model", llama, "--prompts", prompt_file, "--out", finished),
+            *("--heads", "all", *FAST, *changed),
+        )
+    )
+    assert str(finished) in message and named in message
+    assert content(finished) == before
+
+
+def refusal_of_last_line(result: Result) -> str:
+    """The refusal of a run that has skipped some steps before it."""
+    assert result.exit_code == 2, result.output
+    *skipped, last = result.stderr.splitlines()
+    assert all(line.endswith("finished before, skipped") for line in skipped)
+    return last
+
+
+def test_another_model_and_other_prompts_are_refused(
+    finished: Path, llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    other = save_model("gpt2", tmp_path / "other")
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(prompt_file.read_text().splitlines(keepends=True)[:4]))
+    before = content(finished)
+    arguments = ["score", "--out", finished, "--n-resamples", "50", "--n-permutations", "50"]
+    assert "model.weights_sha256" in refusal(invoke(*arguments, "--model", other))
+    message = refusal(invoke(*arguments, "--model", llama, "--prompts", few))
+    assert "prompts.sha256" in message
+    assert content(finished) == before
+
+
+def test_a_folder_with_other_files_is_refused(
+    llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    arguments = ["score", "--model", llama, "--prompts", prompt_file, "--out", tmp_path]
+    assert "no manifest.json" in refusal(invoke(*arguments))
+    assert content(tmp_path) == {"mine.txt": b"mine"}
+
+
+@pytest.mark.parametrize("command", ["patch", "pool", "paths", "report"])
+def test_a_missing_run_is_named_and_not_made(
+    command: str, llama: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    message = refusal(invoke(command, "--model", llama, "--out", tmp_path / "none"))
+    assert "run `workbench score` first" in message
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_missing_step_is_named(
+    llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    out = tmp_path / "run"
+    common = ["--model", llama, "--out", out]
+    scored = invoke("score", *common, "--prompts", prompt_file, *FAST[:4])
+    assert scored.exit_code == 0, scored.output
+    assert "run `workbench patch` first" in refusal(invoke("pool", *common))
+    assert "run `workbench pool` first" in refusal(invoke("report", "--out", out))
+
+
+def broken(prompt_file: Path, path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The prompt file with its second line changed."""
+    lines = prompt_file.read_text().splitlines()
+    line = json.loads(lines[1])
+    change(line)
+    path.write_text("\n".join([lines[0], json.dumps(line), *lines[2:]]))
+    return path
+
+
+CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "span": (lambda line: line.update(evidence=[2, 900]), "[2, 900] is outside the clean prompt"),
+    "tokens": (
+        lambda line: line["options"][1].update(token=line["options"][0]["token"]),
+        "share token",
+    ),
+    "suffix": (
+        lambda line: line["far"]["input_ids"].__setitem__(-1, 63 - line["far"]["input_ids"][-1]),
+        "'far' does not share the last 14 tokens",
+    ),
+    "key": (lambda line: line.update(note="x"), "unknown key"),
+    "vocabulary": (lambda line: line["options"][0].update(token=999), "token 999"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_bad_prompt_file_starts_no_run(
+    name: str, llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    change, reason = CHANGES[name]
+    bad = broken(prompt_file, tmp_path / "bad.jsonl", change)
+    result = invoke("run", "--model", llama, "--prompts", bad, "--out", tmp_path / "run")
+    message = refusal(result)
+    assert str(bad) in message and reason in message
+    assert sorted(content(tmp_path)) == ["bad.jsonl"]
+    assert refusal(invoke("validate", bad, "--model", llama)) == message
+
+
+def test_missing_and_corrupt_prompt_files(llama: Path, tmp_path: Path, invoke: Invoke) -> None:
+    corrupt = tmp_path / "[red]corrupt.jsonl"
+    corrupt.write_text('{"id": "p0", ')
+    for path, reason in ((corrupt, "not JSON"), (tmp_path / "none.jsonl", "cannot be read")):
+        message = refusal(
+            invoke("run", "--model", llama, "--prompts", path, "--out", tmp_path / "run")
+        )
+        assert str(path) in message and reason in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_that_cannot_be_read(
+    llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    empty, pickled = tmp_path / "empty", tmp_path / "pickled"
+    for folder in (empty, pickled):
+        folder.mkdir()
+        (folder / "config.json").write_bytes((llama / "config.json").read_bytes())
+    (pickled / "pytorch_model.bin").write_bytes(b"x")
+    for folder, reason in (
+        (empty, "has no weights"),
+        (pickled, "pickle weights are refused"),
+        (tmp_path / "none", "does not exist"),
+    ):
+        message = refusal(
+            invoke("score", "--model", folder, "--prompts", prompt_file, "--out", tmp_path / "run")
+        )
+        assert str(folder) in message and reason in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("heads", "reason"),
+    [
+        ("9-1", "head (layer 9, head 1) is not in model"),
+        ("1-1,1-1", "1-1 is listed twice"),
+        ("best", "is not LAYER-HEAD"),
+    ],
+)
+def test_heads_the_model_lacks(
+    heads: str, reason: str, llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    out = tmp_path / "run"
+    invoke("score", "--model", llama, "--out", out, "--prompts", prompt_file, *FAST[:4])
+    before = content(out)
+    message = refusal(invoke("patch", "--model", llama, "--out", out, "--heads", heads))
+    assert reason in message
+    assert content(out) == before
+    # A refused list of heads leaves the step open for a right one.
+    right = invoke("patch", "--model", llama, "--out", out, "--heads", "1-3,0-2")
+    assert right.exit_code == 0, right.output
+    table = pd.read_parquet(out / "patching.parquet")
+    assert {*zip(table["layer"], table["head"], strict=True)} == {(1, 3), (0, 2)}
+
+
+def test_pooling_needs_the_span(
+    llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    common = ["--model", llama, "--out", tmp_path / "run"]
+    whole = refusal(
+        invoke("run", *common, "--prompts", prompt_file, "--positions", "decision", *FAST)
+    )
+    assert "positions must be span or both" in whole and not (tmp_path / "run").exists()
+    invoke("score", *common, "--prompts", prompt_file, *FAST[:4])
+    invoke("patch", *common, "--positions", "decision", *FAST[:2])
+    before = content(tmp_path)
+    assert "positions 'span'" in refusal(invoke("pool", *common))
+    assert content(tmp_path) == before
+
+
+def test_validate_a_headset_against_another_model(
+    finished: Path, llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    other = save_model("gpt2", tmp_path / "gpt2")
+    result = invoke("validate", prompt_file, finished / "headset.json", "--model", other)
+    assert "architecture is LlamaForCausalLM in the head set" in refusal(result)
+    assert "9 events of 8 prompts" in result.stdout  # good files are still reported
+    headset = json.loads((finished / "headset.json").read_text())
+    headset["heads"] = [
+        {
+            **dict.fromkeys(("layer", "head", "kv_head"), 0),
+            "layer": 9,
+            "pool": "coarse",
+            "read_out": False,
+            "decision_share": None,
+            "weight": 1.0,
+            "tasks": 1,
+            "scores": dict.fromkeys(
+                (
+                    "coarse",
+                    "coarse_q",
+                    "refine",
+                    "refine_q",
+                    "refine_direct",
+                    "coarse_attribution",
+                )
+            ),
+            "effects": {},
+        }
+    ]
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(headset))
+    message = refusal(invoke("validate", bad, "--model", llama))
+    assert str(bad) in message and "9 is not below n_layers 2" in message
+
+
+def test_prompts_and_exports_are_not_overwritten(
+    finished: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    target = tmp_path / "mine"
+    target.write_text("mine")
+    for arguments in (
+        ["prompts", "--out", target],
+        ["export", finished / "headset.json", "--form", "list", "--out", target],
+    ):
+        assert "exists already" in refusal(invoke(*arguments))
+    assert target.read_text() == "mine"
+    forced = invoke(
+        "export", finished / "headset.json", "--form", "eap-ig", "--out", target, "--force"
+    )
+    assert forced.exit_code == 0, forced.output
+    assert json.loads(target.read_text())["cfg"]["n_layers"] == 2
+
+
+def test_text_is_shown_only_on_request(finished: Path, llama: Path, invoke: Invoke) -> None:
+    result = invoke("report", "--out", finished, "--show-text", "--model", llama)
+    assert "no tokenizer" in refusal(result)
+    assert not (finished / "report_with_text.html").exists()
+
+
+def test_interrupt_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, invoke: Invoke
+) -> None:
+    def stop(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wb, "run", stop)
+    result = invoke("run", "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "run the same command again" in result.stderr
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    code = (
+        "import sys, workbench, workbench.cli; assert 'torch' not in sys.modules; "
+        "assert workbench.RunConfig().n_prompts > 1; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_bench_writes_json_and_says_the_ratios(tmp_path: Path, invoke: Invoke) -> None:
+    small = ["--length", "16", "--suffix", "6", "--sample", "2", "--repeats", "1"]
+    out = tmp_path / "bench.json"
+    result = invoke("bench", "--shape", "tiny", "--out", out, "--device", "cpu", *small)
+    assert result.exit_code == 0, result.output
+    assert "times faster than the loop" in result.stdout
+    assert json.loads(out.read_text())["model"]["shape"] == "tiny"
+    again = refusal(invoke("bench", "--shape", "tiny", "--out", out, *small))
+    assert "exists already" in again
+    other = tmp_path / "other.json"
+    assert "no tokenizer" in refusal(
+        invoke("bench", "--shape", "tiny", "--sweep", "4", "--out", other)
+    )
+    assert "llama3-8b" in refusal(invoke("bench", "--shape", "huge", "--out", other))
+    assert not other.exists()

@@ -1,0 +1,185 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from workbench.distill.examples import traces
+from workbench.distill.examples.traces import (
+    SCHEMA,
+    TraceConfig,
+    count_draws,
+    fingerprint,
+    read_traces,
+    write_traces,
+)
+from workbench.errors import InputError
+
+HEADLESS = json.dumps({"schema": SCHEMA}).encode()
+CONFIG = TraceConfig(n=10, same_size=4, ramp=0.5)
+
+
+@pytest.fixture
+def perfect_teacher(right_chain, monkeypatch):
+    """Writes right chains, but for every third prompt; says which prompts it was asked."""
+    chains, asked = {}, []
+    draw = traces.draw_question
+
+    def remember(task, encode, rng, sizes, ease):
+        drawn = []
+        drawing = type(task).draw
+
+        def keep(self, *args):
+            drawn.append(drawing(self, *args))
+            return drawn[-1]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(task), "draw", keep)
+            question = draw(task, encode, rng, sizes, ease)
+        chains[question.ids] = right_chain(task, drawn[0])
+        return question
+
+    def write(model, prompts, *, max_new_tokens, **_):
+        written = []
+        for prompt in prompts:
+            asked.append(tuple(prompt))
+            ids = next(ids for ids in chains if tuple(prompt[: len(ids)]) == ids)
+            wrong = len(asked) % 3 == 0
+            written.append(chains[ids][: -1 if wrong else None][:max_new_tokens])
+        return written
+
+    monkeypatch.setattr(traces, "draw_question", remember)
+    monkeypatch.setattr(traces, "greedy_tokens", write)
+    return asked
+
+
+@pytest.fixture
+def write(small_task, encode):
+    def run(path, config=CONFIG, batch_size=5, **options):
+        return write_traces(
+            path, None, small_task, encode, config, teacher="t", batch_size=batch_size, **options
+        )
+
+    return run
+
+
+def test_right_chains_are_kept_and_wrong_ones_counted(perfect_teacher, write, tmp_path):
+    path, told = tmp_path / "traces.jsonl", []
+    kept = write(path, progress=lambda done, of: told.append((done, of)))
+    assert kept == 7 == len(read_traces(path))
+    lines = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+    assert [line["draw"] for line in lines] == list(range(10))
+    assert [line["draw"] for line in lines if "target" not in line] == [2, 5, 8]
+    assert told == [(5, 10), (10, 10)]
+    assert "note" not in path.read_text()  # tokens, no text
+
+
+def test_an_interrupted_file_is_continued(perfect_teacher, write, tmp_path):
+    whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
+    write(whole)
+
+    def stop(done, of):
+        raise KeyboardInterrupt
+
+    perfect_teacher.clear()
+    with pytest.raises(KeyboardInterrupt):
+        write(parts, progress=stop)
+    with parts.open("a") as file:
+        file.write('{"draw":5,"que')  # killed while it wrote
+    assert write(parts) == 7
+    assert parts.read_text() == whole.read_text()
+    assert len(perfect_teacher) == 10
+    assert write(parts) == 7 and len(perfect_teacher) == 10
+
+
+def test_chains_that_were_cut_off_are_left_out(perfect_teacher, write, tmp_path):
+    config = TraceConfig(n=10, same_size=4, max_new_tokens=5)
+    path = tmp_path / "traces.jsonl"
+    assert write(path, config) == 0
+    with pytest.raises(InputError, match="answered nothing rightly"):
+        read_traces(path)
+
+
+def test_files_of_other_settings_are_refused(perfect_teacher, write, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    write(path)
+    with pytest.raises(InputError, match=r"other settings \(seed\)"):
+        write(path, TraceConfig(n=10, same_size=4, ramp=0.5, seed=1))
+    path.write_text('{"id": "p0"}\n')
+    with pytest.raises(InputError, match="is no trace file"):
+        read_traces(path)
+
+
+def test_mentions_are_written_out_at_first(small_task, encode, monkeypatch):
+    eases = []
+    draw = traces.draw_question
+    monkeypatch.setattr(
+        traces, "draw_question", lambda *args: (eases.append(args[-1]), draw(*args))[1]
+    )
+    drawn = [traces._question(small_task, encode, CONFIG, number) for number in range(10)]
+    assert eases == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert len({len(question.option_spans) for question in drawn[:4]}) == 1
+
+
+def test_a_folder_of_parts_is_the_whole(perfect_teacher, write, tmp_path):
+    whole, folder = tmp_path / "whole.jsonl", tmp_path / "parts"
+    write(whole)
+    perfect_teacher.clear()
+    for which in range(3):
+        write(folder / f"{9 - which}.jsonl", replace(CONFIG, part=(which, 3)))
+    assert read_traces(folder) == read_traces(whole)
+    assert count_draws(folder) == count_draws(whole) == CONFIG.n
+    (folder / "8.jsonl").rename(tmp_path / "away")
+    with pytest.raises(InputError, match="part 1 of 3 is missing"):
+        read_traces(folder)
+    write(folder / "8.jsonl", replace(CONFIG, part=(1, 3), seed=1))
+    with pytest.raises(InputError, match="is no further part of the traces in"):
+        read_traces(folder)
+
+
+def test_an_unfinished_file_is_refused(perfect_teacher, write, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    write(path)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="is unfinished, 9 of 10 draws"):
+        read_traces(path)
+
+
+def test_only_one_process_writes_a_file(perfect_teacher, write, tmp_path):
+    path, told = tmp_path / "traces.jsonl", []
+
+    def write_too(done, of):
+        with pytest.raises(InputError, match="another process is writing traces to it") as refused:
+            write(path)
+        told.append(refused)
+
+    assert write(path, progress=write_too) == 7 == len(read_traces(path))
+    assert len(told) == 2
+
+
+def test_what_is_no_trace_file_is_left_as_it_is(perfect_teacher, write, tmp_path):
+    path = tmp_path / "weights.jsonl"
+    for there in (b"\xff\xfe\x00", b"one line", b'{"schema": "other"}', HEADLESS):
+        path.write_bytes(there)
+        with pytest.raises(InputError, match="is no trace file"):
+            write(path)
+        for read in (read_traces, count_draws):
+            with pytest.raises(InputError, match="is no trace file"):
+                read(path)
+        assert path.read_bytes() == there
+    with pytest.raises(InputError, match="cannot be written, is a folder"):
+        write(tmp_path)
+
+
+def test_whole_and_parts_have_the_same_fingerprint(perfect_teacher, write, tmp_path):
+    write(tmp_path / "whole.jsonl")
+    perfect_teacher.clear()
+    for which in range(2):
+        write(tmp_path / "parts" / f"{which}.jsonl", replace(CONFIG, part=(which, 2)))
+    whole, parts = read_traces(tmp_path / "whole.jsonl"), read_traces(tmp_path / "parts")
+    assert fingerprint(whole) == fingerprint(parts) != fingerprint(whole[1:])
+
+
+def test_a_context_that_nothing_fits_is_refused_before_the_teacher_writes(write, tmp_path):
+    with pytest.raises(InputError, match="context is 20: even of the questions"):
+        write(tmp_path / "traces.jsonl", replace(CONFIG, context=20))
+    assert not (tmp_path / "traces.jsonl").exists()

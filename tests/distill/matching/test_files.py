@@ -1,0 +1,212 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.distill.matching.files import (
+    folder_shape,
+    heads_for,
+    load,
+    load_heads,
+    save,
+)
+from workbench.distill.matching.head_map import (
+    HeadMap,
+    PooledHead,
+    match_by_depth,
+)
+from workbench.errors import InputError
+from workbench.heads import ModelShape
+from workbench.headsets.headset import parse
+from workbench.models import loading
+
+
+def shape(n_layers: int, n_heads: int = 8, n_kv_heads: int = 4) -> ModelShape:
+    return ModelShape(n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[HeadMap, Path]:
+    heads = [
+        PooledHead(layer=3, head=0, pool="coarse"),
+        PooledHead(layer=4, head=6, pool="refine"),
+    ]
+    headmap = match_by_depth(heads, shape(6), shape(4, 4, 2))
+    save(headmap, tmp_path / "headmap.json")
+    return headmap, tmp_path / "headmap.json"
+
+
+def test_a_map_survives_its_file(saved: tuple[HeadMap, Path]):
+    headmap, path = saved
+    document = json.loads(path.read_text())
+    assert document["schema"] == "workbench.headmap/1"
+    assert document["pairs"][1] == {
+        "pool": "refine",
+        "teacher": [4, 6],
+        "student": [2, 0],
+        "weight": 1.0,
+    }
+    assert load(path, shape(6), shape(4, 4, 2)) == headmap
+
+
+def test_a_map_is_refused_for_other_models(saved: tuple[HeadMap, Path]):
+    _, path = saved
+    with pytest.raises(InputError, match=r"teacher of 6 layers × 8 heads .*, not of 8 layers"):
+        load(path, shape(8))
+    with pytest.raises(InputError, match=r"student of 4 layers × 4 heads .*, not of 4 layers × 8"):
+        load(path, shape(6), shape(4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "workbench.headmap/2"}, "schema: .*'workbench.headmap/1'"),
+        ({"pairs": []}, "pairs: "),
+        ({"more": 1}, "more: unknown key"),
+        ({"pairs.student": [9, 0]}, r"pairs\[0\].student: head 9-0 is outside 4 layers"),
+        ({"pairs.teacher": [4, 6]}, "teacher head 4-6 is paired twice$"),
+        ({"pairs.pool": "fine"}, r"pairs\[0\].pool: "),
+        ({"pairs.teacher": [-1, 6]}, r"pairs\[0\].teacher\[0\]: "),
+    ],
+)
+def test_broken_maps_are_refused_in_one_line(
+    saved: tuple[HeadMap, Path], change: dict[str, Any], message: str
+):
+    _, path = saved
+    document = json.loads(path.read_text())
+    for key, value in change.items():
+        if key.startswith("pairs."):
+            document["pairs"][0][key.removeprefix("pairs.")] = value
+        else:
+            document[key] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=message) as caught:
+        load(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def write(path: Path, **document: Any) -> Path:
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_head_set_made_by_hand_is_enough(tmp_path: Path):
+    path = write(
+        tmp_path / "mine.json",
+        note="from the literature",
+        heads=[
+            {"layer": 3, "head": 0, "pool": "coarse"},
+            {"layer": 4, "head": 6, "pool": "refine", "weight": 0.75, "why": "see paper"},
+            {"layer": 4, "head": 3, "pool": "refine", "weight": 0.25},
+        ],
+    )
+    headmap = match_by_depth(load_heads(path, shape(6)), shape(6), shape(4))
+    assert [pair.teacher for pair in headmap.pairs] == [(3, 0), (4, 6), (4, 3)]
+    assert [pair.weight for pair in headmap.pairs] == [1, 0.75, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"heads": [{"layer": 1, "pool": "coarse"}]}, r"heads\[0\].head: key is missing"),
+        ({"heads": [{"layer": 1, "head": 8, "pool": "coarse"}]}, "head 1-8 is outside"),
+        ({"heads": [{"layer": 1, "head": 2, "pool": "x"}]}, r"heads\[0\].pool"),
+        ({"heads": []}, "no teacher heads"),
+        ({"schema": "workbench.headset/9", "heads": []}, "schema"),
+        ({"model": {"n_layers": 8}, "heads": []}, "model.n_layers is 8, the teacher's is 6"),
+        (
+            {
+                "heads": [
+                    {"layer": 1, "head": 1, "pool": "coarse", "weight": 0.1},
+                    {"layer": 1, "head": 2, "pool": "coarse"},
+                ]
+            },
+            "pool 'coarse' gives weights to some of its heads only",
+        ),
+    ],
+)
+def test_bad_head_files_are_refused(tmp_path: Path, document: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        load_heads(write(tmp_path / "mine.json", **document), shape(6))
+
+
+def test_a_head_set_and_its_file_give_the_same_map(tmp_path: Path):
+    scores = dict.fromkeys(
+        ["coarse", "coarse_q", "refine", "refine_q", "refine_direct", "coarse_attribution"]
+    )
+    common = {
+        "read_out": False,
+        "decision_share": None,
+        "tasks": 1,
+        "scores": scores,
+        "effects": {},
+    }
+    document = {
+        "schema": "workbench.headset/1",
+        "model": {
+            "name": "someone/tiny",
+            "revision": None,
+            "architecture": "LlamaForCausalLM",
+            "n_layers": 6,
+            "n_heads": 8,
+            "n_kv_heads": 4,
+            "d_model": 16,
+            "weights_sha256": None,
+        },
+        "prompts": {
+            "task": "codes",
+            "n": 2,
+            "sha256": "a" * 64,
+            "n_choose": 1,
+            "n_verify": 1,
+            "split_seed": 0,
+            "choose_sha256": "b" * 64,
+            "verify_sha256": "c" * 64,
+        },
+        "tokenizer": {"sha256": None, "template": None, "special_tokens": {}},
+        "method": {
+            "versions": dict.fromkeys(
+                ["workbench", "transformer_lens", "transformers", "torch"], "0"
+            ),
+            "dtype": "float32",
+            "attention_implementation": "eager",
+            "compatibility_mode": False,
+            "thresholds": {},
+            "seeds": {},
+            "positions": "span",
+        },
+        "heads": [
+            {"layer": 4, "head": 3, "kv_head": 1, "pool": "refine", "weight": 0.25, **common},
+            {"layer": 4, "head": 6, "kv_head": 3, "pool": "refine", "weight": 0.75, **common},
+            {"layer": 3, "head": 0, "kv_head": 0, "pool": "coarse", "weight": 1.0, **common},
+        ],
+        "pools": [],
+    }
+    headset = parse(json.dumps(document))
+    teacher = ModelShape.of(headset.model)
+    headmap = match_by_depth(headset, teacher, shape(4))
+    paired = {pair.teacher: pair.student for pair in headmap.pairs}
+    assert paired == {(3, 0): (1, 0), (4, 6): (2, 0), (4, 3): (2, 2)}
+    path = write(tmp_path / "headset.json", **document)
+    assert match_by_depth(load_heads(path, teacher), teacher, shape(4)) == headmap
+    with pytest.raises(InputError, match="head set is of a model of 6 layers"):
+        match_by_depth(headset, shape(8), shape(4))
+
+
+def test_heads_are_of_the_teacher_in_a_folder(teacher: Path, tmp_path: Path):
+    heads = [{"layer": 1, "head": 3, "pool": "refine"}]
+    digest = loading.files_sha256(loading.weight_files(teacher))
+    assert folder_shape(teacher) == shape(2, 4, 2)
+    for model in ({}, {"weights_sha256": None}, {"weights_sha256": digest}):
+        path = write(tmp_path / "mine.json", heads=heads, model=model)
+        assert [(one.layer, one.head) for one in heads_for(path, teacher)] == [(1, 3)]
+    for model, message in (
+        ({"weights_sha256": "f" * 64}, "mine.json: is of weights f{12}, the teacher has"),
+        ({"n_layers": 3}, "model.n_layers is 3, the teacher's is 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            heads_for(write(tmp_path / "mine.json", heads=heads, model=model), teacher)
+    (teacher / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 2}')
+    with pytest.raises(InputError, match="has no 'num_attention_heads', needed for a head set"):
+        heads_for(path, teacher)

@@ -1,0 +1,268 @@
+import io
+import json
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.distill.config import DistillationConfig, MechanisticDistillationConfig, StudentShape
+from workbench.distill.examples.traces import SCHEMA
+from workbench.distill.training import run
+from workbench.distill.training.folder import held, last_checkpoint
+from workbench.distill.training.monitor import direct_readout
+from workbench.distill.training.run import distil
+from workbench.distill.training.student import check_tokenizers
+from workbench.errors import InputError
+from workbench.progress import Reporter
+from workbench.prompts.events import make_events
+from workbench.prompts.templates import PlainTemplate
+
+CONFIG = DistillationConfig(
+    loss=MechanisticDistillationConfig(attention=0.5, update=0.1, interaction=0.1, hidden=0.1),
+    student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
+    steps=4,
+    batch_size=4,
+    n_traces=24,
+    warmup_steps=1,
+    bf16=False,
+)
+POOLS = {"coarse": [(0, 1)], "refine": [(1, 2), (1, 3)]}
+
+
+@pytest.fixture
+def prompts(small_task, tokenizer):
+    return make_events(small_task, PlainTemplate(), tokenizer, n_prompts=5, seed=9)
+
+
+@pytest.fixture
+def distilled(teacher, small_task, prompts, trace_file):
+    """`distil` with traces of a teacher that knows the task."""
+
+    def call(out, config=CONFIG, pools=POOLS, **options):
+        settings = {"readout_every": 2, "checkpoint_every": 2, "workers": 0, "prompts": prompts}
+        settings |= {"traces": trace_file}
+        settings["reporter"] = Reporter(Console(quiet=True))
+        return distil(out, teacher, pools, config, task=small_task, **{**settings, **options})
+
+    return call
+
+
+def test_folder_has_student_map_readout_and_record(distilled, tmp_path, tokenizer):
+    out = tmp_path / "student"
+    record = distilled(out)
+    student, report = LlamaForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not report["unexpected_keys"] and not report["missing_keys"]
+    assert student.config.num_hidden_layers == 2 and student.config.hidden_size == 16
+    assert AutoTokenizer.from_pretrained(out).get_vocab() == tokenizer.get_vocab()
+    assert record == json.loads((out / "training.json").read_text())
+    assert [row["step"] for row in record["loss"]] == [1, 2, 3, 4]
+    terms = {"loss_chain", "loss_attention", "loss_update", "loss_interaction", "loss_hidden"}
+    assert terms | {"step", "loss", "grad_norm"} == set(record["loss"][0])
+    headmap = json.loads((out / "headmap.json").read_text())
+    assert headmap == record["headmap"] and len(headmap["pairs"]) == 3
+    readout = pd.read_parquet(out / "readout.parquet")
+    assert readout["step"].tolist() == [0, 2, 4] and set(readout["n"]) == {5}
+    assert not list(out.rglob("*.bin")) and not (out / "checkpoints").exists()
+
+
+def test_traces_of_another_teacher_are_refused(distilled, tmp_path):
+    path = tmp_path / "others.jsonl"
+    path.write_text(json.dumps({"schema": SCHEMA, "teacher": "x", "n": 0, "part": [0, 1]}) + "\n")
+    with pytest.raises(InputError, match="traces of another teacher"):
+        distilled(tmp_path / "student", traces=path)
+
+
+def test_losses_and_readouts_are_told_as_a_table(distilled, tmp_path):
+    console = Console(record=True, width=200, quiet=False, file=io.StringIO())
+    record = distilled(tmp_path / "student", reporter=Reporter(console))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    at = next(n for n, line in enumerate(lines) if line[:2] == ["step/4", "loss"])
+    names = "loss chain attention update interaction hidden focus confusion accuracy"
+    assert lines[at][1:] == names.split()
+    rows = [line for line in lines[at + 1 :] if line and line[0].isdecimal()]
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4]
+    told = [float(row[1]) for row in rows]
+    assert told == pytest.approx([row["loss"] for row in record["loss"]], abs=1e-3)
+    assert all(len(row) == 10 for row in rows)
+
+
+def test_interrupted_distillation_ends_as_uninterrupted(distilled, tmp_path, monkeypatch):
+    whole = distilled(tmp_path / "whole")
+    compute, steps = run.MechanisticDistillationTrainer.compute_loss, []
+
+    def interrupted(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return compute(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.MechanisticDistillationTrainer, "compute_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(tmp_path / "parts")
+    with pytest.raises(InputError, match=r"other settings \(config.loss.attention\)"):
+        other = replace(CONFIG, loss=replace(CONFIG.loss, attention=1.0))
+        distilled(tmp_path / "parts", other)
+    with pytest.raises(InputError, match=r"other settings \(pools\)"):
+        distilled(tmp_path / "parts", pools={"coarse": [(0, 0)], "refine": [(1, 1)]})
+    parts = distilled(tmp_path / "parts")
+    assert steps == [0, 1, 2, 3, 2, 3]
+    assert parts["loss"] == whole["loss"]
+    tables = [pd.read_parquet(tmp_path / name / "readout.parquet") for name in ("whole", "parts")]
+    pd.testing.assert_frame_equal(*tables)
+    with pytest.raises(InputError, match="holds a trained student already"):
+        distilled(tmp_path / "parts")
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Ends training as if killed at the start of a step."""
+    compute = run.MechanisticDistillationTrainer.compute_loss
+
+    def stop(step):
+        def stopping(self, *args, **kwargs):
+            if self.state.global_step == step:
+                raise KeyboardInterrupt
+            return compute(self, *args, **kwargs)
+
+        monkeypatch.setattr(run.MechanisticDistillationTrainer, "compute_loss", stopping)
+
+    return stop
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(distilled, stop_at, tmp_path):
+    out = tmp_path / "student"
+    stop_at(3)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(out)
+    whole, cut = out / "checkpoints" / "checkpoint-2", out / "checkpoints" / "checkpoint-3"
+    shutil.copytree(whole, cut)
+    state = cut / "trainer_state.json"
+    state.write_text(state.read_text()[:20])
+    (cut / "optimizer.pt").unlink()
+    assert last_checkpoint(out) == str(whole)
+    stop_at(None)
+    record = distilled(out)
+    assert [row["step"] for row in record["loss"]] == [1, 2, 3, 4]
+
+
+def test_training_goes_on_with_the_same_traces_only(distilled, stop_at, trace_file, tmp_path):
+    out = tmp_path / "student"
+    stop_at(3)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(out)
+    lines = trace_file.read_text().splitlines(keepends=True)
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join([lines[0], *lines[:0:-1]]))
+    stop_at(None)
+    with pytest.raises(InputError, match=r"other settings \(traces.sha256\)"):
+        distilled(out, traces=other)
+    moved = shutil.copy(trace_file, tmp_path / "moved.jsonl")
+    assert distilled(out, traces=moved)["traces"]["kept"] == len(lines) - 1
+
+
+def test_a_start_that_failed_binds_nobody(distilled, stop_at, tmp_path):
+    out = tmp_path / "student"
+    stop_at(1)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(out)
+    assert (out / "headmap.json").is_file() and (out / "readout.parquet").is_file()
+    with held(out), pytest.raises(InputError, match="another process is training into it"):
+        distilled(out, pools={"coarse": [(0, 2)], "refine": [(1, 3)]})
+    assert (out / "headmap.json").is_file() and (out / "readout.parquet").is_file()
+    stop_at(None)
+    record = distilled(out, pools={"coarse": [(0, 2)], "refine": [(1, 3)]})
+    assert [pair["teacher"] for pair in record["headmap"]["pairs"]] == [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("config", "pools", "message"),
+    [
+        (CONFIG, None, "need the teacher's pooled heads"),
+        (CONFIG, {"coarse": [(0, 1)]}, "need heads of the refine pool, the head set has none"),
+        (CONFIG, {"coarse": [(0, 9)]}, "head 0-9 is outside"),
+        (replace(CONFIG, heads="random"), POOLS, "random heads need the scores table"),
+        (
+            replace(CONFIG, loss=MechanisticDistillationConfig(attention=0.0, circuit=1.0)),
+            None,
+            "need the teacher's pooled heads",
+        ),
+    ],
+)
+def test_heads_are_checked_before_traces_are_drawn(
+    distilled, config, pools, message, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(run, "write_traces", lambda *_, **__: pytest.fail("draws traces"))
+    with pytest.raises(InputError, match=message):
+        distilled(tmp_path / "student", config, pools, traces=None)
+    assert not (tmp_path / "student").exists()
+
+
+def test_traces_that_are_given_are_there(distilled, tmp_path):
+    with pytest.raises(InputError, match=r"trcaes\.jsonl: cannot be read, No such file"):
+        distilled(tmp_path / "student", traces=tmp_path / "trcaes.jsonl")
+
+
+def test_checkpoints_stay_where_no_weights_were_written(distilled, monkeypatch, tmp_path):
+    out = tmp_path / "student"
+    save = run.MechanisticDistillationTrainer.save_model
+
+    def only_checkpoints(self, output_dir=None, _internal_call=False):
+        if _internal_call:
+            save(self, output_dir, _internal_call)
+
+    monkeypatch.setattr(run.MechanisticDistillationTrainer, "save_model", only_checkpoints)
+    with pytest.raises(InputError, match=r"no weights.* the last checkpoint is kept in"):
+        distilled(out)
+    assert (out / "checkpoints" / "checkpoint-4").is_dir() and not (out / "training.json").exists()
+    monkeypatch.setattr(run.MechanisticDistillationTrainer, "save_model", save)
+    assert [row["step"] for row in distilled(out)["loss"]] == [1, 2, 3, 4]
+
+
+def test_a_teacher_that_would_be_empty_in_other_processes_is_refused(
+    distilled, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(run, "is_fsdp_enabled", lambda: True)
+    with pytest.raises(InputError, match="fsdp_cpu_ram_efficient_loading"):
+        distilled(tmp_path / "student")
+
+
+def test_a_pretrained_student_goes_on_from_its_weights(distilled, teacher, make_model, tmp_path):
+    loss = MechanisticDistillationConfig(attention=0.5, circuit=0.1)
+    config = replace(CONFIG, loss=loss, student=str(teacher), steps=1, learning_rate=0.0)
+    record = distilled(tmp_path / "student", config, prompts=None)
+    assert record["headmap"]["method"] == "attention"
+    assert all(pair["teacher"] == pair["student"] for pair in record["headmap"]["pairs"])
+    assert all(theirs == ours for theirs, ours in record["circuit"])
+    assert record["loss"][0]["loss_attention"] == pytest.approx(0, abs=1e-5)
+    kept = LlamaForCausalLM.from_pretrained(tmp_path / "student").state_dict()
+    for name, weight in make_model().state_dict().items():
+        torch.testing.assert_close(kept[name], weight)
+
+
+def test_students_of_another_tokenizer_are_refused(distilled, make_model, chat_tokenizer, tmp_path):
+    other = tmp_path / "other"
+    make_model().save_pretrained(other)
+    chat_tokenizer.save_pretrained(other)
+    with pytest.raises(InputError, match="tokenizers of teacher and student differ in 4 entries"):
+        distilled(tmp_path / "student", replace(CONFIG, student=str(other)))
+    check_tokenizers(chat_tokenizer, None)
+
+
+def test_readout_equals_one_prompt_at_a_time(make_model, prompts):
+    model = make_model()
+    found = direct_readout(model, prompts, batch_size=3)
+    each = []
+    for event in prompts:
+        with torch.no_grad():
+            logits = model.eval()(input_ids=torch.tensor([event.clean])).logits[0, -1]
+        focus, confusion = focus_confusion(select_options(logits, event), Roles.of(event))
+        each.append((float(focus), float(confusion)))
+    focus, confusion = (sum(column) / len(each) for column in zip(*each, strict=True))
+    assert found["focus"] == pytest.approx(focus, abs=1e-5)
+    assert found["confusion"] == pytest.approx(confusion, abs=1e-5)
+    assert found["n"] == 5 and 0 <= found["accuracy"] <= 1

@@ -1,0 +1,314 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from workbench.distill.config import TERMS, MechanisticDistillationConfig
+from workbench.distill.examples.stream import Collator
+from workbench.distill.losses.features import pool_patterns
+from workbench.distill.reading.capture import NAME
+from workbench.distill.reading.positions import term_counts
+from workbench.distill.training.terms import PROJECTIONS, drop_projections
+from workbench.distill.training.trainer import MechanisticDistillationTrainer
+from workbench.errors import InputError
+
+PAIRS = (((0, 1), (0, 2)), ((1, 2), (1, 0)))
+NOTHING = dict.fromkeys(TERMS, 0.0)
+SUMS = {
+    "chain": 1.0,
+    "logit": 0.5,
+    "attention": 0.5,
+    "interaction": 0.3,
+    "minilm": 0.2,
+    "hidden": 0.1,
+}
+
+
+def config_of(**weights) -> MechanisticDistillationConfig:
+    return MechanisticDistillationConfig(**{**NOTHING, **weights})
+
+
+@pytest.fixture
+def make_trainer(make_model, make_stream, headmap, tmp_path):
+    def make(config, student=None, teacher=None, circuit=PAIRS, headmap=headmap, **arguments):
+        given = {
+            "output_dir": str(tmp_path / "run"),
+            "max_steps": 4,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "constant",
+            "logging_steps": 1,
+            "save_steps": 2,
+            "report_to": "none",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "seed": 0,
+        }
+        return MechanisticDistillationTrainer(
+            student or make_model(seed=1),
+            teacher or make_model(seed=0),
+            config,
+            headmap=headmap,
+            circuit=circuit,
+            args=TrainingArguments(**{**given, **arguments}),
+            train_dataset=make_stream(),
+            data_collator=Collator(8),
+        )
+
+    return make
+
+
+def gradients(trainer, batch) -> dict[str, torch.Tensor]:
+    trainer.compute_loss(trainer.model, batch).backward()
+    return {
+        name: weight.grad.clone()
+        for name, weight in trainer.model.named_parameters()
+        if weight.grad is not None
+    }
+
+
+def log_of(trainer) -> list[dict[str, float]]:
+    return [
+        {name: row[name] for name in row if name.startswith("loss") or name == "step"}
+        for row in trainer.state.log_history
+        if "loss" in row
+    ]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_every_term_teaches_the_student_and_not_the_teacher(term, make_trainer, batch):
+    trainer = make_trainer(config_of(**{term: 1.0}))
+    found = gradients(trainer, batch)
+    # All terms but the chain's look at layer 0 or below it, which hears of layer 1 as well.
+    below = [grad for name, grad in found.items() if ".layers.0.self_attn.q_proj" in name]
+    assert below[0].abs().max() > 0
+    assert all(grad.isfinite().all() for grad in found.values())
+    assert all(weight.grad is None for weight in trainer.teacher.parameters())
+    assert not any(weight.requires_grad for weight in trainer.teacher.parameters())
+
+
+@pytest.mark.parametrize("per", ["row", "example"])
+@pytest.mark.parametrize("rows", ["all", "options", "target"])
+def test_counts_are_known_before_the_models_run(per, rows, make_trainer, batch):
+    config = config_of(**{**SUMS, "update": 0.1, "circuit": 0.1})
+    for space in ("residual", "options"):
+        trainer = make_trainer(replace(config, per=per, rows=rows, update_space=space))
+        losses, _ = trainer.losses(trainer.model, batch)
+        assert list(losses) == list(config.on)
+        for name, count in term_counts(batch, trainer.terms.config).items():
+            torch.testing.assert_close(losses[name].count, count, msg=name)
+
+
+@pytest.mark.parametrize("per", ["row", "example"])
+def test_accumulated_halves_equal_one_batch(per, make_trainer, make_stream):
+    stream = make_stream()
+    samples = [stream[index] for index in range(6)]
+    halves = [Collator(8)(samples[:2]), Collator(8)(samples[2:])]  # of very different lengths
+    config = config_of(**SUMS, update=0.2)
+    trainer = make_trainer(replace(config, per=per, update_space="options"))
+    whole = trainer.compute_loss(trainer.model, Collator(8)(samples))
+    whole.backward()
+    expected = {name: w.grad.clone() for name, w in trainer.model.named_parameters()}
+    trainer.model.zero_grad()
+    batches, counts = trainer.get_batch_samples(iter(halves), 2, torch.device("cpu"))
+    trainer.current_gradient_accumulation_steps = 2
+    losses = [trainer.training_step(trainer.model, half, counts) for half in batches]
+    torch.testing.assert_close(sum(losses), whole.detach(), atol=1e-5, rtol=1e-6)
+    for name, weight in trainer.model.named_parameters():
+        torch.testing.assert_close(weight.grad, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_step_of_two_halves_trains_as_one_batch_does(make_trainer, tmp_path):
+    config = config_of(chain=1.0, logit=0.5, attention=0.5, interaction=0.2)
+    ends = []
+    for size, accumulation in ((4, 1), (2, 2)):
+        trainer = make_trainer(
+            config,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            save_strategy="no",
+            optim="sgd",  # Adam divides rounding by rounding
+        )
+        trainer.train()
+        ends.append((log_of(trainer), trainer.model.state_dict()))
+    (one, weights), (two, others) = ends
+    for row, other in zip(one, two, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, others[name], atol=1e-5, rtol=1e-4)
+
+
+def test_each_term_is_logged_unweighted(make_trainer):
+    config = config_of(chain=1.0, attention=0.5, update=0.25)
+    trainer = make_trainer(config, save_strategy="no", logging_steps=2)
+    trainer.train()
+    rows = log_of(trainer)
+    assert [row["step"] for row in rows] == [2, 4]
+    for row in rows:
+        terms = {name: row[f"loss_{name}"] for name in config.on}
+        assert row["loss"] == pytest.approx(
+            sum(weight * terms[name] for name, weight in config.on.items()), rel=1e-3
+        )
+
+
+def test_training_goes_on_from_a_checkpoint_as_if_never_interrupted(make_trainer, tmp_path):
+    config = config_of(chain=1.0, attention=0.5, hidden=0.1)
+    whole = make_trainer(config, output_dir=str(tmp_path / "whole"))
+    whole.train()
+    first = make_trainer(config, output_dir=str(tmp_path / "parts"))
+    steps = []
+    compute = first.compute_loss
+
+    def interrupted(*args, **kwargs):
+        steps.append(first.state.global_step)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return compute(*args, **kwargs)
+
+    first.compute_loss = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    second = make_trainer(config, output_dir=str(tmp_path / "parts"))
+    second.train(resume_from_checkpoint=get_last_checkpoint(str(tmp_path / "parts")))
+    assert log_of(second) == log_of(whole)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
+
+
+def test_the_teacher_is_in_no_checkpoint(make_trainer, make_model, tmp_path):
+    student = make_model(seed=1, n_layers=2)
+    names = set(student.state_dict()) - {"lm_head.weight"}  # tied
+    trainer = make_trainer(config_of(chain=1.0, hidden=0.1), student=student)
+    trainer.train()
+    folder = Path(get_last_checkpoint(str(tmp_path / "run")))
+    saved = set(load_file(folder / "model.safetensors"))
+    projections = {name for name in saved if name.startswith(PROJECTIONS)}
+    assert saved - projections == names
+    assert len(projections) == 2
+    assert "workbench" not in (folder / "config.json").read_text()
+    drop_projections(trainer.model)
+    trainer.save_model(str(tmp_path / "end"))
+    assert set(load_file(tmp_path / "end" / "model.safetensors")) == names
+
+
+def test_attention_alone_brings_the_students_maps_to_the_teachers(make_trainer, headmap, batch):
+    trainer = make_trainer(
+        config_of(attention=1.0), max_steps=30, learning_rate=1e-2, save_strategy="no"
+    )
+
+    def distance() -> float:
+        with torch.no_grad():
+            return float(trainer.losses(trainer.model, batch)[0]["attention"].mean)
+
+    def refine_maps() -> list[torch.Tensor]:
+        maps = []
+        for model, heads in ((trainer.teacher, [2, 3]), (trainer.model, ours)):
+            model.set_attn_implementation("eager")
+            with torch.no_grad():
+                output = model(input_ids=batch["input_ids"], output_attentions=True)
+            maps.append(pool_patterns(output.attentions[1], heads))
+            model.set_attn_implementation(NAME)
+        return maps
+
+    ours = [pair.student[1] for pair in headmap.in_pool("refine")]
+    before = distance()
+    theirs, mine = refine_maps()
+    gap = (theirs - mine).abs().sum(dim=-1).mean()
+    trainer.train()
+    theirs, mine = refine_maps()
+    assert distance() < 0.7 * before
+    assert (theirs - mine).abs().sum(dim=-1).mean() < 0.9 * gap
+
+
+def test_a_student_that_is_its_teacher_loses_nothing(make_trainer, make_model, batch, headmap):
+    config = config_of(logit=1.0, attention=1.0, update=1.0, interaction=1.0, minilm=1.0)
+    pairs = [pair.model_copy(update={"student": pair.teacher}) for pair in headmap.pairs]
+    same = headmap.model_copy(update={"pairs": tuple(pairs)})
+    for route, space in (("evidence", "residual"), ("decision", "options")):
+        given = replace(config, route=route, update_space=space)
+        trainer = make_trainer(given, make_model(), make_model(), headmap=same)
+        losses, _ = trainer.losses(trainer.model, batch)
+        for name, loss in losses.items():
+            assert loss.mean.item() == pytest.approx(0, abs=1e-5), name
+
+
+def test_over_options_an_update_has_a_size(make_trainer, make_model, batch, headmap):
+    pairs = [pair.model_copy(update={"student": pair.teacher}) for pair in headmap.pairs]
+    same = headmap.model_copy(update={"pairs": tuple(pairs)})
+    student = make_model()
+    with torch.no_grad():
+        for pair in same.in_pool("refine"):
+            layer, head = pair.teacher
+            weight = student.get_submodule(f"model.layers.{layer}.self_attn.o_proj").weight
+            width = weight.shape[1] // same.teacher.n_heads
+            weight[:, head * width : (head + 1) * width] *= 3
+    found = {}
+    for space in ("residual", "options"):
+        config = replace(config_of(update=1.0), update_space=space, pools=("refine",))
+        config = replace(config, interaction_temperature=0.1)
+        trainer = make_trainer(config, student, make_model(), headmap=same)
+        found[space] = trainer.losses(trainer.model, batch)[0]["update"].mean.item()
+    assert found["residual"] == pytest.approx(0, abs=1e-5)  # CKA is blind to scale
+    assert found["options"] > 1e-3
+
+
+def test_mixed_precision_trains(make_trainer):
+    config = config_of(**{**SUMS, "update": 0.1, "circuit": 0.1})
+    trainer = make_trainer(config, bf16=True, max_steps=2, save_strategy="no")
+    trainer.train()
+    rows = log_of(trainer)
+    assert all(torch.tensor(list(row.values())).isfinite().all() for row in rows)
+    assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
+
+
+def test_evaluation_gives_the_loss_of_a_batch(make_trainer, make_stream):
+    trainer = make_trainer(config_of(chain=1.0, attention=0.5), per_device_eval_batch_size=4)
+    stream = make_stream(n_samples=4)
+    found = trainer.evaluate(eval_dataset=stream)["eval_loss"]
+    whole = Collator(8)([stream[index] for index in range(4)])
+    expected = trainer.compute_loss(trainer.model.eval(), whole).item()
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_does_not_fit_is_refused(make_trainer, make_model, headmap):
+    full = config_of(chain=1.0, attention=0.5)
+    with pytest.raises(InputError, match="teacher's vocabulary has 800 tokens, the student's 900"):
+        make_trainer(full, make_model(vocab_size=900))
+    with pytest.raises(InputError, match="the head map is for a student"):
+        make_trainer(full, make_model(n_layers=3))
+    with pytest.raises(InputError, match="need a head map"):
+        make_trainer(full, headmap=None)
+    with pytest.raises(InputError, match="pairs matched by ablation"):
+        make_trainer(config_of(circuit=1.0), circuit=())
+    with pytest.raises(InputError, match=r"layers: \(0, 2\)"):
+        make_trainer(replace(config_of(hidden=1.0), layers=((0, 2),)))
+    with pytest.raises(InputError, match="gradient_checkpointing cannot"):
+        make_trainer(full, gradient_checkpointing=True)
+    only = headmap.model_copy(update={"pairs": headmap.in_pool("coarse")})
+    with pytest.raises(InputError, match="no heads of the refine pool"):
+        make_trainer(config_of(interaction=1.0), headmap=only)
+
+
+@pytest.mark.parametrize("weight", ["interaction", "hidden"])
+def test_sharded_weights_are_refused_where_they_must_be_whole(weight, make_trainer, monkeypatch):
+    prepare = Trainer.create_accelerator_and_postprocess
+
+    def sharded(self):  # as `accelerate launch` has it: the arguments know nothing of it
+        prepare(self)
+        self.is_fsdp_enabled = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", sharded)
+    with pytest.raises(InputError, match="cannot be used with weights sharded over devices"):
+        make_trainer(config_of(chain=1.0, **{weight: 1.0}))
+    assert make_trainer(config_of(chain=1.0, attention=1.0, update=1.0)).is_sharded
+
+
+def test_bad_weights_are_refused():
+    with pytest.raises(InputError, match="loss weight logit is -1"):
+        MechanisticDistillationConfig(logit=-1.0)
+    with pytest.raises(InputError, match="all loss weights are 0"):
+        MechanisticDistillationConfig(**NOTHING)

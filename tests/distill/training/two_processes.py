@@ -1,0 +1,123 @@
+"""A small distillation, one of two processes: TEACHER TRACES OUT ACCUMULATION [flags].
+
+--sharded trains under FSDP: accelerate shards over devices only, so it is told that processes on
+the CPU are some. --stop-at STEP ends as if killed, --begin-at STEP is where it must go on.
+"""
+
+import argparse
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from rich.console import Console
+from torch.distributed.tensor import DTensor
+
+from workbench.distill.config import DistillationConfig, MechanisticDistillationConfig, StudentShape
+from workbench.distill.training.run import distil
+from workbench.distill.training.trainer import MechanisticDistillationTrainer
+from workbench.labels.icd10cm import load_icd10cm
+from workbench.models import loading
+from workbench.progress import Reporter
+from workbench.prompts.events import make_events
+from workbench.prompts.tasks import CodingTask, TaskConfig, split_categories
+from workbench.prompts.templates import PlainTemplate
+
+STEPS = 20
+
+
+@cache
+def small_task() -> CodingTask:
+    space = load_icd10cm()
+    sizes = TaskConfig(n_mentions=(1, 2), n_families=(2, 2), family_size=(2, 3))
+    return CodingTask(space, split_categories(space)[0][::8], sizes)
+
+
+def distil_small(
+    teacher: Path, traces: Path, out: Path, accumulation: int, interaction: float = 0.1
+) -> None:
+    """Twenty steps with every kind of mechanistic term, the same in however many processes."""
+    task = small_task()
+    config = DistillationConfig(
+        loss=MechanisticDistillationConfig(attention=0.5, update=0.1, interaction=interaction),
+        student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
+        steps=STEPS,
+        batch_size=4,
+        accumulation=accumulation,
+        n_traces=24,
+        warmup_steps=1,
+        bf16=False,
+    )
+    tokenizer = loading.read_tokenizer(teacher)
+    distil(
+        out,
+        teacher,
+        {"coarse": [(0, 1)], "refine": [(1, 2), (1, 3)]},
+        config,
+        task=task,
+        prompts=make_events(task, PlainTemplate(), tokenizer, n_prompts=5, seed=9),
+        traces=traces,
+        readout_every=10,
+        checkpoint_every=10,
+        workers=0,
+        arguments={
+            "disable_tqdm": True,
+            **({"ddp_backend": "gloo"} if "RANK" in os.environ else {}),
+        },
+        reporter=Reporter(Console(quiet=True)),
+    )
+
+
+def shard_on_the_cpu() -> None:
+    """Have accelerate take this process for one with a device of its own."""
+
+    def place(state: Any) -> None:
+        state.device = torch.device("cpu")
+
+    torch.distributed.init_process_group("gloo")
+    PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
+    PartialState.set_device = place
+
+
+def watch(sharded: bool, begin_at: int, stop_at: int | None) -> None:
+    """Check in every step whether weights are sharded, and its number; stop where asked."""
+    compute = MechanisticDistillationTrainer.compute_loss
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        assert any(isinstance(p, DTensor) for p in self.model.parameters()) == sharded
+        assert self.state.global_step >= begin_at
+        if self.state.global_step == stop_at:
+            raise KeyboardInterrupt
+        return compute(self, *args, **kwargs)
+
+    MechanisticDistillationTrainer.compute_loss = watched
+
+
+def in_process(environment: dict[str, str], errors: Path, arguments: list[str]) -> None:
+    """What a process of `torch.distributed.run` does, with standard error in a file."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    os.environ |= environment
+    torch.set_num_threads(1)
+    main(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Distil as the arguments say."""
+    parser = argparse.ArgumentParser()
+    for name in ("teacher", "traces", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("accumulation", type=int)
+    parser.add_argument("--interaction", type=float, default=0.1)
+    parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--begin-at", type=int, default=0)
+    parser.add_argument("--stop-at", type=int)
+    given = vars(parser.parse_args(arguments))
+    sharded = given.pop("sharded")
+    if sharded:
+        shard_on_the_cpu()
+    watch(sharded, given.pop("begin_at"), given.pop("stop_at"))
+    distil_small(**given)

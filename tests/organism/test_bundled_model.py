@@ -1,0 +1,80 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import workbench as wb
+from workbench.analysis.patching.patching import EventCache
+from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.labels.icd10cm import category
+from workbench.organism.card import model_card
+
+
+@pytest.fixture(scope="module")
+def folder():
+    return wb.bundled_model_path()
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return wb.HookedModel.load(folder)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return wb.make_prompts(n_prompts=12)
+
+
+def test_weights_are_bfloat16_and_small(folder):
+    path = folder / "model.safetensors"
+    assert path.stat().st_size <= 16 * 2**20
+    with safe_open(path, "pt") as weights:
+        assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.bfloat16}  # noqa: SIM118
+
+
+def test_the_card_is_the_one_of_the_record(folder):
+    record = json.loads((folder / "training.json").read_text())
+    assert (folder / "README.md").read_text() == model_card(record)
+
+
+def test_default_prompts_are_of_unseen_categories(prompts, categories):
+    labels = {option.label for event in prompts for option in event.options}
+    assert {category(label) for label in labels} <= set(categories[1])
+
+
+def test_it_does_the_task_and_the_counterfactuals_move_it(model, prompts):
+    means = {}
+    for name in ("clean", "far", "near"):
+        runs = model.run([event.variant(name) for event in prompts])
+        pairs = [
+            focus_confusion(select_options(run.logits, event), Roles.of(event))
+            for run, event in zip(runs, prompts, strict=True)
+        ]
+        means[name] = [torch.stack(values).mean().item() for values in zip(*pairs, strict=True)]
+    assert means["clean"][0] > 0.9 and means["clean"][1] < 0.3
+    assert means["far"][0] < 0.2
+    assert means["near"][1] > 0.7
+
+
+@pytest.mark.parametrize("positions", ["decision", "span"])
+def test_patching_equals_one_forward_a_head(model, prompts, positions):
+    event = prompts.events[0]
+    source = EventCache.of(model, event).source("clean", positions)
+    heads = [(0, 3), (2, 5), (5, 5)] if positions == "span" else every_head(model)
+    got = wb.patch_heads(model, event.far, source, [[at] for at in heads])
+    length = source.shape[1]
+    for row, (layer, head) in zip(got, heads, strict=True):
+
+        def patch(z, hook, layer=layer, head=head):
+            z[:, -length:, head] = source[layer, :, head]
+            return z
+
+        hooks = [(f"blocks.{layer}.attn.hook_z", patch)]
+        with torch.no_grad():
+            expected = model.bridge.run_with_hooks(torch.tensor([event.far]), fwd_hooks=hooks)
+        torch.testing.assert_close(row, expected[0, -1], atol=1e-4, rtol=0)
+
+
+def every_head(model):
+    return [(a, b) for a in range(model.info.n_layers) for b in range(model.info.n_heads)]

@@ -1,0 +1,375 @@
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fixtures.tiny_runs import save_model, save_prompts
+from rich.console import Console
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import workbench
+import workbench as wb
+from workbench.errors import InputError
+from workbench.models.hooked import HookedModel
+from workbench.phases import RUNS
+from workbench.progress import Reporter, duration
+from workbench.prompts.prompt import PromptSet, to_json
+from workbench.prompts.tasks import split_categories
+from workbench.runs.config import RunConfig
+from workbench.runs.folder import RunFolder
+from workbench.runs.session import OpenRun, open_run
+
+FAST = RunConfig(n_resamples=50, n_permutations=50, draws=2, n_nominated=2, n_screened=2)
+QUIET = Reporter(Console(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> HookedModel:
+    folder = save_model("llama", tmp_path_factory.mktemp("llama") / "model")
+    return HookedModel.load(folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
+    folder = tmp_path_factory.mktemp("prompts")
+    # Half of ten prompts is what an interval needs.
+    model_folder = save_model("llama", folder / "model")
+    return save_prompts(model_folder, folder / "prompts.jsonl", n_prompts=10)
+
+
+def start(out: Path, model: HookedModel, prompts: PromptSet, config: RunConfig = FAST) -> OpenRun:
+    return open_run(out, model=model, prompts=prompts, config=config, reporter=QUIET)
+
+
+class Stopped(Exception):
+    """Stands for Ctrl-C."""
+
+
+def test_a_stopped_sweep_goes_on_and_gives_the_same_tables(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = start(tmp_path / "whole", model, prompts)
+    wb.score(whole)
+    expected = wb.patch(whole)
+
+    broken = start(tmp_path / "broken", model, prompts)
+    wb.score(broken)
+    real, written = RunFolder.write_part, []
+
+    def stop_after_three(self: RunFolder, step: str, number: int, table: pd.DataFrame) -> None:
+        if len(written) == 3:
+            raise Stopped
+        written.append(number)
+        real(self, step, number, table)
+
+    monkeypatch.setattr(RunFolder, "write_part", stop_after_three)
+    with pytest.raises(Stopped):
+        wb.patch(broken)
+    assert broken.folder.part_numbers("patch") == written == [0, 1, 2]
+
+    resumed: list[int] = []
+
+    def record(self: RunFolder, step: str, number: int, table: pd.DataFrame) -> None:
+        resumed.append(number)
+        real(self, step, number, table)
+
+    monkeypatch.setattr(RunFolder, "write_part", record)
+    # Another process opens the folder: nothing but the files is left.
+    found = wb.patch(start(tmp_path / "broken", model, prompts))
+    assert resumed == list(range(3, len(prompts)))
+    pd.testing.assert_frame_equal(found, expected)
+    events = [pd.read_parquet(out / "patching_events.parquet") for out in tmp_path.iterdir()]
+    pd.testing.assert_frame_equal(*events)
+    assert not (tmp_path / "broken" / "parts").exists()
+
+
+def test_scores_come_from_the_choosing_half_alone(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    opened = start(tmp_path / "run", model, prompts)
+    scores = wb.score(opened)
+    choose = prompts.subset(sorted(opened.halves.choose))
+    assert scores["n"].unique().tolist() == [len(choose)]
+    alone = workbench.score_heads(model, choose, n_resamples=50, n_permutations=50)
+    np.testing.assert_allclose(scores["coarse"], alone["coarse"])
+    np.testing.assert_allclose(scores["refine_q"], alone["refine_q"])
+
+
+def groups_of(patched: pd.DataFrame) -> dict[str, set[tuple[int, int]]]:
+    return {
+        group: set(zip(rows["layer"], rows["head"], strict=True))
+        for group, rows in patched.groupby("group")
+    }
+
+
+def test_nominated_heads_and_controls(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    opened = start(tmp_path / "run", model, prompts)
+    named = wb.score(opened).set_index(["layer", "head"])
+    members = groups_of(wb.patch(opened))
+    best = {*named["coarse"].nlargest(2).index, *named["refine"].nlargest(2).index}
+    assert members["nominated"] == best
+    assert len(members["control"]) == FAST.n_controls and not members["control"] & best
+
+
+def test_screened_heads_rank_high_in_some_run_of_the_choosing_half(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    opened = start(tmp_path / "run", model, prompts, replace(FAST, heads="screen"))
+    wb.score(opened)
+    members = groups_of(wb.patch(opened))
+    screen = opened.folder.read_table("screen")
+    assert set(screen["run"]) == set(RUNS)  # also those that this half is not patched with
+    assert screen["n"].max() == len(opened.prompts.subset(sorted(opened.halves.choose)))
+    best = {
+        at
+        for _, rows in screen.groupby("run")
+        for at in rows.set_index(["layer", "head"])["estimate"].nlargest(2).index
+    }
+    assert members["nominated"] == best
+    assert not members["control"] & best
+    again = wb.patch(start(tmp_path / "run", model, prompts, replace(FAST, heads="screen")))
+    assert groups_of(again) == members
+
+
+def test_pools_are_proven_on_the_other_half(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    lenient = RunConfig(
+        n_resamples=50, n_permutations=50, draws=2, heads="all", false_discovery_rate=1.0,
+        min_restore_low=0.0,
+    )  # fmt: skip
+    opened = start(tmp_path / "run", model, prompts, lenient)
+    wb.score(opened)
+    patching = wb.patch(opened)
+    found = wb.pool(opened)
+    assert found.heads, "the test needs a pool to say anything"
+    verified = patching[(patching["half"] == "verify") & (patching["positions"] == "span")]
+    verified = verified.set_index(["layer", "head", "measure"])["effect"]
+    for head in found.heads:
+        effect = head.effects["coarse_restore"].effect
+        assert effect == pytest.approx(verified[head.layer, head.head, "coarse_restore"])
+    pools = pd.read_parquet(tmp_path / "run" / "pools.parquet")
+    n_verify = sum(event.id in opened.halves.verify for event in prompts)
+    assert (pools["n"] == n_verify).all()
+    sizes = pools.assign(size=pools["heads"].str.split().str.len()).groupby("pool")["size"]
+    assert (sizes.nunique() == 1).all()
+    single = [info for info in found.pools if len(info.heads) == 1]
+    for info in single:  # one head patched as a set is that head patched alone
+        layer, head = map(int, info.heads[0].split("-"))
+        joint = info.effects["coarse_restore"].effect
+        assert joint == pytest.approx(verified[layer, head, "coarse_restore"], abs=1e-5)
+
+
+def test_paths_between_named_heads_are_measured_on_the_verifying_half(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    ends = replace(FAST, heads="all", sources="0-1", destinations="1-0,1-3")
+    opened = start(tmp_path / "run", model, prompts, ends)
+    wb.score(opened)
+    wb.patch(opened)
+    with pytest.raises(InputError, match="run `workbench pool` first"):
+        wb.paths(opened)
+    wb.pool(opened)
+    table = wb.paths(opened)
+    assert set(zip(table["dst_layer"], table["dst_head"], table["route"], strict=True)) == {
+        (1, 0, "q"), (1, 0, "k"), (1, 0, "v"), (1, 3, "q"), (1, 1, "k"), (1, 1, "v"),
+    }  # fmt: skip
+    n_verify = sum(event.id in opened.halves.verify for event in prompts)
+    assert (table["n"] == n_verify).all() and set(table["half"]) == {"verify"}
+    page = wb.report(tmp_path / "run", reporter=QUIET).read_text()
+    assert "Paths between heads" in page
+
+
+def test_without_pooled_heads_there_are_no_paths_and_it_is_said(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    stream = io.StringIO()
+    reporter = Reporter(Console(file=stream, width=200))
+    strict = replace(FAST, false_discovery_rate=1e-9)
+    out = tmp_path / "run"
+    opened = open_run(out, model=model, prompts=prompts, config=strict, reporter=reporter)
+    wb.score(opened)
+    wb.patch(opened)
+    assert not wb.pool(opened).heads
+    assert wb.paths(opened).empty
+    assert "paths: none (no path" in stream.getvalue()
+    assert "Paths between heads" not in wb.report(out, reporter=QUIET).read_text()
+    backwards = replace(strict, sources="1-0", destinations="0-1")
+    with pytest.raises(InputError, match="every destination lies at or below every source"):
+        wb.paths(start(out, model, prompts, backwards))
+    # Other ends are measured in place of the first, and the page shows them.
+    named = replace(strict, sources="0-1", destinations="1-2")
+    assert not wb.paths(start(out, model, prompts, named)).empty
+    assert "Paths between heads" in wb.report(out, reporter=QUIET).read_text()
+
+
+def test_a_model_that_cannot_do_the_task_gives_an_empty_headset_and_says_so(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    # Gold and a far option change places: the model now prefers the wrong cluster.
+    swapped = [json.loads(json.dumps(to_json(event))) for event in prompts]
+    for line in swapped:
+        tokens = [option["token"] for option in line["options"]]
+        for option, token in zip(line["options"], [*tokens[1:], tokens[0]], strict=True):
+            option["token"] = token
+    path = tmp_path / "swapped.jsonl"
+    path.write_text("\n".join(map(json.dumps, swapped)))
+    stream = io.StringIO()
+    opened = open_run(
+        tmp_path / "run",
+        model=model,
+        prompts=path,
+        config=FAST,
+        reporter=Reporter(Console(file=stream, width=200)),
+    )
+    wb.score(opened)
+    baseline = opened.folder.read_table("baseline")
+    if baseline["counts_far"].any() or baseline["counts_near"].any():
+        baseline[["counts_far", "counts_near"]] = False
+        opened.folder.write_table("baseline", baseline)
+    assert wb.patch(opened).empty
+    found = wb.pool(opened)
+    assert found.heads == () and found.pools == ()
+    page = wb.report(tmp_path / "run", reporter=QUIET).read_text()
+    assert "The coarse pool is empty" in page
+    said = stream.getvalue()
+    assert "events count" in said and "nothing to patch" in said
+    assert "no head qualifies for the refine pool" in said
+
+
+def test_the_folder_notices_changed_prompts(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    start(tmp_path / "run", model, prompts)
+    file = tmp_path / "run" / "prompts.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(InputError, match=r"prompts.sha256 is \w+… there and \w+… now"):
+        open_run(tmp_path / "run", model=model, config=FAST, reporter=QUIET)
+
+
+def test_the_prompt_file_is_restored_after_a_stop_before_it_was_written(
+    model: HookedModel, prompts: PromptSet, tmp_path: Path
+) -> None:
+    start(tmp_path / "run", model, prompts)
+    (tmp_path / "run" / "prompts.jsonl").unlink()
+    with pytest.raises(InputError, match="give a prompt file with --prompts"):
+        open_run(tmp_path / "run", model=model, config=FAST, reporter=QUIET)
+    start(tmp_path / "run", model, prompts)
+    reopened = open_run(tmp_path / "run", model=model, config=FAST, reporter=QUIET)
+    assert reopened.prompts.sha256 == prompts.sha256
+
+
+@pytest.fixture(scope="session")
+def with_tokenizer(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
+) -> Path:
+    """A model folder with tokenizer and training record, as the bundled one has."""
+    folder = tmp_path_factory.mktemp("organism") / "model"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    task = {
+        "n_mentions": [1, 2],
+        "n_families": [2, 3],
+        "family_size": [2, 3],
+        "same_family": 0.0,
+        "inclusion_term": 0.0,
+        "max_description_words": 8,
+    }
+    shorthand = dict.fromkeys(("set_abbreviation", "cut", "drop_vowels", "reorder"), 0.5)
+    record = {
+        "config": {"task": {**task, "shorthand": shorthand}, "held_out": 0.3, "split_seed": 5}
+    }
+    (folder / "training.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_made_prompts_have_the_trained_task_at_full_size(
+    with_tokenizer: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    config = RunConfig(n_prompts=3)
+    made = workbench.make_prompts(path, model=with_tokenizer, **config.of_prompts())
+    assert [len(event.options) for event in made] == [9, 9, 9]
+    assert workbench.read_prompts(path).sha256 == made.sha256
+    space = workbench.load_icd10cm()
+    _, unseen = split_categories(space, held_out=0.3, seed=5)
+    assert {option.label[:3] for event in made for option in event.options} <= set(unseen)
+    with pytest.raises(InputError, match="exists already"):
+        workbench.make_prompts(path, model=with_tokenizer, **config.of_prompts())
+
+
+def test_only_the_report_with_text_holds_text(with_tokenizer: Path, tmp_path: Path) -> None:
+    config = RunConfig(n_prompts=2, n_resamples=20, n_permutations=20)
+    wb.run(tmp_path, model=with_tokenizer, config=config, device="cpu", reporter=QUIET)
+    for path in tmp_path.iterdir():
+        assert b"note: 1 ." not in path.read_bytes()
+    with_text = wb.report(
+        tmp_path, show_text=True, model=with_tokenizer, reporter=QUIET
+    ).read_text()
+    assert "note: 1 ." in with_text
+    # The same call goes on with the prompts it made; another number of prompts is another run.
+    wb.run(tmp_path, model=with_tokenizer, config=config, device="cpu", reporter=QUIET)
+    with pytest.raises(InputError, match="n_prompts is 2 there and 3 now"):
+        wb.run(tmp_path, model=with_tokenizer, config=RunConfig(n_prompts=3), reporter=QUIET)
+
+
+def test_a_bad_training_record_is_named(with_tokenizer: Path, tmp_path: Path) -> None:
+    for file in with_tokenizer.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "training.json").write_text('{"config": {"task": {}}}')
+    with pytest.raises(InputError, match="is not the training record"):
+        workbench.make_prompts(model=tmp_path, n_prompts=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"n_prompts": 1}, "n_prompts is 1, must be at least 2"),
+        ({"positions": ("end",)}, "positions 'end' is not one of decision, span"),
+        ({"positions": ()}, "positions are none"),
+        ({"false_discovery_rate": 0.0}, "false_discovery_rate is 0.0"),
+        ({"template": "fancy"}, "template 'fancy' is not one of"),
+    ],
+)
+def test_settings_out_of_range(changes: dict, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        RunConfig(**changes)
+
+
+def test_every_public_name_can_be_had() -> None:
+    assert all(getattr(workbench, name) is not None for name in workbench.__all__)
+    assert workbench.__all__ == sorted(workbench._HOME)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = workbench.nothing
+
+
+def test_progress_in_a_log_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 20.0, 30.0, 40.0])
+    monkeypatch.setattr("workbench.progress.time.monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    reporter = Reporter(Console(file=stream, width=30))
+    with reporter.step("[bold]patch", 3) as advance:
+        for done in (1, 2, 3):
+            advance(done, 3)
+    assert stream.getvalue().splitlines() == [
+        "[bold]patch: 3 events",
+        "[bold]patch: 2 of 3, about 10 s left",
+        "[bold]patch: finished in 40 s",
+    ]
+    assert duration(200.0) == "3 min 20 s"

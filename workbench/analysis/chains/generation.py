@@ -1,0 +1,166 @@
+"""Free generation: the model writes its own chain and answer, nothing is forced.
+
+Accuracy is measured so, since teacher-forced accuracy after a written-out chain would be near 1 for
+any model that can copy; and so are the chains written whose steps are looked at.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from workbench.errors import InputError
+from workbench.models.greedy import greedy_tokens
+from workbench.models.hooked import HookedModel
+from workbench.prompts.chain import Chain, ChainCase, coding_stages, find_tokens, make_chain
+from workbench.prompts.prompt import Variant
+from workbench.prompts.tasks import CodingPrompt, CodingTask
+from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.word_encoder import end_token
+
+
+@dataclass(frozen=True)
+class GenerationAccuracy:
+    """Shares of `n` prompts (exact: every letter right) and of their mentions (per_mention)."""
+
+    n: int
+    exact: float
+    per_mention: float
+
+
+def generation_accuracy(
+    model: Any,
+    tokenizer: Tokenizer,
+    task: CodingTask,
+    *,
+    chain: bool,
+    n_prompts: int,
+    seed: int,
+    batch_size: int = 256,
+    max_new_tokens: int = 256,
+) -> GenerationAccuracy:
+    """Greedy answers to `n_prompts` fresh prompts of a task.
+
+    With `chain` the prompt ends at the reason cue and the model writes the steps and the answer
+    itself; without it the prompt ends at the answer cue. A generation that never reaches an
+    answer counts as wrong.
+    """
+    prompts = draw_prompts(task, n_prompts, seed)
+    right_prompts = right_mentions = n_mentions = 0
+    for start in range(0, n_prompts, batch_size):
+        batch = prompts[start : start + batch_size]
+        answers = written_answers(
+            model, tokenizer, task, batch, chain=chain, max_new_tokens=max_new_tokens
+        )
+        for prompt, answer in zip(batch, answers, strict=True):
+            gold = [letter_of(prompt)[mention.label] for mention in prompt.mentions]
+            right_prompts += answer == gold
+            right_mentions += sum(a == g for a, g in zip(answer, gold, strict=False))
+            n_mentions += len(gold)
+    return GenerationAccuracy(n_prompts, right_prompts / n_prompts, right_mentions / n_mentions)
+
+
+def draw_prompts(task: CodingTask, n_prompts: int, seed: int) -> list[CodingPrompt]:
+    """Fresh prompts of a task, on which free answers are asked for; named by their number."""
+    rng = random.Random(f"{seed}:generation")
+    return [task.draw(str(index), rng) for index in range(n_prompts)]
+
+
+def write_chains(
+    model: HookedModel,
+    cases: Sequence[ChainCase],
+    tokenizer: Any,
+    *,
+    opening: str = PlainTemplate.reason_cue,
+    answer_cue: str = PlainTemplate.answer_cue,
+    variants: Sequence[Variant] = ("clean",),
+    split: str = "line",
+    label: Callable[[int, Sequence[str]], Sequence[str]] = coding_stages,
+    max_new_tokens: int = 256,
+    batch_size: int = 32,
+) -> list[ChainCase]:
+    """The same cases with chains that the model writes itself, greedily, for some variants.
+
+    Args:
+        model: writes the chains.
+        cases: their questions are used; chains they have are dropped, and so are other variants.
+        tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
+        opening: text of the cue that opens a chain.
+        answer_cue: text where a chain ends; one that is never closed is kept as far as it goes.
+        variants: whose chains are written.
+        split: what parts two steps, see `workbench.prompts.chain.STEP_BREAKS`.
+        label: says what steps are to the decision about a mention (its number, texts of the steps).
+        max_new_tokens: of a chain; fewer where the model has no room for more and the answer cue.
+        batch_size: chains written together.
+
+    Raises:
+        InputError: no token that ends a text, or no room for a chain after the longest question.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise InputError("the tokenizer names no end token, so chains would never end")
+    opened = tokenizer(opening, add_special_tokens=False)["input_ids"]
+    closed = tokenizer(answer_cue, add_special_tokens=False)["input_ids"]
+    wanted: list[tuple[ChainCase, Variant]] = [(case, name) for case in cases for name in variants]
+    questions = [case.chains[name].question for case, name in wanted]
+    if model.context_length is not None and wanted:
+        longest = max(len(row) for row in questions) + max(len(case.cue) for case in cases)
+        max_new_tokens = min(max_new_tokens, model.context_length - longest - len(opened))
+    if max_new_tokens < 1:
+        raise InputError("the model has no room for a chain after the longest question")
+    written = greedy_tokens(
+        model.bridge.original_model,
+        [[*question, *opened] for question in questions],
+        max_new_tokens=max_new_tokens,
+        end=end,
+        batch_size=batch_size,
+    )
+    chains: dict[int, dict[Variant, Chain]] = {}
+    for (case, name), question, tokens in zip(wanted, questions, written, strict=True):
+        chains.setdefault(id(case), {})[name] = make_chain(
+            tokenizer,
+            question,
+            tokens[: find_tokens(tokens, closed)],
+            opening=opened,
+            split=split,
+            label=lambda texts, case=case: label(case.event.event, texts),
+        )
+    return [replace(case, chains=chains[id(case)]) for case in cases]
+
+
+def written_answers(
+    model: Any,
+    tokenizer: Tokenizer,
+    task: CodingTask,
+    prompts: Sequence[CodingPrompt],
+    *,
+    chain: bool,
+    max_new_tokens: int = 256,
+) -> list[list[str]]:
+    """The words of each greedy answer, in order: letters of options where the model knows how.
+
+    One batch. With `chain` the model writes `max_new_tokens` at most, and what follows its first
+    answer cue counts: nothing where it never gets there. Without, it may write a word more than the
+    longest answer of the batch has.
+
+    Args:
+        model: a Hugging Face causal language model.
+        tokenizer: the model's.
+        task: whose prompts these are.
+        prompts: put into the plain template.
+        chain: whether the model writes a chain of thought first.
+        max_new_tokens: of a chain and its answer.
+    """
+    template = PlainTemplate()
+    texts = [template.render(task.space, prompt).text for prompt in prompts]
+    if chain:
+        texts = [text.removesuffix(template.answer_cue) + template.reason_cue for text in texts]
+    encoded = [tokenizer.encode(text).ids for text in texts]
+    end = end_token(tokenizer)
+    n_new = max_new_tokens if chain else max(len(prompt.mentions) for prompt in prompts) + 1
+    output = greedy_tokens(model, encoded, max_new_tokens=n_new, end=end, batch_size=len(encoded))
+    written = tokenizer.decode_batch(output, skip_special_tokens=True)
+    cue = template.answer_cue.strip()
+    return [(text.partition(cue)[2] if chain else text).split() for text in written]

@@ -1,0 +1,325 @@
+"""Orders of all heads of a model, for faithfulness curves: the pools' own and those of rivals.
+
+Every order is made on the choosing half alone, and most differ by readout (Focus, and 1 −
+Confusion; see `faithfulness`):
+
+    pool         the pooled heads by their causal effect, then the others by their score
+    effect       the same with every patched head in front, pooled or not
+    score        CoarseScore; RefineScore
+    attribution  size of the first-order effect on the coarse and on the near-miss log-odds, as
+                 attribution patching ranks
+    output_norm  how much the head writes at the decision
+    retrieval    retrieval-head score (`retrieval_scores`)
+    query        query-state transport (`query_transport`)
+    random 1, …  seeded draws
+
+The causal effect is `coarse_restore` or `refine_reduce` over the span. Ties go to the lower layer,
+then the lower head; heads without a value come last.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.utilities.statistics import derive_generator
+
+from workbench.analysis.curves.faithfulness import READOUTS
+from workbench.analysis.readout import Roles, focus_confusion, select_options, widen
+from workbench.analysis.scores.attribution import z_names
+from workbench.errors import InputError
+from workbench.heads import Head
+from workbench.models.forked import patch_heads
+from workbench.models.hooked import HookedModel
+from workbench.models.hooks import Hook
+from workbench.phases import RUNS
+from workbench.prompts.prompt import DecisionEvent, PromptSet
+
+COLUMNS = ["name", "readout", "layer", "head", "value", "rank"]
+"""Columns of the order scores: `rank` 0 is the first head of the order `name` for that readout."""
+
+MEASURES = {"focus": "coarse_restore", "confusion": "refine_reduce"}
+SCORES = {"focus": "coarse", "confusion": "refine"}
+ATTRIBUTIONS = {"focus": "coarse_attribution", "confusion": "refine"}
+"""Columns of the scores table. RefineScore is itself a first-order estimate: only signs differ."""
+
+ROWS_AT_ONCE = 8
+"""Sequences in a forward of `query_transport`."""
+
+
+def read_orders(table: pd.DataFrame) -> dict[str, dict[str, list[Head]]]:
+    """Name of an order → readout → all heads, of a table of `order_scores`.
+
+    Orders come in order of first appearance.
+    """
+    orders: dict[str, dict[str, list[Head]]] = {}
+    ranked = table.sort_values("rank", kind="stable")
+    for name, readout in table[["name", "readout"]].drop_duplicates().itertuples(index=False):
+        part = ranked[(ranked["name"] == name) & (ranked["readout"] == readout)]
+        heads = list(zip(part["layer"].tolist(), part["head"].tolist(), strict=True))
+        orders.setdefault(name, {})[readout] = heads
+    return orders
+
+
+def order_scores(
+    model: HookedModel,
+    prompts: PromptSet,
+    baseline: pd.DataFrame,
+    scores: pd.DataFrame,
+    patching: pd.DataFrame,
+    pooled: Sequence[Head],
+    *,
+    n_random: int = 2,
+    n_query_events: int = 8,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """What every order ranks heads by; one row per order, readout and head, columns `COLUMNS`.
+
+    `scores` is the scores table, made on the choosing half; `pooled` the heads of all pools. Of
+    `patching` the rows of the choosing half over the span are used, of `prompts` the events of that
+    half that count for a readout; query states are transported on the first `n_query_events` of
+    them. In the orders `pool` and `effect`, the value of a head in front is its causal effect, that
+    of another its score.
+
+    Raises:
+        InputError: a table lacks a column or a head, a pooled head has no causal effect, or no
+            event of the choosing half counts.
+    """
+    every = _every_head(model)
+    _check_tables(scores, patching, every)
+    for head in pooled:
+        model.check_head(*head)
+    events = _choosing_events(prompts, baseline)
+    queries = {readout: of[:n_query_events] for readout, of in events.items()}
+    steps = _Steps(progress, len(_distinct(events)) + sum(map(len, queries.values())))
+    retrieval = retrieval_scores(model, _distinct(events), progress=steps.one_more)
+    indexed = scores.set_index(["layer", "head"]).reindex(every)
+    frames = []
+    for readout in READOUTS:
+        score = indexed[SCORES[readout]].to_numpy(float)
+        effect = _effects(patching, MEASURES[readout], every)
+        front = np.array([head in set(pooled) for head in every])
+        if np.isnan(effect[front]).any():
+            raise InputError(
+                f"patching table has no {MEASURES[readout]!r} over the span, in half 'choose', for "
+                "some pooled head"
+            )
+        measured = ~np.isnan(effect)
+        values: dict[str, tuple[np.ndarray, np.ndarray]] = {
+            "pool": (np.where(front, effect, score), front),
+            "effect": (np.where(measured, effect, score), measured),
+        }
+        single = {
+            "score": score,
+            "attribution": np.abs(indexed[ATTRIBUTIONS[readout]].to_numpy(float)),
+            "output_norm": indexed["output_norm"].to_numpy(float),
+            "retrieval": retrieval.numpy().ravel(),
+        }
+        if queries[readout]:
+            moved = query_transport(model, queries[readout], readout, progress=steps.one_more)
+            single["query"] = moved.numpy().ravel()
+        for draw in range(1, n_random + 1):
+            # The same draw for every readout.
+            generator = derive_generator(seed, "order", draw)
+            single[f"random {draw}"] = torch.rand(len(every), generator=generator).numpy()
+        values |= {name: (value, np.ones(len(every), bool)) for name, value in single.items()}
+        frames += [_ranked(name, readout, every, *pair) for name, pair in values.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
+class _Steps:
+    """Progress over several loops, counted as one."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self.progress = progress
+        self.done = 0
+        self.total = total
+
+    def one_more(self, done: int, total: int) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def _every_head(model: HookedModel) -> list[Head]:
+    info = model.info
+    return [(layer, head) for layer in range(info.n_layers) for head in range(info.n_heads)]
+
+
+def _check_tables(scores: pd.DataFrame, patching: pd.DataFrame, every: Sequence[Head]) -> None:
+    needed = ["layer", "head", "output_norm", *SCORES.values(), *ATTRIBUTIONS.values()]
+    effects = ["layer", "head", "positions", "measure", "half", "effect"]
+    for name, table, columns in (("scores", scores, needed), ("patching", patching, effects)):
+        missing = [column for column in columns if column not in table]
+        if missing:
+            raise InputError(f"{name} table lacks column {missing[0]!r}")
+    heads = list(zip(scores["layer"].tolist(), scores["head"].tolist(), strict=True))
+    if sorted(heads) != list(every):
+        raise InputError(
+            f"scores table has {len(heads)} rows; it must have one for each of the model's "
+            f"{len(every)} heads"
+        )
+
+
+def _choosing_events(prompts: PromptSet, baseline: pd.DataFrame) -> dict[str, list[DecisionEvent]]:
+    """Events of the choosing half that count, by readout."""
+    rows = baseline[(baseline["half"] == "choose") & (baseline["variant"] == "clean")]
+    events: dict[str, list[DecisionEvent]] = {}
+    for readout, (_, counts) in READOUTS.items():
+        counting = rows[rows[counts].astype(bool)]
+        keys = set(zip(counting["id"], counting["event"], strict=True))
+        events[readout] = [event for event in prompts if (event.id, event.event) in keys]
+    if not any(events.values()):
+        raise InputError("no event of the choosing half counts, so heads cannot be ordered")
+    return events
+
+
+def _distinct(events: Mapping[str, Sequence[DecisionEvent]]) -> list[DecisionEvent]:
+    return list({(e.id, e.event): e for of in events.values() for e in of}.values())
+
+
+def _effects(patching: pd.DataFrame, measure: str, every: Sequence[Head]) -> np.ndarray:
+    """A causal effect of each head on the choosing half; NaN where it was not patched."""
+    rows = patching[
+        (patching["half"] == "choose")
+        & (patching["positions"] == "span")
+        & (patching["measure"] == measure)
+    ]
+    return rows.set_index(["layer", "head"])["effect"].reindex(every).to_numpy(float)
+
+
+def _ranked(
+    name: str, readout: str, every: Sequence[Head], value: np.ndarray, front: np.ndarray
+) -> pd.DataFrame:
+    """Heads in front before the others, both by falling value."""
+    order = np.lexsort((-value, ~front))  # stable, and NaN sorts last
+    rank = np.empty(len(order), dtype=int)
+    rank[order] = np.arange(len(order))
+    layers, heads = zip(*every, strict=True)
+    columns = {"layer": layers, "head": heads, "value": value, "rank": rank}
+    return pd.DataFrame(columns).assign(name=name, readout=readout).reindex(columns=COLUMNS)
+
+
+@torch.no_grad()
+def retrieval_scores(
+    model: HookedModel,
+    events: Sequence[DecisionEvent],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "layer head"]:
+    """Retrieval-head score: share of events in which a head looks at what is copied.
+
+    Wu et al. (2024, "Retrieval Head Mechanistically Explains Long-Context Factuality",
+    arXiv 2404.15574) count the generated tokens that are copied from the needle while the head's
+    largest attention weight lies on the token copied. Here one token is generated per event, the
+    gold option's, and the needle is the gold option's span: the head's largest weight from the
+    decision token must lie in it, on whichever of its tokens.
+    """
+    n_layers = model.info.n_layers
+    hits = torch.zeros(n_layers, model.info.n_heads, dtype=torch.float64)
+
+    def count(layer: int, start: int, end: int, pattern: Tensor, hook: Any) -> None:
+        top = pattern[0, :, -1].argmax(dim=-1).cpu()
+        hits[layer] += (top >= start) & (top < end)
+
+    for done, event in enumerate(events, start=1):
+        start, end = event.options[event.with_role("gold")[0]].span
+        model.check_sequences([event.clean])
+        hooks = [
+            (f"blocks.{layer}.attn.hook_pattern", partial(count, layer, start, end))
+            for layer in range(n_layers)
+        ]
+        tokens = torch.tensor([list(event.clean)], device=model.device)
+        model.logits_at(tokens, [len(event.clean) - 1], hooks)
+        if progress is not None:
+            progress(done, len(events))
+    return hits / max(len(events), 1)
+
+
+@torch.no_grad()
+def query_transport(
+    model: HookedModel,
+    events: Sequence[DecisionEvent],
+    readout: str,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "layer head"]:
+    """How much of a readout comes back when a head gets the clean run's query at the decision.
+
+    Each head by itself, in the counterfactual run (far for Focus, near for 1 − Confusion); keys and
+    values stay the counterfactual's. The share is (m_patched − m_counterfactual) / (m_clean −
+    m_counterfactual), of means over events. Sharma et al. (2025, "LLMs Process Lists With General
+    Filter Heads", arXiv 2510.26784) find filter heads by transporting query states between prompts
+    with other lists, and choose the heads by a learned mask; here prompts share the list, and every
+    head is measured exactly. The query is exchanged before any rotary embedding, so the head's
+    distances to its keys are those of the run that it is put into.
+
+    Raises:
+        InputError: an unknown readout, no event, or a model without `hook_q`.
+    """
+    if readout not in READOUTS:
+        raise InputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}")
+    if not events:
+        raise InputError("no event to transport query states on")
+    counterfactual = RUNS[READOUTS[readout][0]][1]
+    groups = [[], *([head] for head in _every_head(model))]
+    gained, range_ = torch.zeros(len(groups) - 1, dtype=torch.float64), 0.0
+    for done, event in enumerate(events, start=1):
+        base = event.variant(counterfactual)
+        z = transported_z(model, event.clean, base)
+        patched = patch_heads(model, base, z[:, None], groups, tokens=event.option_tokens)
+        [clean] = model.run([event.clean])
+        logits = torch.stack([select_options(clean.logits, event), *widen(patched)])
+        focus, confusion = focus_confusion(logits, Roles.of(event))
+        m = (focus if readout == "focus" else 1 - confusion).cpu().double()
+        gained += m[2:] - m[1]
+        range_ += float(m[0] - m[1])
+        if progress is not None:
+            progress(done, len(events))
+    shape = model.info.n_layers, model.info.n_heads
+    return (gained / range_ if range_ else torch.full_like(gained, torch.nan)).reshape(shape)
+
+
+@torch.no_grad()
+def transported_z(
+    model: HookedModel, source: Sequence[int], base: Sequence[int]
+) -> Float[Tensor, "layer head d_head"]:
+    """Every head's output at the last token of `base`, had it there the query of `source`'s.
+
+    A head's query changes no other head of its layer, so a layer's heads are done together; layers
+    are rows of a batch. Below the changed layer all is as in the plain run of `base`, so patching
+    one head's `hook_z` with its entry is the same as changing its query.
+
+    Raises:
+        InputError: a sequence that the model cannot run, or a model without `hook_q`.
+    """
+    model.check_sequences([source, base])
+    n_layers = model.info.n_layers
+    names = [f"blocks.{layer}.attn.hook_q" for layer in range(n_layers)]
+    [run] = model.run([source], names)
+    found: dict[int, Tensor] = {}
+
+    def exchange(row: int, query: Tensor, tensor: Tensor, hook: Any) -> Tensor:
+        tensor = tensor.clone()
+        tensor[row, -1] = query.to(tensor)
+        return tensor
+
+    def keep(row: int, layer: int, z: Tensor, hook: Any) -> None:
+        found[layer] = z[row, -1].clone()
+
+    for first in range(0, n_layers, ROWS_AT_ONCE):
+        layers = range(first, min(first + ROWS_AT_ONCE, n_layers))
+        hooks: list[Hook] = []
+        for row, layer in enumerate(layers):
+            query = run.activations[names[layer]][-1]
+            hooks.append((names[layer], partial(exchange, row, query)))
+            hooks.append((z_names(n_layers)[layer], partial(keep, row, layer)))
+        tokens = torch.tensor([list(base)] * len(layers), device=model.device)
+        model.logits_at(tokens, [len(base) - 1], hooks)
+    device = found[0].device
+    return torch.stack([found[layer].to(device) for layer in range(n_layers)])

@@ -1,0 +1,203 @@
+"""Causal effects of heads, from per-event patching results and the unpatched baseline.
+
+Every measure is a mean over a mean, taken over the events that count for it (F Focus, C Confusion):
+
+    coarse_restore    (F_patched − F_far) / (F_clean − F_far)    far run, patched with clean
+    coarse_disrupt    (F_clean − F_patched) / F_clean            clean run, patched with far
+    refine_reduce     (C_near − C_patched) / C_near              near run, patched with clean
+    refine_boost      (C_patched − C_clean) / C_clean            clean run, patched with near
+    refine_boost_abs  C_patched − C_clean                        clean run, patched with near
+
+and `reduce_minus_restore` is refine_reduce − coarse_restore on the same resamples of prompts.
+
+An interval over fewer than `MIN_PROMPTS` prompts says nothing: with two, half of all resamples are
+one prompt drawn twice. Its ends are NaN then, and no head can be pooled on it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.analysis.statistics import Interval, bootstrap, ratio_of_means
+from workbench.errors import InputError
+from workbench.phases import MEASURES
+
+HALVES = ("choose", "verify", "all")
+DIFFERENCE = "reduce_minus_restore"
+MIN_PROMPTS = 5
+"""Prompts that must count before an effect gets an interval."""
+
+
+class Terms(NamedTuple):
+    """Numerator and denominator of a measure per event and target; both 0 where it does not count.
+
+    A ratio of means then ranges over the counting events alone, in every resample of prompts.
+    """
+
+    numerator: Float[Tensor, "event target"]
+    denominator: Float[Tensor, "event target"]
+    counts: Bool[Tensor, "event target"]
+
+
+def causal_effects(
+    events: pd.DataFrame,
+    baseline: pd.DataFrame,
+    *,
+    by: Sequence[str] = ("layer", "head", "group"),
+    halves: Sequence[str] = HALVES,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Effects with 95 % intervals over prompts, per target × positions × measure × half.
+
+    `events` are rows of `patching_events`, or of `sweep_event` with other columns `by` that name
+    what was patched; `baseline` is the baseline table. `n` events counted, `n_excluded` of the
+    half did not or were not patched; where none counts the effect is NaN. For
+    `reduce_minus_restore`, n is the smaller of the two measures' n. Where fewer than `MIN_PROMPTS`
+    prompts have an event that counts, `low` and `high` are NaN; the effect stays.
+
+    Raises:
+        InputError: columns missing, a half that is unknown, or the same result twice.
+    """
+    _check(events, baseline, by, halves)
+    rows = []
+    for half in halves:
+        base = baseline if half == "all" else baseline[baseline["half"] == half]
+        if base.empty:
+            raise InputError(f"the baseline has no event in half {half!r}")
+        base = base.pivot(index=["id", "event"], columns="variant")
+        for positions, part in events.groupby("positions", sort=True):
+            # Same order as the codes of `measure_terms`: both come from sorted groups.
+            targets = part.groupby(list(by), sort=True).size().index.to_frame(index=False)
+            for measure, interval, counts in _measures(part, base, by, n_resamples, seed):
+                n = counts.numpy()
+                columns = {"positions": positions, "measure": measure, "half": half}
+                columns |= {key: end.numpy() for key, end in interval._asdict().items()}
+                rows.append(targets.assign(**columns, n=n, n_excluded=len(base) - n))
+    table = pd.concat(rows, ignore_index=True).rename(columns={"estimate": "effect"})
+    last = ["group"] if "group" in by else []
+    return table.reindex(columns=[name for name in table.columns if name not in last] + last)
+
+
+def _measures(
+    part: pd.DataFrame, base: pd.DataFrame, by: Sequence[str], n_resamples: int, seed: int
+) -> Iterator[tuple[str, Interval, Int[Tensor, " target"]]]:
+    """Name, interval and number of counting events of every measure, for one half and positions."""
+    ids = [str(prompt_id) for prompt_id in base.index.get_level_values("id")]
+    terms = {name: measure_terms(part, base, name, by) for name in MEASURES}
+    intervals = effect_intervals(terms, ids, n_resamples=n_resamples, seed=seed)
+    events = {name: one.counts.sum(dim=0) for name, one in terms.items()}
+    events[DIFFERENCE] = torch.minimum(events["refine_reduce"], events["coarse_restore"])
+    for name, interval in intervals.items():
+        yield name, interval, events[name]
+
+
+def effect_intervals(
+    terms: Mapping[str, Terms], prompt_ids: Sequence[str], *, n_resamples: int = 2000, seed: int = 0
+) -> dict[str, Interval]:
+    """Effect and 95 % interval over prompts of each measure in `terms`, one value per target.
+
+    With refine_reduce and coarse_restore comes `reduce_minus_restore`. `prompt_ids` names the
+    prompt of each event. The ends are NaN where fewer than `MIN_PROMPTS` prompts count.
+    """
+
+    def resample(statistic: Callable[..., Tensor], *values: Tensor) -> Interval:
+        # One stream for all, so that every head and measure sees the same resamples of prompts.
+        return bootstrap(
+            statistic,
+            *values,
+            prompt_ids=prompt_ids,
+            n_resamples=n_resamples,
+            seed=seed,
+            labels=["causal effects"],
+        )
+
+    found = {name: resample(ratio_of_means, *one[:2]) for name, one in terms.items()}
+    prompts = {name: _prompts_counting(one.counts, prompt_ids) for name, one in terms.items()}
+    if {"refine_reduce", "coarse_restore"} <= set(terms):
+        reduce, restore = terms["refine_reduce"], terms["coarse_restore"]
+        found[DIFFERENCE] = resample(_difference_of_ratios, *reduce[:2], *restore[:2])
+        prompts[DIFFERENCE] = torch.minimum(prompts["refine_reduce"], prompts["coarse_restore"])
+    for name, interval in found.items():
+        few = prompts[name] < MIN_PROMPTS
+        ends = (end.masked_fill(few, torch.nan) for end in (interval.low, interval.high))
+        found[name] = Interval(interval.estimate, *ends)
+    return found
+
+
+def _prompts_counting(
+    counts: Bool[Tensor, "event target"], prompt_ids: Sequence[str]
+) -> Int[Tensor, " target"]:
+    """Number of prompts with at least one event that counts, per target."""
+    position = {name: index for index, name in enumerate(dict.fromkeys(prompt_ids))}
+    prompt = torch.tensor([position[name] for name in prompt_ids])
+    events = torch.zeros(len(position), counts.shape[1], dtype=torch.int64)
+    return (events.index_add_(0, prompt, counts.long()) > 0).sum(dim=0)
+
+
+def _difference_of_ratios(
+    numerator: Float[Tensor, "*any"],
+    denominator: Float[Tensor, "*any"],
+    other_numerator: Float[Tensor, "*any"],
+    other_denominator: Float[Tensor, "*any"],
+) -> Float[Tensor, "*any"]:
+    ratio = ratio_of_means(numerator, denominator)
+    return ratio - ratio_of_means(other_numerator, other_denominator)
+
+
+def measure_terms(
+    part: pd.DataFrame, base: pd.DataFrame, name: str, by: Sequence[str] = ("layer", "head")
+) -> Terms:
+    """Terms of one measure: events in the order of `base`, targets in that of sorted groups `by`.
+
+    `part` holds patching results of one choice of positions; `base` the baseline, pivoted to one
+    row per (id, event) and columns (value, variant).
+    """
+    measure = MEASURES[name]
+    targets = part.groupby(list(by), sort=True).ngroup()
+    patched = part.assign(code=targets)[part["run"] == measure.run]
+    patched = patched.pivot(index=["id", "event"], columns="code", values=measure.value)
+    patched = patched.reindex(index=base.index, columns=range(targets.max() + 1)).to_numpy(float)
+
+    def unpatched(variant: str) -> np.ndarray:
+        return base[measure.value, variant].to_numpy(float)[:, None]
+
+    scale = np.ones((len(base), 1))
+    if measure.scale:
+        scale = unpatched(measure.scale[0]) - sum(unpatched(name) for name in measure.scale[1:])
+    counts = base[measure.counts, "clean"].to_numpy(bool)[:, None] & ~np.isnan(patched)
+    effect = measure.sign * (patched - unpatched(measure.start))
+    return Terms(
+        torch.from_numpy(np.where(counts, effect, 0.0)),
+        torch.from_numpy(np.where(counts, scale, 0.0)),
+        torch.from_numpy(counts),
+    )
+
+
+def _check(
+    events: pd.DataFrame, baseline: pd.DataFrame, by: Sequence[str], halves: Sequence[str]
+) -> None:
+    key = [*by, "positions", "run", "id", "event"]
+    for name, table, columns in (
+        ("patching results", events, [*key, "focus", "confusion"]),
+        ("baseline", baseline, ["id", "event", "half", "variant", "counts_far", "counts_near"]),
+    ):
+        missing = [column for column in columns if column not in table]
+        if missing:
+            raise InputError(f"the {name} table lacks column {missing[0]!r}")
+        if table.empty:
+            raise InputError(f"the {name} table is empty")
+    if events.duplicated(key).any():
+        first = events[events.duplicated(key)].iloc[0]
+        raise InputError(
+            "the patching results hold the same run twice: "
+            + ", ".join(f"{name} {first[name]}" for name in key)
+        )
+    unknown = [half for half in halves if half not in HALVES]
+    if unknown:
+        raise InputError(f"half {unknown[0]!r} is not one of {', '.join(HALVES)}")

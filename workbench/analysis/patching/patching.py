@@ -1,0 +1,309 @@
+"""Per-event results of patching heads between a prompt and its counterfactuals.
+
+One event gives four patched runs per head (or set of heads) and choice of positions: its `hook_z`
+is replaced in one variant by the value from another, at the decision token or over the whole
+aligned suffix. One plain run of each variant, kept in an `EventCache`, gives the values and is the
+trunk that the patched forwards of `patch_heads` branch from, many heads at a time. Results are
+frames of one row per set of heads × positions × run, so a long sweep can be saved event by event
+and taken up again.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.analysis.patching.effects import causal_effects
+from workbench.analysis.readout import Roles, focus_confusion, select_options, widen
+from workbench.analysis.scores.attribution import z_names
+from workbench.analysis.statistics import Halves
+from workbench.errors import InputError
+from workbench.heads import Head
+from workbench.models.forked import can_fork, patch_heads
+from workbench.models.hooked import HookedModel
+from workbench.models.trunk import Trunk, run_trunk
+from workbench.phases import RUNS
+from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
+
+POSITIONS = ("decision", "span")
+
+
+RunsOf = Callable[[DecisionEvent], Collection[str]]
+"""Which patched runs an event is wanted for."""
+
+
+def every_run(event: DecisionEvent) -> Collection[str]:
+    """All four, whatever the event."""
+    return tuple(RUNS)
+
+
+EVENT_COLUMNS = [
+    "layer",
+    "head",
+    "positions",
+    "run",
+    "id",
+    "event",
+    "half",
+    "focus",
+    "confusion",
+    "group",
+]
+"""Columns of the `patching_events` table."""
+
+TASK_FOCUS = 0.5
+TASK_CONFUSION = 0.5
+MOVED = 0.2
+
+
+@dataclass(frozen=True)
+class EventCache:
+    """One plain run of each variant of an event.
+
+    `z` is every head's output over the aligned suffix; `bases` is what a patched forward starts
+    from, a trunk where the model can fork and the bare tokens where not.
+    """
+
+    z: dict[Variant, Float[Tensor, "layer position head d_head"]]
+    bases: dict[Variant, Trunk | list[int]]
+
+    @classmethod
+    def of(
+        cls, model: HookedModel, event: DecisionEvent, positions: Collection[str] = POSITIONS
+    ) -> "EventCache":
+        """Run the three variants once; only the decision token is kept if that is all."""
+        kept = event.aligned_suffix if "span" in positions else 1
+        z: dict[Variant, Tensor] = {}
+        bases: dict[Variant, Trunk | list[int]] = {}
+        for variant in VARIANTS:
+            tokens = list(event.variant(variant))
+            if can_fork(model):
+                bases[variant] = trunk = run_trunk(model, tokens, kept)
+                z[variant] = trunk.z
+            else:
+                bases[variant] = tokens
+                z[variant] = _z_of(model, tokens, kept)
+        return cls(z, bases)
+
+    def source(
+        self, variant: Variant, positions: str
+    ) -> Float[Tensor, "layer position head d_head"]:
+        """Values to patch in: over the last token, or over the whole aligned suffix."""
+        return self.z[variant][:, -1:] if positions == "decision" else self.z[variant]
+
+
+def _z_of(
+    model: HookedModel, tokens: list[int], kept: int
+) -> Float[Tensor, "layer position head d_head"]:
+    """Every head's output at the last positions, through the bridge."""
+    names = z_names(model.info.n_layers)
+    [run] = model.run([tokens], names)
+    layers = [run.activations[name][-kept:] for name in names]
+    return torch.stack([layer.to(layers[0].device) for layer in layers])
+
+
+def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataFrame:
+    """Focus and Confusion of every variant, unpatched, and whether the event counts.
+
+    One row per event and variant. An event counts when the model does the task on it (clean Focus
+    at least 0.5, clean Confusion at most 0.5) and the counterfactual moved it: `counts_far` when
+    Focus fell by at least 0.2, `counts_near` when Confusion rose by at least 0.2. Roles are those
+    of the clean prompt in every variant: Focus of the far one is the mass left on gold's cluster.
+    """
+    rows = []
+    for event in prompts:
+        runs = model.run([event.variant(name) for name in VARIANTS])
+        option_logits = torch.stack([select_options(run.logits, event) for run in runs])
+        readout = focus_confusion(option_logits, Roles.of(event))
+        columns = {"id": event.id, "event": event.event, "half": halves.of(event.id)}
+        rows += [columns | row for row in baseline_rows(*readout)]
+    return pd.DataFrame(rows)
+
+
+def baseline_rows(
+    focus: Float[Tensor, " variant"], confusion: Float[Tensor, " variant"]
+) -> list[dict[str, object]]:
+    """One event's baseline columns per variant, in the order of `VARIANTS`."""
+    clean, far, near = (VARIANTS.index(name) for name in ("clean", "far", "near"))
+    does_task = bool(focus[clean] >= TASK_FOCUS and confusion[clean] <= TASK_CONFUSION)
+    counts = {
+        "counts_far": does_task and bool(focus[clean] - focus[far] >= MOVED),
+        "counts_near": does_task and bool(confusion[near] - confusion[clean] >= MOVED),
+    }
+    values = zip(VARIANTS, focus.tolist(), confusion.tolist(), strict=True)
+    return [
+        {"variant": variant, "focus": f, "confusion": c, "p_gold": f * (1 - c), **counts}
+        for variant, f, c in values
+    ]
+
+
+def sweep_event(
+    model: HookedModel,
+    event: DecisionEvent,
+    groups: Sequence[Sequence[Head]],
+    positions: Sequence[str] = POSITIONS,
+    *,
+    runs: Collection[str] = tuple(RUNS),
+    cache: EventCache | None = None,
+) -> pd.DataFrame:
+    """The patched runs of one event for every group of heads, each patched as one.
+
+    Columns: target (index into `groups`), positions, run, id, event, focus, confusion. `runs` are
+    the names of those wanted, all four unless given.
+    Without `cache` the three variants are run first.
+
+    Raises:
+        InputError: positions other than "decision" and "span", no run or an unknown one, or a head
+            the model lacks.
+    """
+    _check(model, groups, positions, runs)
+    cache = cache or EventCache.of(model, event, positions)
+    roles = Roles.of(event)
+    frames = []
+    for where in positions:
+        for run, (base, source) in RUNS.items():
+            if run not in runs:
+                continue
+            option_logits = patch_heads(
+                model,
+                cache.bases[base],
+                cache.source(source, where),
+                groups,
+                tokens=event.option_tokens,
+            )
+            focus, confusion = focus_confusion(widen(option_logits), roles)
+            frames.append(
+                pd.DataFrame({"target": range(len(groups)), "positions": where, "run": run}).assign(
+                    id=event.id,
+                    event=event.event,
+                    focus=focus.cpu().double().numpy(),
+                    confusion=confusion.cpu().double().numpy(),
+                )
+            )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _check(
+    model: HookedModel,
+    groups: Sequence[Sequence[Head]],
+    positions: Sequence[str],
+    runs: Collection[str],
+) -> None:
+    if not groups or not all(groups):
+        raise InputError("nothing to patch: give at least one head, and no empty set of heads")
+    for group in groups:
+        for layer, head in group:
+            model.check_head(layer, head)
+    unknown = [name for name in positions if name not in POSITIONS]
+    if unknown or not positions:
+        raise InputError(f"positions {list(positions)} must be among {', '.join(POSITIONS)}")
+    if not runs or not set(runs) <= set(RUNS):
+        raise InputError(f"runs {list(runs)} must be among {', '.join(RUNS)}")
+
+
+def sweep(
+    model: HookedModel,
+    prompts: PromptSet,
+    heads: Sequence[Head],
+    positions: Sequence[str] = POSITIONS,
+    *,
+    halves: Halves,
+    group: str | Sequence[str] = "all",
+    runs_of: RunsOf = every_run,
+    skip: Collection[tuple[str, int]] = (),
+) -> Iterator[pd.DataFrame]:
+    """Patch heads one by one on every event; one `patching_events` frame per event, as it is done.
+
+    `group` says why a head was patched, once for all or one word per head; `runs_of` names the runs
+    that an event is wanted for. Events whose
+    (id, event) is in `skip` are passed over: those that an earlier, interrupted sweep finished.
+    """
+    labels = [group] * len(heads) if isinstance(group, str) else list(group)
+    names = pd.DataFrame(
+        {"layer": [head[0] for head in heads], "head": [head[1] for head in heads], "group": labels}
+    )
+    for event in prompts:
+        if (event.id, event.event) in skip:
+            continue
+        frame = sweep_event(
+            model,
+            event,
+            [[head] for head in heads],
+            positions,
+            runs=runs_of(event),
+        )
+        frame = frame.join(names, on="target").assign(half=halves.of(event.id))
+        yield frame.reindex(columns=EVENT_COLUMNS)
+
+
+def joint_effects(
+    model: HookedModel,
+    prompts: PromptSet,
+    baseline: pd.DataFrame,
+    groups: Sequence[Sequence[Head]],
+    positions: Sequence[str] = POSITIONS,
+    *,
+    halves: Sequence[str] = ("verify",),
+    n_resamples: int = 2000,
+    seed: int = 0,
+    runs_of: RunsOf = every_run,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Causal effects of sets of heads, all heads of a set patched together.
+
+    Only events of the named halves are run. Columns: target (index into `groups`), positions,
+    measure, half, effect, low, high, n, n_excluded.
+    """
+    half_of = baseline.drop_duplicates(["id", "event"]).set_index(["id", "event"])["half"]
+    wanted = [
+        event
+        for event in prompts
+        if "all" in halves or half_of.loc[(event.id, event.event)] in halves
+    ]
+    frames = []
+    for done, event in enumerate(wanted, start=1):
+        frames.append(sweep_event(model, event, groups, positions, runs=runs_of(event)))
+        if progress is not None:
+            progress(done, len(wanted))
+    if not frames:
+        raise InputError(f"no event lies in half {' or '.join(halves)}")
+    return causal_effects(
+        pd.concat(frames, ignore_index=True),
+        baseline,
+        by=("target",),
+        halves=halves,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+
+
+def event_counts(baseline: pd.DataFrame, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """For far and near: events that counted, and how many did not for each of two reasons.
+
+    An event does not count when the model fails it on the clean prompt, or else when the
+    counterfactual moved the model too little.
+    """
+    clean = baseline.loc[baseline["variant"] == "clean"]
+    fails = (clean["focus"] < thresholds["clean_focus"]) | (
+        clean["confusion"] > thresholds["clean_confusion"]
+    )
+    rows = []
+    for variant in ("far", "near"):
+        out = ~clean[f"counts_{variant}"].astype(bool)
+        rows.append(
+            {
+                "variant": variant,
+                "events": len(clean),
+                "counted": int((~out).sum()),
+                "failed": int((out & fails).sum()),
+                "unmoved": int((out & ~fails).sum()),
+            }
+        )
+    return rows
+
+
+DEFAULT_THRESHOLDS = {"clean_focus": 0.5, "clean_confusion": 0.5}

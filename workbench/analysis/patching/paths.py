@@ -1,0 +1,183 @@
+"""Path patching: what one head does to the answer through one other head's query, key or value.
+
+For each event and run of `RUNS`, the receiving head (for keys and values: all query heads of its
+group) is patched with what it would put out if it had read the sender's output of the other run;
+the sender's output reaches nothing else. Rows and measures are those of head patching (`patching`,
+`effects`), with a path in the head's place.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from torch import Tensor
+
+from workbench.analysis.patching.effects import causal_effects
+from workbench.analysis.patching.patching import (
+    POSITIONS,
+    EventCache,
+    RunsOf,
+    every_run,
+)
+from workbench.analysis.readout import Roles, focus_confusion, widen
+from workbench.errors import InputError
+from workbench.heads import Head
+from workbench.models.branches import Branch, Edit
+from workbench.models.forked import forked_forward
+from workbench.models.hooked import HookedModel
+from workbench.models.path_edges import (
+    ROUTES,
+    Received,
+    Route,
+    check_paths,
+    receive,
+)
+from workbench.models.trunk import Trunk
+from workbench.phases import RUNS
+from workbench.prompts.prompt import DecisionEvent, PromptSet
+
+PATH_COLUMNS = ["src_layer", "src_head", "dst_layer", "dst_head", "route"]
+"""Columns that name a path; `dst_head` counts KV heads where the route is a key or a value."""
+
+
+class Path(NamedTuple):
+    """An edge from a head into a later one; by key or value, into a KV head."""
+
+    source: Head
+    destination: Head
+    route: Route
+
+
+def paths_between(
+    model: HookedModel,
+    sources: Sequence[Head],
+    destinations: Sequence[Head],
+    routes: Sequence[Route] = ROUTES,
+) -> list[Path]:
+    """All paths from sources into later destinations; heads of one KV group share key and value.
+
+    Raises:
+        InputError: a head that the model does not have, or no destination above a source.
+    """
+    for head in (*sources, *destinations):
+        model.check_head(*head)
+    group = model.info.n_heads // model.info.n_kv_heads
+    paths: dict[Path, None] = {}  # ordered, each once
+    for source in sources:
+        for layer, head in destinations:
+            if layer > source[0]:
+                for route in routes:
+                    into = (layer, head if route == "q" else head // group)
+                    paths[Path(source, into, route)] = None
+    if not paths:
+        raise InputError("no path: every destination lies at or below every source")
+    return list(paths)
+
+
+def path_effects(
+    model: HookedModel,
+    prompts: PromptSet,
+    baseline: pd.DataFrame,
+    paths: Sequence[Path],
+    positions: Sequence[str] = ("span",),
+    *,
+    halves: Sequence[str] = ("all",),
+    n_resamples: int = 2000,
+    seed: int = 0,
+    runs_of: RunsOf = every_run,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Causal effects of paths with 95 % intervals over prompts, one row per path and measure.
+
+    Columns: those of `PATH_COLUMNS`, positions, measure, half, effect, low, high, n, n_excluded.
+
+    Raises:
+        InputError: as `check_paths`; positions that are unknown; no event in the halves.
+    """
+    frames = []
+    for done, frame in enumerate(sweep_paths(model, prompts, paths, positions, runs_of), start=1):
+        frames.append(frame)
+        if progress is not None:
+            progress(done, len(prompts))
+    if not frames:
+        raise InputError("no event to patch paths on")
+    effects = causal_effects(
+        pd.concat(frames, ignore_index=True),
+        baseline,
+        by=("target",),
+        halves=halves,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    names = pd.DataFrame(
+        [(*path.source, *path.destination, path.route) for path in paths], columns=PATH_COLUMNS
+    )
+    table = names.join(effects.set_index("target"), how="inner")
+    return table.sort_values(["positions", "measure", *PATH_COLUMNS], ignore_index=True)
+
+
+def sweep_paths(
+    model: HookedModel,
+    prompts: PromptSet | Sequence[DecisionEvent],
+    paths: Sequence[Path],
+    positions: Sequence[str] = ("span",),
+    runs_of: RunsOf = every_run,
+) -> Iterator[pd.DataFrame]:
+    """One frame per event, as `sweep_event` gives it; `target` is an index into `paths`.
+
+    Raises:
+        InputError: as `check_paths`, or positions that are unknown.
+    """
+    check_paths(model)
+    unknown = [name for name in positions if name not in POSITIONS]
+    if unknown or not positions:
+        raise InputError(f"positions {list(positions)} must be among {', '.join(POSITIONS)}")
+    for event in prompts:
+        cache, runs = EventCache.of(model, event, positions), runs_of(event)
+        frames = [
+            _patched(model, event, cache, paths, where, run)
+            for where in positions
+            for run in RUNS
+            if run in runs
+        ]
+        if frames:
+            yield pd.concat(frames, ignore_index=True)
+
+
+def _patched(
+    model: HookedModel,
+    event: DecisionEvent,
+    cache: EventCache,
+    paths: Sequence[Path],
+    positions: str,
+    run: str,
+) -> pd.DataFrame:
+    base, other = RUNS[run]
+    trunk, source = cache.bases[base], cache.source(other, positions)
+    assert isinstance(trunk, Trunk), "a model whose paths can be patched has trunks"
+    senders = list(dict.fromkeys(path.source for path in paths))
+    layers = {path.destination[0] for path in paths}
+    received = receive(model, trunk, source, senders, layers, {path.route for path in paths})
+    start = len(trunk.tokens) - source.shape[1]
+    branches = [
+        Branch(start, trunk.tokens[start:], _edits(model, path, received, senders))
+        for path in paths
+    ]
+    logits = forked_forward(model, trunk, branches, columns=event.option_tokens, last_only=True)
+    readouts = [focus_confusion(widen(one[0]), Roles.of(event)) for one in logits]
+    return pd.DataFrame({"target": range(len(paths)), "positions": positions, "run": run}).assign(
+        id=event.id,
+        event=event.event,
+        focus=[float(focus) for focus, _ in readouts],
+        confusion=[float(confusion) for _, confusion in readouts],
+    )
+
+
+def _edits(
+    model: HookedModel, path: Path, received: Received, senders: Sequence[Head]
+) -> list[Edit]:
+    layer, head = path.destination
+    z: Tensor = received[layer, path.route][senders.index(path.source)]
+    group = model.info.n_heads // model.info.n_kv_heads
+    heads = [head] if path.route == "q" else range(head * group, (head + 1) * group)
+    return [Edit(layer, at, slice(None), z[:, at]) for at in heads]

@@ -1,0 +1,104 @@
+"""Which heads deserve exact patching: a first-order estimate of every patched run, for all heads.
+
+1. Per event and variant: one forward with a graph (`gradient_run`).
+2. For each patched run of `RUNS`, differentiate its margin in the variant that would be patched
+   (Focus is the logistic function of the coarse margin, Confusion of minus the near-miss margin)
+   and contract with the difference to the other variant, over the aligned suffix.
+3. Average the size of the estimates over events; a head is kept when it ranks high in any run.
+
+The estimate costs one backward per run, whatever the number of heads. It misses what saturation
+hides, so heads are ranked by it and never reported by it.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.analysis.patching.patching import RunsOf, every_run
+from workbench.analysis.readout import Roles, coarse_margin, near_miss_margin, select_options
+from workbench.analysis.scores.attribution import (
+    frozen_parameters,
+    gradient_run,
+    head_effects,
+)
+from workbench.errors import InputError
+from workbench.heads import Head
+from workbench.models.hooked import HookedModel
+from workbench.phases import RUNS
+from workbench.prompts.prompt import DecisionEvent, Variant
+
+COLUMNS = ["layer", "head", "run", "estimate", "n"]
+"""Columns of the `screen` table; `estimate` is in units of log-odds, a mean over `n` events."""
+
+
+def screen_heads(
+    model: HookedModel,
+    events: Sequence[DecisionEvent],
+    *,
+    runs_of: RunsOf = every_run,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Mean size of the first-order effect of every head in each patched run over the span.
+
+    `runs_of` names the runs that an event is wanted for. One row per head and run.
+
+    Raises:
+        InputError: no event, or none that is wanted for any run.
+    """
+    weights = model.output_weights()
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    for done, event in enumerate(events, start=1):
+        for run, estimate in _estimates(model, event, runs_of(event), weights).items():
+            sums[run] = sums.get(run, torch.zeros(())) + estimate.abs()
+            counts[run] = counts.get(run, 0) + 1
+        if progress is not None:
+            progress(done, len(events))
+    if not sums:
+        raise InputError("nothing to screen heads with: no event counts for any measure")
+    rows = [
+        (layer, head, run, float(sums[run][layer, head]) / counts[run], counts[run])
+        for run in sums
+        for layer in range(model.info.n_layers)
+        for head in range(model.info.n_heads)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _estimates(
+    model: HookedModel,
+    event: DecisionEvent,
+    runs: Collection[str],
+    weights: Float[Tensor, "layer head d_head d_model"],
+) -> dict[str, Float[Tensor, "layer head"]]:
+    wanted = {run: RUNS[run] for run in RUNS if run in runs}
+    variants: set[Variant] = {variant for pair in wanted.values() for variant in pair}
+    roles = Roles.of(event)
+    with frozen_parameters(model.bridge):
+        graphs = {name: gradient_run(model, event.variant(name)) for name in variants}
+        z = {
+            name: torch.stack(
+                [
+                    layer[0, -event.aligned_suffix :].detach().to(graph.z[0].device)
+                    for layer in graph.z
+                ]
+            )
+            for name, graph in graphs.items()
+        }
+        estimates = {}
+        for run, (base, source) in wanted.items():
+            logits = select_options(graphs[base].logits, event)
+            margin = coarse_margin if "far" in (base, source) else near_miss_margin
+            effects = head_effects(graphs[base], [margin(logits, roles)], z[source], weights)
+            estimates[run] = effects.total[0]
+    return estimates
+
+
+def promising(screen: pd.DataFrame, count: int) -> list[Head]:
+    """Heads among the `count` largest estimates of at least one run."""
+    ranked = screen.sort_values("estimate", ascending=False, kind="stable").groupby("run")
+    first = ranked.head(count)
+    return sorted(set(zip(first["layer"].tolist(), first["head"].tolist(), strict=True)))

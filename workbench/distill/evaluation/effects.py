@@ -1,0 +1,75 @@
+"""Do the heads that a student was taught with carry its two phases: patching the student.
+
+All heads of a pool are patched together over the span, on the events on which the student itself
+does the task (`workbench.analysis.effects` has the measures). A student that cannot do the task
+has no such event: then nothing is patched, n is 0 and the effect NaN.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from workbench.analysis.patching.effects import measure_terms
+from workbench.analysis.patching.patching import baseline, sweep_event
+from workbench.analysis.statistics import Halves
+from workbench.heads import Head
+from workbench.models.hooked import HookedModel
+from workbench.phases import MEASURES, RUNS, Pool
+from workbench.progress import Advance
+from workbench.prompts.prompt import PromptSet
+
+COLUMNS = ["setting", "measure", "id", "event", "numerator", "denominator", "counts"]
+
+
+def pool_terms(
+    model: HookedModel,
+    prompts: PromptSet,
+    heads: Mapping[Pool, Sequence[Head]],
+    *,
+    progress: Advance | None = None,
+) -> pd.DataFrame:
+    """What each event contributes to each causal measure of each pool.
+
+    The effect is the sum of the numerators over that of the denominators, both 0 where an event
+    does not count.
+
+    Returns:
+        columns setting (the pool), measure, id, event, numerator, denominator, counts.
+
+    Raises:
+        InputError: a head that the model lacks.
+    """
+    if not heads:
+        return pd.DataFrame(columns=COLUMNS)
+    unpatched = baseline(model, prompts, Halves(frozenset(), frozenset(prompts.prompt_ids)))
+    base = unpatched.pivot(index=["id", "event"], columns="variant")
+    runs: dict[tuple[str, int], list[str]] = {}
+    for row in unpatched.drop_duplicates(["id", "event"]).to_dict("records"):
+        counts = {"far": row["counts_far"], "near": row["counts_near"]}
+        wanted_runs = [run for run in RUNS if any(counts[x] for x in counts if x in run)]
+        runs[row["id"], row["event"]] = wanted_runs
+    wanted = [event for event in prompts if runs[event.id, event.event]]
+    groups = list(heads.values())
+    frames = []
+    for done, event in enumerate(wanted, start=1):
+        runs_of = runs[event.id, event.event]
+        frames.append(sweep_event(model, event, groups, ("span",), runs=runs_of))
+        if progress:
+            progress(done, len(wanted))
+    if not frames:
+        return _nothing_counts(base.index, heads)
+    patched = pd.concat(frames, ignore_index=True)
+    tables = []
+    for measure in MEASURES:
+        terms = measure_terms(patched, base, measure, by=("target",))
+        for target, pool in enumerate(heads):
+            columns = {name: value[:, target] for name, value in terms._asdict().items()}
+            table = base.index.to_frame(index=False).assign(setting=pool, measure=measure)
+            tables.append(table.assign(**{name: value.numpy() for name, value in columns.items()}))
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def _nothing_counts(events: pd.Index, heads: Mapping[Pool, Sequence[Head]]) -> pd.DataFrame:
+    empty = events.to_frame(index=False).assign(numerator=0.0, denominator=0.0, counts=False)
+    tables = [empty.assign(setting=pool, measure=name) for name in MEASURES for pool in heads]
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)

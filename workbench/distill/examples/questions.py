@@ -1,0 +1,126 @@
+"""A coding prompt as tokens, with the places that the losses look at.
+
+The tokenizer is one whose tokens do not cross a word's border, as the bundled model's; spans lie on
+such borders, so the pieces between them can be encoded one by one.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from workbench.distill.config import plain
+from workbench.prompts.prompt import Span
+from workbench.prompts.tasks import CodingPrompt, CodingTask
+from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.word_encoder import WordEncoder
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt without the cue that follows it.
+
+    Attributes:
+        ids: tokens of note and options.
+        option_spans: tokens of each option's description and letter, half-open.
+        option_tokens: the token that selects each option.
+        evidence: tokens of each mention, half-open.
+        answer: the tokens of the right letters, in order of the mentions.
+    """
+
+    ids: tuple[int, ...]
+    option_spans: tuple[Span, ...]
+    option_tokens: tuple[int, ...]
+    evidence: tuple[Span, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question, and what a student is to write after it.
+
+    Attributes:
+        question: the prompt.
+        target: tokens of the chain, if any, the answer cue and the answer, without the end token.
+        decisions: for each mention the position in question and target whose next token answers it.
+    """
+
+    question: Question
+    target: tuple[int, ...]
+    decisions: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Token ids and positions."""
+        return plain(asdict(self))
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Example":
+        """The example of a record of `to_json`."""
+        question: dict[str, Any] = {
+            name: tuple(tuple(x) if isinstance(x, list) else x for x in value)
+            for name, value in record["question"].items()
+        }
+        return cls(Question(**question), tuple(record["target"]), tuple(record["decisions"]))
+
+
+def make_question(task: CodingTask, prompt: CodingPrompt, encode: WordEncoder) -> Question:
+    """Render a prompt with the plain template and find its places in tokens."""
+    rendered = PlainTemplate().render(task.space, prompt)
+    text = rendered.text.removesuffix(PlainTemplate.answer_cue)
+    spans = [*rendered.mentions, *rendered.options]
+    borders = sorted({0, len(text), *(border for span in spans for border in span)})
+    token_at, ids = {0: 0}, []
+    for start, end in pairwise(borders):
+        ids += encode(text[start:end])
+        token_at[end] = len(ids)
+    placed = [(token_at[start], token_at[end]) for start, end in spans]
+    letters = letter_of(prompt)
+    token_of = {label: encode(f" {letter}")[0] for label, letter in letters.items()}
+    n_mentions = len(rendered.mentions)
+    return Question(
+        ids=tuple(ids),
+        option_spans=tuple(placed[n_mentions:]),
+        option_tokens=tuple(token_of[label] for label in prompt.candidates),
+        evidence=tuple(placed[:n_mentions]),
+        answer=tuple(token_of[mention.label] for mention in prompt.mentions),
+    )
+
+
+def direct_example(question: Question, encode: WordEncoder) -> Example:
+    """The question answered at once, rightly."""
+    return _answered(question, [], encode)
+
+
+def traced_example(
+    question: Question, written: Sequence[int], encode: WordEncoder
+) -> Example | None:
+    """The question with a chain and an answer as a model wrote them; None where it is not right.
+
+    `written` follows the reason cue and ends before the end token. It is right when the letters
+    after its last answer cue, and nothing else, are those of the mentions.
+    """
+    opening = encode(PlainTemplate.reason_cue)
+    closing = [*encode(PlainTemplate.answer_cue), *question.answer]
+    if tuple(written[-len(closing) :]) != tuple(closing):
+        return None
+    return _answered(question, [*opening, *written[: -len(closing)]], encode)
+
+
+def _answered(question: Question, chain: Sequence[int], encode: WordEncoder) -> Example:
+    cue = encode(PlainTemplate.answer_cue)
+    first = len(question.ids) + len(chain) + len(cue) - 1
+    return Example(
+        question,
+        (*chain, *cue, *question.answer),
+        tuple(first + number for number in range(len(question.answer))),
+    )
+
+
+def draw_question(
+    task: CodingTask, encode: WordEncoder, rng: random.Random, sizes: random.Random, ease: float
+) -> Question:
+    """A fresh question; `ease` scales the shorthand of its mentions, 0 writes them out."""
+    if ease < 1:
+        task = task.with_shorthand(task.config.shorthand.scaled(ease))
+    return make_question(task, task.draw("", rng, sizes), encode)

@@ -1,0 +1,294 @@
+"""The teacher's own chains: written freely, kept where the answer is right.
+
+A trace file holds JSON lines of token ids and positions, no text: a first line that says how it was
+made, then for each draw either the example or only its number. A file that was not finished is
+continued; the same file comes out. Many machines can share the work: each writes one part, a file
+of its own, and the folder that holds all parts stands for the whole.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from errno import EISDIR
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from workbench.distill.config import plain
+from workbench.distill.examples.questions import (
+    Example,
+    Question,
+    draw_question,
+    traced_example,
+)
+from workbench.distill.examples.stream import check_context
+from workbench.errors import InputError
+from workbench.models.greedy import greedy_tokens
+from workbench.progress import Advance
+from workbench.prompts.tasks import CodingTask
+from workbench.prompts.templates import PlainTemplate
+from workbench.prompts.word_encoder import WordEncoder
+
+SCHEMA = "workbench.traces/1"
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """How traces are drawn.
+
+    Attributes:
+        n: draws; right ones are kept.
+        seed: of the prompts.
+        ramp: over this first share of the draws, mentions go from written out to the task's
+            shorthand.
+        same_size: so many draws in a row have equally many candidates.
+        context: longer examples are left out.
+        max_new_tokens: of a chain and its answer.
+        part: which of how many equal parts of the draws, from 0.
+
+    Raises:
+        InputError: a part that is not there.
+    """
+
+    n: int
+    seed: int = 0
+    ramp: float = 0.0
+    same_size: int = 128
+    context: int = 512
+    max_new_tokens: int = 256
+    part: tuple[int, int] = (0, 1)
+
+    def __post_init__(self) -> None:
+        which, parts = self.part
+        if not 0 <= which < parts:
+            raise InputError(f"part {which} of {parts} is not there; parts count from 0")
+
+    @property
+    def draws(self) -> range:
+        """Numbers of the draws of this part."""
+        which, parts = self.part
+        return range(self.n * which // parts, self.n * (which + 1) // parts)
+
+
+def write_traces(
+    path: Path,
+    model: Any,
+    task: CodingTask,
+    encode: WordEncoder,
+    config: TraceConfig,
+    *,
+    teacher: str,
+    batch_size: int = 128,
+    progress: Advance | None = None,
+) -> int:
+    """Let a model write chains for prompts of a task, greedily; continues a file begun before.
+
+    Args:
+        path: the trace file.
+        model: a Hugging Face causal language model.
+        task: what prompts are drawn from.
+        encode: its tokenizer.
+        config: how many, and of what kind.
+        teacher: says whose traces these are, for example the hash of its weights.
+        batch_size: chains written together.
+        progress: called with draws done and all draws.
+
+    Returns:
+        how many traces the file holds.
+
+    Raises:
+        InputError: the file is of another teacher or configuration, no trace file, or another
+            process is writing it; or no question is shorter than the context.
+    """
+    head = {"schema": SCHEMA, "teacher": teacher, "task": plain(asdict(task.config))}
+    head |= {"categories": len(task.categories), **plain(asdict(config))}
+    draws = config.draws
+    check_context(task, encode, config.context)
+    with _alone(path), path.open("a", encoding="utf-8") as file:
+        done, kept = _continue(path, head)
+        for start in range(done, len(draws), batch_size):
+            numbers = draws[start : start + batch_size]
+            questions = [_question(task, encode, config, number) for number in numbers]
+            examples = _written(model, questions, encode, config)
+            for number, example in zip(numbers, examples, strict=True):
+                record = {} if example is None else example.to_json()
+                file.write(json.dumps({"draw": number, **record}, separators=(",", ":")) + "\n")
+                kept += example is not None
+            file.flush()
+            if progress:
+                progress(numbers.stop - draws.start, len(draws))
+    return kept
+
+
+def read_traces(path: Path, teacher: str | None = None) -> list[Example]:
+    """The examples of a trace file, or of a folder with all parts of one, in order.
+
+    Args:
+        path: the file or folder.
+        teacher: whose traces they must be, as `write_traces` was told; None for anyone's.
+
+    Raises:
+        InputError: no trace file, one that is damaged, unfinished, of another teacher or without
+            examples, or a folder whose parts do not make one whole.
+    """
+    files = _parts(path) if path.is_dir() else [path]
+    examples = [example for file in files for example in _read(file, teacher)]
+    if not examples:
+        raise InputError(
+            f"{path}: holds no trace; the teacher answered nothing rightly that fits the context"
+        )
+    return examples
+
+
+def count_draws(path: Path) -> int:
+    """Draws, right and wrong, of a trace file, or of a folder with all parts of one.
+
+    Raises:
+        InputError: as `read_traces`.
+    """
+    files = _parts(path) if path.is_dir() else [path]
+    return int(_check_head(files[0], _lines(files[0])[:1])["n"])
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Hash of what students read of traces; whole or in parts, a file has the same."""
+    text = json.dumps([example.to_json() for example in examples], separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()
+
+
+def _read(path: Path, teacher: str | None) -> list[Example]:
+    lines = _lines(path)
+    head = _check_head(path, lines[:1])
+    if teacher is not None and head["teacher"] != teacher:
+        raise InputError(f"{path}: holds traces of another teacher, not of the one given")
+    examples = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            record = json.loads(line)
+            if "target" in record:
+                examples.append(Example.from_json(record))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: line {number} is no trace ({type(error).__name__})"
+            ) from None
+    n_draws = len(TraceConfig(n=head["n"], part=tuple(head["part"])).draws)
+    if len(lines) - 1 != n_draws:
+        raise InputError(
+            f"{path}: is unfinished, {len(lines) - 1} of {n_draws} draws; the command that began "
+            "it goes on with it"
+        )
+    return examples
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Files of a folder in the order of their parts, all of which are there and alike."""
+    found: dict[int, Path] = {}
+    settings: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.jsonl")):
+        head = _check_head(path, _lines(path)[:1])
+        which, parts = head.pop("part")
+        settings.append({**head, "parts": parts})
+        if which in found or settings[0] != settings[-1]:
+            raise InputError(
+                f"{path}: is no further part of the traces in {found[min(found)].name}; keep the "
+                "parts of one whole in a folder of their own"
+            )
+        found[which] = path
+    if not found:
+        raise InputError(f"{folder}: holds no trace file (*.jsonl)")
+    missing = sorted(set(range(settings[0]["parts"])) - set(found))
+    if missing:
+        raise InputError(f"{folder}: part {missing[0]} of {settings[0]['parts']} is missing")
+    return [found[which] for which in sorted(found)]
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """The only writer of a file, whose folder is made."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "is a folder, not a file")
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{path}: another process is writing traces to it") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written, {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
+    """Draws and traces that are there; a last line that was cut off is removed."""
+    lines = _lines(path)
+    if not lines:
+        path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+        return 0, 0
+    there = _check_head(path, lines[:1])
+    different = sorted(name for name, value in head.items() if there.get(name) != value)
+    if different:
+        raise InputError(
+            f"{path}: holds traces made with other settings ({', '.join(different)}); move "
+            "it away, give another file, or train on it as it is with --traces"
+        )
+    if not lines[-1].endswith("\n"):
+        lines = lines[:-1] or [json.dumps(head) + "\n"]
+        path.write_text("".join(lines), encoding="utf-8")
+    return len(lines) - 1, sum('"target"' in line for line in lines[1:])
+
+
+def _lines(path: Path) -> list[str]:
+    """With their ends, of which the last lacks its own where writing was cut off."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no trace file ({SCHEMA!r})") from None
+
+
+def _check_head(path: Path, lines: Sequence[str]) -> dict[str, Any]:
+    try:
+        head = json.loads(lines[0]) if lines else None
+    except ValueError:
+        head = None
+    needed = {"teacher", "n", "part"}
+    if not isinstance(head, dict) or head.get("schema") != SCHEMA or not needed <= head.keys():
+        raise InputError(f"{path}: is no trace file ({SCHEMA!r})")
+    return head
+
+
+def _question(task: CodingTask, encode: WordEncoder, config: TraceConfig, number: int) -> Question:
+    rng = random.Random(f"{config.seed}:trace:{number}")
+    sizes = random.Random(f"{config.seed}:trace sizes:{number // config.same_size}")
+    ramp = config.ramp * config.n
+    return draw_question(task, encode, rng, sizes, number / ramp if number < ramp else 1.0)
+
+
+def _written(
+    model: Any, questions: Sequence[Question], encode: WordEncoder, config: TraceConfig
+) -> list[Example | None]:
+    opening = encode(PlainTemplate.reason_cue)
+    written = greedy_tokens(
+        model,
+        [[*question.ids, *opening] for question in questions],
+        max_new_tokens=config.max_new_tokens,
+        end=encode.end,
+        batch_size=len(questions),
+    )
+    examples = []
+    for question, tokens in zip(questions, written, strict=True):
+        # One that was cut off may end in a right answer by chance; it has no end of its own.
+        ended = len(tokens) < config.max_new_tokens
+        example = traced_example(question, tokens, encode) if ended else None
+        if example and len(question.ids) + len(example.target) >= config.context:
+            example = None
+        examples.append(example)
+    return examples

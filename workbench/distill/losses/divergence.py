@@ -1,0 +1,156 @@
+"""The numerics under the losses: divergences row by row, Gram matrices, weighted sums.
+
+Everything here is float32, gives the teacher no gradient, and keeps what has weight 0 out of the
+graph before it can turn a gradient into NaN.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from torch.nn import functional
+
+from workbench.distill.losses.compiling import fused
+
+Weighted = tuple[Float[Tensor, " batch *row"], Float[Tensor, " batch *row"]]
+"""A loss for each row, and how much the row counts."""
+
+
+def smallest_floor(floor: float, given: Tensor) -> float:
+    """The floor, raised to the smallest normal number of the tensor's dtype.
+
+    In float16 that is 6e-5, and 1 over it still is a number there, as a gradient must be.
+    """
+    return max(floor, torch.finfo(given.dtype).tiny)
+
+
+@fused
+def pattern_divergence(
+    teacher: Float[Tensor, "batch *head query key"],
+    student: Float[Tensor, "batch *head query key"],
+    weights: Shaped[Tensor, "batch *head query"],
+    keys: Bool[Tensor, "batch key"] | None,
+    floor: float,
+) -> Weighted:
+    """KL(teacher ‖ student) of each row over allowed keys; a row of no teacher mass weighs 0."""
+    allowed = (weights != 0)[..., None]
+    if keys is not None:
+        allowed = allowed & keys.view(len(keys), *[1] * (teacher.dim() - 2), -1)
+    teacher, student = (torch.where(allowed, x.float(), 0.0) for x in (teacher.detach(), student))
+    weights = weights.float() * (teacher.sum(dim=-1) > 0)
+    theirs, ours = (_floored(x, floor, allowed) for x in (teacher, student))
+    return (theirs * (theirs.log() - ours.log())).sum(dim=-1), weights
+
+
+def _floored(mass: Tensor, floor: float, allowed: Tensor) -> Tensor:
+    """Shares of the allowed keys, which do not depend on how many others there are; 1 elsewhere."""
+    tiny = torch.finfo(mass.dtype).tiny
+    share = mass / mass.sum(dim=-1, keepdim=True).clamp(min=tiny)
+    share = torch.where(allowed, share + floor, 0.0)
+    # The second division only matters for rows without mass, which become uniform.
+    share = share / share.sum(dim=-1, keepdim=True).clamp(min=tiny)
+    return torch.where(allowed, share, 1.0)
+
+
+def logit_divergence(
+    teacher: Float[Tensor, "*row option"],
+    student: Float[Tensor, "*row option"],
+    weights: Shaped[Tensor, "*row"],
+    options: Bool[Tensor, "*row option"] | None,
+) -> tuple[Float[Tensor, "*row"], Float[Tensor, "*row"]]:
+    """KL between the softmaxes of both over the allowed options; a row of no option weighs 0."""
+    if options is not None:
+        weights = weights * options.any(dim=-1)
+        teacher, student = (x.masked_fill(~options, -torch.inf) for x in (teacher, student))
+    counts = (weights != 0)[..., None]
+    theirs, ours = (
+        torch.where(counts, x, 0.0).log_softmax(dim=-1) for x in (teacher.detach(), student)
+    )
+    chance = theirs.exp()
+    terms = (chance * (theirs - ours)).masked_fill(chance == 0, 0.0)
+    return terms.sum(dim=-1), weights.float()
+
+
+@fused
+def token_cross_entropy(
+    logits: Float[Tensor, "batch position vocab"],
+    labels: Int[Tensor, "batch position"],
+    weights: Float[Tensor, "batch position"],
+) -> Float[Tensor, "batch position"]:
+    """Cross-entropy of each token's label, unweighted; 0 where the weight is."""
+    counted = weights != 0
+    kept = torch.where(counted[..., None], logits.float(), 0.0)
+    targets = torch.where(counted, labels, 0).long()
+    losses = functional.cross_entropy(
+        kept.flatten(0, 1), targets.flatten(), reduction="none"
+    ).view_as(weights)
+    return torch.where(counted, losses, 0.0)
+
+
+@fused
+def cka(
+    teacher: Float[Tensor, "sample teacher_width"],
+    student: Float[Tensor, "sample student_width"],
+    mask: Bool[Tensor, " sample"],
+    debiased: bool,
+) -> Float[Tensor, ""]:
+    """Linear CKA; 0, without a gradient, where either side does not vary."""
+    theirs, ours = gram(teacher, mask), gram(student, mask)
+    if debiased:
+        theirs, ours = u_centred(theirs, mask), u_centred(ours, mask)
+    scale = (theirs.square().sum() * ours.square().sum()).clamp(min=1e-20).sqrt()
+    return (theirs * ours).sum() / scale
+
+
+def gram(
+    samples: Float[Tensor, "sample width"], mask: Bool[Tensor, " sample"]
+) -> Float[Tensor, "sample sample"]:
+    """Gram matrix of centred samples, of trace 1; rows and columns outside the mask are 0."""
+    inside = mask[:, None]
+    samples = torch.where(inside, samples.float(), 0.0)
+    centred = samples - samples.sum(dim=0) / mask.sum().clamp(min=1)
+    centred = torch.where(inside, centred, 0.0)
+    centred = centred / torch.linalg.vector_norm(centred).clamp(min=1e-12)
+    return centred @ centred.mT
+
+
+def u_centred(
+    gram: Float[Tensor, "sample sample"], mask: Bool[Tensor, " sample"]
+) -> Float[Tensor, "sample sample"]:
+    """Centred so that Σ K∘L is n (n − 3) times the unbiased HSIC₁ (Song et al. 2012).
+
+    The form is the U-centring of Székely and Rizzo 2014: the diagonal is left out, and every row
+    and column sums to 0.
+    """
+    n = mask.sum()
+    itself = torch.eye(len(mask), dtype=torch.bool, device=mask.device)
+    gram = gram.masked_fill(itself, 0.0)
+    rows = gram.sum(dim=1) / (n - 2).clamp(min=1)
+    centred = gram - rows[:, None] - rows[None, :] + rows.sum() / (n - 1).clamp(min=1)
+    return torch.where(mask[:, None] & mask[None, :] & ~itself, centred, 0.0)
+
+
+def weighted_sum(
+    losses: Float[Tensor, " batch *row"], weights: Float[Tensor, " batch *row"], per: str
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Sum and count over rows, or over examples that are the mean of their rows."""
+    weighted = torch.where(weights != 0, losses, 0.0) * weights
+    if per == "row":
+        return weighted.sum(), weights.sum()
+    total, count = (x.reshape(len(x), -1).sum(dim=1) for x in (weighted, weights))
+    counted = count > 0
+    return (total / torch.where(counted, count, 1.0)).sum(), counted.sum().float()
+
+
+def js_divergences(
+    teacher: Sequence[Float[Tensor, "row key"]], student: Float[Tensor, "row head key"]
+) -> Float[Tensor, "teacher_head student_head"]:
+    """Jensen-Shannon divergence, mean over rows, on the CPU."""
+    found = []
+    for pattern in teacher:
+        theirs = pattern[:, None].to(student.device)
+        middle = (theirs + student) / 2
+        halves = (torch.xlogy(x, x) - torch.xlogy(x, middle) for x in (theirs, student))
+        found.append(sum(half.sum(dim=-1).mean(dim=0) / 2 for half in halves))
+    return torch.stack(found).cpu()

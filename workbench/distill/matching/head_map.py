@@ -1,0 +1,314 @@
+"""Which student head is to learn from which teacher head.
+
+A `HeadMap` pairs every pooled head of a teacher with a head of a student. `match_by_depth` is for a
+student from scratch, whose heads are all alike: only the place counts. `match_by_attention` is for
+a student that can do something already: each teacher head goes to the student head that looks where
+it looks. `swap_teacher` makes controls: other teacher heads, the same student heads.
+
+Heads are (layer, head), from 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from workbench.distill.losses.divergence import js_divergences
+from workbench.distill.matching.depth import place_heads, place_layers
+from workbench.errors import InputError
+from workbench.heads import ModelShape, _Record, head_name
+from workbench.headsets.headset import HeadSet
+from workbench.phases import POOLS, Pool
+
+SCHEMA = "workbench.headmap/1"
+
+Head = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+Method = Literal["depth", "attention", "given"]
+
+
+class PooledHead(BaseModel):
+    """The little that matching needs of a head in a head-set file; other keys are not read."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    layer: int = Field(ge=0, strict=True)
+    head: int = Field(ge=0, strict=True)
+    pool: Pool
+    weight: float = Field(default=1.0, ge=0)
+
+
+class Pair(_Record):
+    """One teacher head, the student head that learns from it, and its share of the pool."""
+
+    pool: Pool
+    teacher: Head
+    student: Head
+    weight: float = Field(ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one student layer learns of one pool: the pooled patterns to be compared."""
+
+    pool: Pool
+    layer: int
+    weight: float
+    teacher: dict[Head, float]
+    student: dict[Head, float]
+    """Weights of the heads on either side; both sum to `weight`."""
+
+
+class HeadMap(_Record):
+    """Pairs of heads, coarse first, in each pool by weight; weights sum to 1 in each pool."""
+
+    schema_: Literal["workbench.headmap/1"] = Field(alias="schema")
+    method: Method
+    teacher: ModelShape
+    student: ModelShape
+    pairs: tuple[Pair, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _heads_exist(self) -> "HeadMap":
+        seen: set[Head] = set()
+        for index, pair in enumerate(self.pairs):
+            for side in ("teacher", "student"):
+                _check_head(getattr(pair, side), getattr(self, side), f"pairs[{index}].{side}")
+            if pair.teacher in seen:
+                raise InputError(f"teacher head {head_name(*pair.teacher)} is paired twice")
+            seen.add(pair.teacher)
+        return self
+
+    def in_pool(self, pool: Pool) -> tuple[Pair, ...]:
+        """Pairs of one pool, strongest first."""
+        return tuple(pair for pair in self.pairs if pair.pool == pool)
+
+    def groups(self, pool: Pool) -> tuple[Group, ...]:
+        """Pairs of one pool by student layer; a student head weighs what its teachers weigh."""
+        by_layer: dict[int, list[Pair]] = {}
+        for pair in self.in_pool(pool):
+            by_layer.setdefault(pair.student[0], []).append(pair)
+        groups = []
+        for layer, pairs in sorted(by_layer.items()):
+            student: dict[Head, float] = {}
+            for pair in pairs:
+                student[pair.student] = student.get(pair.student, 0.0) + pair.weight
+            teacher = {pair.teacher: pair.weight for pair in pairs}
+            weight = sum(teacher.values())
+            groups.append(Group(pool, layer, weight, teacher, student))
+        return tuple(groups)
+
+    @property
+    def coarse_first(self) -> bool:
+        """Whether the student's coarse heads all lie in earlier layers than its refine heads."""
+        layers = {pool: [pair.student[0] for pair in self.in_pool(pool)] for pool in POOLS}
+        return not all(layers.values()) or max(layers["coarse"]) < min(layers["refine"])
+
+
+Pools = HeadSet | Sequence[PooledHead] | Mapping[Pool, Sequence[Head]]
+"""A head set, heads read by `load_heads`, or plain heads by pool, which weigh the same."""
+
+
+def check_pools(pools: Pools, teacher: ModelShape) -> set[Pool]:
+    """Which pools have heads.
+
+    Raises:
+        InputError: no heads, heads that are not the teacher's, or a head listed twice.
+    """
+    return {head.pool for head in _listed(pools, teacher)}
+
+
+def match_by_depth(pools: Pools, teacher: ModelShape, student: ModelShape) -> HeadMap:
+    """Pair by place, for a student from scratch.
+
+    A layer goes to the student layer of the same relative depth, (layer + ½) / n_layers. A refine
+    head lies in a later student layer than the coarse heads before it in the teacher (or in its
+    layer), the order of layers is kept, and the layers found are those nearest to the exact depths
+    (least squares, on a tie the earlier) that leave a layer to read them where the teacher has one;
+    only where the student is too shallow are pools mixed.
+    Within a layer, the coarse pool first and by weight, each teacher head gets a student head of
+    its own while there are any: in a fresh key-value group if its own group is new, in the group of
+    its group's others if not. The rest share.
+
+    Raises:
+        InputError: no heads, heads that are not the teacher's, or a head listed twice.
+    """
+    heads = _listed(pools, teacher)
+    layers = place_layers(
+        [(head.layer, head.pool) for head in heads], teacher.n_layers, student.n_layers
+    )
+    found = place_heads(
+        [(layers[head.layer, head.pool], head.layer, head.head, head.pool) for head in heads],
+        (teacher.n_heads, teacher.n_kv_heads),
+        (student.n_heads, student.n_kv_heads),
+    )
+    return _head_map("depth", heads, found, teacher, student)
+
+
+def match_by_attention(
+    pools: Pools,
+    teacher_patterns: Mapping[int, Float[Tensor, "_ _ _ _"]],
+    student_patterns: Mapping[int, Float[Tensor, "_ _ _ _"]],
+    rows: Bool[Tensor, "batch query"],
+    teacher: ModelShape,
+    student: ModelShape,
+) -> HeadMap:
+    """Pair by what heads look at, for a pretrained student with the teacher's tokenizer.
+
+    Every pooled teacher head is compared with every student head by the Jensen-Shannon divergence
+    of their attention patterns, averaged over the chosen rows; the pairing with the least sum, each
+    student head used once, is taken (linear sum assignment). Teacher heads beyond the number of
+    student heads go to their nearest one.
+
+    Args:
+        pools: teacher heads.
+        teacher_patterns: by layer, [batch, head, query, key]; the layers of the pooled heads.
+        student_patterns: the same for every student layer, on the same tokens.
+        rows: query positions to compare at, without padding.
+        teacher: shape of the teacher.
+        student: shape of the student.
+
+    Raises:
+        InputError: as `match_by_depth`; no rows, a layer without patterns, or patterns of another
+            size than the shape or `rows` say.
+    """
+    heads = _listed(pools, teacher)
+    if not rows.any():
+        raise InputError("rows to compare attention at: none is chosen")
+    theirs = [
+        _rows_of(teacher_patterns, head.layer, rows, teacher, "teacher")[:, head.head]
+        for head in heads
+    ]
+    distances = torch.cat(
+        [
+            js_divergences(theirs, _rows_of(student_patterns, layer, rows, student, "student"))
+            for layer in range(student.n_layers)
+        ],
+        dim=1,
+    )
+    columns = distances.argmin(dim=1)
+    chosen, partner = linear_sum_assignment(distances.numpy())
+    columns[torch.as_tensor(chosen)] = torch.as_tensor(partner)
+    found = [divmod(int(column), student.n_heads) for column in columns]
+    return _head_map("attention", heads, found, teacher, student)
+
+
+def swap_teacher(headmap: HeadMap, pools: Mapping[Pool, Sequence[Head]]) -> HeadMap:
+    """A control: the same student heads and weights, learning from other teacher heads.
+
+    The i-th head given takes the place of the pool's i-th pair.
+
+    Raises:
+        InputError: not as many heads as the pool has pairs, or heads that are not the teacher's.
+    """
+    for pool in POOLS:
+        expected, got = len(headmap.in_pool(pool)), len(pools.get(pool, ()))
+        if expected != got:
+            raise InputError(f"pool {pool!r}: {got} heads are given for {expected} pairs")
+    _listed(pools, headmap.teacher)
+    pairs = [
+        pair.model_copy(update={"teacher": tuple(head)})
+        for pool in POOLS
+        for pair, head in zip(headmap.in_pool(pool), pools.get(pool, ()), strict=True)
+    ]
+    return headmap.model_copy(update={"method": "given", "pairs": tuple(pairs)})
+
+
+def map_layers(n_teacher: int, n_student: int) -> list[int]:
+    """Teacher layer of each student layer for whole-layer baselines, the last to the last.
+
+    The i-th of M (from 1) learns from layer ⌈i · N / M⌉ of N, TinyBERT's uniform mapping (Jiao et
+    al. 2020) also where M does not divide N.
+    """
+    return [-(-(layer + 1) * n_teacher // n_student) - 1 for layer in range(n_student)]
+
+
+def describe(shape: ModelShape) -> str:
+    """In words."""
+    return f"{shape.n_layers} layers × {shape.n_heads} heads ({shape.n_kv_heads} key-value heads)"
+
+
+def _check_head(head: Head, shape: ModelShape, where: str) -> None:
+    if not (0 <= head[0] < shape.n_layers and 0 <= head[1] < shape.n_heads):
+        raise InputError(f"{where}: head {head_name(*head)} is outside {describe(shape)}")
+
+
+def _listed(pools: Pools, teacher: ModelShape) -> list[PooledHead]:
+    """Heads, coarse first and strongest first, with weights that sum to 1 in each pool."""
+    if isinstance(pools, HeadSet):
+        made_for = ModelShape.of(pools.model)
+        if made_for != teacher:
+            raise InputError(
+                f"head set is of a model of {describe(made_for)}, the teacher has "
+                f"{describe(teacher)}"
+            )
+        given = [PooledHead(**head.model_dump(include=_READ)) for head in pools.heads]
+    elif isinstance(pools, Mapping):
+        given = [
+            PooledHead(layer=layer, head=head, pool=pool)
+            for pool, heads in pools.items()
+            for layer, head in heads
+        ]
+    else:
+        given = list(pools)
+    if not isinstance(pools, Mapping):  # of which the order is the caller's
+        given.sort(key=lambda head: (-head.weight, head.layer, head.head))
+    if not given:
+        raise InputError("no teacher heads to match, at least one is needed")
+    seen: set[Head] = set()
+    for one in given:
+        _check_head((one.layer, one.head), teacher, "teacher")
+        if (one.layer, one.head) in seen:
+            raise InputError(f"teacher head {head_name(one.layer, one.head)} is listed twice")
+        seen.add((one.layer, one.head))
+    return [head for pool in POOLS for head in _shared_out(given, pool)]
+
+
+_READ = set(PooledHead.model_fields)
+
+
+def _shared_out(given: Sequence[PooledHead], pool: Pool) -> list[PooledHead]:
+    heads = [head for head in given if head.pool == pool]
+    whole = sum(head.weight for head in heads)
+    if heads and whole == 0:
+        raise InputError(f"pool {pool!r}: all its heads have weight 0")
+    return [head.model_copy(update={"weight": head.weight / whole}) for head in heads]
+
+
+def _head_map(
+    method: Method,
+    heads: Sequence[PooledHead],
+    found: Sequence[Head],
+    teacher: ModelShape,
+    student: ModelShape,
+) -> HeadMap:
+    pairs = tuple(
+        Pair(pool=head.pool, teacher=(head.layer, head.head), student=place, weight=head.weight)
+        for head, place in zip(heads, found, strict=True)
+    )
+    return HeadMap(schema=SCHEMA, method=method, teacher=teacher, student=student, pairs=pairs)
+
+
+def _rows_of(
+    patterns: Mapping[int, Tensor],
+    layer: int,
+    rows: Bool[Tensor, "batch query"],
+    shape: ModelShape,
+    side: str,
+) -> Float[Tensor, "row head key"]:
+    """The chosen rows of a layer, normalised."""
+    if layer not in patterns:
+        raise InputError(f"attention patterns of the {side}: layer {layer} is not given")
+    given = patterns[layer]
+    expected = (rows.shape[0], shape.n_heads, rows.shape[1], rows.shape[1])
+    if given.shape != expected:
+        raise InputError(
+            f"attention patterns of the {side}: layer {layer} has shape {tuple(given.shape)}, must "
+            f"be {expected}"
+        )
+    chosen = given.detach().transpose(1, 2)[rows.to(given.device)].float()
+    return chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1e-12)

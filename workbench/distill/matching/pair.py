@@ -1,0 +1,123 @@
+"""Pairing the heads of two loaded models: by the pools, by control heads, by ablation effect."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from workbench.distill.config import DistillationConfig, Heads, StudentShape
+from workbench.distill.matching.ablation import (
+    ablation_effects,
+    match_by_ablation,
+)
+from workbench.distill.matching.head_map import (
+    HeadMap,
+    Pools,
+    match_by_attention,
+    match_by_depth,
+    swap_teacher,
+)
+from workbench.distill.reading.capture import (
+    Capture,
+    Head,
+    Wanted,
+    all_heads,
+    shape_of,
+)
+from workbench.distill.reading.positions import Marks
+from workbench.errors import InputError
+from workbench.headsets.controls import controls
+from workbench.phases import POOLS, Pool
+
+Batch = Mapping[str, Tensor]
+
+
+def pair_heads(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    pools: Pools | None,
+    config: DistillationConfig,
+    batch: Batch,
+    scores: pd.DataFrame | None = None,
+) -> HeadMap:
+    """The head map of a distillation: matched as `config.matching` says, for `config.heads`.
+
+    `batch` is looked at where heads are matched by attention, `scores` (layer, head, output_norm)
+    where control heads are asked for.
+
+    Raises:
+        InputError: no pools, or what matching and `control_map` refuse.
+    """
+    if pools is None:
+        raise InputError(f"loss terms {', '.join(config.loss.on)} need the teacher's pooled heads")
+    theirs, ours = shape_of(teacher), shape_of(student)
+    scratch = isinstance(config.student, StudentShape)
+    if config.matching == "depth" or (config.matching == "auto" and scratch):
+        found = match_by_depth(pools, theirs, ours)
+    else:
+        rows = Marks.of(batch, config.loss.rows).rows
+        patterns = [_all_patterns(model, batch) for model in (teacher, student)]
+        found = match_by_attention(pools, *patterns, rows=rows, teacher=theirs, student=ours)
+    return control_map(found, config.heads, scores, config.seed)
+
+
+def control_map(
+    headmap: HeadMap, heads: Heads, scores: pd.DataFrame | None = None, seed: int = 0
+) -> HeadMap:
+    """The same student heads, learning from control heads of the teacher.
+
+    Args:
+        headmap: of the pools.
+        heads: "pools" for the map itself, "random" for heads of the same layers, "norm" for those
+            of the largest output; never a pooled head, nor one in two pools.
+        scores: a run's scores table (layer, head, output_norm), to choose controls by.
+        seed: of the random heads.
+
+    Raises:
+        InputError: controls without a scores table, or too few heads outside the pools.
+    """
+    if heads == "pools":
+        return headmap
+    if scores is None:
+        raise InputError(f"{heads} heads need the scores table of a run, to be chosen by")
+    pooled = [pair.teacher for pair in headmap.pairs]
+    drawn: dict[Pool, Sequence[Head]] = {}
+    for pool in POOLS:
+        own = [pair.teacher for pair in headmap.in_pool(pool)]
+        taken = [*pooled, *(head for one in drawn.values() for head in one)]
+        if own:
+            n_heads = headmap.teacher.n_heads
+            found = controls(own, scores, n_heads, seed, 1, pooled=taken)[heads]
+            if not found:
+                raise InputError(f"too few heads outside the {pool} pool for {heads} ones")
+            drawn[pool] = found[0]
+    return swap_teacher(headmap, drawn)
+
+
+def pair_by_ablation(
+    teacher: PreTrainedModel, student: PreTrainedModel, n: int, batches: Sequence[Batch]
+) -> tuple[tuple[Head, Head], ...]:
+    """(teacher head, student head) of `n` pairs of like ablation effect; see `ablation`."""
+    theirs, ours = (ablation_effects(model, batches) for model in (teacher, student))
+    return match_by_ablation(theirs, ours, n)
+
+
+def _all_patterns(model: Any, batch: Batch) -> dict[int, Tensor]:
+    """Patterns of every head by layer, on the CPU."""
+    shape = shape_of(model)
+    wanted = Wanted(patterns=all_heads(range(shape.n_layers), shape.n_heads), logits=False)
+    ids = batch["input_ids"].to(model.device)
+    no_positions = ids[:, :0]
+    with torch.no_grad():
+        reading = Capture(model, wanted).run(
+            lambda: model(input_ids=ids, use_cache=False), no_positions
+        )
+    return {
+        layer: torch.stack(
+            [reading.patterns[layer, head].cpu() for head in range(shape.n_heads)], dim=1
+        )
+        for layer in range(shape.n_layers)
+    }

@@ -1,0 +1,360 @@
+"""Reading a few heads of a Hugging Face model while it runs on fused attention.
+
+Attention goes through `scaled_dot_product_attention` everywhere, as transformers itself does it. In
+the layers where something is wanted an attention implementation registered with transformers also
+keeps what went through it; when the block is done, the pattern of the wanted heads alone is
+recomputed from their queries and keys (after rotary embeddings and head norms), and what they write
+at a few positions. What is read is part of the graph. A model of which nothing after some block is
+wanted stops there.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from workbench.distill.losses.compiling import fused
+from workbench.distill.losses.features import written
+from workbench.errors import InputError
+from workbench.heads import ModelShape
+
+NAME = "workbench_distill"
+"""Name of the attention implementation, as transformers registers it."""
+
+Head = tuple[int, int]
+"""(layer, head), both from 0."""
+
+_HEARD = "workbench_heard"
+"""Attribute of attention modules while they are listened to: a list that takes a `_Heard`.
+
+Appending to it is all that a compiled block has to do, so it stays one graph.
+"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be read in a forward.
+
+    Attributes:
+        patterns: heads whose attention patterns are wanted.
+        writes: heads of which is wanted what they write to the residual stream.
+        hidden: layers whose output is wanted.
+        scale: whether the final norm's factor at the decisions is wanted.
+        logits: whether logits are wanted.
+    """
+
+    patterns: frozenset[Head] = frozenset()
+    writes: frozenset[Head] = frozenset()
+    hidden: frozenset[int] = frozenset()
+    scale: bool = False
+    logits: bool = True
+
+    @property
+    def maps(self) -> bool:
+        """Whether anything is read besides logits."""
+        return bool(self.patterns or self.writes or self.hidden or self.scale)
+
+    @property
+    def last_layer(self) -> int:
+        """The last layer of which anything besides logits is wanted; -1 for none."""
+        layers = [layer for layer, _ in self.patterns | self.writes]
+        return max([*layers, *self.hidden], default=-1)
+
+
+@dataclass
+class Reading:
+    """What was read in a forward; `position` are those that `Capture.run` was asked for."""
+
+    patterns: dict[Head, Float[Tensor, "batch query key"]] = field(default_factory=dict)
+    written: dict[Head, Float[Tensor, "batch position d_model"]] = field(default_factory=dict)
+    hidden: dict[int, Float[Tensor, "batch token d_model"]] = field(default_factory=dict)
+    scale: Float[Tensor, "batch position"] | None = None
+    """1 over the root mean square that the final norm divides by, without gradient."""
+    logits: Float[Tensor, "batch token d_vocab"] | None = None
+
+    def to(self, device: torch.device) -> "Reading":
+        """The same on one device, also where the model is spread over several."""
+        maps = {
+            name: {key: value.to(device) for key, value in getattr(self, name).items()}
+            for name in ("patterns", "written", "hidden")
+        }
+        scale, logits = (x if x is None else x.to(device) for x in (self.scale, self.logits))
+        return Reading(**maps, scale=scale, logits=logits)
+
+
+class _Heard(NamedTuple):
+    """What attention was computed from, and what it gave."""
+
+    query: Float[Tensor, "batch head token d_head"]
+    key: Float[Tensor, "batch kv_head key d_head"]
+    mask: Shaped[Tensor, "_ _ token key"] | None
+    scaling: float
+    z: Float[Tensor, "batch token head d_head"]
+
+
+class _Stop(Exception):
+    """Ends a forward of which nothing more is wanted."""
+
+
+class Capture:
+    """Reads a model; nothing of it stays in the model between runs.
+
+    The model's attention implementation becomes `NAME`, which gives what "sdpa" gives, or "sdpa"
+    itself where nothing but logits is wanted.
+
+    Raises:
+        InputError: attention modules without `o_proj`, heads or layers that are not there, or,
+            where the final norm's factor is wanted, no final root-mean-square norm.
+    """
+
+    def __init__(self, model: PreTrainedModel, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.shape = shape_of(model)
+        # The modules themselves, not their paths: wrapping for several devices changes paths.
+        self._attentions, self._blocks = attention_modules(model)
+        for layer, head in wanted.patterns | wanted.writes:
+            if not (0 <= layer < self.shape.n_layers and 0 <= head < self.shape.n_heads):
+                raise InputError(
+                    f"head {layer}-{head} is not in the model of {self.shape.n_layers} layers × "
+                    f"{self.shape.n_heads} heads"
+                )
+        for layer in wanted.hidden:
+            if not 0 <= layer < self.shape.n_layers:
+                raise InputError(
+                    f"layer {layer} is not in the model of {self.shape.n_layers} layers"
+                )
+        self._norm = final_norm(model) if wanted.scale else None
+        model.set_attn_implementation(NAME if wanted.maps else "sdpa")
+
+    def run(
+        self,
+        forward: Callable[[], Any],
+        positions: Int[Tensor, "batch position"],
+    ) -> Reading:
+        """Run a forward of the model and read it; `positions` are where heads' writing is read."""
+        reading = Reading()
+        with self._listening(reading, positions):
+            try:
+                output = forward()
+            except _Stop:
+                return reading
+        reading.logits = output.logits if self.wanted.logits else None
+        return reading
+
+    @contextmanager
+    def _listening(self, reading: Reading, positions: Tensor) -> Iterator[None]:
+        wanted = self.wanted
+        stop_at = -1 if wanted.logits or wanted.scale else wanted.last_layer
+        with ExitStack() as stack:
+            for layer, (attention, block) in enumerate(
+                zip(self._attentions, self._blocks, strict=True)
+            ):
+                mapped = tuple(sorted(head for at, head in wanted.patterns if at == layer))
+                writers = tuple(sorted(head for at, head in wanted.writes if at == layer))
+                if mapped or writers:
+                    heard: list[_Heard] = []
+                    setattr(attention, _HEARD, heard)
+                    stack.callback(delattr, attention, _HEARD)
+                    listen = partial(
+                        _listen, reading, layer, attention, heard, mapped, writers, positions
+                    )
+                    # First of the hooks: weights spread over devices are still whole, and the
+                    # model runs on.
+                    hook = block.register_forward_hook(listen, prepend=True)
+                    stack.callback(hook.remove)
+                if layer in wanted.hidden or layer == stop_at:
+                    keep = partial(_keep, reading, layer, layer in wanted.hidden, layer == stop_at)
+                    stack.callback(block.register_forward_hook(keep).remove)
+            if self._norm is not None:
+                measure = partial(_measure, reading, positions, not wanted.logits)
+                stack.callback(self._norm.register_forward_pre_hook(measure).remove)
+            yield
+
+
+def _listen(
+    reading: Reading,
+    layer: int,
+    attention: Any,
+    heard: list[_Heard],
+    mapped: tuple[int, ...],
+    writers: tuple[int, ...],
+    positions: Tensor,
+    *called: Any,
+) -> None:
+    query, key, mask, scaling, z = heard.pop()
+    patterns, wrote = _read(
+        query,
+        key,
+        mask,
+        scaling,
+        z,
+        attention.o_proj.weight,
+        positions,
+        _on(mapped, query.device),
+        _on(writers, query.device),
+    )
+    reading.patterns |= {(layer, head): patterns[:, i] for i, head in enumerate(mapped)}
+    reading.written |= {(layer, head): wrote[:, :, i] for i, head in enumerate(writers)}
+
+
+@fused
+def _read(
+    query: Float[Tensor, "batch head token d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    mask: Shaped[Tensor, "_ _ token key"] | None,
+    scaling: float,
+    z: Float[Tensor, "batch token head d_head"],
+    output_weight: Float[Tensor, "d_model head_d_head"],
+    positions: Int[Tensor, "batch position"],
+    mapped: Int[Tensor, " mapped"],
+    writers: Int[Tensor, " writer"],
+) -> tuple[Float[Tensor, "batch mapped token key"], Float[Tensor, "batch position writer d_model"]]:
+    weights = output_weight.mT.unflatten(0, (-1, z.shape[-1]))
+    return (
+        head_patterns(query, key, mapped, mask, scaling),
+        written(take(z, positions), weights, writers),
+    )
+
+
+@cache
+def _on(heads: tuple[int, ...], device: torch.device) -> Tensor:
+    # Kept: sending a few numbers to a device makes the host wait for it. Where gradients are not
+    # recorded now they may be the next time.
+    with torch.inference_mode(False):
+        return torch.tensor(heads, dtype=torch.long, device=device)
+
+
+def _keep(
+    reading: Reading, layer: int, hidden: bool, stop: bool, module: Any, args: Any, output: Any
+) -> None:
+    if hidden:
+        reading.hidden[layer] = output[0] if isinstance(output, tuple) else output
+    if stop:
+        raise _Stop
+
+
+def _measure(reading: Reading, positions: Tensor, stop: bool, module: Any, args: Any) -> None:
+    with torch.no_grad():
+        chosen = take(args[0], positions).float()
+        reading.scale = (chosen.square().mean(dim=-1) + module.variance_epsilon).rsqrt()
+    if stop:
+        raise _Stop
+
+
+def take(
+    values: Float[Tensor, "batch token *rest"], positions: Int[Tensor, "batch position"]
+) -> Float[Tensor, "batch position *rest"]:
+    """The values of each example at its positions."""
+    positions = positions.to(values.device)
+    rows = torch.arange(len(positions), device=positions.device)[:, None]
+    return values[rows, positions]
+
+
+def head_patterns(
+    query: Float[Tensor, "batch head token d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    heads: Int[Tensor, " chosen"],
+    mask: Shaped[Tensor, "_ _ token key"] | None,
+    scaling: float,
+) -> Float[Tensor, "batch chosen token key"]:
+    """Attention patterns of a few heads, in float32.
+
+    `mask` says which keys may be seen (bool) or is added (float); None is causal.
+    """
+    group = query.shape[1] // key.shape[1]
+    scores = query.index_select(1, heads) @ key.index_select(1, heads // group).mT
+    scores = scores.float() * scaling
+    if mask is None:
+        places = torch.arange(scores.shape[-1], device=scores.device)
+        scores = scores.masked_fill(places > places[: scores.shape[-2], None], -torch.inf)
+    elif mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    else:
+        scores = scores + mask
+    return scores.softmax(dim=-1)
+
+
+def attention_modules(model: PreTrainedModel) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Attention modules and the blocks that hold them, in layer order.
+
+    Raises:
+        InputError: not one in each layer, with an output projection called `o_proj`.
+    """
+    found: dict[int, str] = {
+        module.layer_idx: path  # pyright: ignore[reportAssignmentType]
+        for path, module in model.named_modules()
+        if hasattr(module, "o_proj") and isinstance(getattr(module, "layer_idx", None), int)
+    }
+    n_layers = model.config.get_text_config().num_hidden_layers
+    if sorted(found) != list(range(n_layers)):
+        raise InputError(
+            f"{type(model).__name__} cannot be read: needs an attention module with `o_proj` in "
+            f"each of its {n_layers} layers, {len(found)} have one"
+        )
+    paths = [found[layer] for layer in range(n_layers)]
+    blocks = [model.get_submodule(path.rpartition(".")[0]) for path in paths]
+    return [model.get_submodule(path) for path in paths], blocks
+
+
+def final_norm(model: PreTrainedModel) -> Any:
+    """The norm before the unembedding.
+
+    Raises:
+        InputError: it is not a root-mean-square norm with a plain weight.
+    """
+    norm = getattr(model.base_model, "norm", None)
+    if not hasattr(norm, "variance_epsilon"):
+        raise InputError(
+            f"{type(model).__name__} has no final root-mean-square norm, which direct "
+            "contributions to logits need"
+        )
+    return norm
+
+
+def shape_of(model: PreTrainedModel) -> ModelShape:
+    """Layers and heads of a Hugging Face model."""
+    config = model.config.get_text_config()
+    n_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return ModelShape(
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_kv_heads=n_kv_heads,
+    )
+
+
+def all_heads(layers: Collection[int], n_heads: int) -> frozenset[Head]:
+    """Every head of some layers."""
+    return frozenset((layer, head) for layer in layers for head in range(n_heads))
+
+
+def _attention_function(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in place of attention."""
+    output, _ = sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+    heard = getattr(module, _HEARD, None)
+    if heard is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        heard.append(_Heard(query, key, attention_mask, scale, output))
+    return output, None
+
+
+AttentionInterface.register(NAME, _attention_function)
+AttentionMaskInterface.register(NAME, sdpa_mask)

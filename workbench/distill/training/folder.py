@@ -1,0 +1,114 @@
+"""A student's folder: its files, whose it is, and where its training goes on or ends."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from workbench.distill.training.settings import claim
+from workbench.distill.training.trainer import MechanisticDistillationTrainer
+from workbench.errors import InputError
+from workbench.files import write_text
+from workbench.models import loading
+
+RECORD = "training.json"
+HEADMAP = "headmap.json"
+READOUT = "readout.parquet"
+TRACES = "traces.jsonl"
+WORK = "checkpoints"
+ASKED = "asked.json"
+TAUGHT = "traces.json"
+KIND = "a distillation"
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """The only process that trains into a folder, or the first of those that do so together.
+
+    Raises:
+        InputError: another one does, or the student in it is finished.
+    """
+    if (out / RECORD).is_file():
+        raise InputError(f"{out}: holds a trained student already; give another --out")
+    (out / WORK).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / WORK / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f"{out}: another process is training into it; give another --out"
+        ) from None
+
+
+def claim_folder(out: Path, asked: Mapping[str, Any], *, first: bool = True) -> None:
+    """Refuse a folder that was begun with other settings.
+
+    Settings hold from the first checkpoint on: a start that failed before it binds nobody, so the
+    first of the processes clears away what it left, all but traces, which say themselves what they
+    are.
+
+    Raises:
+        InputError: says which settings differ.
+    """
+    if first and last_checkpoint(out) is None:
+        for path in (out / HEADMAP, out / READOUT, out / WORK / ASKED, out / WORK / TAUGHT):
+            path.unlink(missing_ok=True)
+    claim(out, out / WORK / ASKED, asked, KIND)
+
+
+def claim_traces(out: Path, traces: Mapping[str, Any]) -> None:
+    """Refuse to go on with other traces than training began with.
+
+    Raises:
+        InputError: as `claim`.
+    """
+    claim(out, out / WORK / TAUGHT, traces, KIND)
+
+
+def last_checkpoint(out: Path) -> str | None:
+    """The newest checkpoint that was written whole: its state, which is written last, is there."""
+    numbered = {}
+    for folder in (out / WORK).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        number = folder.name.rpartition("-")[2]
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if number.isdecimal():
+            numbered[int(number)] = str(folder)
+    return numbered[max(numbered)] if numbered else None
+
+
+def write_student(
+    out: Path,
+    trainer: MechanisticDistillationTrainer,
+    tokenizer: PreTrainedTokenizerBase | None,
+    record: Mapping[str, Any],
+) -> None:
+    """The model folder, then the record, which marks it as finished; then no checkpoints.
+
+    Raises:
+        InputError: the Trainer wrote no weights; the checkpoints are kept.
+    """
+    sharding = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+    if sharding is not None:  # of shards, in which checkpoints may be written, it makes no model
+        sharding.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(out))
+    if not trainer.is_world_process_zero():
+        return
+    (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nothing here reads
+    try:
+        loading.weight_files(out)
+    except InputError as error:
+        raise InputError(f"{error}; the last checkpoint is kept in {out / WORK}") from None
+    if tokenizer is not None:
+        tokenizer.save_pretrained(out)
+    write_text(out / RECORD, json.dumps(record, indent=1))
+    shutil.rmtree(out / WORK, ignore_errors=True)

@@ -1,0 +1,48 @@
+"""The losses while a student trains: a table that grows by a row with every log."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from transformers import TrainerCallback
+
+from workbench.distill.training.monitor import Monitor
+
+WIDTH = 12
+
+
+class LossTable(TrainerCallback):
+    """Prints step, loss, every term unweighted, and the last readout.
+
+    Args:
+        console: where; a quiet one prints nothing.
+        terms: names of the terms, in the order of the columns.
+        monitor: whose readouts are shown, if there are any.
+    """
+
+    def __init__(self, console: Console, terms: list[str], monitor: Monitor | None = None) -> None:
+        self._console = console
+        self._names = ["loss", *(f"loss_{name}" for name in terms)]
+        self._monitor = monitor
+        self._readout = ("focus", "confusion", "accuracy") if monitor else ()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The head of the table."""
+        names = [name.removeprefix("loss_") for name in self._names]
+        self._line(state, f"step/{state.max_steps}", [*names, *self._readout])
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """A row for a log that has a loss; the one at the end of training has none."""
+        if not logs or "loss" not in logs:
+            return
+        values = [float(logs[name]) for name in self._names if name in logs]
+        last = self._monitor.last if self._monitor else {}
+        values += [last[name] for name in self._readout if name in last]
+        self._line(state, str(state.global_step), [f"{value:.4f}" for value in values])
+
+    def _line(self, state: Any, first: str, cells: list[str]) -> None:
+        if state.is_world_process_zero:
+            row = "".join(cell.rjust(WIDTH) for cell in [first, *cells])
+            self._console.print(Text(row), soft_wrap=True)

@@ -1,0 +1,402 @@
+"""From a teacher and its pools to a student's folder.
+
+1. The teacher writes chains of thought; right ones are kept (`traces.jsonl`).
+2. The student is made or loaded, and its heads are matched with the teacher's (`headmap.json`).
+3. It is trained, with readouts on the way (`readout.parquet`), and written as a model folder with
+   its record (`training.json`).
+
+What was begun goes on where it stopped; other settings are refused.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.integrations import (  # moved in later releases, and still found here
+    is_fsdp_enabled,  # pyright: ignore[reportPrivateImportUsage]
+)
+
+from workbench.distill.config import DEFAULTS, DistillationConfig, plain
+from workbench.distill.examples.questions import Example
+from workbench.distill.examples.stream import Collator, DistillationStream
+from workbench.distill.examples.traces import (
+    TraceConfig,
+    count_draws,
+    fingerprint,
+    read_traces,
+    write_traces,
+)
+from workbench.distill.matching.files import check_weights, load, save
+from workbench.distill.matching.head_map import (
+    HeadMap,
+    Pools,
+    check_pools,
+    match_by_depth,
+)
+from workbench.distill.matching.pair import (
+    control_map,
+    pair_by_ablation,
+    pair_heads,
+)
+from workbench.distill.reading.capture import (
+    Head,
+    attention_modules,
+    final_norm,
+    shape_of,
+)
+from workbench.distill.training.folder import (
+    HEADMAP,
+    READOUT,
+    TRACES,
+    WORK,
+    claim_folder,
+    claim_traces,
+    held,
+    last_checkpoint,
+    write_student,
+)
+from workbench.distill.training.loss_table import LossTable
+from workbench.distill.training.monitor import Monitor
+from workbench.distill.training.student import make_student, word_encoder
+from workbench.distill.training.terms import drop_projections
+from workbench.distill.training.trainer import MechanisticDistillationTrainer
+from workbench.errors import InputError
+from workbench.headsets.headset import HeadSet
+from workbench.models import loading
+from workbench.progress import Reporter
+from workbench.prompts.prompt import PromptSet
+from workbench.prompts.tasks import CodingTask
+from workbench.prompts.word_encoder import WordEncoder
+
+MATCHING_SIZE = 16
+"""Examples on which heads are matched by attention or by ablation effect."""
+
+
+def distil(
+    out: Path,
+    teacher: str | Path,
+    pools: Pools | None,
+    config: DistillationConfig = DEFAULTS,
+    *,
+    task: CodingTask,
+    prompts: PromptSet | None = None,
+    scores: pd.DataFrame | None = None,
+    traces: Path | None = None,
+    readout_every: int = 200,
+    checkpoint_every: int = 500,
+    workers: int = 2,
+    arguments: Mapping[str, Any] | None = None,
+    teacher_device_map: Any = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Train a student and write its folder; continues from the last checkpoint in `out`.
+
+    In several processes the first makes what all of them read, and the others wait: let one process
+    make the traces beforehand if that takes long.
+
+    Args:
+        out: the student's folder.
+        teacher: model folder or hub id; it runs in bfloat16 on an accelerator, else in float32.
+        pools: the teacher's pooled heads; None where no term needs them.
+        config: everything that decides the result.
+        task: what training prompts are drawn from, with ranges of sizes.
+        prompts: for readouts, of labels that `task` does not hold.
+        scores: the run's scores table, where `config.heads` asks for control heads.
+        traces: a finished trace file, or a folder with all parts of one, which students of the
+            same teacher can share; unless given, traces are made in `out`.
+        readout_every: steps between readouts.
+        checkpoint_every: steps between checkpoints, of which the last is kept until the end.
+        workers: processes that make examples.
+        arguments: further `TrainingArguments`.
+        teacher_device_map: "auto" spreads a teacher that is too large for one device over all of
+            the machine; then train in one process.
+        reporter: where progress is told.
+
+    Returns:
+        the record that `training.json` holds: config, arguments, teacher (hash of its weights),
+        pools, headmap, circuit, traces (draws, right ones, hash of these), seconds (since it was
+        last started), device, n_parameters, and `loss`, rows of step, loss, grad_norm and
+        `loss_<term>`, every term's unweighted value.
+
+    Raises:
+        InputError: the folder holds a finished student or one of other settings or traces; a
+            teacher or student that cannot be read or whose tokenizers differ; no finished traces
+            where some are given; what matching and the trainer refuse. Where the Trainer wrote no
+            weights; checkpoints are kept then.
+    """
+    folder = loading.model_folder(teacher)
+    digest = loading.files_sha256(loading.weight_files(folder))
+    args = _arguments(out, config, workers, checkpoint_every, arguments or {})
+    if args.process_index > 0:
+        reporter = Reporter(Console(quiet=True))
+    reporter = reporter or Reporter()
+    asked = plain(
+        {
+            "config": asdict(config),
+            "arguments": dict(arguments or {}),
+            "teacher": digest,
+            "pools": _listed(pools),
+        }
+    )
+    _check_loading()
+    dtype = torch.float32 if args.device.type == "cpu" else torch.bfloat16
+    taught = loading.read_model(folder, dtype=dtype, device_map=teacher_device_map)
+    if teacher_device_map is None:
+        taught.to(args.device)  # pyright: ignore[reportArgumentType]
+    tokenizer = loading.read_tokenizer(folder)
+    encode = word_encoder(tokenizer, folder)
+    set_seed(config.seed)
+    student = make_student(config.student, taught, tokenizer)
+    student.to(args.device)  # pyright: ignore[reportArgumentType]
+    _check_heads(taught, student, pools, config, scores, digest)
+    given = None if traces is None else read_traces(traces, digest)
+    first = args.process_index == 0
+    with held(out) if first else nullcontext():
+        with args.main_process_first(local=False, desc="claim, traces and head map"):
+            claim_folder(out, asked, first=first)
+            path = traces or out / TRACES
+            examples = given or _draw(path, taught, task, encode, config, digest, reporter)
+            made_of = {"drawn": count_draws(path), "kept": len(examples)}
+            made_of |= {"sha256": fingerprint(examples)}
+            claim_traces(out, {"traces": made_of})
+            stream = _stream(examples, task, encode, config, args)
+            headmap = _head_map(out, taught, student, pools, config, stream, scores)
+        circuit = _circuit(taught, student, headmap, pools, config, stream)
+        set_seed(config.seed)
+        trainer = MechanisticDistillationTrainer(
+            student,
+            taught,
+            config.loss,
+            headmap=headmap,
+            circuit=circuit,
+            args=args,
+            train_dataset=stream,
+            data_collator=Collator(),
+        )
+        monitor = None if prompts is None else Monitor(out / READOUT, prompts, readout_every)
+        if monitor:
+            trainer.add_callback(monitor)
+        for theirs in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(theirs)
+        trainer.add_callback(LossTable(reporter.console, list(config.loss.on), monitor))
+        reporter.say(
+            f"student of {student.num_parameters():,} parameters, {len(examples):,} traces, terms "
+            + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
+        )
+        started = time.monotonic()
+        trainer.train(resume_from_checkpoint=last_checkpoint(out))
+        drop_projections(student)
+        record = {
+            **asked,
+            "headmap": None if headmap is None else headmap.model_dump(mode="json"),
+            "circuit": plain(circuit),
+            "traces": made_of,
+            "seconds": round(time.monotonic() - started),
+            "device": torch.cuda.get_device_name() if args.device.type == "cuda" else "cpu",
+            "n_parameters": student.num_parameters(),
+            "loss": _curve(trainer.state.log_history),
+        }
+        write_student(out, trainer, tokenizer, record)
+    return record
+
+
+def _listed(pools: Pools | None) -> list[Any]:
+    """What decides matching, as JSON holds it."""
+    if pools is None:
+        return []
+    if isinstance(pools, Mapping):
+        return [[pool, plain(list(heads))] for pool, heads in pools.items()]
+    heads = pools.heads if isinstance(pools, HeadSet) else pools
+    return [[head.pool, head.layer, head.head, head.weight] for head in heads]
+
+
+def _check_loading() -> None:
+    """Refuse what would leave the teacher without weights in all processes but the first."""
+    if is_fsdp_enabled():  # by its name sharding alone, in fact: with this way of loading
+        raise InputError(
+            "fsdp_cpu_ram_efficient_loading gives weights to the first process alone, and each "
+            "needs the whole teacher; set it to false"
+        )
+
+
+def _check_heads(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    pools: Pools | None,
+    config: DistillationConfig,
+    scores: pd.DataFrame | None,
+    digest: str,
+) -> None:
+    """All that can be refused before traces are drawn and the folder is claimed."""
+    loss = config.loss
+    if loss.needs_map or "circuit" in loss.on:
+        if pools is None:
+            raise InputError(f"loss terms {', '.join(loss.on)} need the teacher's pooled heads")
+        if isinstance(pools, HeadSet):
+            check_weights("head set", pools.model.weights_sha256, digest)
+        missing = sorted(loss.taught_pools - check_pools(pools, shape_of(teacher)))
+        if missing:
+            raise InputError(
+                f"loss terms {', '.join(loss.on)} need heads of the {missing[0]} pool, the head "
+                "set has none; without interaction (--interaction 0) one pool can be taught alone"
+            )
+    if loss.needs_map and pools is not None:
+        shapes = shape_of(teacher), shape_of(student)
+        control_map(match_by_depth(pools, *shapes), config.heads, scores, config.seed)
+    for model in (teacher, student):
+        if loss.needs_teacher:
+            attention_modules(model)
+        if loss.reads_logits_of_heads:
+            final_norm(model)
+
+
+def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> TraceConfig:
+    """How the traces of a distillation, or one part of them, are drawn."""
+    return TraceConfig(
+        n=config.n_traces,
+        seed=config.trace_seed,
+        ramp=config.mix.ramp,
+        same_size=config.batch_size,
+        context=config.context,
+        max_new_tokens=config.max_new_tokens,
+        part=part,
+    )
+
+
+def _draw(
+    path: Path,
+    teacher: PreTrainedModel,
+    task: CodingTask,
+    encode: WordEncoder,
+    config: DistillationConfig,
+    digest: str,
+    reporter: Reporter,
+) -> list[Example]:
+    with reporter.step("traces", config.n_traces) as advance:
+        settings = trace_config(config)
+        write_traces(path, teacher, task, encode, settings, teacher=digest, progress=advance)
+    return read_traces(path, digest)
+
+
+def _stream(
+    examples: Sequence[Example],
+    task: CodingTask,
+    encode: WordEncoder,
+    config: DistillationConfig,
+    args: TrainingArguments,
+) -> DistillationStream:
+    per_step = config.batch_size * config.accumulation * args.world_size
+    return DistillationStream(
+        task,
+        encode,
+        examples,
+        config.mix,
+        n_samples=config.steps * per_step,
+        context=config.context,
+        same_size=config.batch_size,
+        seed=config.seed,
+    )
+
+
+def _head_map(
+    out: Path,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    pools: Pools | None,
+    config: DistillationConfig,
+    stream: DistillationStream,
+    scores: pd.DataFrame | None,
+) -> HeadMap | None:
+    """Matched heads: those of the folder if training began there, else new ones."""
+    if not config.loss.needs_map:
+        return None
+    path = out / HEADMAP
+    if path.is_file():
+        return load(path, shape_of(teacher), shape_of(student))
+    batch = Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
+    found = pair_heads(teacher, student, pools, config, batch, scores)
+    save(found, path)
+    return found
+
+
+def _circuit(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    headmap: HeadMap | None,
+    pools: Pools | None,
+    config: DistillationConfig,
+    stream: DistillationStream,
+) -> tuple[tuple[Head, Head], ...]:
+    """As many pairs as the pools have heads, matched by ablation effect on the first samples."""
+    if "circuit" not in config.loss.on:
+        return ()
+    if headmap is not None:
+        n = len(headmap.pairs)
+    elif isinstance(pools, Mapping):
+        n = sum(map(len, pools.values()))
+    else:
+        n = len(_listed(pools))
+    batch = Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
+    return pair_by_ablation(teacher, student, n, [batch])
+
+
+def _arguments(
+    out: Path,
+    config: DistillationConfig,
+    workers: int,
+    checkpoint_every: int,
+    further: Mapping[str, Any],
+) -> TrainingArguments:
+    on_gpu = torch.cuda.is_available()
+    settings: dict[str, Any] = {
+        "output_dir": str(out / WORK),
+        "max_steps": config.steps,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup_steps,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": config.weight_decay,
+        "adam_beta2": 0.95,
+        "max_grad_norm": 1.0,
+        "bf16": config.bf16,
+        "use_cpu": not on_gpu,
+        "dataloader_num_workers": workers,
+        "dataloader_prefetch_factor": 4 if workers else None,
+        "dataloader_persistent_workers": workers > 0,
+        "dataloader_pin_memory": on_gpu,
+        "remove_unused_columns": False,
+        # What is read of the student lies outside the outputs of its forward.
+        "ddp_find_unused_parameters": False,
+        "logging_steps": min(50, max(1, config.steps // 20)),
+        "logging_nan_inf_filter": False,  # it waits for the device at every step
+        "save_steps": checkpoint_every,
+        "save_total_limit": 1,
+        "report_to": "none",
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+    return TrainingArguments(**{**settings, **further})
+
+
+def _curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of step, loss, grad_norm and every term."""
+    kept = ("step", "loss", "grad_norm")
+    return [
+        {name: row[name] for name in row if name in kept or name.startswith("loss_")}
+        for row in history
+        if "loss" in row
+    ]

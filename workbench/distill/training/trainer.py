@@ -1,0 +1,220 @@
+"""The Hugging Face Trainer with a frozen teacher beside the student.
+
+What the Trainer does (schedules, mixed precision, accumulation, checkpoints and going on from them,
+several processes) stays its own. Added are the teacher, which belongs to no state dict and is
+wrapped by nothing, the terms of the loss, and their values in the log.
+
+Each term is divided by its own count over the whole accumulated step, of all processes; what is
+counted follows from the batches alone. So accumulation changes nothing for terms that are sums
+over tokens, rows or examples. CKA (`update`, `circuit`) is no sum: its accumulated value is the
+mean over forwards, by their number of samples.
+"""
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+from workbench.distill.config import MechanisticDistillationConfig
+from workbench.distill.examples.stream import DistillationStream
+from workbench.distill.losses.compiling import fuse
+from workbench.distill.losses.losses import Loss
+from workbench.distill.matching.head_map import HeadMap
+from workbench.distill.reading.capture import (
+    Capture,
+    Head,
+    Reading,
+    attention_modules,
+)
+from workbench.distill.reading.positions import sampled_positions, term_counts
+from workbench.distill.training.student import check_vocabulary
+from workbench.distill.training.terms import Terms
+from workbench.errors import InputError
+
+Counts = Mapping[str, Float[Tensor, ""]]
+"""What each term is divided by."""
+
+
+class MechanisticDistillationTrainer(Trainer):
+    """Trains a student on a teacher's chains, attention, updates and their interaction.
+
+    Batches are those of `data.Collator`. Both models get the attention implementation
+    `capture.NAME`, which computes what "sdpa" does. Rows in which the teacher says nothing
+    (`interaction`, where its coarse heads look at no option) add 0 and are counted all the same.
+
+    Args:
+        model: the student.
+        teacher: moved to the training device unless it is spread over several; frozen.
+        config: the terms of the loss.
+        headmap: matched heads, where a term needs them.
+        circuit: (teacher head, student head) matched by ablation effect, where `circuit` is on.
+        args: as the Trainer's; `remove_unused_columns` becomes False.
+        kwargs: of the Trainer.
+
+    `is_sharded` says whether weights are spread over devices (FSDP, DeepSpeed).
+
+    Raises:
+        InputError: vocabularies of different sizes, a map that is missing or does not fit, or
+            training arguments under which activations cannot be read: compilation, gradient
+            checkpointing, and for `interaction`, `hidden` and `update` over options also weights
+            sharded over devices.
+    """
+
+    # Read by the Trainer: no further division by the number of accumulated forwards.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        teacher: PreTrainedModel,
+        config: MechanisticDistillationConfig,
+        *,
+        args: TrainingArguments,
+        headmap: HeadMap | None = None,
+        circuit: Sequence[tuple[Head, Head]] = (),
+        **kwargs: Any,
+    ) -> None:
+        check_vocabulary(teacher, model)
+        terms = Terms(config, teacher, model, headmap, circuit)
+        if terms.wanted["student"].maps:
+            _check_arguments(args)
+        args.remove_unused_columns = False
+        if args.n_gpu > 1:  # copies of the model in one process could not be read
+            args._n_gpu = 1
+        self.terms = terms
+        self._student_capture = Capture(model, terms.wanted["student"])
+        self._teacher_capture = Capture(teacher, terms.wanted["teacher"])
+        super().__init__(model=model, args=args, **kwargs)
+        # Known only now: `accelerate launch` says it to the accelerator, not in the arguments.
+        self.is_sharded = bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        if self.is_sharded:
+            _check_sharded(terms)
+        # As `loss_is_scaled_for_ga`, for releases of transformers that do not know it.
+        self.model_accepts_loss_kwargs = True
+        self.teacher = teacher.eval().requires_grad_(False)
+        if getattr(teacher, "hf_device_map", None) is None:
+            teacher.to(args.device)  # pyright: ignore[reportArgumentType]
+        if not self.is_sharded:
+            fuse([*attention_modules(model)[1], *attention_modules(teacher)[1]])
+        self._weights = torch.tensor(list(config.on.values()), device=self.args.device)
+        self._logged: Float[Tensor, " term"] | None = None
+        self._logged_from = 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if isinstance(dataset, DistillationStream):
+            # Samples are independent draws already, and their difficulty follows their index.
+            return SequentialSampler(cast(Sized, dataset))
+        return super()._get_train_sampler(train_dataset)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The batches of a step, and for each term what it is divided by."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, self._whole_counts(batches) if batches else None
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Weighted sum of the terms; the reading of the student as outputs.
+
+        `num_items_in_batch` are the counts of the step; without them those of this batch are taken.
+        """
+        counts = num_items_in_batch
+        if not isinstance(counts, Mapping):
+            counts = self._whole_counts([inputs])
+        losses, reading = self.losses(model, inputs)
+        weights = self.terms.config.on
+        # All terms at once: many operations on single numbers would cost as much as a term.
+        divisors = torch.stack([counts[name] for name in weights])
+        totals = torch.stack([losses[name].total for name in weights])
+        shares = totals / torch.where(divisors > 0, divisors, 1.0)
+        total = (shares * self._weights).sum()
+        if model.training:
+            self._note(shares.detach())
+        if self.accelerator.num_processes > 1:
+            # Gradients are averaged over processes, of which each divided by the count of all.
+            total = total * self.accelerator.num_processes
+            if "chain" not in weights and reading.logits is not None:
+                total = total + 0.0 * reading.logits.float().mean()  # every weight takes part
+        return (total, {"logits": reading.logits}) if return_outputs else total
+
+    def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Loss], Reading]:
+        """Unweighted terms of one batch, and the reading of the student."""
+        samples = sampled_positions(inputs, self.terms.config.rows)
+        ids = inputs["input_ids"]
+        taught = Reading()
+        if self.terms.config.needs_teacher:
+            with torch.no_grad():
+                taught = self._teacher_capture.run(
+                    lambda: self.teacher(input_ids=ids, use_cache=False), samples
+                ).to(ids.device)
+        learnt = self._student_capture.run(lambda: model(input_ids=ids, use_cache=False), samples)
+        return self.terms(inputs, taught, learnt), learnt
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """Loss of an evaluation batch; logits are not gathered."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
+        return loss.detach().mean(), None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the loss goes the unweighted mean of every term since the last time."""
+        steps = self.state.global_step - self._logged_from
+        if "loss" in logs and self._logged is not None and steps > 0:
+            summed = self._logged
+            if self.accelerator.num_processes > 1:
+                summed = self.accelerator.reduce(summed, "sum")
+            assert isinstance(summed, Tensor)
+            means = (summed / steps).tolist()
+            logs |= {
+                f"loss_{name}": mean for name, mean in zip(self.terms.config.on, means, strict=True)
+            }
+            self._logged = None
+            self._logged_from = self.state.global_step
+        super().log(logs, start_time)
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train; see `Trainer.train`."""
+        self._logged = None
+        self._logged_from = -1  # not known before the state of a checkpoint is read
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _note(self, shares: Float[Tensor, " term"]) -> None:
+        if self._logged_from < 0:
+            self._logged_from = self.state.global_step
+        self._logged = shares if self._logged is None else self._logged + shares
+
+    def _whole_counts(self, batches: list[Any]) -> Counts:
+        each = [term_counts(batch, self.terms.config) for batch in batches]
+        names = list(self.terms.config.on)
+        summed = torch.stack(
+            [torch.stack([counts[name] for name in names]).to(self.args.device) for counts in each]
+        ).sum(dim=0)
+        if self.accelerator.num_processes > 1:
+            summed = self.accelerator.reduce(summed, "sum")
+        assert isinstance(summed, Tensor)
+        return dict(zip(names, summed, strict=True))
+
+
+def _check_arguments(args: TrainingArguments) -> None:
+    for name in ("torch_compile", "gradient_checkpointing"):
+        if getattr(args, name):
+            raise InputError(f"{name} cannot be used where activations are read; turn it off")
+
+
+def _check_sharded(terms: Terms) -> None:
+    wanted = terms.wanted["student"]
+    if wanted.scale or wanted.hidden:
+        raise InputError(
+            "terms interaction, hidden, and update over options need whole weights outside the "
+            "forward; they cannot be used with weights sharded over devices; give --interaction 0"
+        )

@@ -1,0 +1,69 @@
+"""What a run found, as a short table for the terminal."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from workbench.heads import head_name
+from workbench.headsets.headset import load
+from workbench.phases import MEASURES, PHASES, POOLS
+from workbench.plots.style import percent
+from workbench.runs.folder import RunFolder
+
+
+def summary(out: str | Path) -> Group:
+    """Pools with their joint effects over the span beside the controls, and where the files lie.
+
+    Raises:
+        InputError: no run there, or its pools were not made.
+    """
+    folder = RunFolder.open(Path(out))
+    folder.require("pool", "pool")
+    found, pools = load(folder.path / "headset.json"), folder.read_table("pools")
+    columns = ("pool", "heads", "joint effect", "95 %", "random heads", "largest output", "n")
+    table = Table(*columns, title="joint effects on the verifying half")
+    for pool in POOLS:
+        heads = " ".join(head_name(head.layer, head.head) for head in found.in_pool(pool))
+        table.add_row(pool, heads or "none", *_effects(pools, pool))
+    files = [
+        Text(f"{word}: {folder.path / name}")
+        for word, name in (("head set", "headset.json"), ("report", "report.html"))
+        if (folder.path / name).is_file()
+    ]
+    return Group(table, *map(Text, _counts(folder)), *files)
+
+
+def _effects(pools: pd.DataFrame, pool: str) -> list[str]:
+    """Cells after the heads: the pool's chief measure over the span, and what controls reach."""
+    measure = PHASES[pool].chief
+    here = (pools["pool"] == pool) & (pools["measure"] == measure) & (pools["positions"] == "span")
+    rows = {name: pools.loc[here & (pools["set"] == name)] for name in ("pool", "random", "norm")}
+    if rows["pool"].empty:
+        return ["–"] * 5
+    joint = rows["pool"].iloc[0]
+    random, norm = rows["random"]["effect"], rows["norm"]["effect"]
+    return [
+        f"{MEASURES[measure].title} {percent(joint['effect'])}",
+        f"{percent(joint['low'])} to {percent(joint['high'])}",
+        f"{percent(random.min())} to {percent(random.max())}" if len(random) else "–",
+        percent(norm.mean()) if len(norm) else "–",
+        str(int(joint["n"])),
+    ]
+
+
+def _counts(folder: RunFolder) -> list[str]:
+    """Events that counted, and the reason of the others, per counterfactual."""
+    counts = folder.manifest["steps"]["baseline"]["counts"]
+    return [explain_counts(variant, counts[variant]) for variant in ("far", "near")]
+
+
+def explain_counts(variant: str, counts: dict[str, int]) -> str:
+    """One line: how many events counted, how many did not, and why."""
+    return (
+        f"{variant}: {counts['counted']} of {counts['events']} events count; "
+        f"{counts['failed']} fail on the clean prompt (Focus below 0.5 or Confusion above 0.5), "
+        f"{counts['unmoved']} were moved too little by the counterfactual"
+    )

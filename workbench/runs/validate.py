@@ -1,0 +1,41 @@
+"""Checks of files that others give: prompt files and head sets."""
+
+from pathlib import Path
+
+from workbench.errors import InputError
+from workbench.headsets import headset
+from workbench.models.hooked import HookedModel
+from workbench.phases import POOLS
+from workbench.prompts.files import load_prompts
+
+
+def validate(path: str | Path, *, model: HookedModel | str | Path | None = None) -> str:
+    """Check a prompt file (`.jsonl`) or a head-set file (`.json`), and say what it holds.
+
+    With `model` also that the file fits it.
+
+    Raises:
+        InputError: naming the file and the first thing that is wrong with it.
+    """
+    suffix = Path(path).suffix
+    if suffix not in (".jsonl", ".json"):
+        raise InputError(f"{path}: is neither a prompt file (.jsonl) nor a head-set file (.json)")
+    loaded = HookedModel.load(model) if isinstance(model, str | Path) else model
+    return _validate_headset(path, loaded) if suffix == ".json" else _validate_prompts(path, loaded)
+
+
+def _validate_prompts(path: str | Path, model: HookedModel | None) -> str:
+    prompts = load_prompts(path, model)
+    return f"{path}: OK, {len(prompts)} events of {len(prompts.prompt_ids)} prompts"
+
+
+def _validate_headset(path: str | Path, model: HookedModel | None) -> str:
+    found = headset.load(path)
+    if model is not None:
+        fields = ("n_layers", "n_heads", "n_kv_heads", "d_model", "architecture")
+        try:
+            headset.check_model(found, **{name: getattr(model.info, name) for name in fields})
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    sizes = ", ".join(f"{len(found.in_pool(pool))} {pool}" for pool in POOLS)
+    return f"{path}: OK, head set of {found.model.name!r}, {sizes}"

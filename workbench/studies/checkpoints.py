@@ -1,0 +1,409 @@
+"""When the two phases form: pools of a trained model, followed back through its checkpoints.
+
+Every checkpoint of one training run sees the same prompts. Of each are kept: Focus, Confusion and
+p(gold) of the three variants; the scores of the later pools' heads and of the best other head; what
+patching the later pools does, and patching the heads that have the highest scores at that moment
+(`moment_coarse`, `moment_refine`).
+
+Early checkpoints do not do the task, so few or no events count for the shares of `effects.py`.
+Beside them stand two differences over all events, in the unit of Focus and Confusion:
+
+    focus_moved      F_patched − F_far         far run, patched with clean
+    confusion_moved  C_near − C_patched        near run, patched with clean
+
+Everything is a mean over a mean of per-event terms, which are what is kept on disk: a study that
+was stopped goes on with the next checkpoint, and `formation` resamples the same prompts in all.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.analysis.patching.patching import (
+    EventCache,
+    baseline_rows,
+    sweep_event,
+)
+from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.analysis.scores.scores import EventScores, score_event
+from workbench.analysis.statistics import bootstrap, ratio_of_means
+from workbench.errors import InputError
+from workbench.heads import Head, head_name
+from workbench.headsets import headset as headset_file
+from workbench.headsets.headset import HeadSet
+from workbench.models import loading
+from workbench.models.hooked import HookedModel
+from workbench.models.trunk import Trunk
+from workbench.phases import MEASURES, POOLS, RUNS, Measure
+from workbench.progress import Advance, Reporter
+from workbench.prompts.files import check_vocabulary
+from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
+from workbench.runs.config import DEFAULTS, RunConfig
+from workbench.runs.folder import RunFolder, is_run
+
+STEP = "training"
+TERMS = "training_terms"
+MIN_COUNTED = 5
+N_MOMENT = 4
+
+KEY = ["quantity", "layer", "head", "pool"]
+COLUMNS = ["step", *KEY, "value", "low", "high", "n"]
+
+UNFILTERED = {
+    "focus_moved": replace(MEASURES["coarse_restore"], scale=(), only_valid_pairs=False),
+    "confusion_moved": replace(MEASURES["refine_reduce"], scale=(), only_valid_pairs=False),
+}
+FAR = ("coarse_restore", "coarse_disrupt", "focus_moved")
+NEAR = ("refine_reduce", "refine_boost_abs", "confusion_moved")
+SCORES = ("coarse_score", "refine_score")
+
+Cell = tuple[str, float, float, str]
+"""One row of the table at a step: the values of `KEY`."""
+
+Terms = dict[Cell, tuple[np.ndarray, np.ndarray]]
+"""Numerator and denominator per event, in order; both 0 where the event does not count."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Heads that are patched together, and how their rows are named."""
+
+    pool: str
+    heads: tuple[Head, ...]
+    whole: bool
+    measures: tuple[str, ...] = FAR + NEAR
+
+    def cell(self, quantity: str) -> Cell:
+        """Key of its row: layer and head are NaN for a whole pool."""
+        layer, head = (np.nan, np.nan) if self.whole else self.heads[0]
+        return quantity, float(layer), float(head), self.pool
+
+
+def study_checkpoints(
+    folders: Sequence[Path],
+    *,
+    prompts: PromptSet,
+    headset: HeadSet,
+    extra_heads: Sequence[Head] = (),
+    config: RunConfig = DEFAULTS,
+    dtype: str = "float32",
+    device: str | None = None,
+    out: Path | None = None,
+    reporter: Reporter | None = None,
+) -> pd.DataFrame:
+    """Focus, Confusion, scores and causal effects of the later pools at every checkpoint.
+
+    `folders` are model folders named `step-000600` and so on; `extra_heads` are followed beside the
+    pools of `headset`. Effects are over the span. The heads of the moment are the first four of
+    each score on these prompts, so their effects are chosen and measured on the same prompts. With
+    `out`, terms and table are kept there, and the same call goes on where it stopped.
+
+    Returns:
+        columns step, quantity, layer, head (both missing for the model and for whole pools), pool
+        ("model", "coarse", "refine", "extra", "other" for the best head outside the pools,
+        "moment_coarse", "moment_refine"), value, low, high (95 % over prompts), n (events that
+        count). Quantities: `focus_clean` and so on, the two scores (a pool's is the mean of its
+        heads'), four measures of causal effect, `focus_moved`, `confusion_moved`. A measure that
+        fewer than five events count for is NaN.
+
+    Raises:
+        InputError: no folder, a folder whose name says no step or that holds no model, a head set
+            or prompts that do not fit it, or an `out` that holds something else.
+    """
+    reporter = reporter or Reporter()
+    by_step = _by_step(folders)
+    pools = {pool: [(h.layer, h.head) for h in headset.in_pool(pool)] for pool in POOLS}
+    targets = _later_targets(pools, extra_heads)
+    folder = None if out is None else _open(out, by_step, prompts, targets, dtype)
+    settings = {"seed": config.seed, "n_resamples": config.n_resamples}
+    if folder is not None and not folder.begin(STEP, settings):
+        reporter.say(f"{STEP}: finished before, skipped")
+        return folder.read_table(STEP)
+    started = time.monotonic()
+    frames = []
+    for step, path in by_step.items():
+        if folder is not None and step in folder.part_numbers(STEP):
+            reporter.say(f"step {step}: was done before")
+            continue
+        model = HookedModel.load(path, dtype=dtype, device=device)
+        _check_fit(model, headset, prompts, extra_heads)
+        with reporter.step(f"step {step}", 2 * len(prompts)) as advance:
+            terms = _checkpoint_terms(model, prompts, targets, advance)
+        frame = _terms_frame(step, terms, prompts)
+        if folder is not None:
+            folder.write_part(STEP, step, frame)
+        else:
+            frames.append(frame)
+    joined = pd.concat(frames if folder is None else folder.read_parts(STEP), ignore_index=True)
+    table = training_table(joined, n_resamples=config.n_resamples, seed=config.seed)
+    if folder is not None:
+        folder.write_table(TERMS, joined)
+        folder.write_table(STEP, table)
+        counts = {"checkpoints": len(by_step), "events": len(prompts)}
+        folder.finish(STEP, time.monotonic() - started, counts)
+        folder.remove_parts(STEP)
+    return table
+
+
+def read_terms(out: Path) -> pd.DataFrame:
+    """The per-event terms of a finished study, for the intervals of `formation`.
+
+    Columns: step, quantity, layer, head, pool, prompt, event (numbers), numerator, denominator.
+
+    Raises:
+        InputError: no finished study lies there.
+    """
+    folder = RunFolder.open(out)
+    if not folder.is_done(STEP):
+        raise InputError(f"{out}: holds no finished study of checkpoints")
+    return folder.read_table(TERMS)
+
+
+def _by_step(folders: Sequence[Path]) -> dict[int, Path]:
+    """Folders in order of their steps."""
+    by_step: dict[int, Path] = {}
+    for path in map(Path, folders):
+        named = re.fullmatch(r"step-(\d+)", path.name)
+        if named is None:
+            raise InputError(f"{path}: the name of a checkpoint folder must be step-NUMBER")
+        if int(named[1]) in by_step:
+            raise InputError(f"{path}: step {int(named[1])} is given twice")
+        by_step[int(named[1])] = path
+    if not by_step:
+        raise InputError(
+            "no checkpoint folder is given; `workbench organism --snapshots` makes some"
+        )
+    return dict(sorted(by_step.items()))
+
+
+def _later_targets(pools: dict[Any, list[Head]], extra_heads: Sequence[Head]) -> list[Target]:
+    targets = []
+    for pool, heads in pools.items():
+        if heads:
+            targets.append(Target(pool, tuple(heads), whole=True))
+        targets += [Target(pool, (at,), whole=False) for at in heads]
+    pooled = {at for heads in pools.values() for at in heads}
+    new = [at for at in dict.fromkeys(extra_heads) if at not in pooled]
+    return targets + [Target("extra", (at,), whole=False) for at in new]
+
+
+def _open(
+    out: Path, by_step: dict[int, Path], prompts: PromptSet, targets: list[Target], dtype: str
+) -> RunFolder:
+    heads = {pool: _names(pool, targets) for pool in (*POOLS, "extra")}
+    weights = {
+        f"step-{step:06}": loading.files_sha256(loading.weight_files(loading.model_folder(path)))
+        for step, path in by_step.items()
+    }
+    study = {"weights_sha256": weights, "heads": heads, "dtype": dtype}
+    identity = {"prompts": {"sha256": prompts.sha256, "task": prompts.task}, "study": study}
+    if not is_run(out):
+        return RunFolder.create(out, identity)
+    folder = RunFolder.open(out)
+    folder.check(identity)
+    known = len(folder.manifest["study"]["weights_sha256"])
+    if known != len(weights):
+        raise InputError(f"{out}: was begun with {known} checkpoints, not {len(weights)}")
+    return folder
+
+
+def _names(pool: str, targets: Sequence[Target]) -> list[str]:
+    return [head_name(*at) for t in targets if t.pool == pool and not t.whole for at in t.heads]
+
+
+def _check_fit(
+    model: HookedModel, headset: HeadSet, prompts: PromptSet, extra_heads: Sequence[Head]
+) -> None:
+    fields = ("n_layers", "n_heads", "n_kv_heads", "d_model", "architecture")
+    try:
+        headset_file.check_model(headset, **{name: getattr(model.info, name) for name in fields})
+        check_vocabulary(prompts, model.info.d_vocab, model.context_length)
+    except InputError as error:
+        raise InputError(f"checkpoint {model.info.name}: {error}") from None
+    for layer, head in extra_heads:
+        model.check_head(layer, head)
+
+
+def _checkpoint_terms(
+    model: HookedModel, prompts: PromptSet, later: Sequence[Target], advance: Advance
+) -> Terms:
+    """All terms of one checkpoint: scores first, since they say whom else to patch."""
+    weights = model.output_weights()
+    scores = []
+    for done, event in enumerate(prompts, start=1):
+        scores.append(score_event(model, event, weights))
+        advance(done, 2 * len(prompts))
+    per_head = _head_scores(scores)
+    targets = [*later, *_moment_targets(per_head)]
+    base, patched = [], []
+    for done, event in enumerate(prompts, start=1):
+        base_rows, rows = _patch_event(model, event, targets)
+        base.append(base_rows)
+        patched.append(rows)
+        advance(len(prompts) + done, 2 * len(prompts))
+    return {
+        **_model_terms(base),
+        **_score_terms(per_head, later),
+        **_effect_terms(base, patched, targets),
+    }
+
+
+def _head_scores(scores: Sequence[EventScores]) -> dict[str, np.ndarray]:
+    """Both scores per event, layer and head.
+
+    CoarseScore goes by the route that is larger over all events, so that its mean is the score.
+    """
+    routes = torch.stack([torch.tensordot(one.weights, one.routes, dims=1) for one in scores])
+    best = routes.mean(dim=0).argmax(dim=-1)[None, ..., None].expand(*routes.shape[:-1], 1)
+    refine = torch.stack([one.refine[one.gold] for one in scores])
+    values = (routes.gather(-1, best)[..., 0], refine)
+    return {name: each.double().numpy() for name, each in zip(SCORES, values, strict=True)}
+
+
+def _moment_targets(per_head: dict[str, np.ndarray]) -> list[Target]:
+    """The first heads of each score at this checkpoint, together and one by one."""
+    targets = []
+    for values, pool, measures in zip(per_head.values(), POOLS, (FAR, NEAR), strict=True):
+        means = values.mean(axis=0)
+        first = np.argsort(-means, axis=None, kind="stable")[:N_MOMENT]
+        heads = tuple((int(at) // means.shape[1], int(at) % means.shape[1]) for at in first)
+        name = f"moment_{pool}"
+        targets.append(Target(name, heads, whole=True, measures=measures))
+        targets += [Target(name, (at,), whole=False, measures=measures) for at in heads]
+    return targets
+
+
+def _patch_event(
+    model: HookedModel, event: DecisionEvent, targets: Sequence[Target]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Baseline per variant, and patched values per set of heads and run, of one event."""
+    cache = EventCache.of(model, event, ["span"])
+    bases = [cache.bases[name] for name in VARIANTS]
+    if all(isinstance(base, Trunk) for base in bases):
+        logits = torch.stack([base.logits for base in bases if isinstance(base, Trunk)])
+    else:
+        logits = torch.stack([r.logits for r in model.run([event.variant(v) for v in VARIANTS])])
+    readout = focus_confusion(select_options(logits, event), Roles.of(event))
+    base = pd.DataFrame(baseline_rows(*readout)).set_index("variant")
+    frames = []
+    for measures in (FAR, NEAR):
+        wanted = {tuple(sorted(t.heads)) for t in targets if set(measures) & set(t.measures)}
+        groups = sorted(wanted)
+        runs = {_measure(name).run for name in measures}
+        frame = sweep_event(
+            model, event, groups, ["span"], runs=[run for run in RUNS if run in runs], cache=cache
+        )
+        frames.append(frame.assign(heads=[groups[target] for target in frame["target"]]))
+    return base, pd.concat(frames).set_index(["heads", "run"]).filter(["focus", "confusion"])
+
+
+def _measure(name: str) -> Measure:
+    return {**MEASURES, **UNFILTERED}[name]
+
+
+def _model_terms(base: Sequence[pd.DataFrame]) -> Terms:
+    terms: Terms = {}
+    for name in ("focus", "confusion", "p_gold"):
+        for variant in VARIANTS:
+            values = np.array([float(rows.at[variant, name]) for rows in base])
+            terms[f"{name}_{variant}", np.nan, np.nan, "model"] = values, np.ones(len(values))
+    return terms
+
+
+def _score_terms(per_head: dict[str, np.ndarray], later: Sequence[Target]) -> Terms:
+    """Of the later pools, their heads, the extra heads, and the best head outside the pools."""
+    terms: Terms = {}
+    pooled = [at for target in later if target.pool in POOLS for at in target.heads]
+    for score, values in per_head.items():
+        means = values.mean(axis=0)
+        for layer, head in pooled:
+            means[layer, head] = -np.inf
+        layer, head = np.unravel_index(int(means.argmax()), means.shape)
+        best = Target("other", ((int(layer), int(head)),), whole=False)
+        for target in (*later, best):
+            of_heads = np.stack([values[:, layer, head] for layer, head in target.heads])
+            terms[target.cell(score)] = of_heads.mean(axis=0), np.ones(len(values))
+    return terms
+
+
+def _effect_terms(
+    base: Sequence[pd.DataFrame], patched: Sequence[pd.DataFrame], targets: Sequence[Target]
+) -> Terms:
+    """The terms of `effects.causal_effects`, also for the measures that every event counts for."""
+    terms: Terms = {}
+    for target in targets:
+        heads = tuple(sorted(target.heads))
+        for name in target.measures:
+            measure = _measure(name)
+            rows = []
+            for before, after in zip(base, patched, strict=True):
+                counts = not measure.only_valid_pairs or bool(before.at["clean", measure.counts])
+                start = float(before.at[measure.start, measure.value])
+                moved = measure.sign * (
+                    float(after.at[(heads, measure.run), measure.value]) - start
+                )
+                scale = [float(before.at[variant, measure.value]) for variant in measure.scale]
+                by = scale[0] - sum(scale[1:]) if scale else 1.0
+                rows.append((moved, by) if counts else (0.0, 0.0))
+            numerator, denominator = np.array(rows).T
+            terms[target.cell(name)] = numerator, denominator
+    return terms
+
+
+def _terms_frame(step: int, terms: Terms, prompts: PromptSet) -> pd.DataFrame:
+    """Cells in rows, events inside them; prompts and events are numbered, their ids left out."""
+    numbers = {name: number for number, name in enumerate(prompts.prompt_ids)}
+    prompt = [numbers[event.id] for event in prompts]
+    keys = pd.DataFrame(list(terms), columns=KEY)
+    frame = keys.loc[np.repeat(np.arange(len(keys)), len(prompts))].reset_index(drop=True)
+    frame.insert(0, "step", step)
+    return frame.assign(
+        prompt=np.tile(prompt, len(keys)),
+        event=np.tile(np.arange(len(prompts)), len(keys)),
+        numerator=np.concatenate([pair[0] for pair in terms.values()]),
+        denominator=np.concatenate([pair[1] for pair in terms.values()]),
+    )
+
+
+def training_table(terms: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Values with intervals from per-event terms; all steps see the same resamples of prompts."""
+    frames = []
+    for step, part in terms.groupby("step", sort=True):
+        numerator, denominator, prompt_ids = matrices(part)
+        interval = bootstrap(
+            ratio_of_means,
+            numerator,
+            denominator,
+            prompt_ids=prompt_ids,
+            n_resamples=n_resamples,
+            seed=seed,
+            labels=[STEP],
+        )
+        n = (denominator != 0).sum(dim=0).numpy()
+        frame = part.filter(KEY).drop_duplicates().assign(step=step, n=n)
+        measured = frame["quantity"].isin(list(MEASURES)).to_numpy()
+        for name, end in zip(("value", "low", "high"), interval, strict=True):
+            frame[name] = np.where(measured & (n < MIN_COUNTED), np.nan, end.numpy())
+        frames.append(frame.astype({"layer": "Int64", "head": "Int64"})[COLUMNS])
+    return pd.concat(frames, ignore_index=True)
+
+
+def matrices(
+    part: pd.DataFrame,
+) -> tuple[Float[Tensor, "event cell"], Float[Tensor, "event cell"], list[str]]:
+    """Numerators, denominators and prompt ids of one step's terms."""
+    n_events = len(np.unique(part["event"]))
+    pair = [
+        torch.from_numpy(part[name].to_numpy(float).reshape(-1, n_events).T.copy())
+        for name in ("numerator", "denominator")
+    ]
+    return pair[0], pair[1], part["prompt"].iloc[:n_events].astype(str).tolist()
