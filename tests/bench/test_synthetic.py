@@ -13,7 +13,7 @@ from workbench.labels.xmc import load_xmc
 @pytest.fixture(autouse=True)
 def taxonomy(space, monkeypatch):
     """ICD-10-CM without a cache in the user's home."""
-    for module in ("synthetic", "mimic4"):
+    for module in ("bench.synthetic", "labels.mimic4"):
         monkeypatch.setattr(f"workbench.{module}.load_icd10cm", lambda: space)
 
 
