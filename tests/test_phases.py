@@ -1,0 +1,58 @@
+"""The records of the two phases agree with one another, and say which events enter a measure."""
+
+import pandas as pd
+import pytest
+
+from workbench.phases import MEASURES, PHASES, POOLS, RUNS, runs_that_count, valid_pairs
+
+
+def test_each_phase_is_proven_by_a_denoising_measure_of_its_own():
+    assert tuple(PHASES) == POOLS
+    for name, phase in PHASES.items():
+        chief = MEASURES[phase.chief]
+        assert (chief.pool, chief.direction, chief.value) == (name, "denoising", phase.readout)
+
+
+@pytest.mark.parametrize(
+    ("measure", "run", "start", "sign", "valid"),
+    [
+        ("coarse_restore", "far_with_clean", "far", 1, "counts_far"),
+        ("coarse_disrupt", "clean_with_far", "clean", -1, "counts_far"),
+        ("refine_reduce", "near_with_clean", "near", -1, "counts_near"),
+        ("refine_boost", "clean_with_near", "clean", 1, "counts_near"),
+        ("refine_boost_abs", "clean_with_near", "clean", 1, "counts_near"),
+    ],
+)
+def test_a_measure_is_read_from_its_phase_and_direction(measure, run, start, sign, valid):
+    one = MEASURES[measure]
+    assert (one.run, one.start, one.sign, one.counts) == (run, start, sign, valid)
+    assert RUNS[run][0] == start
+
+
+@pytest.mark.parametrize(
+    ("far", "near", "runs"),
+    [
+        (True, True, ["far_with_clean", "clean_with_far", "near_with_clean", "clean_with_near"]),
+        (True, False, ["far_with_clean", "clean_with_far"]),
+        (False, True, ["near_with_clean", "clean_with_near"]),
+        (False, False, []),
+    ],
+)
+def test_only_valid_pairs_are_patched(prompts, far, near, runs):
+    row = {"counts_far": far, "counts_near": near}
+    assert list(runs_that_count(row)) == runs
+    first = prompts.events[0]
+    rows = [
+        {"id": event.id, "event": event.event, "variant": variant, **row}
+        if event == first
+        else {
+            "id": event.id,
+            "event": event.event,
+            "variant": variant,
+            "counts_far": False,
+            "counts_near": False,
+        }
+        for event in prompts
+        for variant in ("clean", "far", "near")
+    ]
+    assert valid_pairs(prompts, pd.DataFrame(rows)) == ([first] if runs else [])
