@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from workbench.analysis.patching.screening import screen_heads
     from workbench.analysis.readout import focus_confusion
     from workbench.analysis.scores.scores import score_heads
-    from workbench.distill.evaluation.evaluate import evaluate
+    from workbench.distill.evaluation.evaluate import evaluate_students
     from workbench.distill.training.run import distil
     from workbench.errors import InputError
     from workbench.headsets.export import export as export_headset
@@ -63,7 +63,7 @@ _HOME = {
     "causal_effects": "analysis.patching.effects",
     "distil": "distill.training.run",
     "early_answers": "models.answers",
-    "evaluate": "distill.evaluation.evaluate",
+    "evaluate_students": "distill.evaluation.evaluate",
     "evidence": "runs.evidence",
     "export_headset": "headsets.export:export",
     "focus_confusion": "analysis.readout",
@@ -109,7 +109,7 @@ __all__ = [
     "causal_effects",
     "distil",
     "early_answers",
-    "evaluate",
+    "evaluate_students",
     "evidence",
     "export_headset",
     "focus_confusion",

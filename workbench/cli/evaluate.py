@@ -35,7 +35,7 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Teacher and students side by side, on labels that none of them was trained on."""
-    from workbench.distill.evaluation.evaluate import evaluate as measure
+    from workbench.distill.evaluation.evaluate import evaluate_students
     from workbench.distill.matching.files import heads_for
     from workbench.models import loading
     from workbench.models.loading import bundled_model_path
@@ -43,7 +43,7 @@ def evaluate(
 
     prepare()
     folder = loading.model_folder(bundled_model_path() if teacher is None else teacher)
-    found = measure(
+    found = evaluate_students(
         out,
         folder,
         student_names(students),

@@ -21,7 +21,7 @@ from workbench.distill.config import DEFAULTS, StudentShape, plain
 from workbench.distill.evaluation import answers as evaluate_answers
 from workbench.distill.evaluation.answers import answers
 from workbench.distill.evaluation.effects import pool_terms
-from workbench.distill.evaluation.evaluate import evaluate
+from workbench.distill.evaluation.evaluate import evaluate_students
 from workbench.distill.evaluation.statistics import draw, per_student
 from workbench.distill.evaluation.students import (
     Student,
@@ -82,7 +82,7 @@ def teacher(make_model, tokenizer, tmp_path) -> Path:
 def run(teacher, small_task, tmp_path):
     def call(students, **options):
         settings = {**SMALL, "task": small_task, "reporter": Reporter(Console(quiet=True))}
-        return evaluate(tmp_path / "out", teacher, students, **{**settings, **options})
+        return evaluate_students(tmp_path / "out", teacher, students, **{**settings, **options})
 
     return call
 

@@ -111,7 +111,7 @@ class Evaluation:
                 getattr(self, name).to_csv(beside, index=False, float_format="%.6g")
 
 
-def evaluate(
+def evaluate_students(
     out: str | Path,
     teacher: str | Path,
     students: Mapping[str, str | Path],
