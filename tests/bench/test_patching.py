@@ -16,7 +16,8 @@ from workbench.errors import InputError
 
 SMALL = {"length": 24, "suffix": 10, "sample": 3, "repeats": 1}
 WAYS = ("loop", "forked", "plain_forward", "attribution")
-N_HEADS = SHAPES["tiny"].n_layers * SHAPES["tiny"].n_heads
+TINY, _ = SHAPES["tiny"]
+N_HEADS = TINY.n_layers * TINY.n_heads
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_says_what_was_measured_where(result):
     assert result["forked"] is True
     assert result["model"]["shape"] == result["model"]["name"] == "tiny"
     assert result["model"]["weights_sha256"] == "random"
-    assert result["model"]["n_layers"] == SHAPES["tiny"].n_layers
+    assert result["model"]["n_layers"] == TINY.n_layers
     assert {name: result[name] for name in SMALL} == SMALL
     assert list(result["positions"]) == ["decision", "span"]
 
@@ -131,8 +132,7 @@ def test_every_head_is_patched_by_itself_in_both_positions(monkeypatch):
     patch_heads = ways.patch_heads
     monkeypatch.setattr(ways, "patch_heads", counting)
     bench(shape="tiny", device="cpu", **SMALL)
-    shape = SHAPES["tiny"]
-    every = [[head] for head in itertools.product(range(shape.n_layers), range(shape.n_heads))]
+    every = [[head] for head in itertools.product(range(TINY.n_layers), range(TINY.n_heads))]
     for patched in (1, SMALL["suffix"]):
         timed = [call for call in calls if call[0] == patched and call[2] is not None]
         assert len(timed) == 1 + SMALL["repeats"]  # a warm-up before

@@ -1,10 +1,11 @@
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from workbench.bench.shapes import (
     SHAPES,
     balanced_map,
+    build,
     device_of,
     materialise,
     random_model,
@@ -14,27 +15,21 @@ from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
-BLOCKS = [f"model.layers.{layer}" for layer in range(SHAPES["tiny"].n_layers)]
+BLOCKS = [f"model.layers.{layer}" for layer in range(SHAPES["tiny"][0].n_layers)]
 PARTS = ["model.embed_tokens", *BLOCKS, "model.norm", "model.rotary_emb", "lm_head"]
 
 
 def on_meta(shape: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(SHAPES[shape].config, dtype=dtype)
+        return build(shape, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_random_model_has_its_shape_and_dtype(dtype):
     model = random_model("tiny", dtype, "cpu")
     info = HookedModel.from_pretrained_model(model, name="tiny", weights_sha256="random").info
-    shape = SHAPES["tiny"]
-    assert (info.n_layers, info.d_model, info.n_heads, info.n_kv_heads, info.d_vocab) == (
-        shape.n_layers,
-        shape.d_model,
-        shape.n_heads,
-        shape.n_kv_heads,
-        shape.d_vocab,
-    )
+    sizes = (info.n_layers, info.d_model, info.n_heads, info.n_kv_heads, info.d_vocab)
+    assert sizes == (4, 64, 4, 2, 512)
     assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
     assert not model.training
 
@@ -69,7 +64,7 @@ def test_seed_decides_the_weights_and_leaves_the_global_generator_alone():
 def test_same_logits_as_a_model_built_the_plain_way():
     """Buffers outside the state dict (rotary frequencies) are right."""
     model = random_model("tiny", "float32", "cpu")
-    plain = AutoModelForCausalLM.from_config(SHAPES["tiny"].config, dtype=torch.float32).eval()
+    plain = build("tiny", torch.float32).eval()
     plain.load_state_dict(model.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(model(TOKENS).logits, plain(TOKENS).logits)

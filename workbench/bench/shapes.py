@@ -11,7 +11,6 @@ No copy is made on the CPU on the way, in any dtype.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,10 +18,11 @@ from accelerate import dispatch_model, infer_auto_device_map
 from accelerate.utils.modeling import get_balanced_memory
 from torch import nn
 from transformer_lens.utilities.devices import get_device
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from workbench.errors import InputError
 from workbench.models import loading
+from workbench.models.llama import LlamaShape
 
 STD = 0.02
 """Standard deviation of matrices, as Llama itself starts from.
@@ -39,43 +39,15 @@ DeviceMap = Mapping[str, Any]
 """Path of a module ("" for the whole model) → device of everything in it."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a Llama model, in tokens, features and counts."""
-
-    n_layers: int
-    d_model: int
-    n_heads: int
-    n_kv_heads: int
-    d_mlp: int
-    d_vocab: int
-    context_length: int = 8192
-    rope_theta: float = 500_000.0
-
-    @property
-    def config(self) -> LlamaConfig:
-        """The same sizes as transformers names them; input and output embeddings are not tied."""
-        return LlamaConfig(
-            num_hidden_layers=self.n_layers,
-            hidden_size=self.d_model,
-            num_attention_heads=self.n_heads,
-            num_key_value_heads=self.n_kv_heads,
-            intermediate_size=self.d_mlp,
-            vocab_size=self.d_vocab,
-            max_position_embeddings=self.context_length,
-            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-
-
-SHAPES: dict[str, Shape] = {
-    "llama3-8b": Shape(32, 4096, 32, 8, 14336, 128256),
-    "llama3-70b": Shape(80, 8192, 64, 8, 28672, 128256),
-    "tiny": Shape(4, 64, 4, 2, 128, 512),
+SHAPES: dict[str, tuple[LlamaShape, int]] = {
+    "llama3-8b": (LlamaShape(32, 32, 8, 4096, 14336), 128256),
+    "llama3-70b": (LlamaShape(80, 64, 8, 8192, 28672), 128256),
+    "tiny": (LlamaShape(4, 4, 2, 64, 128), 512),
 }
-"""Name → sizes; `tiny` is for a first look and for tests."""
+"""Name → sizes and vocabulary; `tiny` is for a first look and for tests."""
+
+CONTEXT = 8192
+ROPE_THETA = 500_000.0
 
 
 def random_model(
@@ -93,10 +65,9 @@ def random_model(
     Raises:
         InputError: an unknown shape, dtype or device, or a model too large for the accelerators.
     """
-    check_shape(shape)
     dtype = loading.parse_dtype(dtype)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(SHAPES[shape].config, dtype=dtype)
+        model = build(shape, dtype)
     if device == "auto" and torch.accelerator.device_count() > 1:
         device_map = balanced_map(model)
         materialise(model, device_map, seed)
@@ -104,6 +75,16 @@ def random_model(
     target = get_device() if device in (None, "auto") else device
     materialise(model, {"": loading.parse_device(target)}, seed)
     return model.eval()
+
+
+def build(shape: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A model of a known shape on torch's default device; its embeddings are not tied."""
+    check_shape(shape)
+    sizes, d_vocab = SHAPES[shape]
+    rope = {"rope_type": "default", "rope_theta": ROPE_THETA}
+    return sizes.build(
+        d_vocab, CONTEXT, dtype=dtype, tie_word_embeddings=False, rope_parameters=rope
+    )
 
 
 def check_shape(shape: str) -> None:

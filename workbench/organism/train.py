@@ -20,7 +20,6 @@ from rich.console import Console
 from tokenizers import Tokenizer
 from torch.utils.data import SequentialSampler
 from transformers import (
-    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Trainer,
@@ -36,6 +35,7 @@ from workbench.analysis.chains.generation import (
 )
 from workbench.errors import InputError
 from workbench.labels.icd10cm import load_icd10cm
+from workbench.models.llama import LlamaShape
 from workbench.organism.card import model_card
 from workbench.organism.examples import (
     IGNORED,
@@ -52,7 +52,7 @@ SNAPSHOTS = "snapshots"
 
 
 @dataclass(frozen=True)
-class OrganismConfig:
+class OrganismConfig(LlamaShape):
     """Everything that decides what the trained model is, besides the labels.
 
     The task's sizes are ranges: small prompts among the large ones are what gets training off its
@@ -80,14 +80,10 @@ class OrganismConfig:
     mix: ExampleMix = field(default_factory=ExampleMix)
 
     def __post_init__(self) -> None:
-        for name in ("n_layers", "n_heads", "n_kv_heads", "d_model", "steps", "batch_size"):
+        super().__post_init__()
+        for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, must be at least 1")
-        if self.n_heads % self.n_kv_heads or self.d_model % self.n_heads:
-            raise InputError(
-                f"n_heads {self.n_heads} must divide d_model {self.d_model} and be a multiple of "
-                f"n_kv_heads {self.n_kv_heads}"
-            )
 
 
 class WeightedTrainer(Trainer):
@@ -142,25 +138,6 @@ class Snapshots(TrainerCallback):
             _save(path, deepcopy(self._model), self._tokenizer)
 
 
-def build_model(config: OrganismConfig, end: int) -> LlamaForCausalLM:
-    """A Llama of the configured shape with random weights; embeddings are tied."""
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.d_model,
-            intermediate_size=config.d_mlp,
-            num_hidden_layers=config.n_layers,
-            num_attention_heads=config.n_heads,
-            num_key_value_heads=config.n_kv_heads,
-            max_position_embeddings=2 * config.context,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=end,
-            pad_token_id=end,
-        )
-    )
-
-
 def train_organism(
     out: Path,
     config: OrganismConfig = OrganismConfig(),
@@ -186,7 +163,8 @@ def train_organism(
     task = CodingTask(space, seen, config.task)
     _claim(out, config)
     tokenizer = _tokenizer(out, task, config)
-    model = build_model(config, end_token(tokenizer))
+    end = end_token(tokenizer)
+    model = config.build(config.vocab_size, 2 * config.context, eos_token_id=end, pad_token_id=end)
     console.print(f"{model.num_parameters():,} parameters, {len(task.categories)} categories")
     started = time.monotonic()
     trainer = _trainer(

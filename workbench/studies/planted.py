@@ -42,11 +42,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel
+from workbench.models.llama import LlamaShape
 from workbench.prompts.prompt import DecisionEvent, Option, PromptSet, Role
 
 N_CLUSTERS, CLUSTER_SIZE = 4, 4
@@ -176,20 +177,9 @@ class _Weights:
         self.n_heads, self.groups = n_heads, groups
         self.place, self.muted = place, muted
         self.d_model = n_heads * D_HEAD
-        self.model: Any = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=D_VOCAB,
-                hidden_size=self.d_model,
-                intermediate_size=4,
-                num_hidden_layers=n_layers,
-                num_attention_heads=n_heads,
-                num_key_value_heads=groups,
-                max_position_embeddings=64,
-                rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
-                tie_word_embeddings=False,
-                bos_token_id=None,
-                eos_token_id=None,
-            )
+        rope = {"rope_type": "default", "rope_theta": ROPE_THETA}
+        self.model: Any = LlamaShape(n_layers, n_heads, groups, self.d_model, d_mlp=4).build(
+            D_VOCAB, context=64, tie_word_embeddings=False, rope_parameters=rope
         )
         self.feature = self._features()
 

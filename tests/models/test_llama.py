@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from workbench.errors import InputError
+from workbench.models.llama import LlamaShape
+
+
+def test_model_has_its_sizes_and_the_generator_decides_its_weights():
+    shape = LlamaShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=32, d_mlp=48)
+    torch.manual_seed(3)
+    model = shape.build(20, 64, dtype=torch.bfloat16, eos_token_id=7)
+    torch.manual_seed(3)
+    again = shape.build(20, 64, dtype=torch.bfloat16)
+    assert model.config.eos_token_id == 7 and again.config.eos_token_id is None
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    for one, two in zip(model.parameters(), again.parameters(), strict=True):
+        assert one.dtype == torch.bfloat16 and torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [((0, 4, 2, 32, 48), "n_layers is 0"), ((2, 4, 3, 32, 48), "multiple of n_kv_heads 3")],
+)
+def test_sizes_that_do_not_go_together_are_refused(sizes, message):
+    with pytest.raises(InputError, match=message):
+        LlamaShape(*sizes)
