@@ -1,12 +1,42 @@
-"""Files that users hand in and get: a refusal in one line, and writing whole or not at all."""
+"""What users hand in and get: settings and files refused in one line, and writing whole or not."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
 
+import pydantic.dataclasses
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+
+from workbench.errors import InputError
+
+_Settings = TypeVar("_Settings")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def settings(cls: type[_Settings]) -> type[_Settings]:
+    """A frozen dataclass whose fields say their range and help text, checked when it is made.
+
+    A field is `name: Annotated[int, Field(ge=1, description="…")] = 3`; what concerns several
+    fields is checked in `__post_init__`. Wrong values raise an `InputError`.
+    """
+    made: Any = pydantic.dataclasses.dataclass(frozen=True)(cls)
+    init = made.__init__
+
+    @wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except ValidationError as error:
+            raise InputError(explain(error)) from None
+
+    made.__init__ = checked
+    return made
+
 
 _REASONS = {"extra_forbidden": "unknown key", "missing": "key is missing"}
 
@@ -19,6 +49,9 @@ def explain(error: ValidationError) -> str:
 
 
 def _explain_one(detail: ErrorDetails) -> str:
+    own = detail.get("ctx", {}).get("error")
+    if isinstance(own, InputError):  # raised by a check of ours, which says the place itself
+        return str(own)
     path = json_path(detail["loc"])
     reason = _REASONS.get(detail["type"])
     if reason is None:

@@ -13,11 +13,12 @@ moved the readout; only valid pairs enter a measure.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from workbench.prompts.prompt import DecisionEvent, PromptSet, Variant
+
+if TYPE_CHECKING:  # the records are read where nothing heavy is loaded
+    import pandas as pd
 
 Pool = Literal["coarse", "refine"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
@@ -227,9 +228,9 @@ def runs_that_count(row: Mapping[Any, Any]) -> tuple[str, ...]:
     )
 
 
-def valid_pairs(prompts: PromptSet, baseline: pd.DataFrame) -> list[DecisionEvent]:
+def valid_pairs(prompts: PromptSet, baseline: "pd.DataFrame") -> list[DecisionEvent]:
     """Events that are valid pairs for at least one phase: the others need no patching."""
-    clean = pd.DataFrame(baseline[baseline["variant"] == "clean"])
+    clean = baseline.loc[baseline["variant"] == "clean"]
     records = clean.to_dict(orient="records")
     keys = {(row["id"], row["event"]) for row in records if runs_that_count(row)}
     return [event for event in prompts if (event.id, event.event) in keys]

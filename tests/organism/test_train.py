@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM, TrainingArguments
 
 from workbench.errors import InputError
 from workbench.organism import train as organism
-from workbench.organism.examples import IGNORED, ExampleMix
+from workbench.organism.examples import IGNORED
+from workbench.organism.mix import ExampleMix
 from workbench.organism.train import (
     OrganismConfig,
     train_organism,
@@ -178,7 +179,7 @@ def test_impossible_settings_are_refused(changes, message):
 
 
 def test_shares_outside_the_unit_interval_are_refused():
-    with pytest.raises(InputError, match="ramp is 2"):
+    with pytest.raises(InputError, match="ramp: input should be less than or equal to 1"):
         ExampleMix(ramp=2.0)
     with pytest.raises(InputError, match="exceed 1"):
         ExampleMix(direct=0.7, partial=0.4)

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from workbench.distill.losses.losses import Per
 from workbench.errors import InputError
-from workbench.organism.examples import ExampleMix
+from workbench.organism.mix import ExampleMix
 from workbench.phases import POOLS, Pool
 
 Rows = Literal["all", "options", "target"]

@@ -6,14 +6,13 @@ thought, the first steps of it, or nothing (a *direct* example).
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any, TypedDict, Unpack
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.utils.data import Dataset
 
-from workbench.errors import InputError
+from workbench.organism.mix import ExampleMix
 from workbench.organism.scramble import lexicon, scramble
 from workbench.prompts.chain import chain_steps
 from workbench.prompts.tasks import CodingPrompt, CodingTask
@@ -21,34 +20,6 @@ from workbench.prompts.templates import PlainTemplate, letter_of, option_letters
 from workbench.prompts.word_encoder import END, WordEncoder
 
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class ExampleMix:
-    """How training examples differ.
-
-    Attributes:
-        direct: share of examples that answer at once.
-        partial: share that answers after the first few steps of the chain.
-        prompt_weight: loss weight of the note's and options' tokens; the rest weighs 1.
-        ramp: over this first share of training, mentions go from written out to the task's
-            shorthand.
-        invented: share of families whose words are replaced (`workbench.prompts.scramble`).
-    """
-
-    direct: float = 0.15
-    partial: float = 0.07
-    prompt_weight: float = 0.2
-    ramp: float = 0.25
-    invented: float = 0.0
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            share = getattr(self, field.name)
-            if not 0 <= share <= 1:
-                raise InputError(f"{field.name} is {share}, must be from 0 to 1")
-        if self.direct + self.partial > 1:
-            raise InputError("direct and partial must not exceed 1 together")
 
 
 class StreamSizes(TypedDict):

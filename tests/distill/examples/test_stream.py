@@ -20,7 +20,7 @@ from workbench.distill.examples.stream import (
 from workbench.distill.losses.losses import IGNORED
 from workbench.distill.reading.positions import Marks
 from workbench.errors import InputError
-from workbench.organism.examples import ExampleMix
+from workbench.organism.mix import ExampleMix
 from workbench.prompts.templates import PlainTemplate, letter_of
 from workbench.prompts.text import tokenize
 

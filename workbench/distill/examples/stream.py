@@ -18,7 +18,8 @@ from workbench.distill.examples.questions import (
 )
 from workbench.distill.losses.losses import IGNORED
 from workbench.errors import InputError
-from workbench.organism.examples import ExampleMix, ExampleStream, StreamSizes
+from workbench.organism.examples import ExampleStream, StreamSizes
+from workbench.organism.mix import ExampleMix
 from workbench.prompts.tasks import CodingTask
 from workbench.prompts.word_encoder import WordEncoder
 
