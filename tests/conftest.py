@@ -1,14 +1,14 @@
 """Labels, tasks and tokenizers that are slow to make, shared by the whole run."""
 
 import gc
-from pathlib import Path
 
 import pytest
 import torch
+from fixtures.small_icd10cm import small_icd10cm
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
-from workbench.labels import LabelSpace, load_icd10cm
+from workbench.labels import LabelSpace
 from workbench.organism.examples import train_tokenizer
 from workbench.prompts.tasks import CodingTask, split_categories
 from workbench.prompts.word_encoder import END
@@ -27,16 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("notebooks"))
 
 
-@pytest.fixture(scope="session")
-def icd_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("labels")
+def pytest_collection_finish() -> None:
+    """No collection goes through all that was imported again: training calls several."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
-def space(icd_cache: Path) -> LabelSpace:
-    found = load_icd10cm(icd_cache)
-    gc.freeze()  # no collection goes through all these labels again: training calls several
-    return found
+def space() -> LabelSpace:
+    """A sixtieth of ICD-10-CM."""
+    return small_icd10cm()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,17 @@ from workbench.labels import load_icd10cm
 from workbench.labels.icd10cm import category
 
 
+@pytest.fixture(scope="module")
+def icd_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("labels")
+
+
+@pytest.fixture(scope="module")
+def space(icd_cache):
+    """All of it, not the few categories that other tests make do with."""
+    return load_icd10cm(icd_cache)
+
+
 @pytest.fixture
 def no_package(monkeypatch):
     """Importing the package of the labels fails."""

@@ -16,7 +16,7 @@ from workbench.prompts.templates import ChatTemplate, PlainTemplate
 def task(space, categories) -> CodingTask:
     """Small prompts, so that the tests are quick; two mentions may be of one family."""
     config = TaskConfig(n_mentions=(1, 3), n_families=(3, 3), family_size=(3, 3), same_family=0.3)
-    return CodingTask(space, categories[0][::8], config)
+    return CodingTask(space, categories[0], config)
 
 
 @pytest.fixture(scope="module", params=["plain", "chat"])

@@ -26,7 +26,7 @@ from workbench.prompts.word_encoder import end_token
 @pytest.fixture(scope="module")
 def task(space, categories) -> CodingTask:
     config = TaskConfig(n_mentions=(1, 3), n_families=(3, 3), family_size=(3, 3))
-    return CodingTask(space, categories[0][::8], config)
+    return CodingTask(space, categories[0], config)
 
 
 class Writer:
