@@ -6,7 +6,7 @@ from transformers.masking_utils import (
 )
 
 from workbench.models import shared_attention as attend
-from workbench.models.steered import Attention
+from workbench.models.attention import Attention
 
 ROWS, KV, GROUPS, D_HEAD, TRUNK = 3, 2, 2, 4, 6
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from models.test_forked import build
 
+from workbench.models.attention import NAME
 from workbench.models.hooked import HookedModel
 from workbench.models.steered import Call, Job, share_weights
 
@@ -24,7 +25,7 @@ def test_a_view_holds_no_weight_of_its_own(name):
 def test_the_bridge_keeps_its_step_by_step_attention():
     model = HookedModel.from_pretrained_model(build("llama"))
     assert model.info.attention_implementation == "eager"
-    assert model.view.model.config._attn_implementation == "workbench_view"
+    assert model.view.model.config._attn_implementation == NAME
     [run] = model.run([[1, 2, 3]], ["blocks.0.attn.hook_pattern"])
     pattern = run.activations["blocks.0.attn.hook_pattern"]
     torch.testing.assert_close(pattern.sum(-1), torch.ones_like(pattern.sum(-1)))

@@ -15,17 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.models.attention import Attention, MaskFunction
 from workbench.models.branches import Branch, Edit
 from workbench.models.hooked import HookedModel
 from workbench.models.shared_attention import over_trunk
-from workbench.models.steered import (
-    Attention,
-    Call,
-    Job,
-    MaskFunction,
-    Run,
-    Taken,
-)
+from workbench.models.steered import Call, Job, Run, Taken
 from workbench.models.trunk import Trunk
 
 

@@ -18,17 +18,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.models.attention import Attention, MaskFunction
 from workbench.models.branches import Branch
 from workbench.models.hooked import HookedModel
 from workbench.models.shared_attention import under_mask
-from workbench.models.steered import (
-    Attention,
-    Call,
-    Job,
-    MaskFunction,
-    Run,
-    Taken,
-)
+from workbench.models.steered import Call, Job, Run, Taken
 
 
 class Together(Job):

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.heads import Head
+from workbench.models.attention import Attention
 from workbench.models.forked import can_fork
 from workbench.models.hooked import HookedModel
 from workbench.models.shared_attention import over_trunk
-from workbench.models.steered import Attention, Call, Job, Run, Taken
+from workbench.models.steered import Call, Job, Run, Taken
 from workbench.models.trunk import Trunk
 
 Route = Literal["q", "k", "v"]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from workbench.models.steered import Attention
+from workbench.models.attention import Attention
 
 Keys = Float[Tensor, "#row kv_head _ d_head"]
 Mask = Bool[Tensor, "#row query _"] | None

@@ -15,43 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface, causal_mask_function
+from transformers import PreTrainedModel
 
-NAME = "workbench_view"
-"""Name of the attention implementation, as transformers registers it."""
-
-MaskFunction = Callable[[Any, Any, Tensor, Tensor], Tensor]
-"""(batch, head, query position, key position) → may attend; transformers' form of a mask."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """What one layer's attention is given, after rotary embeddings and head norms."""
-
-    query: Float[Tensor, "row head position d_head"]
-    key: Float[Tensor, "row kv_head position d_head"]
-    value: Float[Tensor, "row kv_head position d_head"]
-    scaling: float
-    softcap: float | None
-    may_attend: MaskFunction
-
-    @property
-    def plain(self) -> bool:
-        """Whether every query sees all keys up to its own position."""
-        return self.may_attend is causal_mask_function
-
-    def mask(
-        self, queries: Int[Tensor, "*row query"], keys: Int[Tensor, "*row key"]
-    ) -> Bool[Tensor, "*row query key"]:
-        """Which of the keys at these positions each query may attend."""
-        zero = torch.zeros((), dtype=torch.long, device=queries.device)
-        allowed = self.may_attend(zero, zero, queries[..., :, None], keys[..., None, :])
-        return allowed.expand(*queries.shape, keys.shape[-1])
+from workbench.models.attention import STEERED, Attention, let_steer
 
 
 @dataclass(frozen=True)
@@ -115,7 +84,7 @@ class View:
 
     def __init__(self, hf_model: PreTrainedModel) -> None:
         self.model: Any = share_weights(hf_model)
-        self.model.set_attn_implementation(NAME)
+        let_steer(self.model)
         self._job: Job | None = None
         self._steered = False
 
@@ -126,7 +95,7 @@ class View:
                 module = self.model.get_submodule(path)
                 module.forward = partial(self._forward, method, layer, module.forward)
             module = self.model.get_submodule(attention)
-            module.workbench_attend = partial(self._attend, layer)
+            setattr(module, STEERED, partial(self._attend, layer))
         head = self.model.get_output_embeddings()
         head.forward = partial(self._unembed, head, head.forward)
         self._steered = True
@@ -192,35 +161,3 @@ def share_weights(hf_model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the module tree and its config that holds the very same parameters and buffers."""
     tensors = [*hf_model.parameters(), *hf_model.buffers()]
     return copy.deepcopy(hf_model, {id(tensor): tensor for tensor in tensors})
-
-
-def _attention_function(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Any,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """What transformers calls in place of attention. The window is already part of the mask."""
-    if not callable(attention_mask):
-        raise TypeError("its masks are not made by transformers' mask functions")
-    if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")):
-        raise TypeError("its attention has sinks or biases")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attend: Any = module.workbench_attend
-    may_attend: Any = attention_mask
-    return attend(Attention(query, key, value, scale, softcap, may_attend)), None
-
-
-def _mask_function(*, mask_function: MaskFunction, **_: Any) -> MaskFunction:
-    """Hand the rule itself to attention, which knows the positions of its keys; no mask is made."""
-    return mask_function
-
-
-AttentionInterface.register(NAME, _attention_function)
-AttentionMaskInterface.register(NAME, _mask_function)

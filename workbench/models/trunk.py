@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.models.attention import Attention
 from workbench.models.hooked import HookedModel
 from workbench.models.shared_attention import whole_sequence
-from workbench.models.steered import Attention, Call, Job, Run
+from workbench.models.steered import Call, Job, Run
 
 
 @dataclass

@@ -118,7 +118,7 @@ def test_nothing_stays_in_the_model(make_model, ids):
     model = make_model().eval()
     before = {name for name, _ in model.named_modules()}
     read(model, EVERY, ids)
-    assert not any(hasattr(module, capture._HEARD) for module in model.modules())
+    assert not any(hasattr(module, capture.KEPT) for module in model.modules())
     assert {name for name, _ in model.named_modules()} == before
     assert not any(module._forward_hooks for module in model.modules())
     assert not any(module._forward_pre_hooks for module in model.modules())

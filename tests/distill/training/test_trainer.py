@@ -10,11 +10,11 @@ from transformers.trainer_utils import get_last_checkpoint
 from workbench.distill.config import TERMS, MechanisticDistillationConfig
 from workbench.distill.examples.stream import Collator
 from workbench.distill.losses.features import pool_patterns
-from workbench.distill.reading.capture import NAME
 from workbench.distill.reading.positions import term_counts
 from workbench.distill.training.terms import PROJECTIONS, drop_projections
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
+from workbench.models.attention import NAME
 
 PAIRS = (((0, 1), (0, 2)), ((1, 2), (1, 0)))
 NOTHING = dict.fromkeys(TERMS, 0.0)

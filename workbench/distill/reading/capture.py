@@ -1,8 +1,8 @@
 """Reading a few heads of a Hugging Face model while it runs on fused attention.
 
 Attention goes through `scaled_dot_product_attention` everywhere, as transformers itself does it. In
-the layers where something is wanted an attention implementation registered with transformers also
-keeps what went through it; when the block is done, the pattern of the wanted heads alone is
+the layers where something is wanted our attention implementation (`models/attention`) also keeps
+what went through it; when the block is done, the pattern of the wanted heads alone is
 recomputed from their queries and keys (after rotary embeddings and head norms), and what they write
 at a few positions. What is read is part of the graph. A model of which nothing after some block is
 wanted stops there.
@@ -12,31 +12,21 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers import PreTrainedModel
 
 from workbench.distill.losses.compiling import fused
 from workbench.distill.losses.features import written
 from workbench.errors import InputError
 from workbench.heads import ModelShape
-
-NAME = "workbench_distill"
-"""Name of the attention implementation, as transformers registers it."""
+from workbench.models.attention import KEPT, NAME, Kept
 
 Head = tuple[int, int]
 """(layer, head), both from 0."""
-
-_HEARD = "workbench_heard"
-"""Attribute of attention modules while they are listened to: a list that takes a `_Heard`.
-
-Appending to it is all that a compiled block has to do, so it stays one graph.
-"""
 
 
 @dataclass(frozen=True)
@@ -88,16 +78,6 @@ class Reading:
         }
         scale, logits = (x if x is None else x.to(device) for x in (self.scale, self.logits))
         return Reading(**maps, scale=scale, logits=logits)
-
-
-class _Heard(NamedTuple):
-    """What attention was computed from, and what it gave."""
-
-    query: Float[Tensor, "batch head token d_head"]
-    key: Float[Tensor, "batch kv_head key d_head"]
-    mask: Shaped[Tensor, "_ _ token key"] | None
-    scaling: float
-    z: Float[Tensor, "batch token head d_head"]
 
 
 class _Stop(Exception):
@@ -160,11 +140,11 @@ class Capture:
                 mapped = tuple(sorted(head for at, head in wanted.patterns if at == layer))
                 writers = tuple(sorted(head for at, head in wanted.writes if at == layer))
                 if mapped or writers:
-                    heard: list[_Heard] = []
-                    setattr(attention, _HEARD, heard)
-                    stack.callback(delattr, attention, _HEARD)
+                    kept: list[Kept] = []
+                    setattr(attention, KEPT, kept)
+                    stack.callback(delattr, attention, KEPT)
                     listen = partial(
-                        _listen, reading, layer, attention, heard, mapped, writers, positions
+                        _listen, reading, layer, attention, kept, mapped, writers, positions
                     )
                     # First of the hooks: weights spread over devices are still whole, and the
                     # model runs on.
@@ -183,13 +163,13 @@ def _listen(
     reading: Reading,
     layer: int,
     attention: Any,
-    heard: list[_Heard],
+    kept: list[Kept],
     mapped: tuple[int, ...],
     writers: tuple[int, ...],
     positions: Tensor,
     *called: Any,
 ) -> None:
-    query, key, mask, scaling, z = heard.pop()
+    query, key, mask, scaling, z = kept.pop()
     patterns, wrote = _read(
         query,
         key,
@@ -333,28 +313,3 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
 def all_heads(layers: Collection[int], n_heads: int) -> frozenset[Head]:
     """Every head of some layers."""
     return frozenset((layer, head) for layer in layers for head in range(n_heads))
-
-
-def _attention_function(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """What transformers calls in place of attention."""
-    output, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
-    heard = getattr(module, _HEARD, None)
-    if heard is not None:
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        heard.append(_Heard(query, key, attention_mask, scale, output))
-    return output, None
-
-
-AttentionInterface.register(NAME, _attention_function)
-AttentionMaskInterface.register(NAME, sdpa_mask)

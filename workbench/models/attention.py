@@ -1,0 +1,110 @@
+"""The one attention implementation that the workbench registers with transformers.
+
+Set on a model as `NAME`, it is torch's scaled_dot_product_attention as transformers itself calls
+it, with two ways to take part, each an attribute of the attention module:
+
+- `STEERED`: a function that computes attention in place of it. It gets the rule of the mask, not a
+  mask, since it may attend to keys from elsewhere (see `steered`).
+- `KEPT`: a list that takes what attention was computed from. Appending is all that a compiled
+  block has to do, so it stays one graph (see `distill/reading/capture`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
+
+NAME = "workbench"
+STEERED = "workbench_steered"
+KEPT = "workbench_kept"
+
+MaskFunction = Callable[[Any, Any, Tensor, Tensor], Tensor]
+"""(batch, head, query position, key position) → may attend; transformers' form of a mask."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one layer's attention is given, after rotary embeddings and head norms."""
+
+    query: Float[Tensor, "row head position d_head"]
+    key: Float[Tensor, "row kv_head position d_head"]
+    value: Float[Tensor, "row kv_head position d_head"]
+    scaling: float
+    softcap: float | None
+    may_attend: MaskFunction
+
+    @property
+    def plain(self) -> bool:
+        """Whether every query sees all keys up to its own position."""
+        return self.may_attend is causal_mask_function
+
+    def mask(
+        self, queries: Int[Tensor, "*row query"], keys: Int[Tensor, "*row key"]
+    ) -> Bool[Tensor, "*row query key"]:
+        """Which of the keys at these positions each query may attend."""
+        zero = torch.zeros((), dtype=torch.long, device=queries.device)
+        allowed = self.may_attend(zero, zero, queries[..., :, None], keys[..., None, :])
+        return allowed.expand(*queries.shape, keys.shape[-1])
+
+
+class Kept(NamedTuple):
+    """What attention was computed from, and what it gave."""
+
+    query: Float[Tensor, "batch head token d_head"]
+    key: Float[Tensor, "batch kv_head key d_head"]
+    mask: Shaped[Tensor, "_ _ token key"] | None
+    scaling: float
+    z: Float[Tensor, "batch token head d_head"]
+
+
+def let_steer(model: PreTrainedModel) -> None:
+    """Use the implementation in a model whose attention modules will all be `STEERED`."""
+    model.set_attn_implementation(NAME)
+    for config in (model.config, model.config.get_text_config()):
+        setattr(config, STEERED, True)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in place of attention. A sliding window is part of the mask."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    steered = getattr(module, STEERED, None)
+    if steered is not None:
+        if not callable(attention_mask):
+            raise TypeError("its masks are not made by transformers' mask functions")
+        if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")):
+            raise TypeError("its attention has sinks or biases")
+        softcap = kwargs.get("softcap")
+        return steered(Attention(query, key, value, scale, softcap, attention_mask)), None
+    z, _ = sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+    kept = getattr(module, KEPT, None)
+    if kept is not None:
+        kept.append(Kept(query, key, attention_mask, scale, z))
+    return z, None
+
+
+def _mask(*, config: PretrainedConfig, mask_function: MaskFunction, **given: Any) -> Any:
+    """The mask, or its rule for a model that is steered: who steers knows the keys' positions."""
+    if getattr(config, STEERED, False):
+        return mask_function
+    return sdpa_mask(mask_function=mask_function, config=config, **given)
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, _mask)
