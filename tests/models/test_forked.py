@@ -22,8 +22,8 @@ from workbench.models import forked, hooked
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import can_fork, forked_forward, patch_heads
 from workbench.models.hooked import HookedModel
+from workbench.models.prefix import run_prefix
 from workbench.models.reference import run_separately
-from workbench.models.trunk import run_trunk
 
 LAYERS, HEADS, D_HEAD, VOCAB, LENGTH = 3, 4, 8, 48, 14
 Z = [f"blocks.{layer}.attn.hook_z" for layer in range(LAYERS)]
@@ -179,12 +179,12 @@ def test_a_prompt_of_one_token(llama):
     close(patched, one_by_one(llama, [7], source, EVERY_HEAD))
 
 
-def test_decisions_go_beside_their_trunk(llama, prompts, monkeypatch):
+def test_decisions_go_beside_their_prefix(llama, prompts, monkeypatch):
     base, other = prompts
     source, groups = z_of(llama, other, 1), [[(2, 1)], [(0, 3)], [], [(1, 0), (2, 2)]]
     expected = one_by_one(llama, base, source, groups)
     patch_heads(llama, base, source, [[]])  # so that the probe of the model is not counted
-    monkeypatch.setattr(forked, "run_trunk", lambda *_: pytest.fail("the prompt ran by itself"))
+    monkeypatch.setattr(forked, "run_prefix", lambda *_: pytest.fail("the prompt ran by itself"))
     seen = []
     for block in llama.view.model.model.layers:
         block.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
@@ -193,7 +193,7 @@ def test_decisions_go_beside_their_trunk(llama, prompts, monkeypatch):
     assert seen == [len(base) + 1, len(base) + 2, len(base) + 4]
 
 
-def test_decisions_too_many_for_one_pass_follow_their_trunk(llama, prompts, monkeypatch):
+def test_decisions_too_many_for_one_pass_follow_their_prefix(llama, prompts, monkeypatch):
     base, other = prompts
     source = z_of(llama, other, 1)
     expected = patch_heads(llama, base, source, EVERY_HEAD)
@@ -203,21 +203,21 @@ def test_decisions_too_many_for_one_pass_follow_their_trunk(llama, prompts, monk
 
 
 def test_branches_equal_separate_runs(model, prompts):
-    trunk, _ = prompts
+    prefix, _ = prompts
     branches = [Branch(14, [1, 2, 3]), Branch(6, [4]), Branch(0, [5, 6]), Branch(6, [7, 7, 7, 7])]
-    for branch, logits in zip(branches, forked_forward(model, trunk, branches), strict=True):
-        sequence = [*trunk[: branch.start], *branch.tokens]
+    for branch, logits in zip(branches, forked_forward(model, prefix, branches), strict=True):
+        sequence = [*prefix[: branch.start], *branch.tokens]
         close(
             logits, model.logits_at(torch.tensor([sequence]), range(branch.start, len(sequence)))[0]
         )
 
 
 def test_an_edit_moves_its_own_branch_only(llama, prompts):
-    trunk, _ = prompts
+    prefix, _ = prompts
     value = torch.randn(2, D_HEAD, generator=torch.Generator().manual_seed(0))
     edited = Branch(8, [1, 2, 3], [Edit(1, 2, slice(1, 3), value)])
     plain = Branch(8, [1, 2, 3])
-    first, second, third = forked_forward(llama, trunk, [plain, edited, plain])
+    first, second, third = forked_forward(llama, prefix, [plain, edited, plain])
     close(first, third)
 
     def hook(z, hook):
@@ -226,7 +226,7 @@ def test_an_edit_moves_its_own_branch_only(llama, prompts):
         return z
 
     alone = llama.bridge.run_with_hooks(
-        torch.tensor([[*trunk[:8], 1, 2, 3]]), fwd_hooks=[(Z[1], hook)]
+        torch.tensor([[*prefix[:8], 1, 2, 3]]), fwd_hooks=[(Z[1], hook)]
     )[0, -3:].detach()
     close(second, alone)
     close(second[0], first[0])  # before the edited positions nothing moves
@@ -245,7 +245,7 @@ def test_ablations_are_edits_with_other_values(llama, prompts):
 @pytest.mark.parametrize("last_only", [False, True])
 def test_edits_of_some_positions_in_copies_of_the_end(model, prompts, last_only):
     """Below the lowest edit, between, in the last block, at the last position and before it."""
-    trunk, other = prompts
+    prefix, other = prompts
     z = z_of(model, other, 6)
     edit = [
         Edit(0, 1, slice(0, 4), z[0, :4, 1]),
@@ -255,21 +255,21 @@ def test_edits_of_some_positions_in_copies_of_the_end(model, prompts, last_only)
         Edit(2, 2, slice(4, None), z[2, 4:, 2]),
     ]
     sets = [edit, edit[1:], edit[2:3], edit[3:], edit[4:], edit[3:4], [], [edit[0], edit[3]]]
-    branches = [Branch(8, trunk[8:], edits) for edits in sets]
-    quick = forked_forward(model, trunk, branches, last_only=last_only)
-    slow = run_separately(model, trunk, branches, None, last_only)
+    branches = [Branch(8, prefix[8:], edits) for edits in sets]
+    quick = forked_forward(model, prefix, branches, last_only=last_only)
+    slow = run_separately(model, prefix, branches, None, last_only)
     for got, expected in zip(quick, slow, strict=True):
         assert len(got) == (1 if last_only else 6)
         close(got, expected)
 
 
-def test_a_recorded_trunk_saves_its_run_and_changes_nothing(llama, prompts, monkeypatch):
+def test_a_recorded_prefix_saves_its_run_and_changes_nothing(llama, prompts, monkeypatch):
     base, other = prompts
     source = z_of(llama, other, 9)
     expected = patch_heads(llama, base, source, GROUPS)
-    trunk = run_trunk(llama, base, 9)
-    close(trunk.z, z_of(llama, base, 9))
-    close(trunk.logits, llama.run([base])[0].logits)
+    prefix = run_prefix(llama, base, 9)
+    close(prefix.z, z_of(llama, base, 9))
+    close(prefix.logits, llama.run([base])[0].logits)
     lengths = []
     run = llama.view.run
     monkeypatch.setattr(
@@ -277,24 +277,24 @@ def test_a_recorded_trunk_saves_its_run_and_changes_nothing(llama, prompts, monk
         "run",
         lambda job, tokens, *a: lengths.append(tokens.shape[1]) or run(job, tokens, *a),
     )
-    close(patch_heads(llama, trunk, source, GROUPS), expected)
+    close(patch_heads(llama, prefix, source, GROUPS), expected)
     assert len(base) not in lengths
-    # One that recorded too little is still a trunk, only its branches start from their tokens.
-    close(patch_heads(llama, run_trunk(llama, base, 1), source, GROUPS), expected)
+    # One that recorded too little is still a prefix, only its branches start from their tokens.
+    close(patch_heads(llama, run_prefix(llama, base, 1), source, GROUPS), expected)
 
 
 def test_nothing_is_computed_below_the_patch(llama, prompts):
     base, other = prompts
     source = z_of(llama, other, 9)
-    trunk = run_trunk(llama, base, 9)
-    patch_heads(llama, trunk, source, [[]])  # so that the probe of the model is not counted
+    prefix = run_prefix(llama, base, 9)
+    patch_heads(llama, prefix, source, [[]])  # so that the probe of the model is not counted
     seen = {layer: [] for layer in range(LAYERS)}
     for layer, block in enumerate(llama.view.model.model.layers):
         for name, module in (("attention", block.self_attn.q_proj), ("mlp", block.mlp)):
             module.register_forward_pre_hook(
                 lambda _, args, at=layer, name=name: seen[at].append((name, *args[0].shape[:2]))
             )
-    patch_heads(llama, trunk, source, [[(1, 0)], [(2, 1)], [(2, 2), (1, 3)], [(2, 0)], []])
+    patch_heads(llama, prefix, source, [[(1, 0)], [(2, 1)], [(2, 2), (1, 3)], [(2, 0)], []])
     assert seen == {
         0: [],
         1: [("mlp", 2, 9)],  # two rows join; what attention writes there is known
@@ -368,7 +368,7 @@ def test_errors_name_what_is_wrong(llama, prompts):
         patch_heads(llama, base, source[:2], EVERY_HEAD)
     with pytest.raises(InputError, match="source covers 15 positions, the prompt has 14 tokens"):
         patch_heads(llama, base, source.expand(-1, 15, -1, -1), EVERY_HEAD)
-    with pytest.raises(InputError, match="branch 1 starts at 15, the trunk has 14"):
+    with pytest.raises(InputError, match="branch 1 starts at 15, the prefix has 14"):
         forked_forward(llama, base, [Branch(14, [1]), Branch(15, [1])])
     with pytest.raises(InputError, match="branch 0 has no tokens"):
         forked_forward(llama, base, [Branch(1, [])])

@@ -8,7 +8,7 @@ from transformers.masking_utils import (
 from workbench.models import shared_attention as attend
 from workbench.models.attention import Attention
 
-ROWS, KV, GROUPS, D_HEAD, TRUNK = 3, 2, 2, 4, 6
+ROWS, KV, GROUPS, D_HEAD, PREFIX = 3, 2, 2, 4, 6
 
 
 def given(queries: int, rule=causal_mask_function, softcap=None) -> Attention:
@@ -20,9 +20,9 @@ def given(queries: int, rule=causal_mask_function, softcap=None) -> Attention:
     return Attention(draw(KV * GROUPS), draw(KV), draw(KV), 0.7, softcap, rule)
 
 
-def trunk() -> tuple[torch.Tensor, torch.Tensor]:
+def prefix() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(9)
-    key, value = torch.randn(2, 1, KV, TRUNK, D_HEAD, generator=generator)
+    key, value = torch.randn(2, 1, KV, PREFIX, D_HEAD, generator=generator)
     return key, value
 
 
@@ -45,8 +45,8 @@ def by_hand(attention: Attention, shared, mask) -> torch.Tensor:
 
 
 def branch_mask(queries: int) -> torch.Tensor:
-    """Rows that start at trunk positions 6, 4 and 1."""
-    before = torch.arange(TRUNK) < torch.tensor([[6], [4], [1]])
+    """Rows that start at prefix positions 6, 4 and 1."""
+    before = torch.arange(PREFIX) < torch.tensor([[6], [4], [1]])
     before = before[:, None].expand(-1, queries, -1)
     own = torch.ones(queries, queries, dtype=torch.bool).tril().expand(ROWS, -1, -1)
     return torch.cat([before, own], dim=-1)
@@ -54,8 +54,8 @@ def branch_mask(queries: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("queries", [1, 3])
 @pytest.mark.parametrize("form", [attend._folded, "fused"])
-def test_both_forms_are_the_softmax_over_trunk_and_own_keys(queries, form):
-    attention, shared, mask = given(queries), trunk(), branch_mask(queries)
+def test_both_forms_are_the_softmax_over_prefix_and_own_keys(queries, form):
+    attention, shared, mask = given(queries), prefix(), branch_mask(queries)
     own = attention.key, attention.value
     if form == "fused":
         whole = [
@@ -68,8 +68,8 @@ def test_both_forms_are_the_softmax_over_trunk_and_own_keys(queries, form):
 
 
 def test_capped_scores_are_capped():
-    attention, shared, mask = given(2, softcap=0.5), trunk(), branch_mask(2)
-    z = attend.over_trunk(attention, shared, (attention.key, attention.value), mask)
+    attention, shared, mask = given(2, softcap=0.5), prefix(), branch_mask(2)
+    z = attend.over_prefix(attention, shared, (attention.key, attention.value), mask)
     torch.testing.assert_close(z, by_hand(attention, shared, mask))
     free = by_hand(given(2), shared, mask)
     assert float((z - free).abs().max()) > 1e-2
@@ -77,11 +77,11 @@ def test_capped_scores_are_capped():
 
 @pytest.mark.parametrize(("queries", "own"), [(1, 1), (3, 3), (1, 3), (2, 3), (8, 8)])
 @pytest.mark.parametrize("form", ["folded", "fused"])
-def test_without_a_mask_the_last_queries_see_the_trunk_and_what_is_before_them(queries, own, form):
-    whole, shared = given(own), trunk()
+def test_without_a_mask_the_last_queries_see_the_prefix_and_what_is_before_them(queries, own, form):
+    whole, shared = given(own), prefix()
     parts = (part[:, :, -queries:] for part in (whole.query, whole.key, whole.value))
     last = Attention(*parts, whole.scaling, whole.softcap, whole.may_attend)
-    mask = torch.ones(own, TRUNK + own, dtype=torch.bool).tril(TRUNK).expand(ROWS, -1, -1)
+    mask = torch.ones(own, PREFIX + own, dtype=torch.bool).tril(PREFIX).expand(ROWS, -1, -1)
     if form == "folded":
         z = attend._folded(last, shared, (whole.key, whole.value), None)
     else:
@@ -114,5 +114,5 @@ def test_the_form_is_chosen_by_what_it_would_hold(monkeypatch):
         )
     for queries in (1, 40):
         attention = given(queries)
-        attend.over_trunk(attention, trunk(), (attention.key, attention.value), None)
+        attend.over_prefix(attention, prefix(), (attention.key, attention.value), None)
     assert taken == ["_folded", "_fused"]

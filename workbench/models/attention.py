@@ -88,8 +88,8 @@ def _attention(
             raise TypeError("its masks are not made by transformers' mask functions")
         if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")):
             raise TypeError("its attention has sinks or biases")
-        softcap = kwargs.get("softcap")
-        return steered(Attention(query, key, value, scale, softcap, attention_mask)), None
+        rule: Any = attention_mask
+        return steered(Attention(query, key, value, scale, kwargs.get("softcap"), rule)), None
     z, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )

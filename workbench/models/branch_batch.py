@@ -1,4 +1,4 @@
-"""One forward of a pack of branches: copies of the trunk's end, or new tokens.
+"""One forward of a pack of branches: copies of the prefix's end, or new tokens.
 
 `Copies` join the batch at the lowest layer they edit. Rows are sorted by it, so the rows that are
 in the batch at a layer are the first ones, followed by those that join there.
@@ -18,9 +18,9 @@ from torch import Tensor
 from workbench.models.attention import Attention, MaskFunction
 from workbench.models.branches import Branch, Edit
 from workbench.models.hooked import HookedModel
-from workbench.models.shared_attention import over_trunk
+from workbench.models.prefix import Prefix
+from workbench.models.shared_attention import over_prefix
 from workbench.models.steered import Call, Job, Run, Taken
-from workbench.models.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class Fresh(Job):
     def __init__(
         self,
         model: HookedModel,
-        trunk: Trunk,
+        prefix: Prefix,
         branches: Sequence[Branch],
         columns: Tensor | None,
         last_only: bool,
     ) -> None:
         self.model = model
-        self.trunk = trunk
+        self.prefix = prefix
         self.branches = branches
         self.columns = columns
         self.last_only = last_only
@@ -93,7 +93,7 @@ class Fresh(Job):
         starts = [branch.start for branch in branches]
         self.one_start = len(set(starts)) == 1
         self.starts = starts[:1] if self.one_start else starts
-        # Where all branches start at one place, the trunk behind it concerns none of them.
+        # Where all branches start at one place, the prefix behind it concerns none of them.
         self.shared = max(starts)
         self.edits: dict[int, list[tuple[int, Edit]]] = {}
         for row, branch in enumerate(branches):
@@ -113,18 +113,18 @@ class Fresh(Job):
         return list(logits)
 
     def attend(self, layer: int, given: Attention) -> Float[Tensor, "row position head d_head"]:
-        """Over the trunk before the branch and the branch itself, then this layer's edits."""
-        z = self._over_trunk(layer, given, given.key, given.value)
+        """Over the prefix before the branch and the branch itself, then this layer's edits."""
+        z = self._over_prefix(layer, given, given.key, given.value)
         for edits in _edits(self.edits.get(layer, ()), self.length, z):
             z[edits.index] = edits.values
         return z
 
-    def _over_trunk(self, layer: int, given: Attention, key: Tensor, value: Tensor) -> Tensor:
-        """Attention of the last queries of a branch over the trunk and the branch's own keys."""
+    def _over_prefix(self, layer: int, given: Attention, key: Tensor, value: Tensor) -> Tensor:
+        """Attention of the last queries of a branch over the prefix and the branch's own keys."""
         mask = self._mask(given, key.shape[2])
-        trunk_keys, trunk_values = self.trunk.keys[layer], self.trunk.values[layer]
-        shared = trunk_keys[:, :, : self.shared], trunk_values[:, :, : self.shared]
-        return over_trunk(given, shared, (key, value), mask)
+        prefix_keys, prefix_values = self.prefix.keys[layer], self.prefix.values[layer]
+        shared = prefix_keys[:, :, : self.shared], prefix_values[:, :, : self.shared]
+        return over_prefix(given, shared, (key, value), mask)
 
     def _mask(self, given: Attention, own: int) -> Bool[Tensor, "#row query key"] | None:
         queries, device = given.query.shape[2], given.query.device
@@ -142,7 +142,7 @@ class Fresh(Job):
 
 
 class Copies(Fresh):
-    """Branches that repeat the trunk's end, sorted by the lowest layer they edit."""
+    """Branches that repeat the prefix's end, sorted by the lowest layer they edit."""
 
     active = 0
     """Rows that joined below the layer that runs."""
@@ -174,7 +174,7 @@ class Copies(Fresh):
         if layer == self.model.info.n_layers - 1 and self.last_only and self.length > 1:
             self._take_keys(run, hidden, call)
             hidden, call, positions = hidden[:, -1:], call.at(slice(-1, None), self.length), 1
-        joined = self._recorded(self.trunk.residuals[layer], positions)
+        joined = self._recorded(self.prefix.residuals[layer], positions)
         joined = joined.expand(self.joining, -1, -1)
         rows = joined if not self.active else torch.cat([hidden, joined.to(hidden.device)])
         return run(rows, call)
@@ -195,7 +195,7 @@ class Copies(Fresh):
         return value[:, value.shape[1] - positions :]
 
     def attention_module(self, layer: int, run: Run, hidden: Tensor, call: Call) -> Any:
-        """Computed for the rows that joined below, taken from the trunk for those that join."""
+        """Computed for the rows that joined below, taken from the prefix for those that join."""
         if self._want_keys:
             return run(hidden, call)
         parts = [run(hidden[: self.active], call)[0]] if self.active else []
@@ -206,13 +206,13 @@ class Copies(Fresh):
     def _joined_output(
         self, layer: int, positions: int
     ) -> Float[Tensor, "joining position d_model"]:
-        """What attention writes in rows that equal the trunk but for the heads edited here.
+        """What attention writes in rows that equal the prefix but for the heads edited here.
 
-        The output projection is linear: the trunk's output plus what the changes of z write.
+        The output projection is linear: the prefix's output plus what the changes of z write.
         """
-        written = self.trunk.written[layer]
+        written = self.prefix.written[layer]
         output = self._recorded(written, positions).expand(self.joining, -1, -1).clone()
-        z = self.trunk.z_by_layer[layer]
+        z = self.prefix.z_by_layer[layer]
         weights = self.model.bridge.blocks[layer].attn.W_O
         joining = range(self.active, self.active + self.joining)
         for edits in self._edits_at(layer, joining, positions, z):
@@ -230,7 +230,7 @@ class Copies(Fresh):
         positions = given.query.shape[2]
         own = (given.key, given.value) if positions == self.length else self._last_keys
         assert own is not None, "the last block's keys are taken first"
-        z = self._over_trunk(layer, given, *own)
+        z = self._over_prefix(layer, given, *own)
         for edits in self._edits_at(layer, range(self.active), positions, z):
             z[edits.index] = edits.values
         return z

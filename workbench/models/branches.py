@@ -1,4 +1,4 @@
-"""What a forked forward is asked for: branches that leave a trunk, with edits of their own."""
+"""What a forked forward is asked for: branches that leave a prefix, with edits of their own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Branch:
-    """Tokens that continue the trunk from position `start`, with edits of their own."""
+    """Tokens that continue the prefix from position `start`, with edits of their own."""
 
     start: int
     tokens: Sequence[int]
@@ -39,18 +39,18 @@ class Branch:
         return min((edit.layer for edit in self.edits), default=None)
 
 
-def check_branch(model: HookedModel, trunk_length: int, index: int, branch: Branch) -> None:
-    """Refuse a branch that does not fit the trunk or the model.
+def check_branch(model: HookedModel, prefix_length: int, index: int, branch: Branch) -> None:
+    """Refuse a branch that does not fit the prefix or the model.
 
     Raises:
-        InputError: a branch without tokens or outside the trunk, an edit outside its branch or of a
-            head that the model does not have, or two edits of one head at the same position.
+        InputError: a branch without tokens or outside the prefix, an edit outside its branch or of
+            a head that the model does not have, or two edits of one head at the same position.
     """
     if not branch.tokens:
         raise InputError(f"branch {index} has no tokens")
-    if not 0 <= branch.start <= trunk_length:
+    if not 0 <= branch.start <= prefix_length:
         raise InputError(
-            f"branch {index} starts at {branch.start}, the trunk has {trunk_length} tokens"
+            f"branch {index} starts at {branch.start}, the prefix has {prefix_length} tokens"
         )
     edited: dict[Head, set[int]] = {}
     for edit in branch.edits:

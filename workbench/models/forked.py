@@ -1,10 +1,10 @@
-"""One trunk and many branches in a single forward; patched heads as branches.
+"""Prefix sharing: one prefix and many branches in a single forward; patched heads as branches.
 
 Everything that asks for "the same prompt again, but …" repeats the work of the prompt. Here the
-prompt (the trunk) runs once. A branch starts at a trunk position with its own tokens; it attends to
-the trunk before its start and to itself, never to another branch, and its positions continue from
-the trunk. For a trunk of four tokens, a branch `a` of two tokens that starts at 3 and a branch `b`
-of one token that starts at 4 (`#` may attend, `.` may not):
+prompt (the prefix) runs once. A branch starts at a prefix position with its own tokens; it attends
+to the prefix before its start and to itself, never to another branch, and its positions continue
+from the prefix. For a prefix of four tokens, a branch `a` of two tokens that starts at 3 and a
+branch `b` of one token that starts at 4 (`#` may attend, `.` may not):
 
                     key      t0 t1 t2 t3 | a0 a1 | b0     position
         query  t0             #  .  .  . |  .  . |  .        0
@@ -15,17 +15,17 @@ of one token that starts at 4 (`#` may attend, `.` may not):
                a1             #  #  #  . |  #  # |  .        4
                b0             #  #  #  # |  .  . |  #        4
 
-This mask is built only where branches of one token go beside their trunk (`together`). Otherwise
-the trunk's keys and values are kept, branches are rows of a batch, and attention gives each row the
-trunk's keys before its start and its own (`attend`). A rule of the architecture, a sliding window
-say, applies on top, by position.
-
-A branch that repeats the trunk's end with some heads' `hook_z` replaced (a patch, an ablation)
-equals the trunk below the lowest layer that it edits. There it takes the trunk's residual stream
-and joins the batch; in that layer even attention is known, but for what the edited heads write.
-With only the last token read, the last block runs on that token alone. So patching every head at
-the decision costs about half a forward of as many tokens as the model has heads; there trunk and
-branches share one pass (`together`).
+1. The prefix runs once and keeps its keys and values (`prefix`).
+2. Branches are rows of a batch; attention gives each row the prefix's keys before its start and its
+   own (`branch_batch`, `shared_attention`). A rule of the architecture, a sliding window say,
+   applies on top, by position.
+3. A branch that repeats the prefix's end with some heads' `hook_z` replaced (a patch, an ablation)
+   equals the prefix below the lowest layer that it edits. There it takes the prefix's residual
+   stream and joins the batch; in that layer even attention is known, but for what the edited heads
+   write.
+4. With only the last token read, the last block runs on that token alone. Branches of one token
+   then share one pass with their prefix, under the mask above (`one_sequence`). So patching every
+   head at the decision costs about half a forward of as many tokens as the model has heads.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,8 +41,8 @@ from workbench.models.branch_batch import Copies, Fresh
 from workbench.models.branches import Branch, Edit, check_branch
 from workbench.models.hooked import HookedModel
 from workbench.models.one_sequence import Together
+from workbench.models.prefix import Prefix, run_prefix
 from workbench.models.reference import run_separately
-from workbench.models.trunk import Trunk, run_trunk
 
 Group = Sequence[Head]
 """Heads that are patched together."""
@@ -51,7 +51,7 @@ Group = Sequence[Head]
 @torch.no_grad()
 def forked_forward(
     model: HookedModel,
-    trunk: Sequence[int] | Trunk,
+    prefix: Sequence[int] | Prefix,
     branches: Sequence[Branch],
     *,
     columns: Sequence[int] | None = None,
@@ -60,26 +60,26 @@ def forked_forward(
 ) -> list[Float[Tensor, "branch_position column"]]:
     """Logits at the tokens of every branch, or only at its last one.
 
-    Equal to running `trunk[:start] + tokens` for each branch with its edits, which is what happens
+    Equal to running `prefix[:start] + tokens` for each branch with its edits, which is what happens
     on a model that cannot fork (see `can_fork`). `columns` are the vocabulary entries wanted, all
-    unless given. A `Trunk` saves running it again. `pack_tokens` bounds the tokens of a forward,
+    unless given. A `Prefix` saves running it again. `pack_tokens` bounds the tokens of a forward,
     which is otherwise found (see `packs`); it changes no result.
 
     Raises:
-        InputError: a branch without tokens or outside the trunk, an edit outside its branch, or
+        InputError: a branch without tokens or outside the prefix, an edit outside its branch, or
             tokens that the model cannot run.
     """
-    tokens = trunk.tokens if isinstance(trunk, Trunk) else list(trunk)
+    tokens = prefix.tokens if isinstance(prefix, Prefix) else list(prefix)
     for index, branch in enumerate(branches):
         check_branch(model, len(tokens), index, branch)
     different = {(branch.start, tuple(branch.tokens)) for branch in branches}
     model.check_sequences([[*tokens[:start], *added] for start, added in different])
-    return _forked(model, trunk, branches, columns, last_only, pack_tokens)
+    return _forked(model, prefix, branches, columns, last_only, pack_tokens)
 
 
 def _forked(
     model: HookedModel,
-    trunk: Sequence[int] | Trunk,
+    prefix: Sequence[int] | Prefix,
     branches: Sequence[Branch],
     columns: Sequence[int] | None,
     last_only: bool,
@@ -88,19 +88,19 @@ def _forked(
     """`forked_forward` of branches that are known to fit."""
     if not branches:
         return []
-    tokens = trunk.tokens if isinstance(trunk, Trunk) else list(trunk)
+    tokens = prefix.tokens if isinstance(prefix, Prefix) else list(prefix)
     wanted = None if columns is None else torch.tensor(list(columns), device=model.device)
     if not can_fork(model):
         return run_separately(model, tokens, branches, wanted, last_only)
-    if not isinstance(trunk, Trunk):
+    if not isinstance(prefix, Prefix):
         if last_only and _one_pass(model, tokens, branches):
             return _in_one_sequence(model, tokens, branches, wanted, pack_tokens)
-        trunk = run_trunk(model, tokens, _copied(tokens, branches))
-    return _in_packs(model, trunk, branches, wanted, last_only, pack_tokens)
+        prefix = run_prefix(model, tokens, _copied(tokens, branches))
+    return _in_packs(model, prefix, branches, wanted, last_only, pack_tokens)
 
 
 def _copied(tokens: Sequence[int], branches: Sequence[Branch]) -> int:
-    """How many trailing positions the branches that repeat the trunk's end cover."""
+    """How many trailing positions the branches that repeat the prefix's end cover."""
     return max((len(b.tokens) for b in branches if _repeats(tokens, b)), default=0)
 
 
@@ -109,7 +109,7 @@ def _repeats(tokens: Sequence[int], branch: Branch) -> bool:
 
 
 def _one_pass(model: HookedModel, tokens: Sequence[int], branches: Sequence[Branch]) -> bool:
-    """Whether all branches repeat the last token alone, and fit into a forward with the trunk."""
+    """Whether all branches repeat the last token alone, and fit into a forward with the prefix."""
     last = all(len(branch.tokens) == 1 and _repeats(tokens, branch) for branch in branches)
     return last and len(tokens) + len(branches) <= model.pack_budget.tokens
 
@@ -121,7 +121,7 @@ def _in_one_sequence(
     columns: Tensor | None,
     pack_tokens: int | None,
 ) -> list[Tensor]:
-    """Branches of the last token alone beside their trunk, those that join late last."""
+    """Branches of the last token alone beside their prefix, those that join late last."""
     logits: dict[int, Tensor] = {}
 
     def forward(pack: Sequence[int]) -> None:
@@ -144,7 +144,7 @@ def _by_join(model: HookedModel, branches: Sequence[Branch], indices: Iterable[i
 
 def _in_packs(
     model: HookedModel,
-    trunk: Trunk,
+    prefix: Prefix,
     branches: Sequence[Branch],
     columns: Tensor | None,
     last_only: bool,
@@ -154,17 +154,17 @@ def _in_packs(
     logits: dict[int, Tensor] = {}
     kinds: dict[tuple[type[Copies] | type[Fresh], int], list[int]] = {}
     for index, branch in enumerate(branches):
-        copies = _repeats(trunk.tokens, branch) and len(branch.tokens) <= trunk.recorded
+        copies = _repeats(prefix.tokens, branch) and len(branch.tokens) <= prefix.recorded
         if copies and last_only and branch.lowest_edit is None:
-            at = trunk.logits.device
-            logits[index] = trunk.logits[None, slice(None) if columns is None else columns.to(at)]
+            at = prefix.logits.device
+            logits[index] = prefix.logits[None, slice(None) if columns is None else columns.to(at)]
         else:
             kind = Copies if copies else Fresh
             kinds.setdefault((kind, len(branch.tokens)), []).append(index)
     for (kind, length), indices in kinds.items():
 
         def forward(pack: Sequence[int], kind: type[Copies] | type[Fresh] = kind) -> None:
-            job = kind(model, trunk, [branches[index] for index in pack], columns, last_only)
+            job = kind(model, prefix, [branches[index] for index in pack], columns, last_only)
             logits.update(zip(pack, job.run(), strict=True))
 
         model.pack_budget.run(_by_join(model, branches, indices), length, forward, pack_tokens)
@@ -175,8 +175,8 @@ def can_fork(model: HookedModel) -> bool:
     """Whether a forked forward gives this model's own logits.
 
     Found out once per model by a probe: branches that start at different places and branches with
-    edits, also beside their trunk, against separate forwards. A bridge whose weights were processed
-    has others than the view, so it cannot fork.
+    edits, also beside their prefix, against separate forwards. A bridge whose weights were
+    processed has others than the view, so it cannot fork.
     """
     if model.bridge.compatibility_mode:
         return False
@@ -187,12 +187,12 @@ def can_fork(model: HookedModel) -> bool:
 def _probe(model: HookedModel) -> tuple[Tensor, Tensor]:
     """Edits in one layer of each kind, one in all layers at once, and two branches of new tokens.
 
-    The first edit leaves the rows below it untouched, the others check attention over the trunk.
+    The first edit leaves the rows below it untouched, the others check attention over the prefix.
     """
     length = min(12, (model.context_length or 14) - 2)
     tokens = [(7 * index + 1) % model.info.d_vocab for index in range(length)]
     recorded = length - 3
-    trunk = run_trunk(model, tokens, recorded)
+    prefix = run_prefix(model, tokens, recorded)
     layers = list(_one_layer_of_each_kind(model).values())
     sets = [*([layer] for layer in layers), range(model.info.n_layers)]
     branches = [
@@ -202,7 +202,7 @@ def _probe(model: HookedModel) -> tuple[Tensor, Tensor]:
             [
                 Edit(layer, layer % model.info.n_heads, slice(None), 2 * z)
                 for layer in at
-                for z in [trunk.z_by_layer[layer][:, layer % model.info.n_heads]]
+                for z in [prefix.z_by_layer[layer][:, layer % model.info.n_heads]]
             ],
         )
         for at in sets
@@ -212,7 +212,7 @@ def _probe(model: HookedModel) -> tuple[Tensor, Tensor]:
         Branch(length - 1, tokens[-1:], [replace(e, value=e.value[-1:]) for e in branch.edits])
         for branch in branches[: len(sets)]
     ]
-    quick = _in_packs(model, trunk, branches, None, True, None)
+    quick = _in_packs(model, prefix, branches, None, True, None)
     quick += _in_one_sequence(model, tokens, decisions, None, None)
     plain = run_separately(model, tokens, [*branches, *decisions], None, True)
     return torch.cat(quick), torch.cat(plain)
@@ -227,7 +227,7 @@ def _one_layer_of_each_kind(model: HookedModel) -> dict[object, int]:
 @torch.no_grad()
 def patch_heads(
     model: HookedModel,
-    base: Sequence[int] | Trunk,
+    base: Sequence[int] | Prefix,
     source: Float[Tensor, "layer position head d_head"],
     groups: Sequence[Group],
     *,
@@ -239,13 +239,13 @@ def patch_heads(
     `source` is the other run's `hook_z` over its last `position` tokens; each group's heads get it
     over the last `position` tokens of `base`: 1 patches at the decision only, the length of the
     aligned suffix patches the whole span. An empty group is the unpatched run. With `tokens`, only
-    those columns of the logits. A `Trunk` of `base` saves running it again.
+    those columns of the logits. A `Prefix` of `base` saves running it again.
 
     Raises:
         InputError: an empty prompt or a source longer than it, a source of another model's shape,
             or a head that is not in the model.
     """
-    prompt = base.tokens if isinstance(base, Trunk) else list(base)
+    prompt = base.tokens if isinstance(base, Prefix) else list(base)
     _check_patch(model, prompt, source, groups)
     if not groups:
         width = model.info.d_vocab if tokens is None else len(tokens)

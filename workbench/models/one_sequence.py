@@ -1,7 +1,7 @@
 """A prompt and many copies of its last token in one sequence, layer by layer.
 
-Patching at the decision alone makes branches of one token each. Run behind their trunk, they cost a
-second round of small kernels, which an accelerator waits for. Here both go through every layer
+Patching at the decision alone makes branches of one token each. Run behind their prefix, they cost
+a second round of small kernels, which an accelerator waits for. Here both go through every layer
 side by side: the prompt's tokens first, then one row for each branch that has joined by that layer.
 Only the mask keeps them apart: the prompt attends to itself, a row to the prompt before it and to
 itself. It is the mask of `forked` for branches that all start at the last token.

@@ -22,9 +22,9 @@ from workbench.heads import Head
 from workbench.models.attention import Attention
 from workbench.models.forked import can_fork
 from workbench.models.hooked import HookedModel
-from workbench.models.shared_attention import over_trunk
+from workbench.models.prefix import Prefix
+from workbench.models.shared_attention import over_prefix
 from workbench.models.steered import Call, Job, Run, Taken
-from workbench.models.trunk import Trunk
 
 Route = Literal["q", "k", "v"]
 ROUTES: tuple[Route, ...] = ("q", "k", "v")
@@ -36,7 +36,7 @@ Received = dict[tuple[int, Route], Float[Tensor, "sender position head d_head"]]
 @torch.no_grad()
 def receive(
     model: HookedModel,
-    trunk: Trunk,
+    prefix: Prefix,
     source: Float[Tensor, "layer position head d_head"],
     senders: Sequence[Head],
     layers: Collection[int],
@@ -45,24 +45,24 @@ def receive(
     """Outputs of all heads of some layers, for each sender's change along each route.
 
     `source` is the senders' `hook_z` in the other run over its last `position` tokens, which the
-    trunk must have recorded. A change of keys or values reaches every query head of a group.
+    prefix must have recorded. A change of keys or values reaches every query head of a group.
 
     Raises:
         InputError: a model that cannot fork, or one whose heads do not add z · W_O to the residual
-            stream; or a source longer than what the trunk recorded.
+            stream; or a source longer than what the prefix recorded.
     """
     check_paths(model)
     positions = source.shape[1]
-    if positions > trunk.recorded:
+    if positions > prefix.recorded:
         raise InputError(
-            f"the source covers {positions} positions, the trunk recorded {trunk.recorded}"
+            f"the source covers {positions} positions, the prefix recorded {prefix.recorded}"
         )
-    job = _Receiving(model, trunk, source, senders, frozenset(layers), tuple(routes))
-    start = len(trunk.tokens) - positions
+    job = _Receiving(model, prefix, source, senders, frozenset(layers), tuple(routes))
+    start = len(prefix.tokens) - positions
     model.view.run(
         job,
-        torch.tensor([trunk.tokens[-1:]], device=model.device),
-        torch.arange(start, len(trunk.tokens), device=model.device)[None],
+        torch.tensor([prefix.tokens[-1:]], device=model.device),
+        torch.arange(start, len(prefix.tokens), device=model.device)[None],
         [0],
     )
     return job.received
@@ -74,25 +74,25 @@ class _Receiving(Job):
     def __init__(
         self,
         model: HookedModel,
-        trunk: Trunk,
+        prefix: Prefix,
         source: Tensor,
         senders: Sequence[Head],
         layers: frozenset[int],
         routes: tuple[Route, ...],
     ) -> None:
-        self.trunk = trunk
+        self.prefix = prefix
         self.positions = source.shape[1]
         self.senders = senders
         self.layers = layers
         self.routes = routes
         self.columns = torch.tensor([0])  # the logits are of no use
-        self.changes = [_change(model, trunk, source, sender) for sender in senders]
+        self.changes = [_change(model, prefix, source, sender) for sender in senders]
         self.received: Received = {}
 
     def block(self, layer: int, run: Run, hidden: Tensor, call: Call) -> Any:
         """Taken apart where it receives; what leaves it does not matter."""
         if layer in self.layers:
-            residual = self.trunk.residuals[layer][:, -self.positions :]
+            residual = self.prefix.residuals[layer][:, -self.positions :]
             changed = [
                 change.to(residual) if sender[0] < layer else torch.zeros_like(residual[0])
                 for change, sender in zip(self.changes, self.senders, strict=True)
@@ -104,11 +104,11 @@ class _Receiving(Job):
 
     def attend(self, layer: int, given: Attention) -> Float[Tensor, "row position head d_head"]:
         """Attention of every row with the first row's queries, keys and values but for one."""
-        start = len(self.trunk.tokens) - self.positions
+        start = len(self.prefix.tokens) - self.positions
         at = torch.arange(start, start + self.positions, device=given.query.device)
         keys = torch.arange(start + self.positions, device=at.device)
         mask = None if given.plain else given.mask(at, keys)[None]
-        shared = self.trunk.keys[layer][:, :, :start], self.trunk.values[layer][:, :, :start]
+        shared = self.prefix.keys[layer][:, :, :start], self.prefix.values[layer][:, :, :start]
         count = len(self.senders)
         for route in self.routes:
             query, key, value = (
@@ -116,18 +116,18 @@ class _Receiving(Job):
                 for name, part in zip(ROUTES, (given.query, given.key, given.value), strict=True)
             )
             changed = Attention(query, key, value, given.scaling, given.softcap, given.may_attend)
-            self.received[layer, route] = over_trunk(
+            self.received[layer, route] = over_prefix(
                 changed, shared, (key, value), mask
             ).contiguous()
         raise Taken
 
 
 def _change(
-    model: HookedModel, trunk: Trunk, source: Tensor, sender: Head
+    model: HookedModel, prefix: Prefix, source: Tensor, sender: Head
 ) -> Float[Tensor, "position d_model"]:
     """What the sender would write more, over the last positions."""
     layer, head = sender
-    before = trunk.z_by_layer[layer][-source.shape[1] :, head]
+    before = prefix.z_by_layer[layer][-source.shape[1] :, head]
     weights = model.bridge.blocks[layer].attn.W_O[head]
     return (source[layer, :, head].to(before) - before) @ weights.to(before)
 

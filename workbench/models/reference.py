@@ -14,23 +14,23 @@ from workbench.models.hooks import Hook, replace_z
 @torch.no_grad()
 def run_separately(
     model: HookedModel,
-    trunk: Sequence[int],
+    prefix: Sequence[int],
     branches: Sequence[Branch],
     columns: Tensor | None,
     last_only: bool,
 ) -> list[Float[Tensor, "branch_position column"]]:
     """The logits of `forked_forward`, by a forward of every branch's own sequence."""
-    return [_logits(model, trunk, branch, columns, last_only) for branch in branches]
+    return [_logits(model, prefix, branch, columns, last_only) for branch in branches]
 
 
 def _logits(
     model: HookedModel,
-    trunk: Sequence[int],
+    prefix: Sequence[int],
     branch: Branch,
     columns: Tensor | None,
     last_only: bool,
 ) -> Tensor:
-    sequence = [*trunk[: branch.start], *branch.tokens]
+    sequence = [*prefix[: branch.start], *branch.tokens]
     kept = range(len(sequence) - 1 if last_only else branch.start, len(sequence))
     tokens = torch.tensor([sequence], device=model.device)
     logits = model.logits_at(tokens, kept, _hooks(branch))[0]

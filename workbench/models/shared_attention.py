@@ -1,9 +1,10 @@
-"""Attention of branches over a shared trunk and their own tokens: a fused and a folded form.
+"""Attention of branches over a shared prefix and their own tokens: a fused and a folded form.
 
-Both give the softmax over trunk keys and own keys together. The fused form repeats the trunk's keys
-for every row and lets torch's scaled_dot_product_attention do the rest: right for long branches.
-The folded form lays all rows' queries side by side against one copy of the trunk's keys and adds
-each row's few own keys: right for branches of a token or two, of which there are thousands.
+Both give the softmax over prefix keys and own keys together. The fused form repeats the prefix's
+keys for every row and lets torch's scaled_dot_product_attention do the rest: right for long
+branches. The folded form lays all rows' queries side by side against one copy of the prefix's keys
+and adds each row's few own keys: right for branches of a token or two, of which there are
+thousands.
 """
 
 import torch
@@ -16,9 +17,9 @@ from workbench.models.attention import Attention
 
 Keys = Float[Tensor, "#row kv_head _ d_head"]
 Mask = Bool[Tensor, "#row query _"] | None
-"""Which keys (the trunk's, then the own) a query may attend.
+"""Which keys (the prefix's, then the own) a query may attend.
 
-None: all of the trunk's, and the own up to itself; the queries are the last of the own positions.
+None: all of the prefix's, and the own up to itself; the queries are the last of the own positions.
 """
 
 
@@ -27,22 +28,22 @@ def whole_sequence(given: Attention) -> Float[Tensor, "row query head d_head"]:
     positions = torch.arange(given.query.shape[2], device=given.query.device)
     mask = None if given.plain else given.mask(positions, positions)[None]
     nothing = given.key[:1, :, :0]
-    return over_trunk(given, (nothing, nothing), (given.key, given.value), mask)
+    return over_prefix(given, (nothing, nothing), (given.key, given.value), mask)
 
 
-def over_trunk(
-    given: Attention, trunk: tuple[Keys, Keys], own: tuple[Keys, Keys], mask: Mask
+def over_prefix(
+    given: Attention, prefix: tuple[Keys, Keys], own: tuple[Keys, Keys], mask: Mask
 ) -> Float[Tensor, "row query head d_head"]:
-    """Attention of branches: keys and values of the trunk (one row for all), then their own."""
+    """Attention of branches: keys and values of the prefix (one row for all), then their own."""
     rows, heads, queries, d_head = given.query.shape
-    # Memory of either form, in numbers: all scores, or the trunk's keys and values once per row.
-    scores = heads * queries * (trunk[0].shape[2] + own[0].shape[2])
-    copies = 2 * trunk[0].shape[1] * trunk[0].shape[2] * d_head
+    # Memory of either form, in numbers: all scores, or the prefix's keys and values once per row.
+    scores = heads * queries * (prefix[0].shape[2] + own[0].shape[2])
+    copies = 2 * prefix[0].shape[1] * prefix[0].shape[2] * d_head
     if given.softcap is not None or scores < copies:
-        return _folded(given, trunk, own, mask)
+        return _folded(given, prefix, own, mask)
     key, value = (
         torch.cat([shared.expand(rows, -1, -1, -1), mine], dim=2)
-        for shared, mine in zip(trunk, own, strict=True)
+        for shared, mine in zip(prefix, own, strict=True)
     )
     return _fused(given, key, value, mask)
 
@@ -88,12 +89,12 @@ def _fused(
 
 
 def _folded(
-    given: Attention, trunk: tuple[Keys, Keys], own: tuple[Keys, Keys], mask: Mask
+    given: Attention, prefix: tuple[Keys, Keys], own: tuple[Keys, Keys], mask: Mask
 ) -> Float[Tensor, "row query head d_head"]:
     rows, _, queries, _ = given.query.shape
-    kv_heads, length = trunk[0].shape[1:3]
+    kv_heads, length = prefix[0].shape[1:3]
     query = rearrange(given.query, "r (kv g) q d -> kv (g r q) d", kv=kv_heads)
-    shared = query @ trunk[0][0].mT
+    shared = query @ prefix[0][0].mT
     shared = rearrange(shared, "kv (g r q) k -> r kv g q k", r=rows, q=queries)
     grouped = rearrange(given.query, "r (kv g) q d -> r kv g q d", kv=kv_heads)
     mine = torch.einsum("rvgqd,rvkd->rvgqk", grouped, own[0])
@@ -106,8 +107,8 @@ def _folded(
         scores = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min)
     # Softmax in float32, as transformers' own step-by-step attention does it.
     pattern = scores.softmax(dim=-1, dtype=torch.float32).to(given.query.dtype)
-    over_trunk, over_own = pattern[..., :length], pattern[..., length:]
-    z = rearrange(over_trunk, "r kv g q k -> kv (g r q) k") @ trunk[1][0]
+    over_prefix, over_own = pattern[..., :length], pattern[..., length:]
+    z = rearrange(over_prefix, "r kv g q k -> kv (g r q) k") @ prefix[1][0]
     z = rearrange(z, "kv (g r q) d -> r kv g q d", r=rows, q=queries)
     z = z + torch.einsum("rvgqk,rvkd->rvgqd", over_own, own[1])
     return rearrange(z, "r kv g q d -> r q (kv g) d")

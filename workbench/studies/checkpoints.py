@@ -42,7 +42,7 @@ from workbench.headsets import headset as headset_file
 from workbench.headsets.headset import HeadSet
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
-from workbench.models.trunk import Trunk
+from workbench.models.prefix import Prefix
 from workbench.phases import MEASURES, POOLS, RUNS, Measure
 from workbench.progress import Advance, Reporter
 from workbench.prompts.files import check_vocabulary
@@ -288,8 +288,8 @@ def _patch_event(
     """Baseline per variant, and patched values per set of heads and run, of one event."""
     cache = EventCache.of(model, event, ["span"])
     bases = [cache.bases[name] for name in VARIANTS]
-    if all(isinstance(base, Trunk) for base in bases):
-        logits = torch.stack([base.logits for base in bases if isinstance(base, Trunk)])
+    if all(isinstance(base, Prefix) for base in bases):
+        logits = torch.stack([base.logits for base in bases if isinstance(base, Prefix)])
     else:
         logits = torch.stack([r.logits for r in model.run([event.variant(v) for v in VARIANTS])])
     readout = focus_confusion(select_options(logits, event), Roles.of(event))

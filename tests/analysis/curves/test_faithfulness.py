@@ -87,7 +87,7 @@ def test_every_set_equals_ablating_by_hand(architecture, tmp_path, make_event):
 
 
 def test_sets_of_a_deep_order_start_late_and_are_right(model, event, monkeypatch):
-    """Three layers: the joined trunk serves sets that keep heads of the last layer alone."""
+    """Three layers: the joined prefix serves sets that keep heads of the last layer alone."""
     import workbench.analysis.curves.faithfulness as module
 
     plan = plan_curves(model, {"down": DOWN})

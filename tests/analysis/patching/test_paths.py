@@ -18,7 +18,7 @@ from workbench.models.branches import Branch, Edit
 from workbench.models.forked import forked_forward
 from workbench.models.hooked import HookedModel
 from workbench.models.path_edges import receive
-from workbench.models.trunk import run_trunk
+from workbench.models.prefix import run_prefix
 from workbench.phases import RUNS
 
 LAYERS, HEADS, D_HEAD = 3, 4, 8
@@ -47,8 +47,8 @@ def pair() -> tuple[list[int], list[int]]:
 
 def through(model, base, other, path, suffix) -> torch.Tensor:
     """Logits at the last token with one path patched."""
-    trunk, source = run_trunk(model, base, suffix), run_trunk(model, other, suffix).z
-    received = receive(model, trunk, source, [path.source], [path.destination[0]], [path.route])
+    prefix, source = run_prefix(model, base, suffix), run_prefix(model, other, suffix).z
+    received = receive(model, prefix, source, [path.source], [path.destination[0]], [path.route])
     z = received[path.destination[0], path.route][0]
     group = HEADS // model.info.n_kv_heads if path.route != "q" else 1
     first = path.destination[1] * group
@@ -57,7 +57,7 @@ def through(model, base, other, path, suffix) -> torch.Tensor:
         for head in range(first, first + group)
     ]
     start = len(base) - suffix
-    [logits] = forked_forward(model, trunk, [Branch(start, base[start:], edits)], last_only=True)
+    [logits] = forked_forward(model, prefix, [Branch(start, base[start:], edits)], last_only=True)
     return logits[0]
 
 

@@ -41,7 +41,7 @@ from workbench.heads import Head
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import can_fork, forked_forward
 from workbench.models.hooked import HookedModel
-from workbench.models.trunk import Trunk, run_trunk
+from workbench.models.prefix import Prefix, run_prefix
 from workbench.phases import RUNS
 from workbench.prompts.chain import Chain, ChainCase
 from workbench.prompts.prompt import VARIANTS, Variant
@@ -56,7 +56,7 @@ class _Ran:
     The tail begins where the variants' questions begin to agree; `z` covers it.
     """
 
-    base: Trunk | list[int]
+    base: Prefix | list[int]
     chain: tuple[int, ...]
     tail: tuple[int, ...]
     z: list[Float[Tensor, "tail head d_head"]]
@@ -204,11 +204,11 @@ def _run(model: HookedModel, case: ChainCase, stage: str) -> dict[Variant, _Ran]
 
 def _one_run(
     model: HookedModel, tokens: list[int], recorded: int
-) -> tuple[Trunk | list[int], list[Tensor], Tensor]:
+) -> tuple[Prefix | list[int], list[Tensor], Tensor]:
     """What branches start from, every head's output over the last positions, the last logits."""
     if can_fork(model):
-        trunk = run_trunk(model, tokens, recorded)
-        return trunk, trunk.z_by_layer, trunk.logits
+        prefix = run_prefix(model, tokens, recorded)
+        return prefix, prefix.z_by_layer, prefix.logits
     names = z_names(model.info.n_layers)
     [run] = model.run([tokens], names)
     return tokens, [run.activations[name][-recorded:] for name in names], run.logits
@@ -240,7 +240,7 @@ def _patched(
         for run, (base, source) in RUNS.items():
             to, out_of = ran[base], ran[source]
             pairs = _pairs(to, out_of, where, shared, n_cue)
-            length = len(to.base.tokens if isinstance(to.base, Trunk) else to.base)
+            length = len(to.base.tokens if isinstance(to.base, Prefix) else to.base)
             repeated = to.tail[-1:] if where == "decision" else to.tail
             branches = [
                 Branch(

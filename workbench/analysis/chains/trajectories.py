@@ -48,15 +48,15 @@ def early_option_logits(
         InputError: tokens that the model cannot run.
     """
     chain, options = case.clean, case.option_tokens()
-    trunk = chain.up_to(chain.n_steps)
+    prefix = chain.up_to(chain.n_steps)
     ends = [len(chain.question) + chain.kept(step) for step in range(chain.n_steps + 1)]
     if quick and all(len(option) == 1 for option in options):
-        return early_answers(model, trunk, ends, case.cue, [option[0] for option in options])
+        return early_answers(model, prefix, ends, case.cue, [option[0] for option in options])
     # A token is predicted by the one before it: without a cue, that is the last one kept.
-    asked = [(end, list(case.cue)) if case.cue else (end - 1, [trunk[end - 1]]) for end in ends]
+    asked = [(end, list(case.cue)) if case.cue else (end - 1, [prefix[end - 1]]) for end in ends]
     longer = list(dict.fromkeys(option[:-1] for option in options))
     branches = [Branch(start, [*cue, *more]) for start, cue in asked for more in longer]
-    logits = iter(forked_forward(model, trunk, branches))
+    logits = iter(forked_forward(model, prefix, branches))
     rows = []
     for _, cue in asked:
         after = {more: next(logits)[len(cue) - 1 :].float().log_softmax(-1) for more in longer}

@@ -41,7 +41,7 @@ from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.forked import patch_heads
 from workbench.models.hooked import HookedModel
-from workbench.models.trunk import Trunk
+from workbench.models.prefix import Prefix
 from workbench.phases import RUNS
 from workbench.prompts.prompt import DecisionEvent, Variant
 
@@ -201,13 +201,13 @@ def _lowest_kept(group: Sequence[Head], n_layers: int, n_heads: int) -> int:
     return next((layer for layer in range(n_layers) if ablated[layer] < n_heads), n_layers)
 
 
-def _joined(cache: EventCache, source: Variant) -> Trunk | None:
+def _joined(cache: EventCache, source: Variant) -> Prefix | None:
     """The clean run with all heads ablated: its own keys before the span, then the other run.
 
     None where they differ in more than the heads' outputs: embeddings of absolute positions.
     """
     clean, other = cache.bases["clean"], cache.bases[source]
-    if not (isinstance(clean, Trunk) and isinstance(other, Trunk)):
+    if not (isinstance(clean, Prefix) and isinstance(other, Prefix)):
         return None
     if not torch.equal(clean.residuals[0], other.residuals[0]):
         return None

@@ -3,7 +3,7 @@
 One event gives four patched runs per head (or set of heads) and choice of positions: its `hook_z`
 is replaced in one variant by the value from another, at the decision token or over the whole
 aligned suffix. One plain run of each variant, kept in an `EventCache`, gives the values and is the
-trunk that the patched forwards of `patch_heads` branch from, many heads at a time. Results are
+prefix that the patched forwards of `patch_heads` branch from, many heads at a time. Results are
 frames of one row per set of heads × positions × run, so a long sweep can be saved event by event
 and taken up again.
 """
@@ -25,7 +25,7 @@ from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.forked import can_fork, patch_heads
 from workbench.models.hooked import HookedModel
-from workbench.models.trunk import Trunk, run_trunk
+from workbench.models.prefix import Prefix, run_prefix
 from workbench.phases import RUNS
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
 
@@ -65,11 +65,11 @@ class EventCache:
     """One plain run of each variant of an event.
 
     `z` is every head's output over the aligned suffix; `bases` is what a patched forward starts
-    from, a trunk where the model can fork and the bare tokens where not.
+    from, a prefix where the model can fork and the bare tokens where not.
     """
 
     z: dict[Variant, Float[Tensor, "layer position head d_head"]]
-    bases: dict[Variant, Trunk | list[int]]
+    bases: dict[Variant, Prefix | list[int]]
 
     @classmethod
     def of(
@@ -78,12 +78,12 @@ class EventCache:
         """Run the three variants once; only the decision token is kept if that is all."""
         kept = event.aligned_suffix if "span" in positions else 1
         z: dict[Variant, Tensor] = {}
-        bases: dict[Variant, Trunk | list[int]] = {}
+        bases: dict[Variant, Prefix | list[int]] = {}
         for variant in VARIANTS:
             tokens = list(event.variant(variant))
             if can_fork(model):
-                bases[variant] = trunk = run_trunk(model, tokens, kept)
-                z[variant] = trunk.z
+                bases[variant] = prefix = run_prefix(model, tokens, kept)
+                z[variant] = prefix.z
             else:
                 bases[variant] = tokens
                 z[variant] = _z_of(model, tokens, kept)

@@ -32,7 +32,7 @@ from workbench.models.path_edges import (
     check_paths,
     receive,
 )
-from workbench.models.trunk import Trunk
+from workbench.models.prefix import Prefix
 from workbench.phases import RUNS
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 
@@ -153,17 +153,17 @@ def _patched(
     run: str,
 ) -> pd.DataFrame:
     base, other = RUNS[run]
-    trunk, source = cache.bases[base], cache.source(other, positions)
-    assert isinstance(trunk, Trunk), "a model whose paths can be patched has trunks"
+    prefix, source = cache.bases[base], cache.source(other, positions)
+    assert isinstance(prefix, Prefix), "a model whose paths can be patched has prefixs"
     senders = list(dict.fromkeys(path.source for path in paths))
     layers = {path.destination[0] for path in paths}
-    received = receive(model, trunk, source, senders, layers, {path.route for path in paths})
-    start = len(trunk.tokens) - source.shape[1]
+    received = receive(model, prefix, source, senders, layers, {path.route for path in paths})
+    start = len(prefix.tokens) - source.shape[1]
     branches = [
-        Branch(start, trunk.tokens[start:], _edits(model, path, received, senders))
+        Branch(start, prefix.tokens[start:], _edits(model, path, received, senders))
         for path in paths
     ]
-    logits = forked_forward(model, trunk, branches, columns=event.option_tokens, last_only=True)
+    logits = forked_forward(model, prefix, branches, columns=event.option_tokens, last_only=True)
     readouts = [focus_confusion(widen(one[0]), Roles.of(event)) for one in logits]
     return pd.DataFrame({"target": range(len(paths)), "positions": positions, "run": run}).assign(
         id=event.id,

@@ -15,7 +15,7 @@ from workbench.models.steered import Call, Job, Run
 
 
 @dataclass
-class Trunk:
+class Prefix:
     """A prompt's keys and values in every layer, and what its last positions computed.
 
     One entry per layer, each on its layer's device. The last axis of `written` and `residuals` is
@@ -42,38 +42,38 @@ class Trunk:
 
 
 @torch.no_grad()
-def run_trunk(model: HookedModel, tokens: Sequence[int], recorded: int) -> Trunk:
+def run_prefix(model: HookedModel, tokens: Sequence[int], recorded: int) -> Prefix:
     """Run a prompt once through the view, recording its last `recorded` positions.
 
     Raises:
         InputError: an empty or overlong prompt, or a token outside the vocabulary.
     """
     model.check_sequences([tokens])
-    trunk = Trunk(tuple(tokens), recorded)
+    prefix = Prefix(tuple(tokens), recorded)
     length = len(tokens)
     logits = model.view.run(
-        _Recording(trunk),
+        _Recording(prefix),
         torch.tensor([list(tokens)], device=model.device),
         torch.arange(length, device=model.device)[None],
         [length - 1],
     )
-    trunk.logits = logits[0, 0]
-    return trunk
+    prefix.logits = logits[0, 0]
+    return prefix
 
 
 class _Recording(Job):
-    """The job of running as the model does, and keeping what the trunk wants."""
+    """The job of running as the model does, and keeping what the prefix wants."""
 
-    def __init__(self, trunk: Trunk) -> None:
-        self.trunk = trunk
+    def __init__(self, prefix: Prefix) -> None:
+        self.prefix = prefix
 
     def _last(self, value: Tensor) -> Tensor:
         """The recorded positions; a copy where the rest can then be freed."""
-        last = value[:, value.shape[1] - self.trunk.recorded :]
+        last = value[:, value.shape[1] - self.prefix.recorded :]
         return last if last.shape == value.shape else last.clone()
 
     def block(self, layer: int, run: Run, hidden: Tensor, call: Call) -> Any:
-        self.trunk.residuals.append(self._last(hidden))
+        self.prefix.residuals.append(self._last(hidden))
         output = run(hidden, call)
         if not isinstance(output, Tensor):
             raise TypeError("its blocks do not return hidden states alone")
@@ -83,12 +83,12 @@ class _Recording(Job):
         output = run(hidden, call)
         if not (isinstance(output, tuple) and len(output) == 2):
             raise TypeError("its attention modules do not return (output, pattern)")
-        self.trunk.written.append(self._last(output[0]))
+        self.prefix.written.append(self._last(output[0]))
         return output
 
     def attend(self, layer: int, given: Attention) -> Float[Tensor, "row position head d_head"]:
-        self.trunk.keys.append(given.key)
-        self.trunk.values.append(given.value)
+        self.prefix.keys.append(given.key)
+        self.prefix.values.append(given.value)
         z = whole_sequence(given)
-        self.trunk.z_by_layer.append(self._last(z)[0])
+        self.prefix.z_by_layer.append(self._last(z)[0])
         return z
