@@ -11,7 +11,7 @@ pair* for a phase when the model does the task on its clean prompt and the phase
 moved the readout; only valid pairs enter a measure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,6 +24,7 @@ Pool = Literal["coarse", "refine"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
 Readout = Literal["focus", "confusion"]
 Direction = Literal["denoising", "noising"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ class Phase:
     counterfactual: Variant
     """The corrupted prompt that takes the phase away."""
     chief: str
-    """The measure that proves a head: what denoising mends."""
+    """The measure that proves a head: its denoising effect as a share."""
     score_title: str
     score_unit: str
     readout_title: str
+    good_title: str
+    """The readout so that high is good, see `good`."""
     mended: str
     """What the chief measure is a share of, as a figure's unit."""
     finding: str
@@ -69,6 +72,15 @@ class Phase:
         """Name of the clean run patched with corrupted values."""
         return f"clean_with_{self.counterfactual}"
 
+    @property
+    def moved(self) -> str:
+        """Name of the chief effect as a difference over all events, not as a share."""
+        return f"{self.readout}_moved"
+
+    def good(self, value: Any) -> Any:
+        """The readout so that high is good: Focus, or 1 − Confusion."""
+        return value if self.rises else 1 - value
+
 
 PHASES: dict[str, Phase] = {
     "coarse": Phase(
@@ -80,6 +92,7 @@ PHASES: dict[str, Phase] = {
         score_title="CoarseScore",
         score_unit="attention: relevant − far",
         readout_title="Focus",
+        good_title="Focus",
         mended="of the lost Focus",
         finding="restores {} of the Focus lost in the far counterfactual",
         colour="#3465a4",
@@ -94,6 +107,7 @@ PHASES: dict[str, Phase] = {
         score_title="RefineScore",
         score_unit="log-odds, gold against near",
         readout_title="Confusion",
+        good_title="1 − Confusion",
         mended="of the Confusion",
         finding="takes away {} of the Confusion of the near counterfactual",
         colour="#d55e00",
@@ -130,7 +144,9 @@ class Measure:
     note: str
     """What one value says, for a reader of a figure."""
     only_valid_pairs: bool = True
-    """False for a measure that every event counts for."""
+    """False for a measure of all events."""
+    absolute: str = ""
+    """The same effect undivided, of a measure whose denominator may be near 0."""
 
     @property
     def phase(self) -> Phase:
@@ -201,6 +217,7 @@ MEASURES: dict[str, Measure] = {
         unit="relative to clean Confusion",
         note="Giving the head its near value raises the clean Confusion by this factor. The "
         "factor is large where clean Confusion is small: hover for the plain difference.",
+        absolute="refine_boost_abs",
     ),
     "refine_boost_abs": Measure(
         pool="refine",
@@ -214,17 +231,27 @@ MEASURES: dict[str, Measure] = {
 }
 """The causal measures, in the order shown."""
 
+CHIEFS = tuple(phase.chief for phase in PHASES.values())
+DIFFERENCE = "reduce_minus_restore"
+"""Name of the refine phase's chief effect less that of the coarse one, on the same resamples."""
 
-def runs_that_count(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Patched runs for which an event is a valid pair, denoising before noising, by phase.
+BOUNDED = {name: measure for name, measure in MEASURES.items() if not measure.absolute}
+"""Measures that one axis fits: a boost stands there undivided."""
+
+
+def runs_that_count(
+    row: Mapping[Any, Any], directions: Collection[Direction] = DIRECTIONS
+) -> tuple[str, ...]:
+    """Patched runs for which an event is a valid pair, by phase, denoising before noising.
 
     `row` is any row of the event in the baseline table.
     """
     return tuple(
-        run
+        getattr(phase, direction)
         for phase in PHASES.values()
         if row[phase.valid]
-        for run in (phase.denoising, phase.noising)
+        for direction in DIRECTIONS
+        if direction in directions
     )
 
 

@@ -6,8 +6,11 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.errors import InputError
+from workbench.phases import PHASES
 from workbench.plots import chains, evidence
-from workbench.plots.style import COARSE, CONTROL, INK, POOL_COLOUR, REFINE
+from workbench.plots.style import CONTROL, INK, POOL_COLOUR
+
+COARSE, REFINE = (phase.colour for phase in PHASES.values())
 
 SIZES = [0, 1, 2, 8]
 ORDERS = ["pool", "score", "attribution", "random 0", "random 1"]

@@ -16,9 +16,10 @@ from fixtures.synthetic_tables import (
 )
 from plotly.offline import get_plotlyjs
 
-from workbench.analysis.patching.patching import DEFAULT_THRESHOLDS, event_counts
+from workbench.analysis.patching.patching import event_counts
+from workbench.phases import MEASURES
 from workbench.plots.report import flatten, pool_finding, pool_rows, write_report
-from workbench.plots.style import MEASURES, percent, two_digits
+from workbench.plots.style import percent, two_digits
 
 NASTY = "<script>alert('x')</script>"
 
@@ -55,7 +56,7 @@ def make_report(folder: Path, **changes: Any) -> str:
         "title": "Tiny model on made-up prompts",
         "manifest": manifest,
         "baseline": make_baseline(),
-        "counts": event_counts(make_baseline(), DEFAULT_THRESHOLDS),
+        "counts": event_counts(make_baseline()),
         "scores": make_scores(),
         "patching": make_patching(),
         "pools": make_pools(),

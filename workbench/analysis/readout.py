@@ -5,6 +5,7 @@ options' tokens in order of `event.options`, and of the roles at that event. Opt
 `other` (further gold labels) have no part in any of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.phases import OF_READOUT, Readout
 from workbench.prompts.prompt import DecisionEvent, Role
 
 
@@ -87,6 +89,15 @@ def focus_confusion(
     return focus, confusion
 
 
+def good_readout(
+    option_logits: Float[Tensor, "*batch option"], roles: Roles, readout: str
+) -> Float[Tensor, "*batch"]:
+    """Focus, or 1 − Confusion = p(g) / (p(g) + Σ p(N))."""
+    phase = OF_READOUT[readout]
+    values = dict(zip(OF_READOUT, focus_confusion(option_logits, roles), strict=True))
+    return phase.good(values[phase.readout])
+
+
 def near_miss_margin(
     option_logits: Float[Tensor, "*batch option"], roles: Roles
 ) -> Float[Tensor, "*batch"]:
@@ -99,6 +110,13 @@ def coarse_margin(
 ) -> Float[Tensor, "*batch"]:
     """Log-odds of the right cluster against the others: logsumexp(g ∪ N) − logsumexp(F)."""
     return _logsumexp(option_logits, roles.relevant) - _logsumexp(option_logits, roles.far)
+
+
+MARGINS: dict[Readout, Callable[[Tensor, Roles], Tensor]] = {
+    "focus": coarse_margin,
+    "confusion": near_miss_margin,
+}
+"""The log-odds behind each readout, both so that more is better."""
 
 
 def _logsumexp(

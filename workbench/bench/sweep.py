@@ -22,14 +22,13 @@ from workbench.analysis.patching.screening import promising, screen_heads
 from workbench.analysis.statistics import Halves, split_half
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel
-from workbench.phases import RUNS
+from workbench.phases import BOUNDED, RUNS
 from workbench.progress import Reporter
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 from workbench.runs.config import RunConfig
 
 MATTERS = 0.05
 """Size from which an effect is one that screening must not lose."""
-MEASURES = ("coarse_restore", "coarse_disrupt", "refine_reduce", "refine_boost_abs")
 TIMED_EVENTS = 4
 
 
@@ -172,7 +171,7 @@ def _recall(effects: pd.DataFrame, kept: Sequence[Head]) -> dict[str, Any]:
     """How many of the heads that matter were kept, and the largest effect that was not."""
     largest: dict[Head, float] = {}
     for row in effects.to_dict("records"):
-        if row["measure"] in MEASURES:
+        if row["measure"] in BOUNDED:
             at = int(row["layer"]), int(row["head"])
             largest[at] = max(largest.get(at, 0.0), abs(row["effect"]))
     matter = {at for at, effect in largest.items() if effect >= MATTERS}

@@ -21,7 +21,7 @@ import pandas as pd
 from workbench.errors import InputError
 from workbench.heads import head_name
 from workbench.headsets.headset import SCHEMA, HeadSet, parse
-from workbench.phases import PHASES, Pool
+from workbench.phases import DIFFERENCE, PHASES, Pool
 
 COLUMNS = ["layer", "head", "pool", "read_out", "decision_share", "weight"]
 SCORES = ["coarse", "coarse_q", "refine", "refine_q", "refine_direct", "coarse_attribution"]
@@ -91,10 +91,11 @@ def pool_heads(
     if len(patching) and not span:
         raise InputError("patching table has no row with half 'choose' and positions 'span'")
     measures = {measure for rows in span.values() for measure in rows}
-    if "refine_reduce" in measures and "reduce_minus_restore" not in measures:
+    chief = PHASES["refine"].chief
+    if chief in measures and DIFFERENCE not in measures:
         raise InputError(
-            "patching table has measure 'refine_reduce' without 'reduce_minus_restore', which the "
-            "refine pool needs"
+            f"patching table has measure {chief!r} without {DIFFERENCE!r}, which the refine pool "
+            "needs"
         )
     pooled = []
     for row in sorted(scores.to_dict("records"), key=head_id):
@@ -149,7 +150,7 @@ def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) 
         return bool(nominated and _value(span, measure, "low") > thresholds.min_restore_low)
 
     # A head that carries both equally is coarse; one that surely does more for Confusion is not.
-    if qualifies("refine") and _value(span, "reduce_minus_restore", "low") > 0:
+    if qualifies("refine") and _value(span, DIFFERENCE, "low") > 0:
         return "refine"
     return "coarse" if qualifies("coarse") else None
 

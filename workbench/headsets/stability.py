@@ -22,7 +22,6 @@ from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
 
 from workbench.analysis.patching.effects import (
-    DIFFERENCE,
     Terms,
     effect_intervals,
     measure_terms,
@@ -32,7 +31,7 @@ from workbench.analysis.scores.scores import EventScores, score_nulls
 from workbench.analysis.statistics import false_discovery_q
 from workbench.errors import InputError
 from workbench.headsets.pooling import KEYS, HeadId, Thresholds, pool_heads
-from workbench.phases import PHASES, POOLS
+from workbench.phases import CHIEFS, DIFFERENCE, MEASURES, OF_READOUT, PHASES, POOLS
 
 STABILITY_COLUMNS = ["pool", "layer", "head", "share", "n_resamples"]
 CURVE_COLUMNS = ["n_prompts", "pool", "overlap", "size", "empty", "n_subsets"]
@@ -208,10 +207,7 @@ class _Chooser:
         if part.empty:
             raise InputError("the patching results hold no span patch of the choosing prompts")
         self.targets = part.groupby(KEYS, sort=True).size().index.to_frame(index=False)
-        self.terms = {
-            name: measure_terms(part, base, name)
-            for name in (phase.chief for phase in PHASES.values())
-        }
+        self.terms = {name: measure_terms(part, base, MEASURES[name]) for name in CHIEFS}
         ids = base.index.get_level_values("id")
         self.rows = [torch.from_numpy(np.flatnonzero(ids == name)) for name in self.prompts]
 
@@ -245,7 +241,7 @@ class _Chooser:
                     effect=intervals[name].estimate.numpy(),
                     low=intervals[name].low.numpy(),
                 )
-                for name in (*(phase.chief for phase in PHASES.values()), DIFFERENCE)
+                for name in (*CHIEFS, DIFFERENCE)
             ],
             ignore_index=True,
         )
@@ -273,10 +269,10 @@ def _check_least(name: str, value: int) -> None:
 
 
 def _check_columns(events: pd.DataFrame, baseline: pd.DataFrame) -> None:
-    readout = ["focus", "confusion"]
+    readout, valid = [*OF_READOUT], [phase.valid for phase in PHASES.values()]
     for name, table, columns in (
         ("patching results", events, [*KEYS, "positions", "run", "id", "event", *readout]),
-        ("baseline", baseline, ["id", "event", "variant", "counts_far", "counts_near", *readout]),
+        ("baseline", baseline, ["id", "event", "variant", *valid, *readout]),
     ):
         missing = [column for column in columns if column not in table]
         if missing:

@@ -8,23 +8,24 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.errors import InputError
+from workbench.phases import MEASURES, OF_READOUT
 from workbench.plots.evidence import OTHERS, PROBABILITY, band, finish, row_name
 from workbench.plots.style import (
     INK,
-    MEASURES,
     POOL_COLOUR,
     UNPATCHED,
     named,
     nothing,
     number,
     require,
+    shown_measures,
     where,
 )
 
 SOURCE_DASH = {"given": "solid", "generated": "dash"}
 
-CHAIN = ["kind", "model", "source", "step", "label", "focus", "focus_low", "focus_high"]
-CHAIN += ["confusion", "confusion_low", "confusion_high", "n"]
+CHAIN = ["kind", "model", "source", "step", "label"]
+CHAIN += [f"{readout}{end}" for readout in OF_READOUT for end in ("", "_low", "_high")] + ["n"]
 CHAIN_EFFECTS = ["step", "layer", "head", "pool", "measure", "effect", "low", "high", "n"]
 
 MOST_LABELS = 14
@@ -51,7 +52,7 @@ def chain_trajectories(chain: pd.DataFrame, align: str = "") -> go.Figure:
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08)
     models = [*dict.fromkeys(chain["model"])]
     lines = chain.sort_values("step").groupby(["model", "source"], sort=False)
-    for row, quantity in enumerate(("focus", "confusion"), start=1):
+    for row, quantity in enumerate(OF_READOUT, start=1):
         for (model, source), line in sorted(lines, key=lambda item: models.index(item[0][0])):  # type: ignore[index]
             colour = (INK, *OTHERS)[models.index(model) % (1 + len(OTHERS))]
             trace = go.Scatter(x=line["step"], y=line[quantity], mode="lines+markers")
@@ -97,8 +98,7 @@ def chain_effects(chain_effects: pd.DataFrame, positions: str = "span") -> go.Fi
     require(chain_effects, CHAIN_EFFECTS)
     table = _only(chain_effects, "positions", positions)
     present = set(table["measure"])
-    hidden = "refine_boost" if "refine_boost_abs" in present else ""
-    measures = [name for name in MEASURES if name in present and name != hidden]
+    measures = shown_measures(present)
     if not measures:
         raise InputError(f"chain effects: {named(present)}, but no measure of {named(MEASURES)}")
     if table.duplicated(["pool", "layer", "head", "step", "measure"]).any():
@@ -113,7 +113,7 @@ def chain_effects(chain_effects: pd.DataFrame, positions: str = "span") -> go.Fi
         shared_yaxes=True,
         horizontal_spacing=0.04,
         vertical_spacing=0.16 if n_rows > 1 else 0,
-        subplot_titles=[MEASURES[name][0] for name in measures],
+        subplot_titles=[MEASURES[name].title for name in measures],
     )
     marks = {
         (

@@ -13,21 +13,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.errors import InputError
+from workbench.phases import OF_READOUT
 from workbench.plots.style import (
-    COARSE,
     CONTROL,
     INK,
     POOL_COLOUR,
-    REFINE,
     named,
     nothing,
     require,
     titles,
     where,
 )
-
-READOUTS = {"focus": ("Focus", COARSE), "confusion": ("1 − Confusion", REFINE)}
-"""Title of each readout of the curves, and the colour of the pool's order in it."""
 
 KINDS = {
     "necessity": ("first k heads ablated", "lower is better"),
@@ -72,7 +68,7 @@ def faithfulness_curves(curves: pd.DataFrame) -> go.Figure:
     require(curves, CURVES)
     figure, cells = _curve_panels(curves, vertical_spacing=0.13)
     for readout, kind, row, column in cells:
-        readable, colour = READOUTS[readout]
+        readable, colour = OF_READOUT[readout].good_title, OF_READOUT[readout].colour
         here = where(curves, readout=readout, kind=kind)
         for order, line in _order_lines([*dict.fromkeys(curves["order"])], colour).items():
             rows = where(here, order=order).sort_values("k")
@@ -120,7 +116,7 @@ def curve_areas(areas: pd.DataFrame) -> go.Figure:
     figure, cells = _curve_panels(areas, vertical_spacing=0.16, shared_yaxes=True)
     for readout, kind, row, column in cells:
         here = where(table, readout=readout, kind=kind)
-        own = {"pool": READOUTS[readout][1], "random": CONTROL}
+        own = {"pool": OF_READOUT[readout].colour, "random": CONTROL}
         colours = [own.get(order, INK) for order in here["order"]]
         for area, symbol, offset in (("cpr", "circle", -0.16), ("cmd", "diamond-open", 0.16)):
             low, high = here[area] - here[f"{area}_low"], here[f"{area}_high"] - here[area]
@@ -250,13 +246,15 @@ def _curve_panels(
     table: pd.DataFrame, **spacing: Any
 ) -> tuple[go.Figure, list[tuple[str, str, int, int]]]:
     """Panels of the readouts and kinds that a table has: (readout, kind, row, column)."""
-    readouts = [name for name in READOUTS if name in set(table["readout"])]
+    readouts = [name for name in OF_READOUT if name in set(table["readout"])]
     kinds = [name for name in KINDS if name in set(table["kind"])]
     if not readouts or not kinds:
-        known = f"known are {named(READOUTS)} and {named(KINDS)}"
+        known = f"known are {named(OF_READOUT)} and {named(KINDS)}"
         found = f"readouts {named(table['readout'])} and kinds {named(table['kind'])}"
         raise InputError(f"curves: the table has {found}; {known}")
-    panels = [f"{READOUTS[name][0]}, {KINDS[kind][0]}" for name in readouts for kind in kinds]
+    panels = [
+        f"{OF_READOUT[name].good_title}, {KINDS[kind][0]}" for name in readouts for kind in kinds
+    ]
     size = {"rows": len(readouts), "cols": len(kinds), "horizontal_spacing": 0.08}
     figure = make_subplots(**size, subplot_titles=panels, **spacing)
     cells = [

@@ -11,18 +11,17 @@ from plotly.subplots import make_subplots
 from scipy.stats import bootstrap
 
 from workbench.errors import InputError
+from workbench.phases import MEASURES, OF_READOUT, PHASES
 from workbench.plots.style import (
-    COARSE,
     CONTROL,
     INK,
-    MEASURES,
     POOL_COLOUR,
     POSITIONS,
-    REFINE,
     VARIANT_COLOUR,
     nothing,
     number,
     require,
+    shown_measures,
     titles,
     where,
 )
@@ -34,8 +33,12 @@ def focus_confusion(baseline: pd.DataFrame) -> go.Figure:
     Large marks are means over events with 95 % percentile bootstrap intervals over prompts; small
     points are prompts. Focus is the probability on the *clean* gold's cluster in all three.
     """
-    figure = make_subplots(cols=2, subplot_titles=["Focus", "Confusion"], horizontal_spacing=0.1)
-    for column, quantity in enumerate(("focus", "confusion"), start=1):
+    figure = make_subplots(
+        cols=2,
+        subplot_titles=[phase.readout_title for phase in PHASES.values()],
+        horizontal_spacing=0.1,
+    )
+    for column, quantity in enumerate(OF_READOUT, start=1):
         for x, (variant, colour) in enumerate(VARIANT_COLOUR.items()):
             events = where(baseline, variant=variant)
             if not events.empty:
@@ -114,9 +117,7 @@ def pool_effects(pools: pd.DataFrame) -> go.Figure:
     if not names:
         return nothing("Joint effect of the pools", "no pool to show: no head qualified")
     places = [place for place in POSITIONS if place in set(pools["positions"])]
-    present = set(pools["measure"])
-    hidden = "refine_boost" if "refine_boost_abs" in present else ""
-    measures = [name for name in MEASURES if name in present and name != hidden][::-1]
+    measures = shown_measures(set(pools["measure"]))[::-1]
     figure = make_subplots(
         rows=len(names),
         cols=len(places),
@@ -179,8 +180,12 @@ def _pool_traces(here: pd.DataFrame, pool: str, measures: Sequence[str]) -> list
 
 def trajectory(table: pd.DataFrame) -> go.Figure:
     """Focus and Confusion read out after each step, a line with its interval band per variant."""
-    figure = make_subplots(cols=2, subplot_titles=["Focus", "Confusion"], horizontal_spacing=0.1)
-    for column, quantity in enumerate(("focus", "confusion"), start=1):
+    figure = make_subplots(
+        cols=2,
+        subplot_titles=[phase.readout_title for phase in PHASES.values()],
+        horizontal_spacing=0.1,
+    )
+    for column, quantity in enumerate(OF_READOUT, start=1):
         for variant, colour in VARIANT_COLOUR.items():
             line = where(table, variant=variant).sort_values("step")
             if not line.empty:
@@ -240,15 +245,11 @@ def choose_verify(patching: pd.DataFrame) -> go.Figure:
     if not {"choose", "verify"} <= set(table.columns):
         return nothing(title, "effects of two halves were not measured")
     table = table.reset_index()
-    measures = ("coarse_restore", "refine_reduce")
-    figure = make_subplots(
-        cols=2, subplot_titles=[MEASURES[name][0] for name in measures], horizontal_spacing=0.14
-    )
-    for column, (measure, colour) in enumerate(
-        zip(measures, (COARSE, REFINE), strict=True), start=1
-    ):
-        here = where(table, measure=measure)
-        figure.add_traces(_halves(here, colour), cols=column, rows=1)
+    chiefs = [MEASURES[phase.chief].title for phase in PHASES.values()]
+    figure = make_subplots(cols=2, subplot_titles=chiefs, horizontal_spacing=0.14)
+    for column, phase in enumerate(PHASES.values(), start=1):
+        here = where(table, measure=phase.chief)
+        figure.add_traces(_halves(here, phase.colour), cols=column, rows=1)
         ends = here[["choose", "verify"]].to_numpy(float)
         ends = ends[np.isfinite(ends)]
         edge = [min(0.0, *ends) - 0.06, max(0.2, *ends) + 0.06] if ends.size else [-0.06, 1.06]

@@ -4,11 +4,16 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from workbench.phases import OF_READOUT
 from workbench.plots.evidence import PROBABILITY, band, finish
 from workbench.plots.style import VARIANT_COLOUR, nothing, require, where
 
-SUMMARY = ["align", "variant", "place", "focus", "focus_low", "focus_high", "n_focus"]
-SUMMARY += ["confusion", "confusion_low", "confusion_high", "n_confusion"]
+SUMMARY = ["align", "variant", "place"]
+SUMMARY += [
+    name
+    for readout in OF_READOUT
+    for name in (readout, f"{readout}_low", f"{readout}_high", f"n_{readout}")
+]
 
 AXES = {
     "share": "share of the label",
@@ -51,7 +56,7 @@ def free_labels(summary: pd.DataFrame) -> go.Figure:
         vertical_spacing=0.08,
     )
     for column, align in enumerate(aligns, start=1):
-        for row, quantity in enumerate(("focus", "confusion"), start=1):
+        for row, quantity in enumerate(OF_READOUT, start=1):
             for variant, colour in VARIANT_COLOUR.items():
                 line = where(summary, align=align, variant=variant)
                 line = pd.DataFrame(line[line[f"n_{quantity}"] >= FEWEST]).sort_values("place")
@@ -61,8 +66,8 @@ def free_labels(summary: pd.DataFrame) -> go.Figure:
                 shade = band(trace.x, line, f"{quantity}_", colour)
                 figure.add_traces([shade, trace], rows=row, cols=column)
         figure.update_xaxes(title_text=AXES[align], row=2, col=column)
-    for row, quantity in enumerate(("Focus", "Confusion"), start=1):
-        figure.update_yaxes(title_text=quantity, row=row, col=1)
+    for row, phase in enumerate(OF_READOUT.values(), start=1):
+        figure.update_yaxes(title_text=phase.readout_title, row=row, col=1)
     subtitle = "out of all labels of the space; the label's first tokens are given; 95 % band"
     finish(figure, title, subtitle, height=600)
     figure.update_layout(margin_t=72)  # no panel titles

@@ -13,11 +13,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
+from workbench.phases import MEASURES, PHASES
 from workbench.plots.style import (
     INK,
-    MEASURES,
-    POOL_COLOUR,
-    POOL_SYMBOL,
     POSITIONS,
     READ_OUT,
     SCORES,
@@ -48,7 +46,7 @@ def head_heatmap(
 
     `value`, `low`, `high` and `extra_hover` name columns of `table`. Heads without a row are grey,
     and hovering over them says "not patched". `pooled` maps (layer, head) to the name of its pool,
-    "coarse" or "refine", followed by " read-out" where that holds. `limit` is the value of full
+    followed by " read-out" where that holds. `limit` is the value of full
     colour (default: the largest |value|); beyond it the colour stays and the colour bar says so.
     `shape` (layers, heads) is inferred where it is not given.
 
@@ -132,37 +130,37 @@ def patching_heatmaps(
     rows = rows.drop_duplicates(["layer", "head", "positions", "measure"])
     shape = shape or _shape(rows, pooled)
     figures = {}
-    for measure, (title, patched, unit) in MEASURES.items():
+    undivided = {measure.absolute for measure in MEASURES.values()}
+    for name, measure in MEASURES.items():
         for positions in POSITIONS:
-            table = _one_measure(rows, measure, positions)
-            if table.empty or measure == "refine_boost_abs":
+            table = _one_measure(rows, name, positions)
+            if table.empty or name in undivided:
                 continue
-            figures[measure, positions] = head_heatmap(
+            figures[name, positions] = head_heatmap(
                 table,
-                measure,
+                name,
                 "low",
                 "high",
-                title=f"{title}, {POSITIONS[positions]}",
-                subtitle=f"{measure}: {patched}; {half} half",
-                colorbar_title=unit,
+                title=f"{measure.title}, {POSITIONS[positions]}",
+                subtitle=f"{name}: {measure.patched}; {half} half",
+                colorbar_title=measure.unit,
                 pooled=pooled,
                 limit=1.0,
-                extra_hover=[name for name in ("refine_boost_abs", "group") if name in table],
+                extra_hover=[name for name in (measure.absolute, "group") if name in table],
                 shape=shape,
             )
     return figures
 
 
 def _one_measure(rows: pd.DataFrame, measure: str, positions: str) -> pd.DataFrame:
-    """Rows of one measure, the effect under its name; the boost also carries its absolute."""
+    """Rows of one measure, the effect under its name; beside it the same undivided, if any."""
     place = where(rows, positions=positions)
     table = where(place, measure=measure).rename(columns={"effect": measure})
-    if measure != "refine_boost":
+    absolute = MEASURES[measure].absolute
+    if not absolute:
         return table
-    absolute = where(place, measure="refine_boost_abs")
-    absolute = absolute.rename(columns={"effect": "refine_boost_abs"})
-    absolute = absolute.filter(["layer", "head", "refine_boost_abs"])
-    return table.merge(absolute, on=["layer", "head"], how="left")
+    plain = where(place, measure=absolute).rename(columns={"effect": absolute})
+    return table.merge(plain.filter(["layer", "head", absolute]), on=["layer", "head"], how="left")
 
 
 def pooled_heads(headset: Mapping[str, Any]) -> dict[tuple[int, int], str]:
@@ -261,7 +259,7 @@ def _pool_markers(pooled: Mapping[tuple[int, int], str], cell: float) -> list[go
     for name in sorted(set(pooled.values())):
         heads = sorted(place for place, pool in pooled.items() if pool == name)
         pool = name.split(" ")[0]
-        colour = READ_OUT if "read-out" in name else POOL_COLOUR.get(pool, INK)
+        colour = READ_OUT if "read-out" in name else PHASES[pool].colour if pool in PHASES else INK
         # A white line under the coloured one keeps the outline visible on cells of any colour.
         for line_colour, width in (("white", 5.0), (colour, 2.5)):
             traces.append(
@@ -274,7 +272,7 @@ def _pool_markers(pooled: Mapping[tuple[int, int], str], cell: float) -> list[go
                     showlegend=line_colour == colour,
                     hoverinfo="skip",
                     marker={
-                        "symbol": POOL_SYMBOL.get(pool, "diamond-open"),
+                        "symbol": PHASES[pool].symbol if pool in PHASES else "diamond-open",
                         "size": size,
                         "color": line_colour,
                         "line": {"width": width if size > 9 else width - 1},

@@ -7,9 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
+from workbench.phases import MEASURES, PHASES
 from workbench.plots.style import (
     CONTROL,
-    MEASURES,
     POOL_COLOUR,
     READ_OUT,
     named,
@@ -36,7 +36,7 @@ def path_sankey(
     paths: pd.DataFrame,
     patching: pd.DataFrame,
     pools: Mapping[Head, str],
-    measure: str = "coarse_restore",
+    measure: str = PHASES["coarse"].chief,
     positions: str = "span",
     *,
     n_heads_per_kv: int = 1,
@@ -53,7 +53,7 @@ def path_sankey(
     if measure not in MEASURES:
         raise InputError(f"measure {measure!r} is not one of {named(MEASURES)}")
     require(paths, COLUMNS)
-    title = f"Paths between heads: {MEASURES[measure][0]}"
+    title = f"Paths between heads: {MEASURES[measure].title}"
     here = where(paths, measure=measure, positions=positions)
     certain = pd.DataFrame(here[(here["low"] > 0) | (here["high"] < 0)])
     # Bands thinner than this share of the widest could not be seen, let alone pointed at.

@@ -9,24 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.phases import PHASES
+from workbench.phases import MEASURES, PHASES
 from workbench.plots import evidence_words, figures, heatmaps
 from workbench.plots.page import card, write_page
 from workbench.plots.paths import path_sankey
-from workbench.plots.style import MEASURES, POSITIONS, SCORES, number, percent, two_digits
+from workbench.plots.style import POSITIONS, SCORES, number, percent, two_digits
 
 SCORE_NOTE = (
     "Which heads are worth patching.",
     "Observational: a high score nominates a head and proves nothing. The scale differs from score "
     "to score, so colours compare heads within one figure only.",
 )
-CAUSAL_NOTES = {
-    "coarse_restore": "Giving the head its clean value brings back this share of the lost Focus.",
-    "coarse_disrupt": "Giving the head its far value removes this share of the clean Focus.",
-    "refine_reduce": "Giving the head its clean value takes away this share of the near Confusion.",
-    "refine_boost": "Giving the head its near value raises the clean Confusion by this factor. The "
-    "factor is large where clean Confusion is small: hover for the plain difference.",
-}
 CAUSAL_LIMIT = (
     "Causal for this model and these prompts only. A patched value shows what the head can carry, "
     "not that natural inputs use it so, and heads that replace one another can hide. "
@@ -159,7 +152,7 @@ def _patching_cards(
     drawn = heatmaps.patching_heatmaps(patching, pooled, half=half, shape=shape)
     return [
         card(
-            f"{measure}-{place}", figure, CAUSAL_NOTES[measure], CAUSAL_LIMIT + PLACE_LIMITS[place]
+            f"{measure}-{place}", figure, MEASURES[measure].note, CAUSAL_LIMIT + PLACE_LIMITS[place]
         )
         for (measure, place), figure in drawn.items()
     ]

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from workbench.phases import BOUNDED, PHASES
 from workbench.plots.evidence import finish
 from workbench.plots.style import CONTROL, INK, nothing, require, titles, where
 
@@ -24,16 +25,15 @@ OVER_SEEDS = ["of", "arm", "against", "setting", "measure", "value", "low", "hig
 READOUTS = [*WHO, "step", "accuracy"]
 
 ACCURACY = (("direct", "exact", "answered at once"), ("chain", "exact", "with its own chain"))
-DISTANCES = (
-    ("teacher_chain", "focus", "Focus, teacher's chain"),
-    ("teacher_chain", "confusion", "Confusion, teacher's chain"),
-    ("own_chain", "focus", "Focus, own chain"),
-    ("own_chain", "confusion", "Confusion, own chain"),
+DISTANCES = tuple(
+    (f"{chain}_chain", phase.readout, f"{phase.readout_title}, {words} chain")
+    for chain, words in (("teacher", "teacher's"), ("own", "own"))
+    for phase in PHASES.values()
 )
-EFFECTS = (
-    ("coarse", "coarse_restore", "coarse heads, restore Focus"),
-    ("coarse", "coarse_disrupt", "coarse heads, disrupt Focus"),
-    ("refine", "refine_reduce", "refine heads, reduce Confusion"),
+EFFECTS = tuple(
+    (measure.pool, name, f"{measure.pool} heads, {measure.title}")
+    for name, measure in BOUNDED.items()
+    if measure.scale
 )
 """Setting, measure and title of each panel."""
 

@@ -4,7 +4,7 @@ Blue marks the coarse pool and the far counterfactual, orange the refine pool an
 purple a read-out head, grey a control.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,33 +12,18 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
+from workbench.phases import MEASURES, PHASES
 
-COARSE, REFINE, READ_OUT = "#3465a4", "#d55e00", "#7b3fa0"
+READ_OUT = "#7b3fa0"
 CONTROL, INK, UNPATCHED = "#8a9099", "#252a31", "#dde1e6"
-POOL_COLOUR = {"coarse": COARSE, "refine": REFINE}
-POOL_SYMBOL = {"coarse": "square-open", "refine": "circle-open"}
-VARIANT_COLOUR = {"clean": INK, "far": COARSE, "near": REFINE}
+POOL_COLOUR = {name: phase.colour for name, phase in PHASES.items()}
+VARIANT_COLOUR = {"clean": INK} | {p.counterfactual: p.colour for p in PHASES.values()}
 
-SCORES = {
-    "coarse": ("CoarseScore", "attention: relevant − far"),
-    "refine": ("RefineScore", "log-odds, gold against near"),
+SCORES = {name: (phase.score_title, phase.score_unit) for name, phase in PHASES.items()} | {
     "refine_direct": ("RefineScore, direct part", "log-odds, gold against near"),
     "coarse_attribution": ("Coarse attribution", "log-odds, cluster against far"),
 }
 """Title and unit of each score, in the order shown."""
-
-MEASURES = {
-    "coarse_restore": ("Focus restored", "far prompt, clean value", "share of lost Focus"),
-    "coarse_disrupt": ("Focus disrupted", "clean prompt, far value", "share of clean Focus"),
-    "refine_reduce": ("Confusion reduced", "near prompt, clean value", "share of near Confusion"),
-    "refine_boost": (
-        "Confusion boosted",
-        "clean prompt, near value",
-        "relative to clean Confusion",
-    ),
-    "refine_boost_abs": ("Confusion boosted, absolute", "clean prompt, near value", "Confusion"),
-}
-"""Title, what was patched, and unit of each causal measure, in the order shown."""
 
 POSITIONS = {"decision": "at the decision token", "span": "over the whole suffix"}
 
@@ -117,6 +102,13 @@ def where(table: pd.DataFrame, **equal: str) -> pd.DataFrame:
     for column, value in equal.items():
         keep &= np.asarray(table[column] == value)
     return pd.DataFrame(table.loc[keep])
+
+
+def shown_measures(present: Collection[str]) -> list[str]:
+    """Measures of a table in the order shown, on one axis: a boost as a difference where known."""
+    return [
+        name for name, one in MEASURES.items() if name in present and one.absolute not in present
+    ]
 
 
 def named(values: Iterable[object]) -> str:

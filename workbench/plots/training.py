@@ -7,24 +7,20 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.plots.style import COARSE, CONTROL, REFINE, nothing, require, titles, where
+from workbench.phases import PHASES
+from workbench.plots.style import CONTROL, nothing, require, titles, where
 
 COLUMNS = ["step", "quantity", "layer", "head", "pool", "value", "low", "high"]
 
-SIDES = {
-    "coarse": (COARSE, "focus_clean", "focus_moved", "coarse_score"),
-    "refine": (REFINE, "confusion_clean", "confusion_moved", "refine_score"),
-}
-"""Pool → colour, and the quantities of its row: of the model, by patching, the score."""
-
-PANELS = (
-    "Focus, clean prompt",
-    "Focus moved by patching",
-    "CoarseScore",
-    "Confusion, clean prompt",
-    "Confusion moved by patching",
-    "RefineScore",
-)
+PANELS = [
+    title
+    for phase in PHASES.values()
+    for title in (
+        f"{phase.readout_title}, clean prompt",
+        f"{phase.readout_title} moved by patching",
+        phase.score_title,
+    )
+]
 
 
 def training_phases(table: pd.DataFrame) -> go.Figure:
@@ -50,13 +46,14 @@ def training_phases(table: pd.DataFrame) -> go.Figure:
         horizontal_spacing=0.07,
         vertical_spacing=0.12,
     )
-    for row, (pool, (colour, unpatched, moved, score)) in enumerate(SIDES.items(), start=1):
-        own = f"{PANELS[3 * row - 3].split(',')[0]}, {pool} pool"
+    for row, (pool, phase) in enumerate(PHASES.items(), start=1):
+        colour, moved, score = phase.colour, phase.moved, f"{pool}_score"
+        own = f"{phase.readout_title}, {pool} pool"
         solid = {"color": colour, "width": 2}
         dashed = {"color": colour, "width": 1.5, "dash": "dash"}
         grey = {"color": CONTROL, "width": 1.5}
         drawn = [
-            (1, unpatched, "model", own, solid),
+            (1, f"{phase.readout}_clean", "model", own, solid),
             (2, moved, pool, own, solid),
             (2, moved, f"moment_{pool}", "best-scored heads of the moment", dashed),
             (3, score, pool, own, solid),

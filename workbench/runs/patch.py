@@ -11,7 +11,7 @@ from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.patching.patching import EVENT_COLUMNS, sweep
 from workbench.analysis.patching.screening import promising, screen_heads
 from workbench.heads import Head, parse_heads
-from workbench.phases import valid_pairs
+from workbench.phases import POOLS, valid_pairs
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 from workbench.runs.config import HEAD_CHOICES, RunConfig
 from workbench.runs.session import OpenRun, check_heads
@@ -79,7 +79,7 @@ def _choose_heads(opened: OpenRun) -> pd.DataFrame:
 
 def nominate(scores: pd.DataFrame, count: int) -> list[Head]:
     """Heads among the first `count` of either score, by mean."""
-    ranked = [scores.nlargest(count, name, keep="first") for name in ("coarse", "refine")]
+    ranked = [scores.nlargest(count, name, keep="first") for name in POOLS]
     both = pd.concat(ranked)
     return sorted(set(zip(both["layer"].tolist(), both["head"].tolist(), strict=True)))
 

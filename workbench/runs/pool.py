@@ -12,12 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from workbench.analysis.patching.patching import (
-    MOVED,
-    TASK_CONFUSION,
-    TASK_FOCUS,
-    joint_effects,
-)
+from workbench.analysis.patching.patching import THRESHOLDS, joint_effects
 from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets import headset as headset_file
@@ -146,11 +141,7 @@ def _provenance(opened: OpenRun) -> dict[str, Any]:
             **{name: getattr(info, name) for name in method},
             "versions": versions(("workbench", "transformer_lens", "transformers", "torch")),
             "seeds": {"run": config.seed},
-            "thresholds": {
-                "clean_focus": TASK_FOCUS,
-                "clean_confusion": TASK_CONFUSION,
-                "moved": MOVED,
-            },
+            "thresholds": THRESHOLDS,
         },
     }
 

@@ -5,9 +5,10 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.logit_lens import layer_trajectory
-from workbench.analysis.patching.patching import DEFAULT_THRESHOLDS, event_counts
 from workbench.analysis.patching.patching import baseline as baseline_table
+from workbench.analysis.patching.patching import event_counts
 from workbench.analysis.scores.scores import score_heads
+from workbench.phases import POOLS
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.session import OpenRun
 from workbench.runs.summary import explain_counts
@@ -35,7 +36,7 @@ def _baseline(opened: OpenRun) -> dict[str, Any]:
             advance(done, len(opened.prompts))
     table = pd.concat(frames, ignore_index=True)
     opened.folder.write_table("baseline", table)
-    by_variant = {row.pop("variant"): row for row in event_counts(table, DEFAULT_THRESHOLDS)}
+    by_variant = {row.pop("variant"): row for row in event_counts(table)}
     for variant, counts in by_variant.items():
         opened.reporter.say(explain_counts(variant, counts))
     return by_variant
@@ -54,9 +55,7 @@ def _score(opened: OpenRun) -> dict[str, Any]:
         )
     opened.folder.write_table("scores", table)
     limit = opened.config.false_discovery_rate
-    significant = {
-        name: int((table[f"{name}_q"].to_numpy() <= limit).sum()) for name in ("coarse", "refine")
-    }
+    significant = {name: int((table[f"{name}_q"].to_numpy() <= limit).sum()) for name in POOLS}
     return {"events": len(chosen), "heads": len(table), "below_false_discovery_rate": significant}
 
 

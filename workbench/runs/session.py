@@ -14,6 +14,7 @@ from workbench.errors import InputError
 from workbench.heads import parse_heads
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
+from workbench.phases import runs_that_count
 from workbench.progress import Reporter
 from workbench.prompts.files import load_prompts, write_prompts
 from workbench.prompts.make import make_prompts
@@ -41,19 +42,17 @@ class OpenRun:
         return split_half(self.prompts.prompt_ids, self.config.seed)
 
     def counting_runs(self, event: DecisionEvent) -> tuple[str, ...]:
-        """Patched runs of the measures that an event counts for; mending first, then breaking."""
-        counts = self._counts.loc[(event.id, event.event)]
-        far = ("far_with_clean", "clean_with_far") if counts["counts_far"] else ()
-        near = ("near_with_clean", "clean_with_near") if counts["counts_near"] else ()
-        return (*far, *near)
+        """Patched runs for which an event is a valid pair."""
+        return runs_that_count(self._counts.loc[(event.id, event.event)])
 
     def runs_of(self, event: DecisionEvent) -> tuple[str, ...]:
-        """Patched runs worth their time on an event, of those that it counts for.
+        """Patched runs worth their time on an event, of those for which it is a valid pair.
 
-        Pools are chosen by what patching mends; what it breaks is measured on the verifying half.
+        Pools are chosen by denoising alone; noising is measured on the held-out half.
         """
-        both = self.halves.of(event.id) == "verify"
-        return tuple(run for run in self.counting_runs(event) if both or run.endswith("with_clean"))
+        if self.halves.of(event.id) == "verify":
+            return self.counting_runs(event)
+        return runs_that_count(self._counts.loc[(event.id, event.event)], ("denoising",))
 
     @cached_property
     def _counts(self) -> pd.DataFrame:

@@ -17,7 +17,7 @@ was stopped goes on with the next checkpoint, and `formation` resamples the same
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.analysis.patching.patching import (
-    EventCache,
-    baseline_rows,
-    sweep_event,
-)
+from workbench.analysis.patching.effects import measure_terms
+from workbench.analysis.patching.patching import EventCache, baseline_rows, sweep_event
 from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.analysis.scores.scores import EventScores, score_event
 from workbench.analysis.statistics import bootstrap, ratio_of_means
@@ -43,7 +40,7 @@ from workbench.headsets.headset import HeadSet
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
-from workbench.phases import MEASURES, POOLS, RUNS, Measure
+from workbench.phases import BOUNDED, MEASURES, OF_READOUT, PHASES, POOLS, Measure
 from workbench.progress import Advance, Reporter
 from workbench.prompts.files import check_vocabulary
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
@@ -58,18 +55,17 @@ N_MOMENT = 4
 KEY = ["quantity", "layer", "head", "pool"]
 COLUMNS = ["step", *KEY, "value", "low", "high", "n"]
 
-UNFILTERED = {
-    "focus_moved": replace(MEASURES["coarse_restore"], scale=(), only_valid_pairs=False),
-    "confusion_moved": replace(MEASURES["refine_reduce"], scale=(), only_valid_pairs=False),
+OF_PHASE: dict[str, dict[str, Measure]] = {
+    pool: {name: one for name, one in BOUNDED.items() if one.pool == pool}
+    | {phase.moved: replace(MEASURES[phase.chief], scale=(), only_valid_pairs=False)}
+    for pool, phase in PHASES.items()
 }
-FAR = ("coarse_restore", "coarse_disrupt", "focus_moved")
-NEAR = ("refine_reduce", "refine_boost_abs", "confusion_moved")
-SCORES = ("coarse_score", "refine_score")
+"""What patching is measured by in each phase: its measures, and a difference over all events."""
 
 Cell = tuple[str, float, float, str]
 """One row of the table at a step: the values of `KEY`."""
 
-Terms = dict[Cell, tuple[np.ndarray, np.ndarray]]
+Terms = dict[Cell, tuple[np.ndarray, ...]]
 """Numerator and denominator per event, in order; both 0 where the event does not count."""
 
 
@@ -80,7 +76,8 @@ class Target:
     pool: str
     heads: tuple[Head, ...]
     whole: bool
-    measures: tuple[str, ...] = FAR + NEAR
+    phases: tuple[str, ...] = POOLS
+    """Whose measures are taken."""
 
     def cell(self, quantity: str) -> Cell:
         """Key of its row: layer and head are NaN for a whole pool."""
@@ -244,16 +241,35 @@ def _checkpoint_terms(
         advance(done, 2 * len(prompts))
     per_head = _head_scores(scores)
     targets = [*later, *_moment_targets(per_head)]
-    base, patched = [], []
+    groups = sorted({tuple(sorted(target.heads)) for target in targets})
+    wanted = {
+        pool: [groups.index(tuple(sorted(t.heads))) for t in targets if pool in t.phases]
+        for pool in POOLS
+    }
+    frames = []
     for done, event in enumerate(prompts, start=1):
-        base_rows, rows = _patch_event(model, event, targets)
-        base.append(base_rows)
-        patched.append(rows)
+        frames.append(_patch_event(model, event, groups, wanted))
         advance(len(prompts) + done, 2 * len(prompts))
+    base, patched = (pd.concat(part, ignore_index=True) for part in zip(*frames, strict=True))
+    base = base.pivot(index=["id", "event"], columns="variant")
+    base = base.loc[[(event.id, event.event) for event in prompts]]
+    terms = {
+        name: measure_terms(patched, base, measure, by=("target",))
+        for measures in OF_PHASE.values()
+        for name, measure in measures.items()
+    }
     return {
         **_model_terms(base),
         **_score_terms(per_head, later),
-        **_effect_terms(base, patched, targets),
+        **{
+            target.cell(name): tuple(
+                array[:, groups.index(tuple(sorted(target.heads)))].numpy()
+                for array in terms[name][:2]
+            )
+            for target in targets
+            for pool in target.phases
+            for name in OF_PHASE[pool]
+        },
     }
 
 
@@ -266,26 +282,34 @@ def _head_scores(scores: Sequence[EventScores]) -> dict[str, np.ndarray]:
     best = routes.mean(dim=0).argmax(dim=-1)[None, ..., None].expand(*routes.shape[:-1], 1)
     refine = torch.stack([one.refine[one.gold] for one in scores])
     values = (routes.gather(-1, best)[..., 0], refine)
-    return {name: each.double().numpy() for name, each in zip(SCORES, values, strict=True)}
+    return {
+        f"{name}_score": each.double().numpy() for name, each in zip(POOLS, values, strict=True)
+    }
 
 
 def _moment_targets(per_head: dict[str, np.ndarray]) -> list[Target]:
     """The first heads of each score at this checkpoint, together and one by one."""
     targets = []
-    for values, pool, measures in zip(per_head.values(), POOLS, (FAR, NEAR), strict=True):
+    for values, pool in zip(per_head.values(), POOLS, strict=True):
         means = values.mean(axis=0)
         first = np.argsort(-means, axis=None, kind="stable")[:N_MOMENT]
         heads = tuple((int(at) // means.shape[1], int(at) % means.shape[1]) for at in first)
         name = f"moment_{pool}"
-        targets.append(Target(name, heads, whole=True, measures=measures))
-        targets += [Target(name, (at,), whole=False, measures=measures) for at in heads]
+        targets.append(Target(name, heads, whole=True, phases=(pool,)))
+        targets += [Target(name, (at,), whole=False, phases=(pool,)) for at in heads]
     return targets
 
 
 def _patch_event(
-    model: HookedModel, event: DecisionEvent, targets: Sequence[Target]
+    model: HookedModel,
+    event: DecisionEvent,
+    groups: Sequence[Sequence[Head]],
+    wanted: Mapping[str, Sequence[int]],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Baseline per variant, and patched values per set of heads and run, of one event."""
+    """Baseline, and patched values of the wanted sets of heads in each phase's runs, of one event.
+
+    `target` counts the sets of `groups`.
+    """
     cache = EventCache.of(model, event, ["span"])
     bases = [cache.bases[name] for name in VARIANTS]
     if all(isinstance(base, Prefix) for base in bases):
@@ -293,30 +317,26 @@ def _patch_event(
     else:
         logits = torch.stack([r.logits for r in model.run([event.variant(v) for v in VARIANTS])])
     readout = focus_confusion(select_options(logits, event), Roles.of(event))
-    base = pd.DataFrame(baseline_rows(*readout)).set_index("variant")
+    base = pd.DataFrame(baseline_rows(*readout)).assign(id=event.id, event=event.event)
     frames = []
-    for measures in (FAR, NEAR):
-        wanted = {tuple(sorted(t.heads)) for t in targets if set(measures) & set(t.measures)}
-        groups = sorted(wanted)
-        runs = {_measure(name).run for name in measures}
-        frame = sweep_event(
-            model, event, groups, ["span"], runs=[run for run in RUNS if run in runs], cache=cache
+    for pool, phase in PHASES.items():
+        targets = sorted(set(wanted[pool]))
+        sets = [groups[target] for target in targets]
+        runs = (phase.denoising, phase.noising)
+        frame = sweep_event(model, event, sets, ["span"], runs=runs, cache=cache)
+        frames.append(frame.assign(target=[targets[row] for row in frame["target"]]))
+    return base, pd.concat(frames)
+
+
+def _model_terms(base: pd.DataFrame) -> Terms:
+    return {
+        (f"{name}_{variant}", np.nan, np.nan, "model"): (
+            base[name, variant].to_numpy(float),
+            np.ones(len(base)),
         )
-        frames.append(frame.assign(heads=[groups[target] for target in frame["target"]]))
-    return base, pd.concat(frames).set_index(["heads", "run"]).filter(["focus", "confusion"])
-
-
-def _measure(name: str) -> Measure:
-    return {**MEASURES, **UNFILTERED}[name]
-
-
-def _model_terms(base: Sequence[pd.DataFrame]) -> Terms:
-    terms: Terms = {}
-    for name in ("focus", "confusion", "p_gold"):
-        for variant in VARIANTS:
-            values = np.array([float(rows.at[variant, name]) for rows in base])
-            terms[f"{name}_{variant}", np.nan, np.nan, "model"] = values, np.ones(len(values))
-    return terms
+        for name in (*OF_READOUT, "p_gold")
+        for variant in VARIANTS
+    }
 
 
 def _score_terms(per_head: dict[str, np.ndarray], later: Sequence[Target]) -> Terms:
@@ -332,30 +352,6 @@ def _score_terms(per_head: dict[str, np.ndarray], later: Sequence[Target]) -> Te
         for target in (*later, best):
             of_heads = np.stack([values[:, layer, head] for layer, head in target.heads])
             terms[target.cell(score)] = of_heads.mean(axis=0), np.ones(len(values))
-    return terms
-
-
-def _effect_terms(
-    base: Sequence[pd.DataFrame], patched: Sequence[pd.DataFrame], targets: Sequence[Target]
-) -> Terms:
-    """The terms of `effects.causal_effects`, also for the measures that every event counts for."""
-    terms: Terms = {}
-    for target in targets:
-        heads = tuple(sorted(target.heads))
-        for name in target.measures:
-            measure = _measure(name)
-            rows = []
-            for before, after in zip(base, patched, strict=True):
-                counts = not measure.only_valid_pairs or bool(before.at["clean", measure.counts])
-                start = float(before.at[measure.start, measure.value])
-                moved = measure.sign * (
-                    float(after.at[(heads, measure.run), measure.value]) - start
-                )
-                scale = [float(before.at[variant, measure.value]) for variant in measure.scale]
-                by = scale[0] - sum(scale[1:]) if scale else 1.0
-                rows.append((moved, by) if counts else (0.0, 0.0))
-            numerator, denominator = np.array(rows).T
-            terms[target.cell(name)] = numerator, denominator
     return terms
 
 

@@ -8,16 +8,17 @@ from torch import Tensor
 
 from workbench.analysis.statistics import bootstrap, ratio_of_means
 from workbench.errors import InputError
-from workbench.phases import POOLS
+from workbench.phases import PHASES, POOLS
 from workbench.studies.checkpoints import COLUMNS, STEP
 
 KINDS = {
-    "score": (("coarse_score", "coarse"), ("refine_score", "refine")),
-    "moved": (("focus_moved", "coarse"), ("confusion_moved", "refine")),
-    "share": (("coarse_restore", "coarse"), ("refine_reduce", "refine")),
-    "model": (("focus_clean", "model"), ("confusion_clean", "model")),
+    "score": [(f"{name}_score", name) for name in PHASES],
+    "moved": [(phase.moved, name) for name, phase in PHASES.items()],
+    "share": [(phase.chief, name) for name, phase in PHASES.items()],
+    "model": [(f"{phase.readout}_clean", "model") for phase in PHASES.values()],
 }
-"""What `formation` dates: quantity and pool of the coarse side and of the refine side."""
+"""What `formation` dates: quantity and pool, of each phase."""
+FALLS = [[kind == "model" and not phase.rises for phase in PHASES.values()] for kind in KINDS]
 
 
 def formation(
@@ -69,7 +70,7 @@ def formation(
     for k, (kind, sides) in enumerate(KINDS.items()):
         names = [quantity for quantity, _ in sides]
         finals = [float(final) for final in _rising(values)[k, :, -1]]
-        for side, pool in enumerate((*POOLS, "refine - coarse")):
+        for side, pool in enumerate((*POOLS, " - ".join(reversed(POOLS)))):
             alone = side < len(POOLS)
             row = {"kind": kind, "pool": pool, "quantity": names[side] if alone else ""}
             ends = zip(("step", "low", "high"), (dates, low, high), strict=True)
@@ -97,8 +98,7 @@ def _curves(
 
 def _rising(values: Float[Tensor, "*any kind side step"]) -> Float[Tensor, "*any kind side step"]:
     """Confusion as 1 − Confusion, so that every curve rises."""
-    falls = [[name.startswith("confusion_clean") for name, _ in sides] for sides in KINDS.values()]
-    return torch.where(torch.tensor(falls)[..., None], 1 - values, values)
+    return torch.where(torch.tensor(FALLS)[..., None], 1 - values, values)
 
 
 def _half_steps(

@@ -28,7 +28,7 @@ from workbench.heads import Head, head_name
 from workbench.headsets.pooling import Thresholds, pool_heads
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
-from workbench.phases import POOLS
+from workbench.phases import PHASES, POOLS, runs_that_count
 from workbench.plots.style import percent
 from workbench.prompts.make import make_prompts
 from workbench.prompts.prompt import PromptSet
@@ -57,8 +57,6 @@ all but uniform and the test too easy; at four times the range they deviate by a
 """
 
 N_RANDOM_PROMPTS = 16
-MENDING = {"far_with_clean": "counts_far", "near_with_clean": "counts_near"}
-"""The patched runs that pools are chosen by → the baseline column of the events they are for."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,10 @@ def find_heads(
     chosen = prompts.subset(sorted(halves.choose))
     base = baseline(model, chosen, halves)
     if count_all:
-        base[["counts_far", "counts_near"]] = True
+        base[[phase.valid for phase in PHASES.values()]] = True
     clean = base[base["variant"] == "clean"]
     runs = {
-        (row["id"], row["event"]): [run for run, flag in MENDING.items() if row[flag]]
+        (row["id"], row["event"]): runs_that_count(row, ("denoising",))
         for row in pd.DataFrame(clean).to_dict("records")
     }
     counting = [event for event in chosen if runs[event.id, event.event]]
@@ -110,7 +108,7 @@ def find_heads(
     scores = score_heads(
         model, chosen, n_resamples=n_resamples, n_permutations=n_permutations, seed=seed
     )
-    best = scores[["coarse_q", "refine_q"]].to_numpy().min(axis=1)
+    best = scores[[phase.q for phase in PHASES.values()]].to_numpy().min(axis=1)
     nominated = best <= thresholds.false_discovery_rate
     heads = _heads(scores.loc[every_head | nominated])
     if not heads:
@@ -182,7 +180,7 @@ def run_placements(
 def compare(planted: Planted, found: Found) -> dict[str, Any]:
     """Found heads against the declared ones: the columns of `run_placements` after the shape."""
     row: dict[str, Any] = {"n_counting": found.n_counting}
-    for pool in ("coarse", "refine"):
+    for pool in POOLS:
         true, got = getattr(planted, pool), getattr(found, pool)
         right = len(true & got)
         row |= {

@@ -25,6 +25,7 @@ from workbench.analysis.curves.faithfulness import (
 from workbench.analysis.statistics import Interval, bootstrap, mean_statistic
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
+from workbench.phases import OF_READOUT
 from workbench.prompts.prompt import PromptSet
 
 CURVES = ["order", "kind", "readout", "k", "share", "value", "low", "high"]
@@ -142,7 +143,7 @@ def _event_values(
         raise InputError(f"the faithfulness events table holds a set of {readout!r} twice")
     values = part.pivot(index=["id", "event"], columns="target", values="value")
     clean = baseline[baseline["variant"] == "clean"].set_index(["id", "event"])[readout]
-    clean = clean if readout == "focus" else 1 - clean
+    clean = OF_READOUT[readout].good(clean)
     values = values.reindex(columns=range(len(plan.sets[readout])))
     values[CLEAN] = clean.reindex(values.index)
     if values.isna().to_numpy().any():

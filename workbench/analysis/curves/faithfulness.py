@@ -36,20 +36,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.patching.patching import EventCache
-from workbench.analysis.readout import Roles, focus_confusion, widen
+from workbench.analysis.readout import Roles, good_readout, widen
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.forked import patch_heads
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
-from workbench.phases import RUNS
+from workbench.phases import OF_READOUT
 from workbench.prompts.prompt import DecisionEvent, Variant
 
-READOUTS = {
-    "focus": ("clean_with_far", "counts_far"),
-    "confusion": ("clean_with_near", "counts_near"),
-}
-"""Readout → the patched run that it is read from, and the baseline column of events that count."""
 KINDS = ("necessity", "sufficiency")
 
 Orders = Mapping[str, Mapping[str, Sequence[Head]]]
@@ -101,7 +96,7 @@ def plan_curves(model: HookedModel, orders: Orders, sizes: Sequence[int] | None 
         raise InputError("no order of heads to draw curves for")
     sets: dict[str, list[tuple[Head, ...]]] = {}
     rows = []
-    for readout in READOUTS:
+    for readout in OF_READOUT:
         wanted = {name: by[readout] for name, by in orders.items() if readout in by}
         if not wanted:
             continue
@@ -114,9 +109,9 @@ def plan_curves(model: HookedModel, orders: Orders, sizes: Sequence[int] | None 
                     target = index.setdefault(tuple(sorted(ablated)), len(index))
                     rows.append((name, kind, readout, k, target))
         sets[readout] = list(index)
-    unknown = {readout for by in orders.values() for readout in by} - set(READOUTS)
+    unknown = {readout for by in orders.values() for readout in by} - set(OF_READOUT)
     if unknown:
-        raise InputError(f"readout {min(unknown)!r} is not one of {', '.join(READOUTS)}")
+        raise InputError(f"readout {min(unknown)!r} is not one of {', '.join(OF_READOUT)}")
     points = pd.DataFrame(rows, columns=["order", "kind", "readout", "k", "target"])
     return Plan(sets, points, len(every))
 
@@ -157,10 +152,9 @@ def curve_event(
     frames = []
     for readout, groups in sets.items():
         targets = [target for target, group in enumerate(groups) if group]
-        source = RUNS[READOUTS[readout][0]][1]
+        source = OF_READOUT[readout].counterfactual
         logits = _ablated(model, event, cache, source, [groups[target] for target in targets])
-        focus, confusion = focus_confusion(widen(logits), Roles.of(event))
-        value = (focus if readout == "focus" else 1 - confusion).cpu().double().numpy()
+        value = good_readout(widen(logits), Roles.of(event), readout).cpu().double().numpy()
         columns = {"target": targets, "readout": readout, "id": event.id, "event": event.event}
         frames.append(pd.DataFrame({**columns, "value": value}, columns=EVENT_COLUMNS))
     return pd.concat(frames, ignore_index=True)
@@ -226,5 +220,5 @@ def wanted_sets(plan: Plan, event: DecisionEvent, baseline: pd.DataFrame) -> dic
     return {
         readout: list(sets)
         for readout, sets in plan.sets.items()
-        if bool(rows[READOUTS[readout][1]].iloc[0])
+        if bool(rows[OF_READOUT[readout].valid].iloc[0])
     }

@@ -28,22 +28,19 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
 
-from workbench.analysis.curves.faithfulness import READOUTS
-from workbench.analysis.readout import Roles, focus_confusion, select_options, widen
+from workbench.analysis.readout import Roles, good_readout, select_options, widen
 from workbench.analysis.scores.attribution import z_names
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.forked import patch_heads
 from workbench.models.hooked import HookedModel
 from workbench.models.hooks import Hook
-from workbench.phases import RUNS
+from workbench.phases import OF_READOUT, PHASES
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 
 COLUMNS = ["name", "readout", "layer", "head", "value", "rank"]
 """Columns of the order scores: `rank` 0 is the first head of the order `name` for that readout."""
 
-MEASURES = {"focus": "coarse_restore", "confusion": "refine_reduce"}
-SCORES = {"focus": "coarse", "confusion": "refine"}
 ATTRIBUTIONS = {"focus": "coarse_attribution", "confusion": "refine"}
 """Columns of the scores table. RefineScore is itself a first-order estimate: only signs differ."""
 
@@ -100,13 +97,13 @@ def order_scores(
     retrieval = retrieval_scores(model, _distinct(events), progress=steps.one_more)
     indexed = scores.set_index(["layer", "head"]).reindex(every)
     frames = []
-    for readout in READOUTS:
-        score = indexed[SCORES[readout]].to_numpy(float)
-        effect = _effects(patching, MEASURES[readout], every)
+    for readout, phase in OF_READOUT.items():
+        score = indexed[phase.name].to_numpy(float)
+        effect = _effects(patching, phase.chief, every)
         front = np.array([head in set(pooled) for head in every])
         if np.isnan(effect[front]).any():
             raise InputError(
-                f"patching table has no {MEASURES[readout]!r} over the span, in half 'choose', for "
+                f"patching table has no {phase.chief!r} over the span, in half 'choose', for "
                 "some pooled head"
             )
         measured = ~np.isnan(effect)
@@ -152,7 +149,7 @@ def _every_head(model: HookedModel) -> list[Head]:
 
 
 def _check_tables(scores: pd.DataFrame, patching: pd.DataFrame, every: Sequence[Head]) -> None:
-    needed = ["layer", "head", "output_norm", *SCORES.values(), *ATTRIBUTIONS.values()]
+    needed = ["layer", "head", "output_norm", *PHASES, *ATTRIBUTIONS.values()]
     effects = ["layer", "head", "positions", "measure", "half", "effect"]
     for name, table, columns in (("scores", scores, needed), ("patching", patching, effects)):
         missing = [column for column in columns if column not in table]
@@ -170,8 +167,8 @@ def _choosing_events(prompts: PromptSet, baseline: pd.DataFrame) -> dict[str, li
     """Events of the choosing half that count, by readout."""
     rows = baseline[(baseline["half"] == "choose") & (baseline["variant"] == "clean")]
     events: dict[str, list[DecisionEvent]] = {}
-    for readout, (_, counts) in READOUTS.items():
-        counting = rows[rows[counts].astype(bool)]
+    for readout, phase in OF_READOUT.items():
+        counting = rows[rows[phase.valid].astype(bool)]
         keys = set(zip(counting["id"], counting["event"], strict=True))
         events[readout] = [event for event in prompts if (event.id, event.event) in keys]
     if not any(events.values()):
@@ -262,11 +259,11 @@ def query_transport(
     Raises:
         InputError: an unknown readout, no event, or a model without `hook_q`.
     """
-    if readout not in READOUTS:
-        raise InputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}")
+    if readout not in OF_READOUT:
+        raise InputError(f"readout {readout!r} is not one of {', '.join(OF_READOUT)}")
     if not events:
         raise InputError("no event to transport query states on")
-    counterfactual = RUNS[READOUTS[readout][0]][1]
+    counterfactual = OF_READOUT[readout].counterfactual
     groups = [[], *([head] for head in _every_head(model))]
     gained, range_ = torch.zeros(len(groups) - 1, dtype=torch.float64), 0.0
     for done, event in enumerate(events, start=1):
@@ -275,8 +272,7 @@ def query_transport(
         patched = patch_heads(model, base, z[:, None], groups, tokens=event.option_tokens)
         [clean] = model.run([event.clean])
         logits = torch.stack([select_options(clean.logits, event), *widen(patched)])
-        focus, confusion = focus_confusion(logits, Roles.of(event))
-        m = (focus if readout == "focus" else 1 - confusion).cpu().double()
+        m = good_readout(logits, Roles.of(event), readout).cpu().double()
         gained += m[2:] - m[1]
         range_ += float(m[0] - m[1])
         if progress is not None:

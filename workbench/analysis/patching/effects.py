@@ -25,10 +25,9 @@ from torch import Tensor
 
 from workbench.analysis.statistics import Interval, bootstrap, ratio_of_means
 from workbench.errors import InputError
-from workbench.phases import MEASURES
+from workbench.phases import CHIEFS, DIFFERENCE, MEASURES, OF_READOUT, PHASES, Measure
 
 HALVES = ("choose", "verify", "all")
-DIFFERENCE = "reduce_minus_restore"
 MIN_PROMPTS = 5
 """Prompts that must count before an effect gets an interval."""
 
@@ -89,10 +88,10 @@ def _measures(
 ) -> Iterator[tuple[str, Interval, Int[Tensor, " target"]]]:
     """Name, interval and number of counting events of every measure, for one half and positions."""
     ids = [str(prompt_id) for prompt_id in base.index.get_level_values("id")]
-    terms = {name: measure_terms(part, base, name, by) for name in MEASURES}
+    terms = {name: measure_terms(part, base, measure, by) for name, measure in MEASURES.items()}
     intervals = effect_intervals(terms, ids, n_resamples=n_resamples, seed=seed)
     events = {name: one.counts.sum(dim=0) for name, one in terms.items()}
-    events[DIFFERENCE] = torch.minimum(events["refine_reduce"], events["coarse_restore"])
+    events[DIFFERENCE] = torch.minimum(*(events[name] for name in CHIEFS))
     for name, interval in intervals.items():
         yield name, interval, events[name]
 
@@ -119,10 +118,10 @@ def effect_intervals(
 
     found = {name: resample(ratio_of_means, *one[:2]) for name, one in terms.items()}
     prompts = {name: _prompts_counting(one.counts, prompt_ids) for name, one in terms.items()}
-    if {"refine_reduce", "coarse_restore"} <= set(terms):
-        reduce, restore = terms["refine_reduce"], terms["coarse_restore"]
+    if set(CHIEFS) <= set(terms):
+        restore, reduce = (terms[name] for name in CHIEFS)
         found[DIFFERENCE] = resample(_difference_of_ratios, *reduce[:2], *restore[:2])
-        prompts[DIFFERENCE] = torch.minimum(prompts["refine_reduce"], prompts["coarse_restore"])
+        prompts[DIFFERENCE] = torch.minimum(*(prompts[name] for name in CHIEFS))
     for name, interval in found.items():
         few = prompts[name] < MIN_PROMPTS
         ends = (end.masked_fill(few, torch.nan) for end in (interval.low, interval.high))
@@ -151,14 +150,13 @@ def _difference_of_ratios(
 
 
 def measure_terms(
-    part: pd.DataFrame, base: pd.DataFrame, name: str, by: Sequence[str] = ("layer", "head")
+    part: pd.DataFrame, base: pd.DataFrame, measure: Measure, by: Sequence[str] = ("layer", "head")
 ) -> Terms:
     """Terms of one measure: events in the order of `base`, targets in that of sorted groups `by`.
 
     `part` holds patching results of one choice of positions; `base` the baseline, pivoted to one
     row per (id, event) and columns (value, variant).
     """
-    measure = MEASURES[name]
     targets = part.groupby(list(by), sort=True).ngroup()
     patched = part.assign(code=targets)[part["run"] == measure.run]
     patched = patched.pivot(index=["id", "event"], columns="code", values=measure.value)
@@ -170,7 +168,9 @@ def measure_terms(
     scale = np.ones((len(base), 1))
     if measure.scale:
         scale = unpatched(measure.scale[0]) - sum(unpatched(name) for name in measure.scale[1:])
-    counts = base[measure.counts, "clean"].to_numpy(bool)[:, None] & ~np.isnan(patched)
+    counts = ~np.isnan(patched)
+    if measure.only_valid_pairs:
+        counts &= base[measure.counts, "clean"].to_numpy(bool)[:, None]
     effect = measure.sign * (patched - unpatched(measure.start))
     return Terms(
         torch.from_numpy(np.where(counts, effect, 0.0)),
@@ -183,9 +183,10 @@ def _check(
     events: pd.DataFrame, baseline: pd.DataFrame, by: Sequence[str], halves: Sequence[str]
 ) -> None:
     key = [*by, "positions", "run", "id", "event"]
+    valid = [phase.valid for phase in PHASES.values()]
     for name, table, columns in (
-        ("patching results", events, [*key, "focus", "confusion"]),
-        ("baseline", baseline, ["id", "event", "half", "variant", "counts_far", "counts_near"]),
+        ("patching results", events, [*key, *OF_READOUT]),
+        ("baseline", baseline, ["id", "event", "half", "variant", *valid]),
     ):
         missing = [column for column in columns if column not in table]
         if missing:

@@ -26,7 +26,7 @@ from workbench.heads import Head
 from workbench.models.forked import can_fork, patch_heads
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix, run_prefix
-from workbench.phases import RUNS
+from workbench.phases import OF_READOUT, PHASES, RUNS
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
 
 POSITIONS = ("decision", "span")
@@ -49,15 +49,13 @@ EVENT_COLUMNS = [
     "id",
     "event",
     "half",
-    "focus",
-    "confusion",
+    *OF_READOUT,
     "group",
 ]
 """Columns of the `patching_events` table."""
 
-TASK_FOCUS = 0.5
-TASK_CONFUSION = 0.5
-MOVED = 0.2
+THRESHOLDS = {"clean_focus": 0.5, "clean_confusion": 0.5, "moved": 0.2}
+"""When an event is a valid pair: least clean Focus, most clean Confusion, least change."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +126,16 @@ def baseline_rows(
     focus: Float[Tensor, " variant"], confusion: Float[Tensor, " variant"]
 ) -> list[dict[str, object]]:
     """One event's baseline columns per variant, in the order of `VARIANTS`."""
-    clean, far, near = (VARIANTS.index(name) for name in ("clean", "far", "near"))
-    does_task = bool(focus[clean] >= TASK_FOCUS and confusion[clean] <= TASK_CONFUSION)
-    counts = {
-        "counts_far": does_task and bool(focus[clean] - focus[far] >= MOVED),
-        "counts_near": does_task and bool(confusion[near] - confusion[clean] >= MOVED),
-    }
+    clean = VARIANTS.index("clean")
+    does_task = bool(
+        focus[clean] >= THRESHOLDS["clean_focus"]
+        and confusion[clean] <= THRESHOLDS["clean_confusion"]
+    )
+    counts = {}
+    for phase, readout in zip(PHASES.values(), (focus, confusion), strict=True):
+        other = VARIANTS.index(phase.counterfactual)
+        lost = readout[clean] - readout[other] if phase.rises else readout[other] - readout[clean]
+        counts[phase.valid] = does_task and bool(lost >= THRESHOLDS["moved"])
     values = zip(VARIANTS, focus.tolist(), confusion.tolist(), strict=True)
     return [
         {"variant": variant, "focus": f, "confusion": c, "p_gold": f * (1 - c), **counts}
@@ -281,22 +283,23 @@ def joint_effects(
     )
 
 
-def event_counts(baseline: pd.DataFrame, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """For far and near: events that counted, and how many did not for each of two reasons.
+def event_counts(
+    baseline: pd.DataFrame, thresholds: Mapping[str, float] = THRESHOLDS
+) -> list[dict[str, Any]]:
+    """Per counterfactual: valid pairs, and how many events are none for each of two reasons.
 
-    An event does not count when the model fails it on the clean prompt, or else when the
-    counterfactual moved the model too little.
+    The model fails the event on the clean prompt, or else the counterfactual moved it too little.
     """
     clean = baseline.loc[baseline["variant"] == "clean"]
     fails = (clean["focus"] < thresholds["clean_focus"]) | (
         clean["confusion"] > thresholds["clean_confusion"]
     )
     rows = []
-    for variant in ("far", "near"):
-        out = ~clean[f"counts_{variant}"].astype(bool)
+    for phase in PHASES.values():
+        out = ~clean[phase.valid].astype(bool)
         rows.append(
             {
-                "variant": variant,
+                "variant": phase.counterfactual,
                 "events": len(clean),
                 "counted": int((~out).sum()),
                 "failed": int((out & fails).sum()),
@@ -304,6 +307,3 @@ def event_counts(baseline: pd.DataFrame, thresholds: Mapping[str, float]) -> lis
             }
         )
     return rows
-
-
-DEFAULT_THRESHOLDS = {"clean_focus": 0.5, "clean_confusion": 0.5}

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.patching.patching import RunsOf, every_run
-from workbench.analysis.readout import Roles, coarse_margin, near_miss_margin, select_options
+from workbench.analysis.readout import MARGINS, Roles, select_options
 from workbench.analysis.scores.attribution import (
     frozen_parameters,
     gradient_run,
@@ -27,7 +27,7 @@ from workbench.analysis.scores.attribution import (
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel
-from workbench.phases import RUNS
+from workbench.phases import PHASES, RUNS
 from workbench.prompts.prompt import DecisionEvent, Variant
 
 COLUMNS = ["layer", "head", "run", "estimate", "n"]
@@ -90,10 +90,10 @@ def _estimates(
         }
         estimates = {}
         for run, (base, source) in wanted.items():
+            [phase] = [p for p in PHASES.values() if run in (p.denoising, p.noising)]
             logits = select_options(graphs[base].logits, event)
-            margin = coarse_margin if "far" in (base, source) else near_miss_margin
-            effects = head_effects(graphs[base], [margin(logits, roles)], z[source], weights)
-            estimates[run] = effects.total[0]
+            margin = MARGINS[phase.readout](logits, roles)
+            estimates[run] = head_effects(graphs[base], [margin], z[source], weights).total[0]
     return estimates
 
 

@@ -14,7 +14,7 @@ from workbench.analysis.patching.patching import baseline, sweep_event
 from workbench.analysis.statistics import Halves
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel
-from workbench.phases import MEASURES, RUNS, Pool
+from workbench.phases import MEASURES, Pool, runs_that_count
 from workbench.progress import Advance
 from workbench.prompts.prompt import PromptSet
 
@@ -43,11 +43,10 @@ def pool_terms(
         return pd.DataFrame(columns=COLUMNS)
     unpatched = baseline(model, prompts, Halves(frozenset(), frozenset(prompts.prompt_ids)))
     base = unpatched.pivot(index=["id", "event"], columns="variant")
-    runs: dict[tuple[str, int], list[str]] = {}
-    for row in unpatched.drop_duplicates(["id", "event"]).to_dict("records"):
-        counts = {"far": row["counts_far"], "near": row["counts_near"]}
-        wanted_runs = [run for run in RUNS if any(counts[x] for x in counts if x in run)]
-        runs[row["id"], row["event"]] = wanted_runs
+    runs = {
+        (row["id"], row["event"]): runs_that_count(row)
+        for row in unpatched.drop_duplicates(["id", "event"]).to_dict("records")
+    }
     wanted = [event for event in prompts if runs[event.id, event.event]]
     groups = list(heads.values())
     frames = []
@@ -60,12 +59,12 @@ def pool_terms(
         return _nothing_counts(base.index, heads)
     patched = pd.concat(frames, ignore_index=True)
     tables = []
-    for measure in MEASURES:
+    for name, measure in MEASURES.items():
         terms = measure_terms(patched, base, measure, by=("target",))
         for target, pool in enumerate(heads):
-            columns = {name: value[:, target] for name, value in terms._asdict().items()}
-            table = base.index.to_frame(index=False).assign(setting=pool, measure=measure)
-            tables.append(table.assign(**{name: value.numpy() for name, value in columns.items()}))
+            columns = {part: value[:, target] for part, value in terms._asdict().items()}
+            table = base.index.to_frame(index=False).assign(setting=pool, measure=name)
+            tables.append(table.assign(**{part: value.numpy() for part, value in columns.items()}))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
