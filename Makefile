@@ -3,9 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+SUM := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.installed-$(SUM)
+DOCS_STAMP := $(VENV)/.docs-$(SUM)
 
-.PHONY: run test lab lint clean
+.PHONY: run test lab docs lint clean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -17,6 +19,10 @@ test: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
 	$(BIN)/jupyter lab notebooks
+
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+	@echo "docs: build/docs/index.html"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -33,5 +39,9 @@ $(STAMP):
 	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@rm -f $(VENV)/.installed-* && touch $@
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@rm -f $(VENV)/.docs-* && touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) build runs
