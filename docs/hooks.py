@@ -128,7 +128,7 @@ def _command_page(name: str, command: Any) -> str:
     context = typer.Context(command, info_name=f"workbench {name}")
     usage = " ".join([f"workbench {name}", *command.collect_usage_pieces(context)])
     records = [flag.get_help_record(context) for flag in command.get_params(context)]
-    rows = [f"| `{_plain(names)}` | {_cell(says)} |" for names, says in filter(None, records)]
+    rows = [f"| `{names}` | {_cell(says)} |" for names, says in filter(None, records)]
     table = "| flag | what it says |\n|---|---|\n" + "\n".join(rows)
     return f"# workbench {name}\n\n{_prose(command.help)}\n\n```text\n{usage}\n```\n\n{table}\n"
 
@@ -144,16 +144,15 @@ def _prose(text: str | None) -> str:
 
 
 def _cell(text: str) -> str:
-    return _escaped(_plain(text))
-
-
-def _plain(text: str) -> str:
-    """One line that ends no cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """One line, with nothing in it that ends a cell of a table."""
+    return _escaped(" ".join(text.split())).replace("|", "&#124;")
 
 
 def _escaped(text: str) -> str:
-    return text.replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")
+    """Signs that Markdown would take for its own, outside of code."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([*\[_<])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 # --- Python --------------------------------------------------------------------------------------
