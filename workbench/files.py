@@ -87,20 +87,19 @@ def shorten(value: object) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write beside the target and move into place: a reader never sees half a file."""
+    """Write a UTF-8 text with `replacing`; folders above it are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which then takes the place of `path`; on an error nothing changes."""
+    """A path beside the target to write to, which is then moved into its place.
+
+    A reader never sees half a file; on an error nothing changes.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield beside

@@ -84,10 +84,11 @@ def test_a_wide_range_keeps_its_children(monkeypatch):
     assert first.tokens.tolist() == [1, 2, 3]
 
 
-def test_texts_are_tokenised_bare(tokenizer, chat_tokenizer):
+def test_texts_are_tokenised_bare(tokenizer, chat_tokenizer, monkeypatch):
+    monkeypatch.setattr("workbench.labels.index.BLOCK", 2)
     texts = ["acute pain", "acute pain in left foot", "burn"]
     for one in (tokenizer, chat_tokenizer, tokenizer.backend_tokenizer):
-        index = LabelIndex.build(texts, one, end=tokenizer.eos_token_id, before=" ", block_size=2)
+        index = LabelIndex.build(texts, one, end=tokenizer.eos_token_id, before=" ")
         for number, text in enumerate(texts):
             expected = tokenizer(" " + text, add_special_tokens=False)["input_ids"]
             assert index.label_tokens(number).tolist()[:-1] == expected

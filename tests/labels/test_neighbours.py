@@ -1,5 +1,4 @@
 import random
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from workbench.labels.neighbours import (
     TfidfConfig,
     balanced_clusters,
     cluster_labels,
-    dense_neighbours,
     nearest_labels,
     sparse_neighbours,
     tfidf_vectors,
@@ -126,19 +124,6 @@ def test_label_clusters_are_cached_and_seeded(texts, tmp_path):
     assert np.bincount(first).max() <= 20 and np.bincount(first).min() >= 10
     assert (cluster_labels(texts, 20, dimensions=8, cache_dir=tmp_path / "other") == first).all()
     assert (cluster_labels(texts, 20, dimensions=8, cache_dir=tmp_path) == first).all()
-
-
-def test_dense_neighbours_without_faiss_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(InputError, match="pip install faiss-cpu"):
-        dense_neighbours(np.eye(3), 1)
-
-
-def test_dense_neighbours(texts):
-    vectors = np.random.default_rng(0).normal(size=(50, 8))
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    exact = unit @ unit.T - 2 * np.eye(50)
-    assert (dense_neighbours(vectors, 4).labels == np.argsort(-exact, axis=1)[:, :4]).all()
 
 
 @pytest.mark.parametrize("call", [nearest_labels, cluster_labels])

@@ -1,8 +1,6 @@
-import numpy as np
 import pytest
 
 from workbench.errors import InputError
-from workbench.labels import retrieval
 from workbench.labels.retrieval import LabelRetriever
 
 TEXTS = ["Lake Galca", "History of Lake Galca", "Music", "", "The Who"]
@@ -50,34 +48,13 @@ def test_the_index_is_read_again_from_the_cache(tmp_path, monkeypatch):
     assert mended.top(["lake galca history"], 5).tolist() == first.tolist()
 
 
-def test_dense_vectors_go_by_cosine(monkeypatch):
-    def embed(texts):
-        return np.array([[text.count("a"), text.count("b")] for text in texts], dtype=float)
-
-    monkeypatch.setattr(retrieval, "_bm25", lambda *_: pytest.fail("not by words"))
-    texts = ["aaaa", "b", "ab", "-"]
-    for vectors in (None, embed(texts)):
-        dense = LabelRetriever(texts, "dense", embed=embed, vectors=vectors)
-        assert dense.top(["aab"], 4).tolist() == [[2, 0, 1, -1]]
-
-
 @pytest.mark.parametrize(
-    ("texts", "arguments", "message"),
-    [
-        ([], {}, "at least one label text"),
-        (["", "?"], {}, "none of the 2 label texts has a word"),
-        (["a"], {"method": "tfidf"}, "'tfidf' is neither bm25 nor dense"),
-        (["a"], {"method": "dense"}, "dense retrieval needs `embed`"),
-        (
-            ["a", "b"],
-            {"method": "dense", "embed": np.zeros, "vectors": np.zeros((3, 2))},
-            r"shape \(3, 2\) for 2 labels",
-        ),
-    ],
+    ("texts", "message"),
+    [([], "at least one label text"), (["", "?"], "none of the 2 label texts has a word")],
 )
-def test_refused_retrievers(texts, arguments, message, tmp_path):
+def test_refused_retrievers(texts, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        LabelRetriever(texts, **{"cache_dir": tmp_path, **arguments})
+        LabelRetriever(texts, cache_dir=tmp_path)
 
 
 def test_refused_k(retriever):

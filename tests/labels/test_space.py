@@ -49,10 +49,6 @@ def test_smallest_cluster_size_decides_how_far_labels_fall_back():
     assert clusters == ["A.1", "A.1", "A"]
 
 
-def test_cluster_sizes_count_every_label_once(tree):
-    assert tree.cluster_sizes() == {"A.1": 2, "A": 1, "B": 1}
-
-
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -23,9 +23,6 @@ def test_rows_are_cut_into_packs_of_the_budget():
     packs.clear()
     budget.run(range(3), 10 * budget.tokens, packs.append)  # never less than a row
     assert [list(pack) for pack in packs] == [[0], [1], [2]]
-    packs.clear()
-    budget.run(range(4), 10, packs.append, limit=20)
-    assert [list(pack) for pack in packs] == [[0, 1], [2, 3]]
 
 
 def test_out_of_memory_halves_keeps_what_is_done_and_is_said_once(caplog):

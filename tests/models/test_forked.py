@@ -152,8 +152,10 @@ def test_batch_size_and_order_change_nothing(llama, prompts, last):
     base, other = prompts
     source = z_of(llama, other, last)
     patched = patch_heads(llama, base, source, GROUPS)
-    close(patch_heads(llama, base, source, GROUPS, pack_tokens=1), patched)
-    close(patch_heads(llama, base, source, GROUPS[::-1], pack_tokens=3 * LENGTH).flip(0), patched)
+    llama.pack_budget.tokens = 1
+    close(patch_heads(llama, base, source, GROUPS), patched)
+    llama.pack_budget.tokens = 3 * LENGTH
+    close(patch_heads(llama, base, source, GROUPS[::-1]).flip(0), patched)
 
 
 def test_a_head_named_twice_is_patched_once(llama, prompts):

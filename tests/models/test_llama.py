@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,9 +20,9 @@ def test_model_has_its_sizes_and_the_generator_decides_its_weights():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "message"),
-    [((0, 4, 2, 32, 48), "n_layers is 0"), ((2, 4, 3, 32, 48), "multiple of n_kv_heads 3")],
+    ("changes", "message"),
+    [({"n_layers": 0}, "n_layers: .* 1, got 0"), ({"n_kv_heads": 3}, "multiple of n_kv_heads 3")],
 )
-def test_sizes_that_do_not_go_together_are_refused(sizes, message):
+def test_sizes_that_do_not_go_together_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        LlamaShape(*sizes)
+        replace(LlamaShape(2, 4, 2, 32, 48), **changes)

@@ -17,6 +17,7 @@ from workbench.organism.train import (
     train_organism,
     weighted_cross_entropy,
 )
+from workbench.progress import Reporter
 from workbench.prompts.tasks import TaskConfig
 from workbench.prompts.word_encoder import END
 
@@ -51,7 +52,9 @@ def train(space, categories, raw_tokenizer, monkeypatch):
 
     def run(out: Path, config: OrganismConfig = CONFIG, **options):
         settings = {"n_eval": 2, "workers": 0, "checkpoint_every": 2, "compile_model": False}
-        return train_organism(out, config, console=Console(quiet=True), **{**settings, **options})
+        return train_organism(
+            out, config, reporter=Reporter(Console(quiet=True)), **{**settings, **options}
+        )
 
     return run
 
@@ -168,7 +171,7 @@ def test_a_finished_model_is_not_replaced(train, tmp_path, no_evaluation, monkey
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps is 0"),
+        ({"steps": 0}, "steps: input should be greater"),
         ({"n_heads": 3}, "n_heads 3 must divide"),
         ({"n_kv_heads": 3}, "multiple"),
     ],

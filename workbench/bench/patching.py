@@ -20,7 +20,7 @@ from workbench.bench.shapes import check_shape, random_model
 from workbench.bench.sweep import bench_sweep
 from workbench.bench.ways import N_OPTIONS, SEED, devices_of, make_case, measure
 from workbench.errors import InputError
-from workbench.files import replacing
+from workbench.files import write_text
 from workbench.models import loading
 from workbench.models.forked import can_fork
 from workbench.models.hooked import HookedModel
@@ -111,9 +111,7 @@ def write(result: dict[str, Any], path: str | Path) -> None:
     path = Path(path)
     text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
         raise InputError(f"{path}: cannot be written, {error.strerror or error}") from error
 

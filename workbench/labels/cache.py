@@ -1,7 +1,6 @@
 """Arrays on disk by the hash of what they were made from; never a pickle."""
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from platformdirs import user_cache_path
+
+from workbench.files import replacing
 
 _CACHE_FORMAT = 1
 
@@ -40,10 +41,6 @@ def cached(
     # A read-only home costs the time again, nothing else.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{name}.{os.getpid()}.npz")
-        try:
-            np.savez(beside, allow_pickle=False, **made)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(path) as beside, beside.open("wb") as file:
+            np.savez(file, allow_pickle=False, **made)
     return made

@@ -36,6 +36,8 @@ CHILD_ROLES = ("gold", "near", "far", "other")
 WIDE = 16_384
 """Ranges from this many labels on keep their children; there are few such ranges."""
 SHOWN = 3
+BLOCK = 8192
+"""Texts tokenised together."""
 
 Problems = Literal["refuse", "skip"]
 Numbers = Sequence[int] | Integer[np.ndarray, " some"]
@@ -99,7 +101,6 @@ class LabelIndex:
         end: int | None = None,
         before: str = "",
         problems: Problems = "refuse",
-        block_size: int = 8192,
     ) -> "LabelIndex":
         """Tokenise label texts, in blocks, and sort them.
 
@@ -112,7 +113,6 @@ class LabelIndex:
             problems: what to do with labels that cannot be indexed: those that tokenise to nothing,
                 hold the end token, or have the tokens of an earlier label. `refuse` the set, or
                 `skip` these labels and log one line.
-            block_size: texts tokenised together.
 
         Raises:
             InputError: naming the numbers of labels that cannot be indexed; no labels; no end
@@ -124,7 +124,7 @@ class LabelIndex:
         lines = (before + text for text in texts) if before else iter(texts)
         parts, lengths = [], []
         dtype = token_dtype(max(_n_tokens(tokenizer), end + 1))
-        for ids in _encode(lines, tokenizer, block_size):
+        for ids in _encode(lines, tokenizer):
             lengths.append(np.fromiter(map(len, ids), np.int32, len(ids)))
             parts.append(np.fromiter(chain.from_iterable(ids), dtype, int(lengths[-1].sum())))
         if not parts:
@@ -333,7 +333,7 @@ class LabelIndex:
         return array
 
 
-def _encode(texts: Iterator[str], tokenizer: Any, block_size: int) -> Iterator[list[list[int]]]:
+def _encode(texts: Iterator[str], tokenizer: Any) -> Iterator[list[list[int]]]:
     """Token ids of blocks of texts, without special, padding or truncated tokens."""
     fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if hasattr(fast, "encode_batch_fast"):
@@ -341,10 +341,10 @@ def _encode(texts: Iterator[str], tokenizer: Any, block_size: int) -> Iterator[l
             fast = type(fast).from_str(fast.to_str())  # the caller's keeps its settings
             fast.no_padding()
             fast.no_truncation()
-        while block := list(islice(texts, block_size)):
+        while block := list(islice(texts, BLOCK)):
             yield [one.ids for one in fast.encode_batch_fast(block, add_special_tokens=False)]
     else:
-        while block := list(islice(texts, block_size)):
+        while block := list(islice(texts, BLOCK)):
             yield tokenizer(block, add_special_tokens=False)["input_ids"]
 
 

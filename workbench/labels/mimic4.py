@@ -69,23 +69,36 @@ def dotted(code: str, version: int, kind: Kind) -> str:
 
 
 class Mimic4:
-    """Discharge notes with codes of one ICD version: labels and codes in memory, notes streamed.
+    """Discharge notes of MIMIC-IV (2.2 or later) with codes of one ICD version.
 
-    A `LabelledCorpus`; see `load_mimic4`. Label ids are dotted codes.
+    A `LabelledCorpus`: labels and codes in memory, notes streamed. Label ids are dotted codes.
+
+    Args:
+        folder: holds `hosp/` of MIMIC-IV; files gzipped or plain.
+        notes: holds `note/` of MIMIC-IV-Note; by default the same folder.
+        splits: a csv, feather or parquet file with the columns `hadm_id` (or `_id`) and `split`
+            (train, val, test). Without it there is one split, "all".
+        version: 9 or 10, the ICD version whose codes are labels; an admission is coded in one.
+        kinds: which codes are labels.
+        name: what the corpus is called; mimic4-icd10 or mimic4-icd9 by default.
 
     Attributes:
         kinds: "diagnosis" or "procedure", for every label.
         undescribed: dotted codes without a description, with the number of rows that have them.
+
+    Raises:
+        InputError: a file or a column is missing, or, with file and line, a broken gzip, a code
+            described twice, an id that is no number, an ICD version that is neither 9 nor 10.
     """
 
     text_is_private = True
 
     def __init__(
         self,
-        hosp: Path,
-        notes: Path,
-        splits: Path | None,
+        folder: str | Path,
         *,
+        notes: str | Path | None = None,
+        splits: str | Path | None = None,
         version: int = 10,
         kinds: tuple[Kind, ...] = KINDS,
         name: str | None = None,
@@ -96,16 +109,17 @@ class Mimic4:
             raise InputError(f"kinds of codes {kinds!r}: any of {', '.join(KINDS)} are right")
         self.version = version
         self.name = name or f"mimic4-icd{version}"
-        self._notes = need_file(notes, "note/discharge.csv", "discharge.csv")
+        self._notes = need_file(Path(notes or folder), "note/discharge.csv", "discharge.csv")
         self.label_ids: list[str] = []
         self.label_texts: list[str] = []
         self.kinds: list[Kind] = []
         self.undescribed: Counter[str] = Counter()
+        hosp = Path(folder)
         described: dict[Kind, pd.Series] = {
             kind: self._add_labels(hosp, kind) for kind in KINDS if kind in kinds
         }
         self._admissions, self._starts, self._codes = self._read_codes(hosp, described)
-        self._split_of = _read_splits(splits) if splits else None
+        self._split_of = _read_splits(Path(splits)) if splits else None
         self.splits = SPLITS if splits else (ALL,)
 
     def _add_labels(self, hosp: Path, kind: Kind) -> pd.Series:
@@ -215,38 +229,7 @@ class Mimic4:
         return self.space.cluster(self.label_ids[label])
 
 
-def load_mimic4(
-    folder: str | Path,
-    *,
-    notes: str | Path | None = None,
-    splits: str | Path | None = None,
-    version: int = 10,
-    kinds: tuple[Kind, ...] = KINDS,
-    name: str | None = None,
-) -> Mimic4:
-    """Open MIMIC-IV (2.2 or later) and MIMIC-IV-Note.
-
-    Args:
-        folder: holds `hosp/` of MIMIC-IV; files gzipped or plain.
-        notes: holds `note/` of MIMIC-IV-Note; by default the same folder.
-        splits: a csv, feather or parquet file with the columns `hadm_id` (or `_id`) and `split`
-            (train, val, test). Without it there is one split, "all".
-        version: 9 or 10, the ICD version whose codes are labels; an admission is coded in one.
-        kinds: which codes are labels.
-        name: what the corpus is called; mimic4-icd10 or mimic4-icd9 by default.
-
-    Raises:
-        InputError: a file or a column is missing, or, with file and line, a broken gzip, a code
-            described twice, an id that is no number, an ICD version that is neither 9 nor 10.
-    """
-    return Mimic4(
-        Path(folder),
-        Path(notes or folder),
-        Path(splits) if splits else None,
-        version=version,
-        kinds=kinds,
-        name=name,
-    )
+load_mimic4 = Mimic4
 
 
 def _tables(path: Path, columns: list[str], chunk: int | None) -> Iterator[pd.DataFrame]:

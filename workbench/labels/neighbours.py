@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -177,35 +176,6 @@ def _fill(labels: Any, similarity: Any, best: Any, start: int) -> None:
     fits = place < labels.shape[1]
     labels[row[fits] + start, place[fits]] = column[fits]
     similarity[row[fits] + start, place[fits]] = value[fits]
-
-
-def dense_neighbours(vectors: Float[np.ndarray, "label d"], top_n: int) -> Neighbours:
-    """Nearest rows of every row by cosine, for dense vectors of any origin; exact.
-
-    Raises:
-        InputError: faiss is not installed, or `top_n` is below 1.
-    """
-    _check_count("top_n", top_n)
-    try:
-        import faiss  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise InputError(
-            "neighbours by dense vectors need the package faiss: pip install faiss-cpu"
-        ) from None
-    unit: Any = normalize(np.ascontiguousarray(vectors, dtype=np.float32))
-    search: Any = faiss.IndexFlatIP(unit.shape[1])
-    search.add(unit)
-    value, column = search.search(unit, top_n + 1)
-    labels = np.full((len(unit), top_n), -1, dtype=np.int32)
-    similarity = np.zeros((len(unit), top_n), dtype=np.float32)
-    there = (column >= 0).ravel()
-    edges = np.arange(len(unit) + 1) * (top_n + 1)
-    edges = np.concatenate([[0], np.cumsum(there)])[edges]
-    best = csr_matrix(
-        (value.ravel()[there], column.ravel()[there], edges), shape=(len(unit), len(unit))
-    )
-    _fill(labels, similarity, best, 0)
-    return Neighbours(labels, similarity)
 
 
 def cluster_labels(

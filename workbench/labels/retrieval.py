@@ -1,9 +1,9 @@
-"""Candidate labels for a text, from the whole label set: BM25 by words, or dense vectors.
+"""Candidate labels for a text, from the whole label set, by BM25 (Robertson & Zaragoza 2009).
 
-BM25 (Robertson & Zaragoza 2009) is bm25s' (Lù 2024), which keeps every word's score for every label
-that has it in a sparse matrix; that matrix is kept in the user's cache folder under a hash of the
-texts. Each word of a query counts once: a query is a whole document here, and what it repeats says
-little about which labels are its own.
+The scores are bm25s' (Lù 2024), which keeps every word's score for every label that has it in a
+sparse matrix; that matrix is kept in the user's cache folder under a hash of the texts. Each word
+of a query counts once: a query is a whole document here, and what it repeats says little about
+which labels are its own.
 """
 
 import re
@@ -13,12 +13,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.preprocessing import normalize
 
 from workbench.errors import InputError
 from workbench.labels.cache import cache_name, cached
-
-Embed = Callable[[Sequence[str]], Float[np.ndarray, "text d"]]
 
 _K1, _B = 1.5, 0.75
 _WORD = re.compile(r"\w+")
@@ -26,41 +23,21 @@ _ARRAYS = ("data", "indices", "indptr")
 
 
 class LabelRetriever:
-    """The labels that fit a query best.
+    """The labels that share the words that tell most with a query.
 
     Args:
         texts: label texts; a label goes by its position among them.
-        method: "bm25" by the words that a query and a label share, or "dense" by the cosine of
-            their vectors.
-        embed: for "dense", makes the vectors of queries, and those of labels unless given.
-        vectors: for "dense", the labels' vectors, made by the same model.
-        cache_dir: where the index of "bm25" is kept; the user's cache folder by default.
+        cache_dir: where the index is kept; the user's cache folder by default.
 
     Raises:
-        InputError: no texts or none with a word, an unknown method, "dense" without `embed`, or
-            vectors that are not one a label.
+        InputError: no texts or none with a word.
     """
 
-    def __init__(
-        self,
-        texts: Sequence[str],
-        method: str = "bm25",
-        *,
-        embed: Embed | None = None,
-        vectors: Float[np.ndarray, "label d"] | None = None,
-        cache_dir: Path | None = None,
-    ) -> None:
+    def __init__(self, texts: Sequence[str], cache_dir: Path | None = None) -> None:
         if not texts:
             raise InputError("a retriever needs at least one label text")
         self.n_labels = len(texts)
-        self.method = method
-        self._score: Callable[[str], Float[np.ndarray, " label"]]
-        if method == "bm25":
-            self._score = _bm25(texts, cache_dir)
-        elif method == "dense":
-            self._score = _dense(texts, embed, vectors)
-        else:
-            raise InputError(f"retrieval method {method!r} is neither bm25 nor dense")
+        self._score = _bm25(texts, cache_dir)
 
     def top(self, queries: Iterable[str], k: int) -> Int[np.ndarray, "query k"]:
         """Positions of the `k` best labels of every query, best first; equal ones by position.
@@ -115,28 +92,5 @@ def _bm25(texts: Sequence[str], cache_dir: Path | None) -> Callable[[str], Any]:
         if not known:
             return np.zeros(len(texts), dtype=np.float32)
         return index.get_scores_from_ids(known)
-
-    return score
-
-
-def _dense(
-    texts: Sequence[str], embed: Embed | None, vectors: np.ndarray | None
-) -> Callable[[str], Any]:
-    if embed is None:
-        raise InputError("dense retrieval needs `embed`, which makes the vectors of queries")
-    labels = np.asarray(embed(texts) if vectors is None else vectors, dtype=np.float32)
-    if labels.ndim != 2 or len(labels) != len(texts):
-        raise InputError(
-            f"label vectors of shape {labels.shape} for {len(texts)} labels; [label, d] is needed"
-        )
-    unit: Any = normalize(labels)
-
-    def score(query: str) -> np.ndarray:
-        vector = np.asarray(embed([query]), dtype=np.float32)
-        if vector.shape != (1, unit.shape[1]):
-            raise InputError(
-                f"a query's vector has shape {vector.shape}, must be (1, {unit.shape[1]})"
-            )
-        return unit @ normalize(vector)[0]
 
     return score

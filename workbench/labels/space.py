@@ -1,6 +1,6 @@
 """A label space: labels with id, text and a place in a taxonomy, from which clusters follow."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,7 +86,3 @@ class LabelSpace:
             if len(self._members[node]) >= self.min_cluster_size:
                 return node
         return ancestors[-1]
-
-    def cluster_sizes(self) -> Counter[str]:
-        """How many labels have each cluster as theirs."""
-        return Counter(self.cluster(label_id) for label_id in self._labels)

@@ -10,7 +10,7 @@ the label. Titles-only data have no `content`.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -32,17 +32,6 @@ _FILES = {"train": "trn.json", "test": "tst.json"}
 
 
 @dataclass(frozen=True)
-class XmcLabels:
-    """Label `i` is `uids[i]`, `titles[i]`: two lists, so a million labels stay small."""
-
-    uids: list[str] = field(repr=False)
-    titles: list[str] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.uids)
-
-
-@dataclass(frozen=True)
 class Filters:
     """Pairs of document and label to leave out, by document: lines of `labels` between `starts`."""
 
@@ -59,37 +48,38 @@ class Filters:
 
 
 class XmcFolder:
-    """A folder in the repository's format: labels in memory, documents streamed.
+    """A folder such as LF-WikiSeeAlso-320K: labels in memory, documents streamed.
 
-    A `LabelledCorpus`; see `load_xmc`.
+    A `LabelledCorpus`.
+
+    Args:
+        folder: holds lbl.json and trn.json or tst.json or both, each gzipped or plain.
+        titles_only: leave out `content` where it is there, as the Titles data sets do.
+        name: what the corpus is called; the folder's name by default.
+
+    Raises:
+        InputError: a file is missing, or, with file and line, the labels or filters are not as
+            they should be. The documents are checked when they are read.
     """
 
     text_is_private = False
 
-    def __init__(self, folder: Path, *, titles_only: bool = False, name: str | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: str | Path, *, titles_only: bool = False, name: str | None = None
+    ) -> None:
+        folder = Path(folder)
         self.name = name or folder.resolve().name
         self.titles_only = titles_only
-        self.labels = _read_labels(need_file(folder, "lbl.json"))
+        self.label_ids, self.label_texts = _read_labels(need_file(folder, "lbl.json"))
         self._files = {split: find_file(folder, name) for split, name in _FILES.items()}
         self.splits = tuple(split for split, path in self._files.items() if path)
         if not self.splits:
             need_file(folder, _FILES["train"])
         self._filters = {
-            split: _read_filters(path, len(self.labels))
+            split: _read_filters(path, len(self.label_ids))
             for split in self.splits
             if (path := find_file(folder, f"filter_labels_{split}.txt"))
         }
-
-    @property
-    def label_ids(self) -> Sequence[str]:
-        """Uids of the labels."""
-        return self.labels.uids
-
-    @property
-    def label_texts(self) -> Sequence[str]:
-        """Titles of the labels."""
-        return self.labels.titles
 
     def cluster(self, label: int) -> str | None:
         """None: these label sets bring no taxonomy."""
@@ -113,7 +103,7 @@ class XmcFolder:
         seen: set[str] = set()
         for index, (line, row) in enumerate(_objects(path)):
             uid, title = _uid(path, line, row, seen), _text(path, line, row, "title")
-            targets = _targets(path, line, row, len(self.labels))
+            targets = _targets(path, line, row, len(self.label_ids))
             ignored = filters.of(index) if filters else ()
             content = "" if self.titles_only else _text(path, line, row, "content", "")
             yield Document(
@@ -129,21 +119,7 @@ class XmcFolder:
             raise bad_line(filters.path, line, what)
 
 
-def load_xmc(
-    folder: str | Path, *, titles_only: bool = False, name: str | None = None
-) -> XmcFolder:
-    """Open a folder of the repository, such as LF-WikiSeeAlso-320K.
-
-    Args:
-        folder: holds lbl.json and trn.json or tst.json or both, each gzipped or plain.
-        titles_only: leave out `content` where it is there, as the Titles data sets do.
-        name: what the corpus is called; the folder's name by default.
-
-    Raises:
-        InputError: a file is missing, or, with file and line, the labels or filters are not as
-            they should be. The documents are checked when they are read.
-    """
-    return XmcFolder(Path(folder), titles_only=titles_only, name=name)
+load_xmc = XmcFolder
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -157,7 +133,8 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, row
 
 
-def _read_labels(path: Path) -> XmcLabels:
+def _read_labels(path: Path) -> tuple[list[str], list[str]]:
+    """Uids and titles of the labels; label `i` is the one of line `i`, from 0."""
     uids: list[str] = []
     titles: list[str] = []
     seen: set[str] = set()
@@ -166,7 +143,7 @@ def _read_labels(path: Path) -> XmcLabels:
         titles.append(_text(path, line, row, "title"))
     if not uids:
         raise InputError(f"{path}: holds no labels; one JSON object a line is needed")
-    return XmcLabels(uids, titles)
+    return uids, titles
 
 
 def _uid(path: Path, line: int, row: dict[str, Any], seen: set[str]) -> str:

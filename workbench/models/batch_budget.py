@@ -37,19 +37,15 @@ class PackBudget:
         rows: Sequence[Row],
         tokens_per_row: int,
         forward: Callable[[Sequence[Row]], None],
-        limit: int | None = None,
     ) -> None:
         """Call `forward` on consecutive packs of rows, at least one row each.
-
-        `limit` bounds the tokens of a pack further.
 
         Raises:
             InputError: not even one row fits into memory.
         """
         done = 0
         while done < len(rows):
-            tokens = self.tokens if limit is None else min(limit, self.tokens)
-            pack = rows[done : done + max(1, tokens // max(1, tokens_per_row))]
+            pack = rows[done : done + max(1, self.tokens // max(1, tokens_per_row))]
             try:
                 forward(pack)
             except RuntimeError as error:

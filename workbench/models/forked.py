@@ -56,14 +56,12 @@ def forked_forward(
     *,
     columns: Sequence[int] | None = None,
     last_only: bool = False,
-    pack_tokens: int | None = None,
 ) -> list[Float[Tensor, "branch_position column"]]:
     """Logits at the tokens of every branch, or only at its last one.
 
     Equal to running `prefix[:start] + tokens` for each branch with its edits, which is what happens
     on a model that cannot fork (see `can_fork`). `columns` are the vocabulary entries wanted, all
-    unless given. A `Prefix` saves running it again. `pack_tokens` bounds the tokens of a forward,
-    which is otherwise found (see `packs`); it changes no result.
+    unless given. A `Prefix` saves running it again.
 
     Raises:
         InputError: a branch without tokens or outside the prefix, an edit outside its branch, or
@@ -74,7 +72,7 @@ def forked_forward(
         check_branch(model, len(tokens), index, branch)
     different = {(branch.start, tuple(branch.tokens)) for branch in branches}
     model.check_sequences([[*tokens[:start], *added] for start, added in different])
-    return _forked(model, prefix, branches, columns, last_only, pack_tokens)
+    return _forked(model, prefix, branches, columns, last_only)
 
 
 def _forked(
@@ -83,7 +81,6 @@ def _forked(
     branches: Sequence[Branch],
     columns: Sequence[int] | None,
     last_only: bool,
-    pack_tokens: int | None,
 ) -> list[Tensor]:
     """`forked_forward` of branches that are known to fit."""
     if not branches:
@@ -94,9 +91,9 @@ def _forked(
         return run_separately(model, tokens, branches, wanted, last_only)
     if not isinstance(prefix, Prefix):
         if last_only and _one_pass(model, tokens, branches):
-            return _in_one_sequence(model, tokens, branches, wanted, pack_tokens)
+            return _in_one_sequence(model, tokens, branches, wanted)
         prefix = run_prefix(model, tokens, _copied(tokens, branches))
-    return _in_packs(model, prefix, branches, wanted, last_only, pack_tokens)
+    return _in_packs(model, prefix, branches, wanted, last_only)
 
 
 def _copied(tokens: Sequence[int], branches: Sequence[Branch]) -> int:
@@ -119,7 +116,6 @@ def _in_one_sequence(
     tokens: Sequence[int],
     branches: Sequence[Branch],
     columns: Tensor | None,
-    pack_tokens: int | None,
 ) -> list[Tensor]:
     """Branches of the last token alone beside their prefix, those that join late last."""
     logits: dict[int, Tensor] = {}
@@ -128,7 +124,7 @@ def _in_one_sequence(
         job = Together(model, tokens, [branches[index] for index in pack], columns)
         logits.update(zip(pack, job.run(), strict=True))
 
-    model.pack_budget.run(_by_join(model, branches, range(len(branches))), 1, forward, pack_tokens)
+    model.pack_budget.run(_by_join(model, branches, range(len(branches))), 1, forward)
     return [logits[index] for index in range(len(branches))]
 
 
@@ -148,7 +144,6 @@ def _in_packs(
     branches: Sequence[Branch],
     columns: Tensor | None,
     last_only: bool,
-    pack_tokens: int | None,
 ) -> list[Tensor]:
     """Branches of a kind and length together, those that join late last."""
     logits: dict[int, Tensor] = {}
@@ -167,7 +162,7 @@ def _in_packs(
             job = kind(model, prefix, [branches[index] for index in pack], columns, last_only)
             logits.update(zip(pack, job.run(), strict=True))
 
-        model.pack_budget.run(_by_join(model, branches, indices), length, forward, pack_tokens)
+        model.pack_budget.run(_by_join(model, branches, indices), length, forward)
     return [logits[index] for index in range(len(branches))]
 
 
@@ -212,8 +207,8 @@ def _probe(model: HookedModel) -> tuple[Tensor, Tensor]:
         Branch(length - 1, tokens[-1:], [replace(e, value=e.value[-1:]) for e in branch.edits])
         for branch in branches[: len(sets)]
     ]
-    quick = _in_packs(model, prefix, branches, None, True, None)
-    quick += _in_one_sequence(model, tokens, decisions, None, None)
+    quick = _in_packs(model, prefix, branches, None, True)
+    quick += _in_one_sequence(model, tokens, decisions, None)
     plain = run_separately(model, tokens, [*branches, *decisions], None, True)
     return torch.cat(quick), torch.cat(plain)
 
@@ -232,7 +227,6 @@ def patch_heads(
     groups: Sequence[Group],
     *,
     tokens: Sequence[int] | None = None,
-    pack_tokens: int | None = None,
 ) -> Float[Tensor, "group output"]:
     """Logits at the last token of `base`, once per group of heads that are patched together.
 
@@ -261,7 +255,7 @@ def patch_heads(
         )
         for group in groups
     ]
-    return torch.cat(_forked(model, base, branches, tokens, True, pack_tokens))
+    return torch.cat(_forked(model, base, branches, tokens, True))
 
 
 def _check_patch(

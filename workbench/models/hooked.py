@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.devices import get_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -249,12 +250,11 @@ class HookedModel:
         names: Collection[str] = (),
         *,
         batch_size: int = 8,
-        padding_side: Literal["left", "right"] = "right",
     ) -> list[Run]:
         """Run token sequences of any lengths; results in their order.
 
         Batches are made of sequences of similar length. Attention mask and position ids are given
-        explicitly, so a batched run equals a single one, whichever side is padded.
+        explicitly, so a batched run equals a single one.
 
         Raises:
             InputError: an empty or overlong sequence, a token outside the vocabulary, or a name
@@ -267,16 +267,13 @@ class HookedModel:
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             batch = [sequences[index] for index in indices]
-            runs.update(zip(indices, self._run_batch(batch, names, padding_side), strict=True))
+            runs.update(zip(indices, self._run_batch(batch, names), strict=True))
         return [runs[index] for index in range(len(sequences))]
 
-    def _run_batch(
-        self, batch: Sequence[Sequence[int]], names: Collection[str], padding_side: str
-    ) -> list[Run]:
-        tokens, mask = _pad(batch, padding_side, self.device)
-        spans = [_real_positions(row) for row in mask]
+    def _run_batch(self, batch: Sequence[Sequence[int]], names: Collection[str]) -> list[Run]:
+        tokens, mask = _pad(batch, self.device)
         stored: dict[str, Tensor] = {}
-        last = sorted({span.stop - 1 for span in spans})
+        last = sorted({len(sequence) - 1 for sequence in batch})
         logits = self.logits_at(
             tokens,
             last,
@@ -289,23 +286,24 @@ class HookedModel:
             raise InputError(f"hook {silent[0]!r} exists but does not fire in this model's forward")
         return [
             Run(
-                logits=logits[row, last.index(span.stop - 1)],
+                logits=logits[row, last.index(len(sequence) - 1)],
                 activations={
-                    name: self._one_sequence(name, stored[name], row, span) for name in names
+                    name: self._one_sequence(name, stored[name], row, len(sequence))
+                    for name in names
                 },
             )
-            for row, span in enumerate(spans)
+            for row, sequence in enumerate(batch)
         ]
 
-    def _one_sequence(self, name: str, value: Tensor, row: int, span: slice) -> Tensor:
+    def _one_sequence(self, name: str, value: Tensor, row: int, length: int) -> Tensor:
         """Row `row` without padding. Size 1 on the batch axis: one value shared by all rows."""
         value = value[row] if value.shape[0] > 1 else value[0]
         if name.endswith(PATTERNS):
-            return value[..., span, span]
+            return value[..., :length, :length]
         # Hooks with an unusual layout declare their position axis, counted with the batch axis.
         declared = getattr(self.bridge.hook_dict[name], "pos_dim", None)
         axis = 0 if declared is None else declared - 1 if declared > 0 else declared
-        return value.narrow(axis, span.start, span.stop - span.start)
+        return value.narrow(axis, 0, length)
 
     @torch.no_grad()
     def logits_at(
@@ -377,19 +375,10 @@ def _module_paths(bridge: TransformerBridge) -> tuple[list[str], list[str]]:
 
 
 def _pad(
-    batch: Sequence[Sequence[int]], side: str, device: torch.device
+    batch: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Int[Tensor, "batch position"], Bool[Tensor, "batch position"]]:
-    """Token ids and which of them are real; the padding's token is never attended, so any does."""
-    length = max(map(len, batch))
-    tokens = torch.zeros(len(batch), length, dtype=torch.long)
-    mask = torch.zeros(len(batch), length, dtype=torch.bool)
-    for row, sequence in enumerate(batch):
-        start = length - len(sequence) if side == "left" else 0
-        tokens[row, start : start + len(sequence)] = torch.tensor(list(sequence))
-        mask[row, start : start + len(sequence)] = True
+    """Token ids, padded on the right, and which of them are real; padding is never attended."""
+    tokens = pad_sequence([torch.tensor(list(sequence)) for sequence in batch], batch_first=True)
+    lengths = torch.tensor([len(sequence) for sequence in batch])
+    mask = torch.arange(tokens.shape[1]) < lengths[:, None]
     return tokens.to(device), mask.to(device)
-
-
-def _real_positions(mask: Bool[Tensor, " position"]) -> slice:
-    start = int(mask.int().argmax())
-    return slice(start, start + int(mask.sum()))

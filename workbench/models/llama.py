@@ -1,16 +1,21 @@
 """Llama models made from nothing: their sizes, and a model of these sizes with random weights."""
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from workbench.errors import InputError
+from workbench.files import settings
 
 if TYPE_CHECKING:  # configurations hold shapes, and reading one must stay quick
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
 
-@dataclass(frozen=True)
+Size = Annotated[int, Field(ge=1)]
+
+
+@settings
 class LlamaShape:
     """The sizes of a Llama model besides vocabulary and context.
 
@@ -18,16 +23,13 @@ class LlamaShape:
         InputError: a size below 1, or sizes that do not divide each other.
     """
 
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    d_model: int
-    d_mlp: int
+    n_layers: Size
+    n_heads: Size
+    n_kv_heads: Size
+    d_model: Size
+    d_mlp: Size
 
     def __post_init__(self) -> None:
-        for name in (one.name for one in fields(LlamaShape)):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, must be at least 1")
         if self.n_heads % self.n_kv_heads or self.d_model % self.n_heads:
             raise InputError(
                 f"n_heads {self.n_heads} must divide d_model {self.d_model} and be a multiple of "

@@ -11,12 +11,11 @@ import shutil
 import time
 from collections.abc import Sized
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from rich.console import Console
 from tokenizers import Tokenizer
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -34,8 +33,9 @@ from workbench.analysis.chains.generation import (
     generation_accuracy,
 )
 from workbench.errors import InputError
+from workbench.files import settings, write_text
 from workbench.labels.icd10cm import load_icd10cm
-from workbench.models.llama import LlamaShape
+from workbench.models.llama import LlamaShape, Size
 from workbench.organism.card import model_card
 from workbench.organism.examples import (
     IGNORED,
@@ -44,6 +44,7 @@ from workbench.organism.examples import (
     TrainingStream,
     train_tokenizer,
 )
+from workbench.progress import Reporter
 from workbench.prompts.tasks import CodingTask, TaskConfig, split_categories
 from workbench.prompts.word_encoder import END, end_token
 
@@ -51,7 +52,7 @@ RECORD = "training.json"
 SNAPSHOTS = "snapshots"
 
 
-@dataclass(frozen=True)
+@settings
 class OrganismConfig(LlamaShape):
     """Everything that decides what the trained model is, besides the labels.
 
@@ -59,15 +60,15 @@ class OrganismConfig(LlamaShape):
     first plateau. Accuracy is measured at the full size.
     """
 
-    n_layers: int = 6
-    n_heads: int = 8
-    n_kv_heads: int = 4
-    d_model: int = 256
-    d_mlp: int = 768
+    n_layers: Size = 6
+    n_heads: Size = 8
+    n_kv_heads: Size = 4
+    d_model: Size = 256
+    d_mlp: Size = 768
     vocab_size: int = 4096
     context: int = 512
-    steps: int = 12000
-    batch_size: int = 128
+    steps: Size = 12000
+    batch_size: Size = 128
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 0.1
@@ -79,11 +80,8 @@ class OrganismConfig(LlamaShape):
     )
     mix: ExampleMix = field(default_factory=ExampleMix)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, must be at least 1")
+
+DEFAULTS = OrganismConfig()
 
 
 class WeightedTrainer(Trainer):
@@ -140,14 +138,14 @@ class Snapshots(TrainerCallback):
 
 def train_organism(
     out: Path,
-    config: OrganismConfig = OrganismConfig(),
+    config: OrganismConfig = DEFAULTS,
     *,
     n_eval: int = 1000,
     workers: int = 2,
     checkpoint_every: int = 1000,
     snapshots: int = 0,
     compile_model: bool | None = None,
-    console: Console | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, GenerationAccuracy]:
     """Train, evaluate and write the model folder `out`; continues from its last checkpoint.
 
@@ -156,7 +154,7 @@ def train_organism(
     Returns:
         accuracy by free generation for `seen`/`unseen` categories × `direct`/`chain`.
     """
-    console = console or Console(stderr=True)
+    reporter = reporter or Reporter()
     set_seed(config.seed)
     space = load_icd10cm()
     seen, unseen = split_categories(space, held_out=config.held_out, seed=config.split_seed)
@@ -165,7 +163,7 @@ def train_organism(
     tokenizer = _tokenizer(out, task, config)
     end = end_token(tokenizer)
     model = config.build(config.vocab_size, 2 * config.context, eos_token_id=end, pad_token_id=end)
-    console.print(f"{model.num_parameters():,} parameters, {len(task.categories)} categories")
+    reporter.say(f"{model.num_parameters():,} parameters, {len(task.categories)} categories")
     started = time.monotonic()
     trainer = _trainer(
         out, model, task, tokenizer, config, workers, checkpoint_every, compile_model
@@ -179,7 +177,7 @@ def train_organism(
     tasks = {"seen": CodingTask(space, seen, full), "unseen": CodingTask(space, unseen, full)}
     accuracy = evaluate_organism(model, tokenizer, tasks, n_prompts=n_eval, seed=config.seed + 1)
     for name, result in accuracy.items():
-        console.print(f"{name}: exact {result.exact:.3f}, per mention {result.per_mention:.3f}")
+        reporter.say(f"{name}: exact {result.exact:.3f}, per mention {result.per_mention:.3f}")
     _write(out, model, tokenizer, config, accuracy, trainer.state.log_history, seconds)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return accuracy
@@ -195,8 +193,7 @@ def _claim(out: Path, config: OrganismConfig) -> None:
         if json.loads(path.read_text(encoding="utf-8")) != asked:
             raise InputError(f"{out}: holds checkpoints of a training with other settings")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asked), encoding="utf-8")
+    write_text(path, json.dumps(asked))
 
 
 def _plain(config: OrganismConfig) -> dict[str, Any]:
@@ -302,8 +299,8 @@ def _write(
         "n_parameters": model.num_parameters(),
         "loss": curve,
     }
-    (out / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    (out / "README.md").write_text(model_card(record), encoding="utf-8")
+    write_text(out / RECORD, json.dumps(record, indent=1))
+    write_text(out / "README.md", model_card(record))
 
 
 def _save(folder: Path, model: Any, tokenizer: Tokenizer) -> None:

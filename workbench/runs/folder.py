@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.errors import InputError
-from workbench.files import replacing
+from workbench.files import replacing, write_text
 
 SCHEMA = "workbench.run/1"
 MANIFEST = "manifest.json"
@@ -212,9 +212,8 @@ class RunFolder:
             parts.rmdir()
 
     def _save(self) -> None:
-        with replacing(self.path / MANIFEST) as beside:
-            text = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
-            beside.write_text(text, encoding="utf-8")
+        text = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
+        write_text(self.path / MANIFEST, text)
 
 
 def is_run(path: Path) -> bool:

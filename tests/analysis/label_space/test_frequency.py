@@ -11,7 +11,6 @@ from workbench.analysis.label_space.frequency import (
     WIKIPEDIA,
     inverse_propensities,
     label_buckets,
-    propensity_of,
 )
 from workbench.errors import InputError
 
@@ -27,13 +26,6 @@ def test_propensities_by_hand():
         assert one == pytest.approx(log(1000))
     [common] = inverse_propensities([1000], 1000, WIKIPEDIA)
     assert common == pytest.approx(1 + (log(1000) - 1) * sqrt(1.4 / 1000.4))
-
-
-def test_data_sets_have_their_propensities():
-    assert propensity_of("LF-Wikipedia-500K") == propensity_of("WikiTitles-500K") == WIKIPEDIA
-    assert propensity_of("LF-AmazonTitles-131K") == AMAZON
-    for name in ("LF-WikiSeeAlso-320K", "Wiki10-31K", "AmazonCat-13K", "mimic4-icd10"):
-        assert propensity_of(name) == OTHER
 
 
 def test_buckets_have_their_ends():

@@ -16,6 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from workbench.errors import InputError
 from workbench.labels.index import LabelIndex, Node
+from workbench.models.greedy import generated
 
 Allowed = Integer[np.ndarray, " allowed"]
 
@@ -180,7 +181,6 @@ def check_separator(index: LabelIndex, separator: int) -> None:
         )
 
 
-@torch.no_grad()
 def generate_labels(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -208,31 +208,18 @@ def generate_labels(
     Raises:
         InputError: an empty prompt, or as `LabelConstraint` does.
     """
-    if not all(len(prompt) for prompt in prompts):
-        raise InputError("a prompt to continue has no tokens")
     if max_labels > 1 and separator is None:
         raise InputError(f"max_labels is {max_labels}: lists of labels need a separator token")
     settings = {"do_sample": False, "max_new_tokens": index.longest * max_labels, **settings}
-    found: list[list[int]] = []
-    for start in range(0, len(prompts), batch_size):
-        batch = [list(row) for row in prompts[start : start + batch_size]]
-        width = max(map(len, batch))
-        padding = [width - len(row) for row in batch]
-        rows = [[index.end] * missing + row for missing, row in zip(padding, batch, strict=True)]
-        mask = [[0] * missing + [1] * (width - missing) for missing in padding]
+
+    def constrained(width: int) -> dict[str, Any]:
         constraint = LabelConstraint(
             index, width, separator=separator, repeats=repeats, max_labels=max_labels
         )
-        output = model.generate(
-            input_ids=torch.tensor(rows, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            logits_processor=LogitsProcessorList([constraint]),
-            eos_token_id=index.end,
-            pad_token_id=index.end,
-            **settings,
-        )
-        found += [read_labels(index, row, separator) for row in output[:, width:].tolist()]
-    return found
+        return {"logits_processor": LogitsProcessorList([constraint]), **settings}
+
+    written = generated(model, prompts, index.end, batch_size, constrained)
+    return [read_labels(index, row, separator) for row in written]
 
 
 def read_labels(

@@ -15,21 +15,10 @@ from workbench.errors import InputError
 PerLabel = Float[np.ndarray, " label"]
 
 WIKIPEDIA, AMAZON, OTHER = (0.5, 0.4), (0.6, 2.6), (0.55, 1.5)
-"""A and B of the propensities."""
+"""A and B that results are published with: on Wikipedia's categories, on what is bought together,
+and on all else, which Wiki10, AmazonCat and WikiSeeAlso are too."""
 
 HEAD, TORSO, TAIL = BUCKETS = ("head", "torso", "tail")
-
-
-def propensity_of(data_set: str) -> tuple[float, float]:
-    """A and B that results on a data set are published with, by its name.
-
-    `WIKIPEDIA` for Wikipedia's categories, `AMAZON` for what is bought together, `OTHER` for all
-    else, which Wiki10, AmazonCat and WikiSeeAlso are too.
-    """
-    name = data_set.lower()
-    if any(part in name for part in ("wiki10", "amazoncat", "seealso")):
-        return OTHER
-    return WIKIPEDIA if "wiki" in name else AMAZON if "amazon" in name else OTHER
 
 
 def inverse_propensities(

@@ -64,7 +64,7 @@ def evaluate_rankings(
         ks: how many places count.
         train_counts: training documents of each label; without them there are no buckets.
         n_train: training documents; without them there are no PSP and PSnDCG.
-        propensity: A and B of the propensities, see `propensity_of`.
+        propensity: A and B of the propensities: `OTHER`, or `WIKIPEDIA` or `AMAZON`.
         ignored: labels that each document is not to be asked for; see `Rankings.of`.
         head: see `label_buckets`.
         tail: see `label_buckets`.
