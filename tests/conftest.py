@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from workbench.labels import LabelSpace
 from workbench.organism.examples import train_tokenizer
-from workbench.prompts.tasks import CodingTask, split_categories
+from workbench.prompts.coding import CodingTask, split_categories
 from workbench.prompts.word_encoder import END
 
 pytest_plugins = ["fixtures.tiny_model", "fixtures.distillation"]

@@ -9,7 +9,7 @@ from workbench.analysis.patching.patching import EventCache
 from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.labels.icd10cm import category, load_icd10cm
 from workbench.organism.card import model_card
-from workbench.prompts.tasks import split_categories
+from workbench.prompts.coding import split_categories
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ from workbench.organism.examples import (
     ExampleMix,
     TrainingStream,
 )
-from workbench.prompts.chain import chain_steps
-from workbench.prompts.tasks import CodingTask, TaskConfig
-from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.coding import CodingTask, TaskConfig
+from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import END, WordEncoder, end_token
 
 
@@ -48,8 +47,8 @@ def test_word_by_word_is_equal_to_the_tokenizer_on_whole_texts(seen_task, raw_to
     encode, rng = WordEncoder(raw_tokenizer), random.Random(0)
     for _ in range(60):
         prompt = seen_task.draw("", rng)
-        steps = chain_steps(seen_task.space, prompt, letter_of(prompt))
-        text = PlainTemplate().render(seen_task.space, prompt, steps).text + " A B C"
+        steps = seen_task.chain(prompt)
+        text = seen_task.render(prompt, PlainTemplate()).text + "".join(steps) + " A B C"
         assert encode(text) == raw_tokenizer.encode(text).ids
 
 

@@ -18,7 +18,7 @@ from workbench.organism.train import (
     weighted_cross_entropy,
 )
 from workbench.progress import Reporter
-from workbench.prompts.tasks import TaskConfig
+from workbench.prompts.coding import TaskConfig
 from workbench.prompts.word_encoder import END
 
 CONFIG = OrganismConfig(

@@ -5,10 +5,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from workbench.errors import InputError
+from workbench.prompts.coding import CodingTask, TaskConfig
+from workbench.prompts.drawn import Counterfactuals
 from workbench.prompts.events import make_events
 from workbench.prompts.files import read_prompts, write_prompts
 from workbench.prompts.prompt import VARIANTS, DecisionEvent
-from workbench.prompts.tasks import CodingTask, Counterfactuals, TaskConfig
 from workbench.prompts.templates import ChatTemplate, PlainTemplate
 
 
@@ -127,8 +128,8 @@ def test_a_prompt_does_not_depend_on_how_many_are_drawn(task, tokenizer):
 
 
 def test_one_event_a_prompt_by_default_at_random_mentions(task, tokenizer):
-    prompts = make_events(task, PlainTemplate(), tokenizer, n_prompts=30, seed=0, id_prefix="x")
-    assert prompts.prompt_ids == [event.id for event in prompts] == [f"x{k}" for k in range(30)]
+    prompts = make_events(task, PlainTemplate(), tokenizer, n_prompts=30, seed=0)
+    assert prompts.prompt_ids == [event.id for event in prompts] == [f"p{k}" for k in range(30)]
     assert {event.event for event in prompts} == {0, 1, 2}
     assert prompts.task == "icd10cm"
 
@@ -154,7 +155,7 @@ def test_events_survive_a_file(prompts, tmp_path):
     ("arguments", "message"),
     [
         ({"n_prompts": 0}, "n_prompts is 0, must be at least 1"),
-        ({"event": 3}, "event is 3, but notes have at most 3 mentions"),
+        ({"event": 3}, "event is 3, must be random, all or a mention, 0 to 2"),
         ({"event": -1}, "event is -1"),
     ],
 )

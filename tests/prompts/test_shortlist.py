@@ -13,7 +13,8 @@ from workbench.labels import cache as label_cache
 from workbench.labels.corpus import Document, check_split
 from workbench.labels.neighbours import nearest_labels
 from workbench.labels.retrieval import LabelRetriever
-from workbench.prompts.make import make_prompts, open_corpus
+from workbench.prompts.documents import open_corpus
+from workbench.prompts.make import make_prompts
 from workbench.prompts.prompt import VARIANTS
 from workbench.prompts.shortlist import ShortlistConfig, make_shortlisted
 from workbench.prompts.support import SupportFinder, made_up

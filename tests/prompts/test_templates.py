@@ -1,17 +1,19 @@
-import random
-
 import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from workbench.errors import InputError
-from workbench.prompts.tasks import CodingPrompt
-from workbench.prompts.templates import ChatTemplate, PlainTemplate, letter_of, option_letters
+from workbench.labels.space import Label, LabelSpace
+from workbench.prompts.drawn import DrawnPrompt, Mention, option_letters
+from workbench.prompts.templates import ChatTemplate, PlainTemplate
 
-
-@pytest.fixture(scope="module")
-def prompt(seen_task) -> CodingPrompt:
-    return seen_task.draw("p", random.Random(0))
+TEXTS = {"a1": "Cyst of spleen", "a2": "Cyst of liver", "b1": "Fever", "b2": "Dengue fever"}
+SPACE = LabelSpace("small", [Label(name, text, (name[0],)) for name, text in TEXTS.items()])
+MENTIONS = (Mention("a2", "hepatic cyst"), Mention("b1", "feels hot"))
+PROMPT = DrawnPrompt("p", MENTIONS, (("a1", "a2"), ("b1", "b2")), ("b1", "a2", "b2", "a1"))
+SHOWN = "note: 1 . hepatic cyst ; 2 . feels hot ;\noptions:\n Fever A\n Cyst of liver B\n"
+SHOWN += " Dengue fever C\n Cyst of spleen D"
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>\n{% endfor %}<reply>"
 
 
 def chat_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
@@ -19,52 +21,29 @@ def chat_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bare, chat_template=template)
 
 
-CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>\n{% endfor %}<reply>"
-
-
 @pytest.mark.parametrize("template", [PlainTemplate(), ChatTemplate(chat_tokenizer(CHAT))])
-def test_spans_select_the_words_with_the_space_before_them(space, prompt, template):
-    rendered = template.render(space, prompt)
-    for mention, (start, end) in zip(prompt.mentions, rendered.mentions, strict=True):
-        assert rendered.text[start:end] == f" {mention.text}"
-    letters = letter_of(prompt)
-    for label, (start, end) in zip(prompt.candidates, rendered.options, strict=True):
-        words = rendered.text[start:end]
-        assert words.startswith(f" {space[label].text} ")
-        assert words.endswith(f" {letters[label]}")
+def test_spans_select_the_words_with_the_space_before_them(template):
+    rendered = template.render(SPACE, PROMPT)
+    words = [rendered.text[start:end] for start, end in (*rendered.mentions, *rendered.options)]
+    assert words == [
+        *(" hepatic cyst", " feels hot"),
+        *(" Fever A", " Cyst of liver B", " Dengue fever C", " Cyst of spleen D"),
+    ]
 
 
-def test_plain_text(space, prompt):
-    text = PlainTemplate().render(space, prompt).text
-    note, options, *descriptions, cue = text.split("\n")
-    assert note == "note:" + "".join(
-        f" {number} . {mention.text} ;" for number, mention in enumerate(prompt.mentions, start=1)
-    )
-    assert (options, cue) == ("options:", "answer:")
-    assert [line.split()[-1] for line in descriptions] == list("ABCDEFGHIJKLMNOPQRST")
-
-
-def test_plain_steps_stand_before_the_answer_cue(space, prompt):
-    plain, chained = (PlainTemplate().render(space, prompt, s) for s in ((), (" 1 in A", " 1 is")))
-    assert chained.text == plain.text.replace("\nanswer:", "\nreason:\n 1 in A\n 1 is\nanswer:")
-    assert (chained.mentions, chained.options) == (plain.mentions, plain.options)
-
-
-def test_chat_text_is_a_users_turn_and_the_begin_of_a_reply(space, prompt):
-    text = ChatTemplate(chat_tokenizer(CHAT)).render(space, prompt, [" 1 in A"]).text
+def test_texts():
+    assert PlainTemplate().render(SPACE, PROMPT).text == f"{SHOWN}\nanswer:"
+    text = ChatTemplate(chat_tokenizer(CHAT)).render(SPACE, PROMPT).text
     assert text.startswith("<user>Each numbered mention")
-    assert text.endswith(" T</user>\n<reply>1 in A\nAnswer:")
+    assert text.endswith(f"{SHOWN}</user>\n<reply>Answer:")
 
 
-def test_tokenizer_without_a_chat_template_is_refused():
+def test_refused_chat_templates():
     with pytest.raises(InputError, match="no chat template; use --template plain"):
         ChatTemplate(chat_tokenizer(None))
-
-
-def test_chat_template_that_alters_the_text_is_refused(space, prompt):
     template = ChatTemplate(chat_tokenizer("{{ messages[0].content | upper }}"))
     with pytest.raises(InputError, match="alters the user's text"):
-        template.render(space, prompt)
+        template.render(SPACE, PROMPT)
 
 
 def test_letters_run_out_after_26():

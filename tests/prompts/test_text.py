@@ -3,7 +3,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from workbench.errors import InputError
-from workbench.prompts.text import common_suffix, next_tokens, resolve_text, tokenize
+from workbench.prompts.text import common_suffix, next_tokens, tokenize
 
 TEXT = "note: 1 . left fx ;\noptions:\n Type 2 diabetes A\nanswer:"
 
@@ -23,9 +23,9 @@ def any_tokenizer(request):
 def test_a_span_is_the_same_with_and_without_the_space_before_it(any_tokenizer, words):
     start, end = span_of(words)
     starts = [start - 1, start] if start else [start]
-    tokens, spans = resolve_text(any_tokenizer, TEXT, [(first, end) for first in starts])
-    assert len(set(spans)) == 1
-    assert any_tokenizer.decode(tokens[slice(*spans[0])]).strip() == words
+    text = tokenize(any_tokenizer, TEXT)
+    (span,) = {text.token_span((first, end)) for first in starts}
+    assert any_tokenizer.decode(text.tokens[slice(*span)]).strip() == words
 
 
 def test_a_space_that_is_a_token_of_its_own():
@@ -33,8 +33,8 @@ def test_a_space_that_is_a_token_of_its_own():
     bare = Tokenizer(models.BPE(vocab=letters, merges=[]))
     bare.pre_tokenizer = pre_tokenizers.Split(" ", behavior="isolated")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare)
-    _, spans = resolve_text(tokenizer, "ab ab", [(2, 5), (3, 5)])
-    assert spans == [(2, 5), (3, 5)]
+    text = tokenize(tokenizer, "ab ab")
+    assert [text.token_span(span) for span in ((2, 5), (3, 5))] == [(2, 5), (3, 5)]
 
 
 def test_spaces_that_the_offsets_leave_out_belong_to_the_next_token():
@@ -48,9 +48,9 @@ def test_spaces_that_the_offsets_leave_out_belong_to_the_next_token():
 
 
 def test_a_span_holds_all_bytes_of_its_last_character(tokenizer):
-    text = "note: 漢 ;"
-    tokens, ((start, end),) = resolve_text(tokenizer, text, [(5, 7)])
-    assert tokenizer.decode(tokens[start:end]) == " 漢"
+    text = tokenize(tokenizer, "note: 漢 ;")
+    start, end = text.token_span((5, 7))
+    assert tokenizer.decode(text.tokens[start:end]) == " 漢"
     assert end - start > 1
 
 
@@ -74,11 +74,10 @@ def test_refused_spans(tokenizer, span, message):
 
 def test_start_token_is_added_once_and_an_end_token_never(chat_tokenizer):
     start, end = chat_tokenizer.bos_token_id, chat_tokenizer.eos_token_id
-    bare, ((first, _),) = resolve_text(chat_tokenizer, TEXT, [(0, 4)])
-    begun, _ = resolve_text(chat_tokenizer, "<s>" + TEXT)
-    assert bare == begun
-    assert (bare[0], bare.count(start), first) == (start, 1, 1)
-    assert end not in bare
+    bare = tokenize(chat_tokenizer, TEXT)
+    assert bare.tokens == tokenize(chat_tokenizer, "<s>" + TEXT).tokens
+    assert (bare.tokens[0], bare.tokens.count(start)) == (start, 1)
+    assert bare.token_span((0, 4))[0] == 1 and end not in bare.tokens
 
 
 def test_nothing_is_added_where_the_tokenizer_adds_nothing(tokenizer):

@@ -17,8 +17,8 @@ from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.phases import RUNS
 from workbench.progress import Reporter, duration
+from workbench.prompts.coding import split_categories
 from workbench.prompts.prompt import PromptSet, to_json
-from workbench.prompts.tasks import split_categories
 from workbench.runs.config import RunConfig
 from workbench.runs.folder import RunFolder
 from workbench.runs.session import OpenRun, open_run

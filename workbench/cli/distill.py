@@ -74,7 +74,7 @@ def traces(
     from workbench.models import loading
     from workbench.models.loading import bundled_model_path
     from workbench.progress import Reporter
-    from workbench.prompts.make import coding_task
+    from workbench.prompts.choices import open_task
 
     prepare()
     which, slash, parts = part.partition("/")
@@ -93,7 +93,7 @@ def traces(
         kept = write_traces(
             out,
             model,
-            coding_task(folder, "seen", full_size=False),
+            open_task(model=folder, split="seen", full_size=False),
             word_encoder(loading.read_tokenizer(folder), folder),
             settings,
             teacher=digest,
@@ -170,7 +170,8 @@ def distill(
     from workbench.distill.training.run import distil
     from workbench.models import loading
     from workbench.models.loading import bundled_model_path
-    from workbench.prompts.make import coding_task, make_prompts
+    from workbench.prompts.choices import open_task
+    from workbench.prompts.make import make_prompts
 
     prepare()
     sizes = {
@@ -214,7 +215,7 @@ def distill(
         folder,
         pools,
         config,
-        task=coding_task(folder, "seen", full_size=False),
+        task=open_task(model=folder, split="seen", full_size=False),
         prompts=make_prompts(model=folder, n_prompts=READOUT_PROMPTS, seed=READOUT_SEED),
         scores=table,
         traces=traces,
@@ -304,7 +305,7 @@ def bench_distill(
     from workbench.files import write_text
     from workbench.models import loading
     from workbench.models.loading import bundled_model_path
-    from workbench.prompts.make import coding_task
+    from workbench.prompts.choices import open_task
 
     if out.exists():
         raise InputError(f"{out}: exists already; give another --out")
@@ -316,7 +317,7 @@ def bench_distill(
     model.to("cuda" if on_gpu else "cpu").eval()
     size = config.batch_size
     stream = DistillationStream(
-        coding_task(folder, "seen", full_size=False),
+        open_task(model=folder, split="seen", full_size=False),
         word_encoder(loading.read_tokenizer(folder), folder),
         read_traces(traces, loading.files_sha256(loading.weight_files(folder))),
         config.mix,

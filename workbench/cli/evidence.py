@@ -93,7 +93,7 @@ def checkpoints(
     from workbench.heads import parse_heads
     from workbench.headsets.headset import load
     from workbench.plots.training import training_phases
-    from workbench.prompts.files import load_prompts
+    from workbench.prompts.files import read_prompts
     from workbench.prompts.make import make_prompts
     from workbench.studies.checkpoints import read_terms, study_checkpoints
     from workbench.studies.formation import formation
@@ -106,7 +106,7 @@ def checkpoints(
     config = RunConfig(n_resamples=n_resamples, seed=seed)
     table = study_checkpoints(
         folders,
-        prompts=load_prompts(prompts)
+        prompts=read_prompts(prompts)
         if prompts
         else make_prompts(model=folders[0], **config.of_prompts()),
         headset=load(headset),
@@ -146,7 +146,7 @@ def trajectory(
     from workbench.plots.chains import chain_trajectories
     from workbench.plots.evidence_words import aligned
     from workbench.progress import Reporter
-    from workbench.prompts.files import load_prompts
+    from workbench.prompts.files import read_prompts
     from workbench.prompts.make import make_prompts
     from workbench.runs.evidence import follow_chains, turns
 
@@ -155,7 +155,7 @@ def trajectory(
         raise InputError(f"{out}: exists already; give another --out")
     config = RunConfig(n_prompts=n, n_resamples=n_resamples, seed=seed)
     made = (
-        load_prompts(prompts) if prompts else make_prompts(model=models[0], **config.of_prompts())
+        read_prompts(prompts) if prompts else make_prompts(model=models[0], **config.of_prompts())
     )
     reporter, frames = Reporter(), []
     for name in models:

@@ -52,8 +52,8 @@ def labels(
     from workbench.models.loading import bundled_model_path, model_folder
     from workbench.plots.free_labels import free_labels
     from workbench.progress import Reporter
+    from workbench.prompts.choices import open_task
     from workbench.prompts.files import write_prompts
-    from workbench.prompts.make import coding_task
 
     prepare()
     if n_prompts < 1:
@@ -66,7 +66,7 @@ def labels(
     tokenizer = loaded.tokenizer
     if tokenizer is None:
         raise InputError(f"model {source} has no tokenizer to write labels with")
-    task = coding_task(model_folder(source), split.value)
+    task = open_task(model=model_folder(source), split=split.value)
     with reporter.step("index of labels"):
         every = FreeLabels(task.space, tokenizer)
     drawn = iter_cases(task, tokenizer, every, seed=seed, context=loaded.context_length)

@@ -1,6 +1,6 @@
 """The training stream of the bundled model: sample i is the same at every call, on every machine.
 
-Each sample is a prompt of the coding task with its answer, and between them the whole chain of
+Each sample is a prompt of a task with its answer, and between them the whole chain of
 thought, the first steps of it, or nothing (a *direct* example).
 """
 
@@ -12,11 +12,13 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.utils.data import Dataset
 
+from workbench.errors import InputError
 from workbench.organism.mix import ExampleMix
 from workbench.organism.scramble import lexicon, scramble
-from workbench.prompts.chain import chain_steps
-from workbench.prompts.tasks import CodingPrompt, CodingTask
-from workbench.prompts.templates import PlainTemplate, letter_of, option_letters
+from workbench.prompts.coding import CodingTask
+from workbench.prompts.drawn import option_letters
+from workbench.prompts.task import Task
+from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import END, WordEncoder
 
 IGNORED = -100
@@ -44,7 +46,7 @@ class ExampleStream(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        task: CodingTask,
+        task: Task,
         encode: "WordEncoder",
         mix: ExampleMix,
         **sizes: Unpack[StreamSizes],
@@ -83,45 +85,42 @@ class TrainingStream(ExampleStream):
 
     def __init__(
         self,
-        task: CodingTask,
+        task: Task,
         tokenizer: Tokenizer,
         mix: ExampleMix,
         **sizes: Unpack[StreamSizes],
     ) -> None:
         super().__init__(task, WordEncoder(tokenizer), mix, **sizes)
-        self._lexicon = lexicon(task)
+        self._lexicon: list[str] = []
+        if mix.invented:
+            if not isinstance(task, CodingTask):
+                raise InputError(f"labels of task {task.space.name!r} cannot be invented")
+            self._lexicon = lexicon(task)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng, ease = self._rng(index), self._ease(index)
-        task = self._task
-        if ease < 1:
-            task = task.with_shorthand(task.config.shorthand.scaled(ease))
+        task = self._task.eased(ease)
         while True:  # the few prompts that are longer than the context are drawn again
             prompt, target = self._draw(task, rng, self._sizes(index))
             prompt_ids, target_ids = self._encode(prompt), self._encode(target)
             if len(prompt_ids) + len(target_ids) < self._context:
                 return self._sample(prompt_ids, target_ids)
 
-    def _draw(self, task: CodingTask, rng: random.Random, sizes: random.Random) -> tuple[str, str]:
+    def _draw(self, task: Task, rng: random.Random, sizes: random.Random) -> tuple[str, str]:
         prompt = task.draw("", rng, sizes)
-        if self._mix.invented:
+        if self._mix.invented and isinstance(task, CodingTask):
             task, prompt = scramble(task, prompt, self._lexicon, rng, self._mix.invented)
-        steps = chain_steps(task.space, prompt, letter_of(prompt))
+        steps = task.chain(prompt)
         draw = rng.random()
         if draw < self._mix.direct:
             steps = []
         elif draw < self._mix.direct + self._mix.partial:
             steps = steps[: rng.randint(1, len(steps) - 1)]
-        rendered = PlainTemplate().render(task.space, prompt)
+        rendered = task.render(prompt, PlainTemplate())
         question = rendered.text.removesuffix(PlainTemplate.answer_cue)
-        return question, _target(prompt, steps)
-
-
-def _target(prompt: CodingPrompt, steps: Sequence[str]) -> str:
-    letters = letter_of(prompt)
-    reason = PlainTemplate.reason_cue + "".join(f"\n{step}" for step in steps) if steps else ""
-    answer = "".join(f" {letters[mention.label]}" for mention in prompt.mentions)
-    return reason + PlainTemplate.answer_cue + answer
+        reason = PlainTemplate.reason_cue + "".join(f"\n{step}" for step in steps) if steps else ""
+        answer = "".join(f" {word}" for word in task.answer(prompt))
+        return question, reason + PlainTemplate.answer_cue + answer
 
 
 class Collator:
@@ -141,7 +140,7 @@ class Collator:
         return {"input_ids": input_ids, "labels": labels, "weights": weights}
 
 
-def train_tokenizer(task: CodingTask, *, vocab_size: int, seed: int, n_prompts: int) -> Tokenizer:
+def train_tokenizer(task: Task, *, vocab_size: int, seed: int, n_prompts: int) -> Tokenizer:
     """Byte-level BPE on prompts and chains of the training categories.
 
     Letters with their space are tokens from the start, so that an answer is always one token.
@@ -165,12 +164,12 @@ def train_tokenizer(task: CodingTask, *, vocab_size: int, seed: int, n_prompts: 
     return tokenizer
 
 
-def _corpus(task: CodingTask, seed: int, n_prompts: int) -> list[str]:
+def _corpus(task: Task, seed: int, n_prompts: int) -> list[str]:
     rng = random.Random(f"{seed}:tokenizer")
     letters = " " + " ".join(option_letters(26))
     texts = [letters] * n_prompts
     for _ in range(n_prompts):
         prompt = task.draw("", rng)
-        texts.append(PlainTemplate().render(task.space, prompt).text)
-        texts += chain_steps(task.space, prompt, letter_of(prompt))
+        texts.append(task.render(prompt, PlainTemplate()).text)
+        texts += task.chain(prompt)
     return texts

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from workbench.labels.space import Label, LabelSpace
+from workbench.prompts.coding import CodingTask
+from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.shorthand import SET_ABBREVIATIONS, content_words
-from workbench.prompts.tasks import CodingPrompt, CodingTask
 
 _LONG_WORD = re.compile(r"[A-Za-z]{4,}")
 
@@ -26,11 +27,11 @@ def lexicon(task: CodingTask) -> list[str]:
 
 def scramble(
     task: CodingTask,
-    prompt: CodingPrompt,
+    prompt: DrawnPrompt,
     words: Sequence[str],
     rng: random.Random,
     share: float,
-) -> tuple[CodingTask, CodingPrompt]:
+) -> tuple[CodingTask, DrawnPrompt]:
     """The prompt with each family scrambled with probability `share`, and a task that knows it.
 
     Labels keep their ids; the returned task holds the prompt's candidates only.

@@ -45,7 +45,7 @@ from workbench.organism.examples import (
     train_tokenizer,
 )
 from workbench.progress import Reporter
-from workbench.prompts.tasks import CodingTask, TaskConfig, split_categories
+from workbench.prompts.coding import CodingTask, TaskConfig, split_categories
 from workbench.prompts.word_encoder import END, end_token
 
 RECORD = "training.json"

@@ -1,9 +1,4 @@
-"""Chains of thought: the coding task's own, and anyone's cut into steps.
-
-For mention k, in order of the note, the coding task's chain has two steps:
-- coarse, `k in B F K P`: the letters of the candidates in the family that the mention points to;
-- fine, `k is Cyst of spleen F`: the description of the mentioned label, word for word, which
-  parts it from its near misses where they differ, and its letter.
+"""Chains of thought, cut into steps.
 
 A `ChainCase` is a decision whose answer can be asked for after any step of a chain: the question,
 the chain up to there, and the cue that asks for the answer. Stages say what a step is to the
@@ -11,27 +6,22 @@ decision: "before" (of an earlier mention), "coarse" and "fine" (its own), "afte
 mention), "other" (anything else, as are all steps of chains that nobody labelled).
 """
 
-import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from workbench.errors import InputError
-from workbench.labels.space import LabelSpace
-from workbench.prompts.events import EventChoice, make_events
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
-from workbench.prompts.tasks import CodingPrompt, CodingTask, Counterfactuals
-from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.text import check_fast
 
 Stage = Literal["before", "coarse", "fine", "after", "other"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-Labeller = Callable[[Sequence[str]], Sequence[str]]
-"""Texts of a chain's steps → a stage for each."""
+StageReader = Callable[[int, Sequence[str]], Sequence[str]]
+"""Number of a decision in its prompt, and texts of the steps of a chain → a stage for each."""
 
 STEP_BREAKS = {"line": r"\n+", "sentence": r"(?<=[.!?])\s+|\n+"}
 """What parts two steps: line breaks, or also the blanks after a full stop, `!` or `?`.
@@ -39,18 +29,7 @@ STEP_BREAKS = {"line": r"\n+", "sentence": r"(?<=[.!?])\s+|\n+"}
 The second knows no abbreviations: "e.g. this" is two steps.
 """
 
-_CODING_STEP = re.compile(r"\s*(\d+) (in|is)\b")
-
-
-def chain_steps(space: LabelSpace, prompt: CodingPrompt, letter_of: Mapping[str, str]) -> list[str]:
-    """The correct chain, a line a step: coarse and fine for each mention in turn."""
-    steps = []
-    for number, mention in enumerate(prompt.mentions, start=1):
-        family = sorted(letter_of[label] for label in prompt.family_of(mention.label))
-        steps.append(f" {number} in {' '.join(family)}")
-        text = space[mention.label].text
-        steps.append(f" {number} is {text} {letter_of[mention.label]}")
-    return steps
+_NUMBERED = re.compile(r"\s*(\d+) (in|is)\b")
 
 
 @dataclass(frozen=True)
@@ -182,7 +161,8 @@ def make_chain(
     *,
     opening: Sequence[int] = (),
     split: str = "line",
-    label: Labeller | None = None,
+    stages: StageReader | None = None,
+    event: int = 0,
 ) -> Chain:
     """A chain with its steps found.
 
@@ -192,7 +172,8 @@ def make_chain(
         written: the chain, as text (tokenized by itself, without special tokens) or as tokens.
         opening: tokens of a cue that opens the chain and is no step.
         split: what parts two steps, see `STEP_BREAKS`. A token across a break ends the step.
-        label: says what each step is; all "other" unless given.
+        stages: says what each step is to a decision; all "other" unless given.
+        event: number of the decision.
 
     Raises:
         InputError: the tokenizer is not of the fast kind, or what `Chain` and `step_spans` refuse.
@@ -208,9 +189,10 @@ def make_chain(
     spans = step_spans(text, split)
     places = [_first_reaching(ends_of_tokens, end) + 1 for _, end in spans]
     kept = [i for i, place in enumerate(places) if place not in places[:i]]
-    stages = tuple(label([text[slice(*spans[i])] for i in kept])) if label else ()
+    texts = [text[slice(*spans[i])] for i in kept]
+    read = tuple(stages(event, texts)) if stages else ()
     ends = tuple(len(opening) + places[i] for i in kept)
-    return Chain(tuple(question), (*opening, *tokens), ends, stages, len(opening))
+    return Chain(tuple(question), (*opening, *tokens), ends, read, len(opening))
 
 
 def _decoded(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, list[int]]:
@@ -227,11 +209,14 @@ def _first_reaching(ends: Sequence[int], place: int) -> int:
     return next((i for i, end in enumerate(ends) if end >= place), len(ends) - 1)
 
 
-def coding_stages(event: int, steps: Sequence[str]) -> list[str]:
-    """What the steps of a coding chain are to the decision about mention `event` (from 0)."""
+def numbered_stages(event: int, steps: Sequence[str]) -> list[str]:
+    """What steps by number of the mention are to the decision about mention `event` (from 0).
+
+    `k in …` is the coarse step of mention k, counted from 1, and `k is …` its fine step.
+    """
     stages = []
     for step in steps:
-        found = _CODING_STEP.match(step)
+        found = _NUMBERED.match(step)
         number = int(found[1]) - 1 if found else None
         if found is None or number is None:
             stages.append("other")
@@ -277,56 +262,3 @@ def find_tokens(tokens: Sequence[int], wanted: Sequence[int], *, last: bool = Fa
         if list(tokens[place : place + len(wanted)]) == list(wanted):
             return place
     return None
-
-
-def given_cases(
-    task: CodingTask,
-    tokenizer: Any,
-    *,
-    n_prompts: int,
-    seed: int,
-    event: EventChoice = "random",
-) -> list[ChainCase]:
-    """Decisions of the coding task with its own correct chain for every variant.
-
-    The events are those of `make_events` with the plain template and the same arguments.
-
-    Raises:
-        InputError: what `make_events` refuses.
-    """
-    recorder = _Recorder(task)
-    template = PlainTemplate()
-    prompts = make_events(
-        recorder, template, tokenizer, n_prompts=n_prompts, seed=seed, event=event
-    )
-    opening = tokenizer(template.reason_cue, add_special_tokens=False)["input_ids"]
-    cases = []
-    for case in question_cases(prompts, tokenizer):
-        drawn = recorder.drawn[case.event.id, case.event.event]
-        chains: dict[Variant, Chain] = {}
-        for name, prompt in zip(VARIANTS, (drawn.clean, drawn.far, drawn.near), strict=True):
-            steps = chain_steps(task.space, prompt, letter_of(prompt))
-            chains[name] = make_chain(
-                tokenizer,
-                case.chains[name].question,
-                "".join(f"\n{step}" for step in steps),
-                opening=opening,
-                label=lambda texts, case=case: coding_stages(case.event.event, texts),
-            )
-        cases.append(ChainCase(case.event, case.cue, chains))
-    return cases
-
-
-class _Recorder(CodingTask):
-    """A task that keeps what it drew; a prompt that is drawn again replaces the one before."""
-
-    def __init__(self, task: CodingTask) -> None:
-        self.__dict__.update(copy(task).__dict__)
-        self.drawn: dict[tuple[str, int], Counterfactuals] = {}
-
-    def counterfactuals(
-        self, prompt: CodingPrompt, event: int, rng: random.Random
-    ) -> Counterfactuals:
-        """See `CodingTask.counterfactuals`."""
-        self.drawn[prompt.id, event] = drawn = super().counterfactuals(prompt, event, rng)
-        return drawn

@@ -1,21 +1,113 @@
-"""What prompts can be made of, by name: tasks, templates and splits."""
+"""What prompts can be made of, by name: tasks, templates and splits.
+
+A task is loaded when it is opened, so this module is light enough for the configuration.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InputError
 
-ICD10CM = "icd10cm"
-CORPORA = ("xmc", "mimic4")
-"""Formats of labelled documents; a task names one and a folder, as in `xmc:FOLDER`."""
+if TYPE_CHECKING:
+    from workbench.prompts.task import Task
+
 TEMPLATES = ("plain", "chat")
 SPLITS = ("seen", "unseen")
+DEFAULT_TASK = "icd10cm"
 
 
-def check_task(task: str) -> None:
-    """Refuse a task that has no such form.
+@dataclass(frozen=True)
+class TaskKind:
+    """A name that a task can be asked for by.
+
+    Attributes:
+        name: of the task; `NAME:FOLDER` where it is of a folder.
+        opener: makes it: given `model` (the folder of the model it is for), `split` ("seen",
+            "unseen"), `full_size` (largest prompts alone, as for evaluation) and `folder`. Or
+            where it is: "module:function".
+        takes_folder: whether it is of a folder.
+        stages: reads the steps of a chain, as `Task.stages` does; or where it is.
+    """
+
+    name: str
+    opener: str | Callable[..., Any]
+    takes_folder: bool = False
+    stages: str | Callable[[int, Sequence[str]], Sequence[str]] = "chain:numbered_stages"
+
+    @property
+    def form(self) -> str:
+        """How the task is named."""
+        return f"{self.name}:FOLDER" if self.takes_folder else self.name
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        TaskKind(DEFAULT_TASK, "trained:open_trained"),
+        TaskKind("xmc", "documents:open_documents", takes_folder=True),
+        TaskKind("mimic4", "documents:open_documents", takes_folder=True),
+    )
+}
+"""Every task by name; add to it to have one of your own."""
+
+
+def check_task(task: str) -> TaskKind:
+    """The kind of a task by its name; refuse one that has no such form.
 
     Raises:
-        InputError: it is neither ICD-10-CM nor documents of a folder.
+        InputError: no known task, one of a folder without its folder, or the other way round.
     """
-    form, _, folder = task.partition(":")
-    if task != ICD10CM and not (form in CORPORA and folder):
-        known = ", ".join([ICD10CM, *(f"{form}:FOLDER" for form in CORPORA)])
+    name, _, folder = task.partition(":")
+    kind = KINDS.get(name)
+    if kind is None or bool(folder) != kind.takes_folder or task.endswith(":"):
+        known = ", ".join(kind.form for kind in KINDS.values())
         raise InputError(f"task {task!r} is not one of {known}")
+    return kind
+
+
+def open_source(task: str, model: Path, split: str, *, full_size: bool = True) -> Any:
+    """A `Task`, or the `Documents` of a folder, by name.
+
+    Raises:
+        InputError: what `check_task` or its opener refuses.
+    """
+    kind = check_task(task)
+    return _found(kind.opener)(task=task, model=model, split=split, full_size=full_size)
+
+
+def open_task(
+    task: str = DEFAULT_TASK, *, model: Path, split: str, full_size: bool = True
+) -> "Task":
+    """The task of a name, for a model.
+
+    Args:
+        task: its name.
+        model: the model's folder, which may say what it was trained on.
+        split: labels that the model was trained on ("seen") or not ("unseen").
+        full_size: whether all prompts have the largest size, as for evaluation.
+
+    Raises:
+        InputError: no such task, what its opener refuses, or documents that give prompts alone.
+    """
+    from workbench.prompts.task import Task
+
+    found = open_source(task, model, split, full_size=full_size)
+    if not isinstance(found, Task):
+        raise InputError(f"task {task!r} has no chains of thought and answers, only prompts")
+    return found
+
+
+def stage_reader(task: str) -> Callable[[int, Sequence[str]], Sequence[str]]:
+    """How the steps of chains of a task are read, by the name of its prompts."""
+    kind = KINDS.get(task.partition(":")[0], KINDS[DEFAULT_TASK])
+    return _found(kind.stages)
+
+
+def _found(place: Any) -> Any:
+    if not isinstance(place, str):
+        return place
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"workbench.prompts.{module}"), name)

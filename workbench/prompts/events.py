@@ -1,12 +1,12 @@
-"""Decision events of the coding task, in a model's own tokens.
+"""Decision events of a task, in a model's own tokens.
 
 For each prompt:
 1. Draw it, and choose the mention to be decided about.
 2. Swap that mention for one of a far and of a near option, which gives the two counterfactuals.
 3. Render the three with the template and append the letters of the earlier answers.
-4. Tokenize, find the spans, and give every option its role from the taxonomy: gold is the label
-   of the mention, other the further mentioned ones; of the rest, the gold label's family is near
-   and the other families are far.
+4. Tokenize, find the spans, and give every option its role: gold is the label of the mention,
+   other the further mentioned ones; of the rest, the gold label's family is near and the other
+   families are far.
 """
 
 import random
@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from workbench.errors import InputError
-from workbench.prompts.prompt import DecisionEvent, Option, PromptSet, Role
-from workbench.prompts.tasks import CodingPrompt, CodingTask, Counterfactuals
-from workbench.prompts.templates import CharSpan, Template, letter_of
-from workbench.prompts.text import TokenizedText, common_suffix, next_tokens, tokenize
+from workbench.prompts.drawn import DrawnPrompt
+from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
+from workbench.prompts.task import Task
+from workbench.prompts.templates import CharSpan, RenderedPrompt, Template
+from workbench.prompts.text import next_tokens, shared_suffix, tokenize
 
 EventChoice = int | Literal["random", "all"]
 
@@ -25,14 +26,13 @@ _ATTEMPTS = 100
 
 
 def make_events(
-    task: CodingTask,
+    task: Task,
     template: Template,
     tokenizer: Any,
     *,
     n_prompts: int,
     seed: int,
     event: EventChoice = "random",
-    id_prefix: str = "p",
 ) -> PromptSet:
     """Draw prompts and make decision events of them; prompt i is the same whatever `n_prompts`.
 
@@ -40,11 +40,10 @@ def make_events(
         task: what prompts are drawn from; its label space names the prompt set.
         template: how a prompt reads.
         tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
-        n_prompts: how many prompts.
+        n_prompts: how many prompts, called p0, p1 and so on.
         seed: of the draws.
         event: which mention is decided about, counted from 0: a random one, this one (prompts
             with fewer mentions are drawn again), or each in turn, as events of one prompt.
-        id_prefix: prompts are called by it and their number.
 
     Raises:
         InputError: a bad number of prompts or event, an option letter that is not one token for
@@ -52,24 +51,18 @@ def make_events(
     """
     if n_prompts < 1:
         raise InputError(f"n_prompts is {n_prompts}, must be at least 1")
-    _check_choice(event, task.config.n_mentions[1])
+    most = task.most_decisions
+    if event not in ("random", "all", *range(most)):
+        raise InputError(f"event is {event!r}, must be random, all or a mention, 0 to {most - 1}")
     events: list[DecisionEvent] = []
     for index in range(n_prompts):
         rng = random.Random(f"{seed}:events:{index}")
-        events += _draw_prompt(task, template, tokenizer, f"{id_prefix}{index}", event, rng)
+        events += _draw_prompt(task, template, tokenizer, f"p{index}", event, rng)
     return PromptSet(task.space.name, tuple(events))
 
 
-def _check_choice(event: EventChoice, most_mentions: int) -> None:
-    if isinstance(event, str):
-        if event not in ("random", "all"):
-            raise InputError(f"event is {event!r}, must be a number, 'random' or 'all'")
-    elif not 0 <= event < most_mentions:
-        raise InputError(f"event is {event}, but notes have at most {most_mentions} mentions")
-
-
 def _draw_prompt(
-    task: CodingTask,
+    task: Task,
     template: Template,
     tokenizer: Any,
     prompt_id: str,
@@ -81,7 +74,12 @@ def _draw_prompt(
         prompt = task.draw(prompt_id, rng)
         chosen = _chosen(choice, len(prompt.mentions), rng)
         drawn = [task.counterfactuals(prompt, number, rng) for number in chosen]
-        events = [_build_event(task, template, tokenizer, variants) for variants in drawn]
+        events = []
+        for each in drawn:
+            variants = (each.clean, each.far, each.near)
+            rendered = [task.render(variant, template) for variant in variants]
+            swapped = [text.mentions[each.event] for text in rendered]
+            events.append(build_event(tokenizer, prompt, each.event, rendered, swapped))
         usable = [event for event in events if event is not None]
         if usable and len(usable) == len(chosen):
             return usable
@@ -99,55 +97,40 @@ def _chosen(choice: EventChoice, n_mentions: int, rng: random.Random) -> Sequenc
     return [rng.randrange(n_mentions)]
 
 
-def _build_event(
-    task: CodingTask, template: Template, tokenizer: Any, variants: Counterfactuals
+def build_event(
+    tokenizer: Any,
+    prompt: DrawnPrompt,
+    event: int,
+    rendered: Sequence[RenderedPrompt],
+    swapped: Sequence[CharSpan],
 ) -> DecisionEvent | None:
-    """The event; None where the options are not in what the variants share, or nothing changed."""
-    prompts = (variants.clean, variants.far, variants.near)
-    rendered = [template.render(task.space, prompt) for prompt in prompts]
-    answers = _earlier_answers(variants)
+    """The event of one mention; None where its variants do not align.
+
+    Variants align where all options are in what they share, and neither reads as the clean one.
+
+    Args:
+        tokenizer: the model's.
+        prompt: the clean prompt.
+        event: which mention is decided about.
+        rendered: the clean, the far and the near variant.
+        swapped: what differs, in each of them.
+
+    Raises:
+        SpanError: spans that do not fall on token borders.
+        InputError: an option letter that is not one token.
+    """
+    letters = prompt.letters
+    answers = "".join(f" {letters[label]}" for label in prompt.golds[:event])
     texts = [tokenize(tokenizer, each.text + answers) for each in rendered]
+    spans = [text.token_span(span) for text, span in zip(texts, swapped, strict=True)]
     clean, far, near = (text.tokens for text in texts)
-    swapped = [
-        text.token_span(each.mentions[variants.event])
-        for text, each in zip(texts, rendered, strict=True)
-    ]
-    # The mentions may end in the same tokens: these still belong to what was swapped.
-    after = min(len(text.tokens) - end for text, (_, end) in zip(texts, swapped, strict=True))
-    suffix = min(common_suffix([clean, far, near]), after)
-    options = _options(tokenizer, variants, texts[0], rendered[0].options)
+    suffix = shared_suffix(texts, spans)
+    tokens = next_tokens(tokenizer, texts[0].text, [f" {letter}" for letter in letters.values()])
+    options = tuple(
+        Option(label, token, prompt.role(event, label), texts[0].token_span(span))
+        for label, token, span in zip(letters, tokens, rendered[0].options, strict=True)
+    )
     aligned = min(option.span[0] for option in options) >= len(clean) - suffix
     if not aligned or clean in (far, near):
         return None
-    return DecisionEvent(
-        variants.clean.id, variants.event, clean, far, near, suffix, swapped[0], options
-    )
-
-
-def _earlier_answers(variants: Counterfactuals) -> str:
-    letters = letter_of(variants.clean)
-    earlier = variants.clean.mentions[: variants.event]
-    return "".join(f" {letters[mention.label]}" for mention in earlier)
-
-
-def _options(
-    tokenizer: Any, variants: Counterfactuals, text: TokenizedText, spans: Sequence[CharSpan]
-) -> tuple[Option, ...]:
-    prompt = variants.clean
-    letters = letter_of(prompt)
-    labels = prompt.candidates
-    tokens = next_tokens(tokenizer, text.text, [f" {letters[label]}" for label in labels])
-    return tuple(
-        Option(label, token, role_of(prompt, variants.event, label), text.token_span(span))
-        for label, token, span in zip(labels, tokens, spans, strict=True)
-    )
-
-
-def role_of(prompt: CodingPrompt, event: int, label: str) -> Role:
-    """Role of a candidate when this mention is decided about."""
-    gold = prompt.mentions[event].label
-    if label == gold:
-        return "gold"
-    if any(label == mention.label for mention in prompt.mentions):
-        return "other"
-    return "near" if label in prompt.family_of(gold) else "far"
+    return DecisionEvent(prompt.id, event, clean, far, near, suffix, spans[0], options)

@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.errors import InputError
 from workbench.files import explain, write_text
-from workbench.models.hooked import HookedModel
 from workbench.prompts.prompt import (
     VARIANTS,
     DecisionEvent,
@@ -84,19 +83,25 @@ class _TextLine(_Strict):
     options: list[_TextOption]
 
 
-def read_prompts(path: str | Path, tokenizer: Any = None, *, task: str | None = None) -> PromptSet:
+def read_prompts(
+    path: str | Path, tokenizer: Any = None, *, model: Any = None, task: str | None = None
+) -> PromptSet:
     """Read a prompt file; blank lines are skipped.
 
     Args:
         path: the file, UTF-8.
         tokenizer: a Hugging Face tokenizer of the fast kind; only lines in text need it. How it
             is used, and where a span may start, see `workbench.prompts.text`.
+        model: a `HookedModel` that is to run the prompts; its tokenizer is taken.
         task: what the prompt set is called; the file's stem unless given.
 
     Raises:
-        InputError: one line, `FILE:LINE: reason`, about the first line that is not right.
+        InputError: one line, `FILE:LINE: reason`, about the first line that is not right, or
+            `FILE: reason` about the first prompt that the model cannot run.
     """
     path = Path(path)
+    if model is not None:
+        tokenizer = model.tokenizer
     events: list[DecisionEvent] = []
     line_of: dict[tuple[str, int], int] = {}
     for number, raw in _lines(path):
@@ -112,7 +117,13 @@ def read_prompts(path: str | Path, tokenizer: Any = None, *, task: str | None = 
         events.append(event)
     if not events:
         raise InputError(f"{path}: holds no prompts; needs one JSON object a line")
-    return PromptSet(path.stem if task is None else task, tuple(events))
+    prompts = PromptSet(path.stem if task is None else task, tuple(events))
+    if model is not None:
+        try:
+            check_vocabulary(prompts, model.info.d_vocab, model.context_length)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    return prompts
 
 
 def write_prompts(prompts: PromptSet, path: str | Path) -> None:
@@ -271,20 +282,3 @@ def _token_span(text: TokenizedText, name: str, span: list[int]) -> list[int]:
         return list(text.token_span(_pair(span)))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-
-
-def load_prompts(
-    path: str | Path, model: HookedModel | None = None, task: str | None = None
-) -> PromptSet:
-    """Read a prompt file and, given a model, check that the model can run it.
-
-    Raises:
-        InputError: naming the file, the line or prompt, and the reason.
-    """
-    prompts = read_prompts(path, None if model is None else model.tokenizer, task=task)
-    if model is not None:
-        try:
-            check_vocabulary(prompts, model.info.d_vocab, model.context_length)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-    return prompts

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.errors import InputError
 from workbench.labels.space import Label, LabelSpace
-from workbench.prompts.prompt import DecisionEvent, Option, Role, Span
+from workbench.prompts.drawn import DrawnPrompt, Mention
+from workbench.prompts.events import build_event
+from workbench.prompts.prompt import DecisionEvent
 from workbench.prompts.support import Support
-from workbench.prompts.tasks import CodingPrompt, Mention
-from workbench.prompts.templates import CharSpan, Template, letter_of
-from workbench.prompts.text import TokenizedText, common_suffix, next_tokens, tokenize
+from workbench.prompts.templates import CharSpan, Template
+from workbench.prompts.text import SpanError
 
 _RADII = (1_000_000, 64, 32, 16, 8, 4, 2, 1, 0)
 """Sentences of context on each side of the evidence, tried until a prompt is short enough."""
@@ -88,39 +88,26 @@ def _build(plan: Plan, radius: int, template: Template, tokenizer: Any) -> Decis
     space = LabelSpace(plan.id, [plan.labels[label] for label in plan.candidates])
     passages = _passages(plan, radius)
     evidence = plan.document.sentences[plan.document.supports[plan.gold].sentence]
-    prompts, texts, spans = [], [], []
+    prompts, rendered, swapped = [], [], []
     for sentence in (evidence, *plan.swaps):
         prompt, (start, end) = _prompt(plan, passages, sentence)
-        rendered = template.render(space, prompt)
-        first, _ = rendered.mentions[plan.event]
-        letters = letter_of(prompt)
-        earlier = "".join(f" {letters[x.label]}" for x in prompt.mentions[: plan.event])
-        text = tokenize(tokenizer, rendered.text + earlier)
-        spans.append(_token_span(text, (first + start, first + end)))
-        texts.append(text)
-        prompts.append((prompt, rendered))
-    prompt, rendered = prompts[0]
-    clean, far, near = (text.tokens for text in texts)
-    # The sentences may end in the same tokens: these still belong to what was swapped.
-    after = min(len(text.tokens) - end for text, (_, end) in zip(texts, spans, strict=True))
-    suffix = min(common_suffix([clean, far, near]), after)
-    letters = letter_of(prompt)
-    tokens = next_tokens(
-        tokenizer, texts[0].text, [f" {letters[label]}" for label in prompt.candidates]
-    )
-    options = tuple(
-        Option(plan.labels[label].id, token, _role(plan, label), _token_span(texts[0], span))
-        for label, token, span in zip(plan.candidates, tokens, rendered.options, strict=True)
-    )
-    aligned = min(option.span[0] for option in options) >= len(clean) - suffix
-    if not aligned or clean in (far, near):
+        text = template.render(space, prompt)
+        first, _ = text.mentions[plan.event]
+        prompts.append(prompt)
+        rendered.append(text)
+        swapped.append((first + start, first + end))
+    try:
+        event = build_event(tokenizer, prompts[0], plan.event, rendered, swapped)
+    except SpanError:
+        raise Dropped("whose sentences do not fall on token borders") from None
+    if event is None:
         raise Dropped("with counterfactuals that do not align")
-    return DecisionEvent(plan.id, plan.event, clean, far, near, suffix, spans[0], options)
+    return event
 
 
 def _prompt(
     plan: Plan, passages: Sequence[tuple[str, str]], sentence: str
-) -> tuple[CodingPrompt, CharSpan]:
+) -> tuple[DrawnPrompt, CharSpan]:
     """The prompt with this sentence as the evidence, whose span in its mention is given.
 
     Spans in a mention count from the space before its first word, as the templates' do.
@@ -142,15 +129,7 @@ def _prompt(
         tuple(label for label in name if label in home),
         tuple(label for label in name if label not in home),
     )
-    return CodingPrompt(plan.id, tuple(mentions), families, tuple(name)), span
-
-
-def _role(plan: Plan, label: int) -> Role:
-    if label == plan.gold:
-        return "gold"
-    if label in plan.mentioned:
-        return "other"
-    return "near" if label in plan.near else "far"
+    return DrawnPrompt(plan.id, tuple(mentions), families, tuple(name)), span
 
 
 def _passages(plan: Plan, radius: int) -> list[tuple[str, str]]:
@@ -167,13 +146,6 @@ def _passages(plan: Plan, radius: int) -> list[tuple[str, str]]:
         after = sentences[at + 1 : at + 1 + radius] if place == len(own) - 1 else ()
         passages.append((" ".join(sentences[start:at]), " ".join(after)))
     return passages
-
-
-def _token_span(text: TokenizedText, span: CharSpan) -> Span:
-    try:
-        return text.token_span(span)
-    except InputError:
-        raise Dropped("whose sentences do not fall on token borders") from None
 
 
 def one_line(text: str) -> str:

@@ -15,6 +15,10 @@ from workbench.prompts.prompt import Span
 from workbench.prompts.templates import CharSpan
 
 
+class SpanError(InputError):
+    """A character span that is no span of tokens."""
+
+
 @dataclass(frozen=True)
 class TokenizedText:
     """A text and its tokens; `offsets` are the characters of each, none for an added token."""
@@ -30,11 +34,11 @@ class TokenizedText:
         token ends.
 
         Raises:
-            InputError: a span outside the text, empty, or not on token borders.
+            SpanError: a span outside the text, empty, or not on token borders.
         """
         start, end = span
         if not 0 <= start < end <= len(self.text):
-            raise InputError(
+            raise SpanError(
                 f"span [{start}, {end}] is outside the text of {len(self.text)} characters or empty"
             )
         first = self._first_token(start)
@@ -42,7 +46,7 @@ class TokenizedText:
         last = max((i for i, (begin, _) in enumerate(self.offsets) if begin < end), default=-1)
         if first is None or last < first or self.offsets[last][1] != end:
             border = "starts" if first is None else "ends"
-            raise InputError(f"span [{start}, {end}] {border} inside a token")
+            raise SpanError(f"span [{start}, {end}] {border} inside a token")
         return first, last + 1
 
     def _first_token(self, start: int) -> int | None:
@@ -71,18 +75,6 @@ def tokenize(tokenizer: Any, text: str) -> TokenizedText:
     tokens = (*added, *encoding["input_ids"])
     offsets = [(0, 0)] * len(added) + _with_spaces(text, encoding["offset_mapping"])
     return TokenizedText(text, tokens, tuple(offsets))
-
-
-def resolve_text(
-    tokenizer: Any, text: str, spans: Sequence[CharSpan] = ()
-) -> tuple[tuple[int, ...], list[Span]]:
-    """Token ids of a text and the token spans of its character spans.
-
-    Raises:
-        InputError: see `tokenize` and `TokenizedText.token_span`.
-    """
-    tokenized = tokenize(tokenizer, text)
-    return tokenized.tokens, [tokenized.token_span(span) for span in spans]
 
 
 def next_tokens(tokenizer: Any, text: str, continuations: Sequence[str]) -> list[int]:
@@ -141,3 +133,12 @@ def common_suffix(sequences: Iterable[Sequence[int]]) -> int:
     """How many trailing tokens the sequences share."""
     columns = zip(*(reversed(tokens) for tokens in sequences), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def shared_suffix(texts: Sequence[TokenizedText], swapped: Sequence[Span]) -> int:
+    """How many trailing tokens the texts share behind what was swapped in each.
+
+    What was swapped may end in the same tokens, which are not of the suffix.
+    """
+    after = min(len(text.tokens) - end for text, (_, end) in zip(texts, swapped, strict=True))
+    return min(common_suffix([text.tokens for text in texts]), after)

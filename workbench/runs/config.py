@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.prompts.choices import ICD10CM, SPLITS, TEMPLATES, check_task
+from workbench.prompts.choices import DEFAULT_TASK, SPLITS, TEMPLATES, check_task
 
 POSITIONS = ("decision", "span")
 HEAD_CHOICES = ("nominated", "screen", "all")
@@ -64,7 +64,7 @@ class RunConfig:
         InputError: a value outside its range.
     """
 
-    task: str = ICD10CM
+    task: str = DEFAULT_TASK
     n_prompts: int = 40
     template: str = "plain"
     split: str = "unseen"

@@ -13,7 +13,7 @@ from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
 from workbench.plots.report import write_report
 from workbench.progress import Reporter
-from workbench.prompts.files import load_prompts
+from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import VARIANTS
 from workbench.runs import evidence as evidence_steps
 from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder
@@ -86,7 +86,7 @@ def _prompt_texts(
             "event": event.event,
             **{name: {"text": decode(list(event.variant(name)))} for name in VARIANTS},
         }
-        for event in load_prompts(folder.path / PROMPTS_FILE)
+        for event in read_prompts(folder.path / PROMPTS_FILE)
     ]
 
 

@@ -16,7 +16,7 @@ from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
 from workbench.phases import runs_that_count
 from workbench.progress import Reporter
-from workbench.prompts.files import load_prompts, write_prompts
+from workbench.prompts.files import read_prompts, write_prompts
 from workbench.prompts.make import make_prompts
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 from workbench.runs.config import DEFAULTS, HEAD_CHOICES, RunConfig
@@ -154,10 +154,10 @@ def _prompts(
     if isinstance(given, PromptSet):
         return given
     if given is not None:
-        return load_prompts(given, model)
+        return read_prompts(given, model=model)
     if folder is not None and (folder.path / PROMPTS_FILE).is_file():
         task = folder.manifest["prompts"]["task"]
-        return load_prompts(folder.path / PROMPTS_FILE, model, task)
+        return read_prompts(folder.path / PROMPTS_FILE, model=model, task=task)
     if make is None or isinstance(source, HookedModel):
         raise InputError("no prompts: give a prompt file with --prompts")
     return make_prompts(model=source, reporter=reporter, **make.of_prompts())

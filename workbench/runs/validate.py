@@ -6,7 +6,7 @@ from workbench.errors import InputError
 from workbench.headsets import headset
 from workbench.models.hooked import HookedModel
 from workbench.phases import POOLS
-from workbench.prompts.files import load_prompts
+from workbench.prompts.files import read_prompts
 
 
 def validate(path: str | Path, *, model: HookedModel | str | Path | None = None) -> str:
@@ -25,7 +25,7 @@ def validate(path: str | Path, *, model: HookedModel | str | Path | None = None)
 
 
 def _validate_prompts(path: str | Path, model: HookedModel | None) -> str:
-    prompts = load_prompts(path, model)
+    prompts = read_prompts(path, model=model)
     return f"{path}: OK, {len(prompts)} events of {len(prompts.prompt_ids)} prompts"
 
 

@@ -1,8 +1,10 @@
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from fixtures.shades import ShadesTask, shades_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from workbench.analysis.chains.generation import generation_accuracy, write_chains
@@ -10,23 +12,63 @@ from workbench.errors import InputError
 from workbench.models.greedy import greedy_tokens
 from workbench.models.hooked import HookedModel
 from workbench.prompts.chain import (
-    chain_steps,
-    given_cases,
+    ChainCase,
     make_chain,
     question_cases,
     step_spans,
 )
 from workbench.prompts.events import make_events
 from workbench.prompts.prompt import VARIANTS
-from workbench.prompts.tasks import CodingTask, TaskConfig
-from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import end_token
 
 
 @pytest.fixture(scope="module")
-def task(space, categories) -> CodingTask:
-    config = TaskConfig(n_mentions=(1, 3), n_families=(3, 3), family_size=(3, 3))
-    return CodingTask(space, categories[0], config)
+def task() -> ShadesTask:
+    return ShadesTask()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return shades_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def raw_tokenizer(tokenizer):
+    return tokenizer.backend_tokenizer
+
+
+@pytest.fixture
+def given(task, tokenizer, monkeypatch):
+    """Makes decisions with the task's own correct chain for every variant."""
+    drawn = {}
+    original = ShadesTask.counterfactuals
+
+    def keep(self, prompt, event, rng):
+        drawn[prompt.id, event] = found = original(self, prompt, event, rng)
+        return found
+
+    monkeypatch.setattr(ShadesTask, "counterfactuals", keep)
+
+    def make(**options) -> list[ChainCase]:
+        cases = []
+        prompts = make_events(task, PlainTemplate(), tokenizer, **options)
+        for case in question_cases(prompts, tokenizer):
+            event, chains = case.event, {}
+            for name in VARIANTS:
+                prompt = getattr(drawn[event.id, event.event], name)
+                chains[name] = make_chain(
+                    tokenizer,
+                    case.chains[name].question,
+                    "".join(f"\n{step}" for step in task.chain(prompt)),
+                    opening=tokenizer(PlainTemplate.reason_cue)["input_ids"],
+                    stages=task.stages,
+                    event=event.event,
+                )
+            cases.append(replace(case, chains=chains))
+        return cases
+
+    return make
 
 
 class Writer:
@@ -68,16 +110,12 @@ def prompts_by_text(task):
     rng = random.Random("0:generation")
     prompts = [task.draw(str(index), rng) for index in range(20)]
     cue = PlainTemplate.answer_cue
-    return {PlainTemplate().render(task.space, p).text.removesuffix(cue): p for p in prompts}
-
-
-def right_answer(prompt) -> list[str]:
-    return [letter_of(prompt)[mention.label] for mention in prompt.mentions]
+    return {task.render(p, PlainTemplate()).text.removesuffix(cue): p for p in prompts}
 
 
 def test_right_letters_score_one(run, prompts_by_text):
     def write(text):
-        return " " + " ".join(right_answer(prompts_by_text[text.removesuffix("\nanswer:")]))
+        return " " + " ".join(ShadesTask().answer(prompts_by_text[text.removesuffix("\nanswer:")]))
 
     result, writer = run(write)
     assert (result.n, result.exact, result.per_mention) == (20, 1.0, 1.0)
@@ -88,15 +126,15 @@ def test_right_letters_score_one(run, prompts_by_text):
 def test_right_letters_after_a_chain_score_one(run, prompts_by_text, task):
     def write(text):
         prompt = prompts_by_text[text.removesuffix("\nreason:")]
-        steps = chain_steps(task.space, prompt, letter_of(prompt))
-        return "\n" + "\n".join(steps) + "\nanswer: " + " ".join(right_answer(prompt))
+        steps = task.chain(prompt)
+        return "\n" + "\n".join(steps) + "\nanswer: " + " ".join(ShadesTask().answer(prompt))
 
     assert run(write, chain=True)[0].exact == 1.0
 
 
 def test_other_letters_score_zero(run, prompts_by_text):
     def write(text):
-        right = right_answer(prompts_by_text[text.removesuffix("\nanswer:")])
+        right = ShadesTask().answer(prompts_by_text[text.removesuffix("\nanswer:")])
         return "".join(f" {'B' if letter == 'A' else 'A'}" for letter in right)
 
     result, _ = run(write)
@@ -116,18 +154,18 @@ def test_a_chain_without_an_answer_scores_zero(run):
 
 def test_a_right_first_letter_counts_by_mention_only(run, prompts_by_text):
     def write(text):
-        first, *rest = right_answer(prompts_by_text[text.removesuffix("\nanswer:")])
+        first, *rest = ShadesTask().answer(prompts_by_text[text.removesuffix("\nanswer:")])
         return f" {first}" + " Z" * len(rest)
 
     result, _ = run(write)
-    answers = [right_answer(prompt) for prompt in prompts_by_text.values()]
+    answers = [ShadesTask().answer(prompt) for prompt in prompts_by_text.values()]
     assert result.exact == sum(len(answer) == 1 for answer in answers) / 20
     assert result.per_mention == 20 / sum(map(len, answers))
 
 
 def test_a_letter_too_many_is_not_exact(run, prompts_by_text):
     def write(text):
-        right = right_answer(prompts_by_text[text.removesuffix("\nanswer:")])
+        right = ShadesTask().answer(prompts_by_text[text.removesuffix("\nanswer:")])
         return "".join(f" {letter}" for letter in [*right, "Z"])
 
     result, _ = run(write)
@@ -136,8 +174,7 @@ def test_a_letter_too_many_is_not_exact(run, prompts_by_text):
 
 def test_new_tokens_leave_room_for_the_answer_and_its_end(run, task, raw_tokenizer):
     _, writer = run(lambda text: "")
-    most = task.config.n_mentions[1]
-    assert max(call.max_new_tokens for call in writer.calls) == most + 1
+    assert max(call.max_new_tokens for call in writer.calls) == task.most_decisions + 1
     _, writer = run(lambda text: "", chain=True, max_new_tokens=99)
     assert {call.max_new_tokens for call in writer.calls} == {99}
     assert writer.calls[0].eos_token_id == end_token(raw_tokenizer)
@@ -193,11 +230,8 @@ def test_each_token_is_read_once_whatever_the_model_was_trained_with():
     assert widths == [4, 1, 1, 1]
 
 
-def test_given_chains_belong_to_their_variant(task, tokenizer):
-    cases = given_cases(task, tokenizer, n_prompts=6, seed=3, event="all")
-    events = make_events(task, PlainTemplate(), tokenizer, n_prompts=6, seed=3, event="all")
-    assert [case.event for case in cases] == list(events)
-    for case in cases:
+def test_chains_belong_to_their_variant(given):
+    for case in given(n_prompts=6, seed=3, event="all"):
         number, own = case.event.event, case.clean.own_step
         assert own == 2 * number + 1
         after = (case.clean.n_steps - own - 1) // 2
@@ -242,11 +276,11 @@ def test_sentences_are_steps_where_asked():
         step_spans(text, "word")
 
 
-def test_written_chains_stop_before_the_answer(task, tokenizer, monkeypatch):
+def test_written_chains_stop_before_the_answer(task, tokenizer, given, monkeypatch):
     """The model stands in for one that writes the right chain and answer."""
-    given = given_cases(task, tokenizer, n_prompts=4, seed=0)
+    expected = given(n_prompts=4, seed=0)
     prompts = make_events(task, PlainTemplate(), tokenizer, n_prompts=4, seed=0)
-    chain_of = {chain.question: chain.tokens for case in given for chain in case.chains.values()}
+    chain_of = {chain.question: chain.tokens for case in expected for chain in case.chains.values()}
     opening = tokenizer(PlainTemplate.reason_cue)["input_ids"]
     closing = tokenizer("\nanswer: A B")["input_ids"]
 
@@ -258,7 +292,7 @@ def test_written_chains_stop_before_the_answer(task, tokenizer, monkeypatch):
     monkeypatch.setattr("workbench.analysis.chains.generation.greedy_tokens", write)
     model = HookedModel.from_pretrained_model(tiny(len(tokenizer)))
     bare = question_cases(prompts, tokenizer)
-    assert write_chains(model, bare, tokenizer, variants=VARIANTS) == given
+    assert write_chains(model, bare, tokenizer, variants=VARIANTS) == expected
     [clean, *_] = write_chains(model, bare, tokenizer)
     assert set(clean.chains) == {"clean"}
 

@@ -11,8 +11,8 @@ from workbench.analysis.label_space.cases import (
 )
 from workbench.errors import InputError
 from workbench.labels.space import Label, LabelSpace
+from workbench.prompts.coding import CodingTask
 from workbench.prompts.prompt import VARIANTS
-from workbench.prompts.tasks import CodingTask
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,6 @@ from workbench.errors import InputError
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
-from workbench.prompts.templates import letter_of
 
 SMALL = {"n_prompts": 6, "n_trajectory_prompts": 3, "n_resamples": 50, "max_new_tokens": 12}
 
@@ -245,7 +244,7 @@ def test_labels_come_in_the_order_they_were_written(small_task, raw_tokenizer, m
     prompts = generation.draw_prompts(small_task, 3, 5)
     written = []
     for prompt in prompts:
-        letters = letter_of(prompt)
+        letters = prompt.letters
         right = [letters[mention.label] for mention in prompt.mentions]
         written.append([[*reversed(right)], ["Q", *right], []][len(written)])
     monkeypatch.setattr(evaluate_answers, "written_answers", lambda *_, **__: written)

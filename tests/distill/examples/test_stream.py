@@ -21,7 +21,7 @@ from workbench.distill.losses.losses import IGNORED
 from workbench.distill.reading.positions import Marks
 from workbench.errors import InputError
 from workbench.organism.mix import ExampleMix
-from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.text import tokenize
 
 
@@ -33,12 +33,12 @@ def drawn(small_task, encode):
 
 def test_places_of_a_question_are_those_of_the_tokenizer(drawn, small_task, tokenizer):
     prompt, question = drawn
-    rendered = PlainTemplate().render(small_task.space, prompt)
+    rendered = small_task.render(prompt, PlainTemplate())
     text = tokenize(tokenizer, rendered.text)
     assert text.tokens[: len(question.ids)] == question.ids
     assert question.option_spans == tuple(map(text.token_span, rendered.options))
     assert question.evidence == tuple(map(text.token_span, rendered.mentions))
-    letters = letter_of(prompt)
+    letters = prompt.letters
     assert [tokenizer.decode([token]) for token in question.option_tokens] == [
         f" {letters[label]}" for label in prompt.candidates
     ]

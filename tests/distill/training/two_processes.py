@@ -23,8 +23,8 @@ from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.models import loading
 from workbench.progress import Reporter
+from workbench.prompts.coding import CodingTask, TaskConfig, split_categories
 from workbench.prompts.events import make_events
-from workbench.prompts.tasks import CodingTask, TaskConfig, split_categories
 from workbench.prompts.templates import PlainTemplate
 
 STEPS = 20

@@ -5,7 +5,7 @@ any model that can copy; and so are the chains written whose steps are looked at
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,16 +14,24 @@ from tokenizers import Tokenizer
 from workbench.errors import InputError
 from workbench.models.greedy import greedy_tokens
 from workbench.models.hooked import HookedModel
-from workbench.prompts.chain import Chain, ChainCase, coding_stages, find_tokens, make_chain
+from workbench.prompts.chain import (
+    Chain,
+    ChainCase,
+    StageReader,
+    find_tokens,
+    make_chain,
+    numbered_stages,
+)
+from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.prompt import Variant
-from workbench.prompts.tasks import CodingPrompt, CodingTask
-from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.task import Task
+from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import end_token
 
 
 @dataclass(frozen=True)
 class GenerationAccuracy:
-    """Shares of `n` prompts (exact: every letter right) and of their mentions (per_mention)."""
+    """Shares of `n` prompts (exact: every decision right) and of their mentions (per_mention)."""
 
     n: int
     exact: float
@@ -33,7 +41,7 @@ class GenerationAccuracy:
 def generation_accuracy(
     model: Any,
     tokenizer: Tokenizer,
-    task: CodingTask,
+    task: Task,
     *,
     chain: bool,
     n_prompts: int,
@@ -55,14 +63,14 @@ def generation_accuracy(
             model, tokenizer, task, batch, chain=chain, max_new_tokens=max_new_tokens
         )
         for prompt, answer in zip(batch, answers, strict=True):
-            gold = [letter_of(prompt)[mention.label] for mention in prompt.mentions]
-            right_prompts += answer == gold
-            right_mentions += sum(a == g for a, g in zip(answer, gold, strict=False))
-            n_mentions += len(gold)
+            found = task.metrics(prompt, task.read_answer(prompt, answer))
+            right_prompts += found["in_order"]
+            right_mentions += found["decisions"]
+            n_mentions += len(prompt.mentions)
     return GenerationAccuracy(n_prompts, right_prompts / n_prompts, right_mentions / n_mentions)
 
 
-def draw_prompts(task: CodingTask, n_prompts: int, seed: int) -> list[CodingPrompt]:
+def draw_prompts(task: Task, n_prompts: int, seed: int) -> list[DrawnPrompt]:
     """Fresh prompts of a task, on which free answers are asked for; named by their number."""
     rng = random.Random(f"{seed}:generation")
     return [task.draw(str(index), rng) for index in range(n_prompts)]
@@ -77,7 +85,7 @@ def write_chains(
     answer_cue: str = PlainTemplate.answer_cue,
     variants: Sequence[Variant] = ("clean",),
     split: str = "line",
-    label: Callable[[int, Sequence[str]], Sequence[str]] = coding_stages,
+    stages: StageReader = numbered_stages,
     max_new_tokens: int = 256,
     batch_size: int = 32,
 ) -> list[ChainCase]:
@@ -91,7 +99,7 @@ def write_chains(
         answer_cue: text where a chain ends; one that is never closed is kept as far as it goes.
         variants: whose chains are written.
         split: what parts two steps, see `workbench.prompts.chain.STEP_BREAKS`.
-        label: says what steps are to the decision about a mention (its number, texts of the steps).
+        stages: says what the steps are to the decision, as `Task.stages` does.
         max_new_tokens: of a chain; fewer where the model has no room for more and the answer cue.
         batch_size: chains written together.
 
@@ -125,7 +133,8 @@ def write_chains(
             tokens[: find_tokens(tokens, closed)],
             opening=opened,
             split=split,
-            label=lambda texts, case=case: label(case.event.event, texts),
+            stages=stages,
+            event=case.event.event,
         )
     return [replace(case, chains=chains[id(case)]) for case in cases]
 
@@ -133,8 +142,8 @@ def write_chains(
 def written_answers(
     model: Any,
     tokenizer: Tokenizer,
-    task: CodingTask,
-    prompts: Sequence[CodingPrompt],
+    task: Task,
+    prompts: Sequence[DrawnPrompt],
     *,
     chain: bool,
     max_new_tokens: int = 256,
@@ -154,7 +163,7 @@ def written_answers(
         max_new_tokens: of a chain and its answer.
     """
     template = PlainTemplate()
-    texts = [template.render(task.space, prompt).text for prompt in prompts]
+    texts = [task.render(prompt, template).text for prompt in prompts]
     if chain:
         texts = [text.removesuffix(template.answer_cue) + template.reason_cue for text in texts]
     encoded = [tokenizer.encode(text).ids for text in texts]

@@ -1,7 +1,7 @@
 """Decisions about label text that a model writes freely, out of all labels of a space.
 
-The chain of thought of the coding task writes the description of each label it decides for
-(` 2 is Cyst of spleen F`). A case is the question and the chain up to ` 2 is`: what comes next is
+A task's chain of thought writes the description of each label it decides for, as in ` 2 is Cyst of
+spleen F`. A case is the question and the chain up to ` 2 is`: what comes next is
 label text, and an index of all labels says at every token which others are possible.
 
 - The chain holds the steps of earlier mentions, which all variants share, and not the coarse step
@@ -25,8 +25,7 @@ from typing import Any
 from workbench.errors import InputError
 from workbench.labels.index import LabelIndex
 from workbench.labels.space import LabelSpace
-from workbench.prompts.chain import chain_steps
-from workbench.prompts.events import role_of
+from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.prompt import (
     VARIANTS,
     DecisionEvent,
@@ -36,9 +35,9 @@ from workbench.prompts.prompt import (
     Span,
     Variant,
 )
-from workbench.prompts.tasks import CodingPrompt, CodingTask, Counterfactuals
-from workbench.prompts.templates import PlainTemplate, letter_of
-from workbench.prompts.text import common_suffix, next_tokens, tokenize
+from workbench.prompts.task import Task
+from workbench.prompts.templates import PlainTemplate
+from workbench.prompts.text import next_tokens, shared_suffix, tokenize
 
 BEFORE = " "
 """Stands before a label where the chain writes it."""
@@ -137,7 +136,6 @@ class _Candidate:
     label: str
     tokens: tuple[int, ...]
     role: Role
-    family: int
 
 
 @dataclass(frozen=True)
@@ -149,15 +147,14 @@ class _Place:
 
 
 def iter_cases(
-    task: CodingTask,
+    task: Task,
     tokenizer: Any,
     labels: FreeLabels,
     *,
     seed: int,
     context: int | None = None,
-    id_prefix: str = "p",
 ) -> Iterator[FreeCase]:
-    """Cases of the coding task, without end; case i depends on the seed and i alone.
+    """Cases of a task, p0, p1 and so on without end; case i depends on the seed and i alone.
 
     The mention decided about is drawn, then the far and near labels that take its place in the
     counterfactuals: where the candidates part at a common token, they are of those that part from
@@ -169,18 +166,16 @@ def iter_cases(
         labels: all labels, for the same tokenizer.
         seed: of the draws.
         context: longest prompt with its label; longer ones are drawn again.
-        id_prefix: prompts are called by it and their number.
 
     Raises:
-        InputError: an option letter that is not one token, a label that is tokenized otherwise in
-            the chain than alone, or a task that gives no usable prompt.
+        InputError: a task whose chains do not write labels, an option letter that is not one token,
+            a label that is tokenized otherwise in the chain than alone, or no usable prompt.
     """
     number = 0
     while True:
         rng = random.Random(f"{seed}:free labels:{number}")
         cases = (
-            _draw(task, tokenizer, labels, f"{id_prefix}{number}", rng, context)
-            for _ in range(MOST_DRAWS)
+            _draw(task, tokenizer, labels, f"p{number}", rng, context) for _ in range(MOST_DRAWS)
         )
         case = next((case for case in cases if case is not None), None)
         if case is None:
@@ -215,7 +210,7 @@ def decision_prompts(cases: Iterable[FreeCase], n_events: int, *, task: str) -> 
 
 
 def _draw(
-    task: CodingTask,
+    task: Task,
     tokenizer: Any,
     labels: FreeLabels,
     prompt_id: str,
@@ -225,22 +220,37 @@ def _draw(
     """One case; None where it is too long or a counterfactual reads as the prompt does."""
     prompt = task.draw(prompt_id, rng)
     event = rng.randrange(len(prompt.mentions))
-    gold = prompt.mentions[event].label
-    candidates = _candidates(task.space, tokenizer, labels, prompt, event)
+    gold = prompt.golds[event]
+    clean = task.render(prompt, PlainTemplate())
+    letters = next_tokens(tokenizer, clean.text, [f" {x}" for x in prompt.letters.values()])
+    candidates = [
+        _Candidate(label, (*labels.tokens(label), letter), prompt.role(event, label))
+        for label, letter in zip(prompt.candidates, letters, strict=True)
+    ]
     place = _parting(candidates)
-    far, near = (
+    swaps = [
         rng.choice(_swaps(role, labels.space, prompt, gold, candidates, place))
         for role in ("far", "near")
-    )
-    variants = Counterfactuals(
-        event,
-        prompt,
-        prompt.with_mention(event, task.mention(prompt, far, rng)),
-        prompt.with_mention(event, task.mention(prompt, near, rng)),
-    )
-    rows, spans, suffix, option_spans = _render(task.space, tokenizer, variants)
+    ]
+    mentions = [task.mention(prompt, label, rng) for label in swaps]
+    prompts = [prompt, *(prompt.with_mention(event, mention) for mention in mentions)]
+    shown = [task.render(each, PlainTemplate()) for each in prompts]
+    chains = [_chain_so_far(task, each, event) for each in prompts]
+    texts = [
+        tokenize(tokenizer, each.text.removesuffix(PlainTemplate.answer_cue) + chain)
+        for each, chain in zip(shown, chains, strict=True)
+    ]
+    spans = [text.token_span(x.mentions[event]) for text, x in zip(texts, shown, strict=True)]
+    rows: dict[Variant, tuple[int, ...]] = {
+        name: text.tokens for name, text in zip(VARIANTS, texts, strict=True)
+    }
     written = labels.tokens(gold)
-    _check_tokens(tokenizer, task.space, rows["clean"], variants, written)
+    spelled = tokenize(tokenizer, texts[0].text + BEFORE + task.space[gold].text)
+    if spelled.tokens != (*rows["clean"], *written):
+        raise InputError(
+            "this tokenizer spells a label otherwise in the chain than alone; needs one whose "
+            "tokens begin at spaces"
+        )
     too_long = context is not None and max(map(len, rows.values())) + len(written) > context
     if too_long or rows["clean"] in (rows["far"], rows["near"]):
         return None
@@ -248,35 +258,31 @@ def _draw(
         id=prompt_id,
         event=event,
         prompts=rows,
-        aligned_suffix=suffix,
-        labels={"clean": gold, "far": far, "near": near},
+        aligned_suffix=shared_suffix(texts, spans),
+        labels=dict(zip(VARIANTS, (gold, *swaps), strict=True)),
         gold=labels.number(gold),
-        golds=tuple(labels.number(mention.label) for mention in prompt.mentions),
+        golds=tuple(map(labels.number, prompt.golds)),
         near=labels.near(gold),
         ends=tuple(one.tokens[-1] for one in candidates),
     )
     if place is None:
         return case
-    option_span = dict(zip(prompt.candidates, option_spans, strict=True))
-    decision = _decision(case, place, spans["clean"], option_span, written)
-    return replace(case, decision=decision)
+    options = (texts[0].token_span(span) for span in clean.options)
+    described = dict(zip(prompt.candidates, options, strict=True))
+    return replace(case, decision=_decision(case, place, spans[0], described, written))
 
 
-def _candidates(
-    space: LabelSpace, tokenizer: Any, labels: FreeLabels, prompt: CodingPrompt, event: int
-) -> list[_Candidate]:
-    letters = letter_of(prompt)
-    text = PlainTemplate().render(space, prompt).text
-    tokens = next_tokens(tokenizer, text, [f" {letters[label]}" for label in prompt.candidates])
-    return [
-        _Candidate(
-            label,
-            (*labels.tokens(label), token),
-            role_of(prompt, event, label),
-            prompt.families.index(prompt.family_of(label)),
-        )
-        for label, token in zip(prompt.candidates, tokens, strict=True)
-    ]
+def _chain_so_far(task: Task, prompt: DrawnPrompt, event: int) -> str:
+    """The chain of the earlier mentions, and the start of this one's fine step."""
+    steps = task.chain(prompt)
+    stages = list(task.stages(event, steps))
+    text = BEFORE + task.space[prompt.golds[event]].text
+    fine = steps[stages.index("fine")] if "fine" in stages else ""
+    opening, found, _ = fine.partition(text)
+    if not found:
+        raise InputError(f"the chains of task {task.space.name!r} do not write a label's text")
+    earlier = [step for step, stage in zip(steps, stages, strict=True) if stage == "before"]
+    return PlainTemplate.reason_cue + "".join(f"\n{step}" for step in (*earlier, opening))
 
 
 def _parting(candidates: Sequence[_Candidate]) -> _Place | None:
@@ -296,7 +302,7 @@ def _parting(candidates: Sequence[_Candidate]) -> _Place | None:
 def _swaps(
     role: Role,
     space: LabelSpace,
-    prompt: CodingPrompt,
+    prompt: DrawnPrompt,
     gold: str,
     candidates: Sequence[_Candidate],
     place: _Place | None,
@@ -316,56 +322,9 @@ def _swaps(
         cluster = space.cluster(gold)
         preferred = [one for one in pool if space.cluster(one.label) == cluster]
     else:
-        mentioned = {mention.label for mention in prompt.mentions}
-        used = {one.family for one in candidates if one.label in mentioned}
-        preferred = [one for one in pool if one.family not in used]
+        golds = set(prompt.golds)
+        preferred = [one for one in pool if golds.isdisjoint(prompt.family_of(one.label))]
     return [one.label for one in preferred or pool]
-
-
-def _render(
-    space: LabelSpace, tokenizer: Any, variants: Counterfactuals
-) -> tuple[dict[Variant, tuple[int, ...]], dict[Variant, Span], int, list[Span]]:
-    """Tokens of the variants, spans of the swapped mention, shared suffix, spans of the options."""
-    rows: dict[Variant, tuple[int, ...]] = {}
-    mentions: dict[Variant, Span] = {}
-    options: list[Span] = []
-    prompts = (variants.clean, variants.far, variants.near)
-    for name, prompt in zip(VARIANTS, prompts, strict=True):
-        template = PlainTemplate()
-        rendered = template.render(space, prompt)
-        text = tokenize(tokenizer, _written(space, prompt, variants.event))
-        rows[name] = text.tokens
-        mentions[name] = text.token_span(rendered.mentions[variants.event])
-        if name == "clean":
-            options = [text.token_span(span) for span in rendered.options]
-    # Mentions may end in the same tokens: these still belong to what was swapped.
-    after = min(len(rows[name]) - mentions[name][1] for name in VARIANTS)
-    return rows, mentions, min(common_suffix(rows.values()), after), options
-
-
-def _written(space: LabelSpace, prompt: CodingPrompt, event: int) -> str:
-    """The question, the chain of the earlier mentions, and the start of this one's fine step."""
-    template = PlainTemplate()
-    steps = chain_steps(space, prompt, letter_of(prompt))[: 2 * event]
-    question = template.render(space, prompt).text.removesuffix(template.answer_cue)
-    chain = "".join(f"\n{step}" for step in steps)
-    return f"{question}{template.reason_cue}{chain}\n {event + 1} is"
-
-
-def _check_tokens(
-    tokenizer: Any,
-    space: LabelSpace,
-    clean: tuple[int, ...],
-    variants: Counterfactuals,
-    written: tuple[int, ...],
-) -> None:
-    prompt, event = variants.clean, variants.event
-    text = _written(space, prompt, event) + BEFORE + space[prompt.mentions[event].label].text
-    if tokenize(tokenizer, text).tokens != (*clean, *written):
-        raise InputError(
-            "this tokenizer spells a label otherwise in the chain than alone; needs one whose "
-            "tokens begin at spaces"
-        )
 
 
 def _decision(

@@ -8,12 +8,11 @@ from tokenizers import Tokenizer
 from workbench.analysis.chains.generation import draw_prompts, written_answers
 from workbench.analysis.label_space.ranking import answer_scores
 from workbench.progress import Advance
-from workbench.prompts.tasks import CodingPrompt, CodingTask
-from workbench.prompts.templates import letter_of
+from workbench.prompts.task import Task
 
 DIRECT, CHAIN = "direct", "chain"
-NO_OPTION = "?"
-"""Stands for a word in an answer that selects no option: it takes its place, and is wrong."""
+IN_EVERY_TASK = ("in_order", "decisions")
+"""Metrics of every task, which the scores of the ranking say better."""
 
 SCORES = ["exact", "p1", "p3", "ndcg3", "tp", "fp", "fn"]
 COLUMNS = ["setting", "prompt", "gold", "listed", *SCORES]
@@ -22,7 +21,7 @@ COLUMNS = ["setting", "prompt", "gold", "listed", *SCORES]
 def answers(
     model: Any,
     tokenizer: Tokenizer,
-    task: CodingTask,
+    task: Task,
     *,
     n_prompts: int,
     seed: int,
@@ -47,30 +46,29 @@ def answers(
     Returns:
         columns setting ("direct" or "chain"), prompt (its number), gold (ids of the right labels,
         in order of the mentions, between spaces), listed (ids of the labels answered, in order,
-        with "?" for what is no option), exact (the same set), p1, p3, ndcg3, tp, fp, fn.
+        with "?" for what is no option), exact (the same set), p1, p3, ndcg3, tp, fp, fn; then the
+        metrics that the task adds.
     """
     prompts = draw_prompts(task, n_prompts, seed)
-    gold: list[list[str]] = []
     listed: list[list[str]] = []
+    own: list[dict[str, float]] = []
     for start in range(0, n_prompts, batch_size):
         batch = prompts[start : start + batch_size]
         written = written_answers(
             model, tokenizer, task, batch, chain=chain, max_new_tokens=max_new_tokens
         )
-        gold += [[mention.label for mention in prompt.mentions] for prompt in batch]
-        listed += [_labels(prompt, words) for prompt, words in zip(batch, written, strict=True)]
+        for prompt, words in zip(batch, written, strict=True):
+            labels = task.read_answer(prompt, words)
+            listed.append(list(dict.fromkeys(labels)))
+            own.append(task.metrics(prompt, labels))
         if progress:
             progress(len(listed), n_prompts)
+    gold = [prompt.golds for prompt in prompts]
     table = answer_scores(gold, listed).assign(
         setting=CHAIN if chain else DIRECT,
         prompt=[int(prompt.id) for prompt in prompts],
         gold=[" ".join(row) for row in gold],
         listed=[" ".join(row) for row in listed],
     )
-    return table.reindex(columns=COLUMNS)
-
-
-def _labels(prompt: CodingPrompt, words: list[str]) -> list[str]:
-    """Ids of the labels that an answer's words select, each once."""
-    label_of = {letter: label for label, letter in letter_of(prompt).items()}
-    return list(dict.fromkeys(label_of.get(word, NO_OPTION) for word in words))
+    added = pd.DataFrame(own).drop(columns=list(IN_EVERY_TASK))
+    return table.reindex(columns=COLUMNS).join(added)

@@ -61,10 +61,10 @@ from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase
+from workbench.prompts.choices import open_task
 from workbench.prompts.events import make_events
-from workbench.prompts.make import coding_task
 from workbench.prompts.prompt import PromptSet
-from workbench.prompts.tasks import CodingTask
+from workbench.prompts.task import Task
 from workbench.prompts.templates import PlainTemplate
 
 SETTINGS = "settings.json"
@@ -117,7 +117,7 @@ def evaluate_students(
     students: Mapping[str, str | Path],
     *,
     pools: Pools | None = None,
-    task: CodingTask | None = None,
+    task: Task | None = None,
     n_prompts: int = 1000,
     n_trajectory_prompts: int = 64,
     seed: int = 1,
@@ -160,7 +160,7 @@ def evaluate_students(
     work = _Work(
         out=Path(out),
         teacher=loading.model_folder(teacher),
-        task=task or coding_task(loading.model_folder(teacher), "unseen"),
+        task=task or open_task(model=loading.model_folder(teacher), split="unseen"),
         n_prompts=n_prompts,
         n_events=n_trajectory_prompts,
         seed=seed,
@@ -250,7 +250,7 @@ class _Work:
 
     out: Path
     teacher: Path
-    task: CodingTask
+    task: Task
     n_prompts: int
     n_events: int
     seed: int
@@ -398,6 +398,8 @@ class _Folder:
 
     def __init__(self, work: _Work, name: str, digest: str) -> None:
         self._path = work.out / name
+        settings = work.task.settings()
+        settings.pop("task")  # the sizes of prompts show in their hash
         asked = {
             "teacher": work.digest,
             "weights": digest,
@@ -405,7 +407,7 @@ class _Folder:
             "n_prompts": work.n_prompts,
             "seed": work.seed,
             "max_new_tokens": work.max_new_tokens,
-            "categories": len(work.task.categories),
+            **settings,
         }
         _forget_heads(self._path / SETTINGS)
         claim(self._path, self._path / SETTINGS, asked, "results")

@@ -36,7 +36,8 @@ from workbench.distill.arms import CUSTOM
 from workbench.errors import InputError
 
 WHO = ["student", "arm", "seed"]
-MEANS = {"answers": ("exact", "p1", "p3", "ndcg3"), "distances": ("focus", "confusion")}
+NO_MEANS = {*WHO, "setting", "prompt", "gold", "listed", "tp", "fp", "fn", "id", "event", "steps"}
+"""Columns of answers and distances of which no mean is taken."""
 TEACHER = "teacher"
 TABLE_COLUMNS = [*WHO, "setting", "measure", "value", "low", "high", "n"]
 OVER_COLUMNS = ["arm", "against", "setting", "measure", "value", "low", "high", "n_seeds"]
@@ -111,7 +112,7 @@ def _measures(part: pd.DataFrame, weights: Weights) -> Iterator[tuple[str, Draws
         yield "", ratio, int(counts.sum())
         return
     of_answers = "listed" in part
-    for name in MEANS["answers" if of_answers else "distances"]:
+    for name in (column for column in part if column not in NO_MEANS):
         yield name, weights @ part[name].to_numpy(float), len(part)
     if of_answers:
         gold, listed = ([str(row).split() for row in part[name]] for name in ("gold", "listed"))

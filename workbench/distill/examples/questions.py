@@ -1,4 +1,4 @@
-"""A coding prompt as tokens, with the places that the losses look at.
+"""A prompt as tokens, with the places that the losses look at.
 
 The tokenizer is one whose tokens do not cross a word's border, as the bundled model's; spans lie on
 such borders, so the pieces between them can be encoded one by one.
@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 from workbench.distill.config import plain
+from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.prompt import Span
-from workbench.prompts.tasks import CodingPrompt, CodingTask
-from workbench.prompts.templates import PlainTemplate, letter_of
+from workbench.prompts.task import Task
+from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import WordEncoder
 
 
@@ -64,9 +65,9 @@ class Example:
         return cls(Question(**question), tuple(record["target"]), tuple(record["decisions"]))
 
 
-def make_question(task: CodingTask, prompt: CodingPrompt, encode: WordEncoder) -> Question:
+def make_question(task: Task, prompt: DrawnPrompt, encode: WordEncoder) -> Question:
     """Render a prompt with the plain template and find its places in tokens."""
-    rendered = PlainTemplate().render(task.space, prompt)
+    rendered = task.render(prompt, PlainTemplate())
     text = rendered.text.removesuffix(PlainTemplate.answer_cue)
     spans = [*rendered.mentions, *rendered.options]
     borders = sorted({0, len(text), *(border for span in spans for border in span)})
@@ -75,15 +76,13 @@ def make_question(task: CodingTask, prompt: CodingPrompt, encode: WordEncoder) -
         ids += encode(text[start:end])
         token_at[end] = len(ids)
     placed = [(token_at[start], token_at[end]) for start, end in spans]
-    letters = letter_of(prompt)
-    token_of = {label: encode(f" {letter}")[0] for label, letter in letters.items()}
     n_mentions = len(rendered.mentions)
     return Question(
         ids=tuple(ids),
         option_spans=tuple(placed[n_mentions:]),
-        option_tokens=tuple(token_of[label] for label in prompt.candidates),
+        option_tokens=tuple(encode(f" {letter}")[0] for letter in prompt.letters.values()),
         evidence=tuple(placed[:n_mentions]),
-        answer=tuple(token_of[mention.label] for mention in prompt.mentions),
+        answer=tuple(encode(f" {word}")[0] for word in task.answer(prompt)),
     )
 
 
@@ -118,9 +117,8 @@ def _answered(question: Question, chain: Sequence[int], encode: WordEncoder) -> 
 
 
 def draw_question(
-    task: CodingTask, encode: WordEncoder, rng: random.Random, sizes: random.Random, ease: float
+    task: Task, encode: WordEncoder, rng: random.Random, sizes: random.Random, ease: float
 ) -> Question:
-    """A fresh question; `ease` scales the shorthand of its mentions, 0 writes them out."""
-    if ease < 1:
-        task = task.with_shorthand(task.config.shorthand.scaled(ease))
+    """A fresh question; at ease 0 its mentions are as easy as can be, at 1 as the task has them."""
+    task = task.eased(ease)
     return make_question(task, task.draw("", rng, sizes), encode)

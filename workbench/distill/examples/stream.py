@@ -20,7 +20,7 @@ from workbench.distill.losses.losses import IGNORED
 from workbench.errors import InputError
 from workbench.organism.examples import ExampleStream, StreamSizes
 from workbench.organism.mix import ExampleMix
-from workbench.prompts.tasks import CodingTask
+from workbench.prompts.task import Task
 from workbench.prompts.word_encoder import WordEncoder
 
 NO_SPAN = (0, 0)
@@ -60,7 +60,7 @@ class DistillationStream(ExampleStream):
 
     def __init__(
         self,
-        task: CodingTask,
+        task: Task,
         encode: WordEncoder,
         traces: Sequence[Example],
         mix: ExampleMix,
@@ -92,7 +92,7 @@ class DistillationStream(ExampleStream):
         """A question that is shorter than the context; None where none was drawn."""
         ease, task, room = self._ease(index), self._task, self._context
         if instead_of is not None:
-            task = _of_size(task, len(instead_of.question.option_spans), rng)
+            task = task.with_options(len(instead_of.question.option_spans), rng)
             room = min(room, _length(instead_of) + 1)
         for tries in range(LAST_TRY):
             question = draw_question(task, self._encode, rng, self._sizes(index), ease)
@@ -106,7 +106,7 @@ class DistillationStream(ExampleStream):
 
 
 def check_context(
-    task: CodingTask, encode: WordEncoder, context: int, rng: random.Random | None = None
+    task: Task, encode: WordEncoder, context: int, rng: random.Random | None = None
 ) -> Example:
     """A direct example of the fewest options, in shorthand, that is shorter than the context.
 
@@ -114,8 +114,7 @@ def check_context(
         InputError: in many draws there was none.
     """
     rng = rng or random.Random("context")
-    (n_families, _), (size, _) = task.config.n_families, task.config.family_size
-    smallest = task.with_sizes(n_families=n_families, family_size=size)
+    smallest = task.smallest()
     for _ in range(LAST_TRY):
         example = direct_example(draw_question(smallest, encode, rng, rng, 1.0), encode)
         if _length(example) < context:
@@ -144,20 +143,6 @@ def _in_batches(traces: Sequence[Example], size: int) -> list[Example]:
 
 def _length(example: Example) -> int:
     return len(example.question.ids) + len(example.target)
-
-
-def _of_size(task: CodingTask, n_options: int, rng: random.Random) -> CodingTask:
-    """The task with so many options; any number where its families do not allow it."""
-    (least, most), (small, large) = task.config.n_families, task.config.family_size
-    ways = [
-        (n_families, n_options // n_families)
-        for n_families in range(least, most + 1)
-        if n_options % n_families == 0 and small <= n_options // n_families <= large
-    ]
-    if not ways:
-        return task
-    n_families, size = rng.choice(ways)
-    return task.with_sizes(n_families=n_families, family_size=size)
 
 
 class Collator:

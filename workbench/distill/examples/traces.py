@@ -29,7 +29,7 @@ from workbench.distill.examples.stream import check_context
 from workbench.errors import InputError
 from workbench.models.greedy import greedy_tokens
 from workbench.progress import Advance
-from workbench.prompts.tasks import CodingTask
+from workbench.prompts.task import Task
 from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import WordEncoder
 
@@ -77,7 +77,7 @@ class TraceConfig:
 def write_traces(
     path: Path,
     model: Any,
-    task: CodingTask,
+    task: Task,
     encode: WordEncoder,
     config: TraceConfig,
     *,
@@ -104,8 +104,7 @@ def write_traces(
         InputError: the file is of another teacher or configuration, no trace file, or another
             process is writing it; or no question is shorter than the context.
     """
-    head = {"schema": SCHEMA, "teacher": teacher, "task": plain(asdict(task.config))}
-    head |= {"categories": len(task.categories), **plain(asdict(config))}
+    head = {"schema": SCHEMA, "teacher": teacher, **plain(task.settings() | asdict(config))}
     draws = config.draws
     check_context(task, encode, config.context)
     with _alone(path), path.open("a", encoding="utf-8") as file:
@@ -265,7 +264,7 @@ def _check_head(path: Path, lines: Sequence[str]) -> dict[str, Any]:
     return head
 
 
-def _question(task: CodingTask, encode: WordEncoder, config: TraceConfig, number: int) -> Question:
+def _question(task: Task, encode: WordEncoder, config: TraceConfig, number: int) -> Question:
     rng = random.Random(f"{config.seed}:trace:{number}")
     sizes = random.Random(f"{config.seed}:trace sizes:{number // config.same_size}")
     ramp = config.ramp * config.n

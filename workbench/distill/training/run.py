@@ -78,7 +78,7 @@ from workbench.headsets.headset import HeadSet
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
-from workbench.prompts.tasks import CodingTask
+from workbench.prompts.task import Task
 from workbench.prompts.word_encoder import WordEncoder
 
 MATCHING_SIZE = 16
@@ -91,7 +91,7 @@ def distil(
     pools: Pools | None,
     config: DistillationConfig = DEFAULTS,
     *,
-    task: CodingTask,
+    task: Task,
     prompts: PromptSet | None = None,
     scores: pd.DataFrame | None = None,
     traces: Path | None = None,
@@ -279,7 +279,7 @@ def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> 
 def _draw(
     path: Path,
     teacher: PreTrainedModel,
-    task: CodingTask,
+    task: Task,
     encode: WordEncoder,
     config: DistillationConfig,
     digest: str,
@@ -293,7 +293,7 @@ def _draw(
 
 def _stream(
     examples: Sequence[Example],
-    task: CodingTask,
+    task: Task,
     encode: WordEncoder,
     config: DistillationConfig,
     args: TrainingArguments,

@@ -5,17 +5,18 @@ import pytest
 
 from workbench.errors import InputError
 from workbench.labels.icd10cm import category
+from workbench.prompts.coding import CodingTask, TaskConfig, split_categories
+from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.shorthand import ShorthandConfig
-from workbench.prompts.tasks import CodingPrompt, CodingTask, Mention, TaskConfig, split_categories
 
 
-def draw_many(task: CodingTask, n: int, seed: int = 0) -> list[CodingPrompt]:
+def draw_many(task: CodingTask, n: int, seed: int = 0) -> list[DrawnPrompt]:
     rng = random.Random(seed)
     return [task.draw(str(index), rng) for index in range(n)]
 
 
 @pytest.fixture(scope="module")
-def prompts(seen_task) -> list[CodingPrompt]:
+def prompts(seen_task) -> list[DrawnPrompt]:
     return draw_many(seen_task, 300)
 
 
@@ -104,41 +105,6 @@ def test_draws_are_determined_by_the_random_state(seen_task):
     assert draw_many(seen_task, 5) != draw_many(seen_task, 5, seed=1)
 
 
-def test_counterfactuals_swap_one_mention(seen_task, prompts):
-    rng = random.Random(0)
-    for prompt in prompts:
-        event = rng.randrange(len(prompt.mentions))
-        variants = seen_task.counterfactuals(prompt, event, rng)
-        home = prompt.family_of(prompt.mentions[event].label)
-        mentioned = {mention.label for mention in prompt.mentions}
-        assert variants.clean is prompt
-        assert variants.event == event
-        for variant in (variants.far, variants.near):
-            assert variant.candidates == prompt.candidates
-            assert variant.mentions[event].label not in mentioned
-            kept = [k for k in range(len(prompt.mentions)) if k != event]
-            assert all(variant.mentions[k] == prompt.mentions[k] for k in kept)
-        assert variants.near.mentions[event].label in home
-        assert variants.far.mentions[event].label not in home
-
-
-def test_far_evidence_comes_from_a_family_that_nobody_mentions(seen_task, prompts):
-    rng = random.Random(0)
-    for prompt in prompts:
-        mentioned = {mention.label for mention in prompt.mentions}
-        far = seen_task.counterfactuals(prompt, 0, rng).far.mentions[0].label
-        assert mentioned.isdisjoint(prompt.family_of(far))  # three mentions, four families
-
-
-def test_far_evidence_without_such_a_family_is_of_another_one(space, categories):
-    config = TaskConfig(n_mentions=(2, 2), n_families=(2, 2), same_family=0.0)
-    task = CodingTask(space, categories[0], config)
-    for prompt in draw_many(task, 50):
-        far = task.counterfactuals(prompt, 0, random.Random(0)).far.mentions[0].label
-        assert far not in prompt.family_of(prompt.mentions[0].label)
-        assert far not in {mention.label for mention in prompt.mentions}
-
-
 def test_inclusion_terms_point_to_their_label_alone(space, categories):
     written_out = ShorthandConfig().scaled(0.0)
     config = TaskConfig(inclusion_term=1.0, shorthand=written_out)
@@ -155,21 +121,17 @@ def test_inclusion_terms_point_to_their_label_alone(space, categories):
     assert from_terms > 50
 
 
-def test_with_shorthand_changes_the_mentions_and_no_label(seen_task):
-    plain = seen_task.with_shorthand(ShorthandConfig().scaled(0.0))
-    assert plain.config == replace(seen_task.config, shorthand=ShorthandConfig(0.0, 0.0, 0.0, 0.0))
-    assert seen_task.config.shorthand == ShorthandConfig()
-    assert plain.categories == seen_task.categories
-
-
-def test_with_mention_and_family_of():
-    prompt = CodingPrompt(
-        "p", (Mention("a", "x"), Mention("c", "y")), (("a", "b"), ("c", "d")), tuple("abcd")
-    )
-    assert prompt.family_of("d") == ("c", "d")
-    changed = prompt.with_mention(1, Mention("d", "z"))
-    assert changed.mentions == (Mention("a", "x"), Mention("d", "z"))
-    assert prompt.mentions[1].label == "c"
+def test_easier_mentions_and_other_sizes_leave_the_task_as_it_is(varied):
+    plain, config = varied.eased(0.0), varied.config
+    assert plain.config == replace(config, shorthand=ShorthandConfig(0.0, 0.0, 0.0, 0.0))
+    assert varied.eased(1.0) is varied
+    assert varied.smallest().config == replace(config, n_families=(2, 2), family_size=(2, 2))
+    rng = random.Random(0)
+    for n_options in (6, 20):
+        drawn = varied.with_options(n_options, rng).draw("", rng)
+        assert len(drawn.candidates) == n_options
+    assert varied.with_options(11, rng) is varied
+    assert varied.config is config and plain.categories == varied.categories
 
 
 @pytest.mark.parametrize(

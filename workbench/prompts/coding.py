@@ -1,26 +1,27 @@
 """The ICD-10-CM coding task: a note with several mentions, and candidates to pick their codes from.
 
-A prompt is drawn in three steps:
+A prompt is drawn in two steps:
 1. *Families*: a code, then its siblings by taxonomy parent, filled up from its category. The
    families of one prompt come from different categories, so near misses are the options of the
    gold label's own family and far options those of the others.
 2. *Mentions*: some families' codes are mentioned in the note, in shorthand or by an official
    inclusion term. Another member of the same family may be mentioned too.
-3. *Counterfactuals*: for a decision about one mention, the same note with that mention replaced by
-   one of a far option (of a family nobody mentions, if there is one) or of a near one.
 """
 
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from workbench.errors import InputError
 from workbench.labels.icd10cm import category
 from workbench.labels.space import LabelSpace
+from workbench.prompts.drawn import DrawnPrompt, Mention
 from workbench.prompts.shorthand import ShorthandConfig, content_words, write_shorthand
+from workbench.prompts.task import Task
 
 SIZES = {"n_mentions": 1, "n_families": 2, "family_size": 2}
 """Ranges of a task's configuration, each with the smallest number it may hold."""
@@ -63,47 +64,7 @@ class TaskConfig:
         return replace(self, **largest)
 
 
-@dataclass(frozen=True)
-class Mention:
-    """A label as the note words it."""
-
-    label: str
-    text: str
-
-
-@dataclass(frozen=True)
-class CodingPrompt:
-    """A note and its candidates, before any template.
-
-    `families` partition the candidates; `candidates` are their members in the order shown.
-    """
-
-    id: str
-    mentions: tuple[Mention, ...]
-    families: tuple[tuple[str, ...], ...]
-    candidates: tuple[str, ...]
-
-    def family_of(self, label: str) -> tuple[str, ...]:
-        """The family that holds this candidate."""
-        return next(family for family in self.families if label in family)
-
-    def with_mention(self, event: int, mention: Mention) -> "CodingPrompt":
-        """The same prompt with one mention replaced."""
-        mentions = (*self.mentions[:event], mention, *self.mentions[event + 1 :])
-        return replace(self, mentions=mentions)
-
-
-@dataclass(frozen=True)
-class Counterfactuals:
-    """The prompt of a decision event and its far and near variants."""
-
-    event: int
-    clean: CodingPrompt
-    far: CodingPrompt
-    near: CodingPrompt
-
-
-class CodingTask:
+class CodingTask(Task):
     """Draws coding prompts over a set of categories of a label space.
 
     Args:
@@ -120,6 +81,7 @@ class CodingTask:
     ) -> None:
         self.space = space
         self.config = config
+        self.most_decisions = config.n_mentions[1]
         wanted = set(categories)
         self._words = {
             label.id: content_words(label.text) for label in space if category(label.id) in wanted
@@ -165,23 +127,42 @@ class CodingTask:
         other._words = {label.id: content_words(label.text) for label in space}
         return other
 
-    def with_shorthand(self, shorthand: ShorthandConfig) -> "CodingTask":
-        """The same task with mentions of another difficulty; shares the labels."""
-        other = copy(self)
-        other.config = replace(self.config, shorthand=shorthand)
-        return other
+    def settings(self) -> dict[str, Any]:
+        """See `Task.settings`."""
+        return {"task": asdict(self.config), "categories": len(self.categories)}
 
-    def with_sizes(self, *, n_families: int, family_size: int) -> "CodingTask":
-        """The same task with exactly so many families and candidates in each; shares the labels."""
+    def eased(self, ease: float) -> "CodingTask":
+        """Mentions with `ease` times the shorthand: at 0 they are written out."""
+        return self if ease >= 1 else self._with(shorthand=self.config.shorthand.scaled(ease))
+
+    def with_options(self, n_options: int, rng: random.Random) -> "CodingTask":
+        """The same task with so many candidates; any number where its families do not allow it."""
+        (least, most), (small, large) = self.config.n_families, self.config.family_size
+        ways = [
+            (n_families, n_options // n_families)
+            for n_families in range(least, most + 1)
+            if n_options % n_families == 0 and small <= n_options // n_families <= large
+        ]
+        if not ways:
+            return self
+        n_families, size = rng.choice(ways)
+        return self._with(n_families=(n_families,) * 2, family_size=(size,) * 2)
+
+    def smallest(self) -> "CodingTask":
+        """The same task with the fewest and smallest families."""
+        (n_families, _), (size, _) = self.config.n_families, self.config.family_size
+        return self._with(n_families=(n_families,) * 2, family_size=(size,) * 2)
+
+    def _with(self, **settings: Any) -> "CodingTask":
+        """The same labels with other settings."""
         other = copy(self)
-        sizes = {"n_families": (n_families,) * 2, "family_size": (family_size,) * 2}
-        other.config = replace(self.config, **sizes)
+        other.config = replace(self.config, **settings)
         return other
 
     def draw(
         self, prompt_id: str, rng: random.Random, sizes: random.Random | None = None
-    ) -> CodingPrompt:
-        """One random prompt; `sizes` draws the numbers of families and candidates, else `rng`."""
+    ) -> DrawnPrompt:
+        """See `Task.draw`."""
         sizes = sizes or rng
         n_families = sizes.randint(*self.config.n_families)
         size = sizes.randint(*self.config.family_size)
@@ -196,27 +177,12 @@ class CodingTask:
         candidates = [label for family in families for label in family]
         rng.shuffle(candidates)
         golds = self._draw_golds(families, rng)
-        bare = CodingPrompt(prompt_id, (), tuple(families), tuple(candidates))
+        bare = DrawnPrompt(prompt_id, (), tuple(families), tuple(candidates))
         mentions = tuple(self.mention(bare, gold, rng) for gold in golds)
         return replace(bare, mentions=mentions)
 
-    def counterfactuals(
-        self, prompt: CodingPrompt, event: int, rng: random.Random
-    ) -> Counterfactuals:
-        """Swap the mention of one event for a far and for a near option's."""
-        gold = prompt.mentions[event].label
-        mentioned = {mention.label for mention in prompt.mentions}
-        home = prompt.family_of(gold)
-        free = [family for family in prompt.families if mentioned.isdisjoint(family)]
-        elsewhere = free or [family for family in prompt.families if family != home]
-        far = rng.choice([x for family in elsewhere for x in family if x not in mentioned])
-        near = rng.choice([x for x in home if x not in mentioned])
-        swapped = (self.mention(prompt, label, rng) for label in (far, near))
-        variants = (prompt.with_mention(event, mention) for mention in swapped)
-        return Counterfactuals(event, prompt, *variants)
-
-    def mention(self, prompt: CodingPrompt, label: str, rng: random.Random) -> Mention:
-        """How a note may word this candidate so that it can be told from the other candidates."""
+    def mention(self, prompt: DrawnPrompt, label: str, rng: random.Random) -> Mention:
+        """The candidate in shorthand, or by an inclusion term that points to it alone."""
         if rng.random() < self.config.inclusion_term:
             terms = self._telling_terms(prompt, label)
             if terms:
@@ -267,7 +233,7 @@ class CodingTask:
             golds.append(rng.choice([label for label in family if label not in golds]))
         return golds
 
-    def _telling_terms(self, prompt: CodingPrompt, label: str) -> list[str]:
+    def _telling_terms(self, prompt: DrawnPrompt, label: str) -> list[str]:
         """Inclusion terms that share more words with this label than with any other candidate."""
         telling = []
         for term in self.space[label].synonyms:

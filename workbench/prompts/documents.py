@@ -1,0 +1,93 @@
+"""Labelled documents of a folder as a source of prompts."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.labels.corpus import LabelledCorpus
+from workbench.labels.mimic4 import load_mimic4
+from workbench.labels.xmc import load_xmc
+from workbench.models import loading
+from workbench.progress import Reporter
+from workbench.prompts.prompt import PromptSet
+from workbench.prompts.shortlist import ShortlistConfig, make_shortlisted
+from workbench.prompts.templates import Template
+
+SPLIT_FILES = ("splits.csv", "splits.feather", "splits.parquet")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """One split of a corpus, and how large its prompts may be."""
+
+    name: str
+    corpus: LabelledCorpus
+    split: str
+    sizes: ShortlistConfig
+
+    def prompts(
+        self, template: Template, tokenizer: Any, *, n_prompts: int, seed: int, reporter: Reporter
+    ) -> PromptSet:
+        """Prompts of the documents, fewer where there are no more; `reporter` says how many.
+
+        Raises:
+            InputError: fewer than two documents give a prompt, or what `make_shortlisted` refuses.
+        """
+        with reporter.step("prompts"):
+            prompts, made = make_shortlisted(
+                self.corpus,
+                self.split,
+                template,
+                tokenizer,
+                n_prompts=n_prompts,
+                seed=seed,
+                task=self.name,
+                config=self.sizes,
+            )
+        few = f" (asked for {n_prompts})" if made.n_used < n_prompts else ""
+        reporter.say(f"{self.name}, split {self.split}{few}: {made}")
+        if made.n_used < 2:
+            raise InputError(
+                f"{self.name}, split {self.split}: only one document gives a prompt, need two"
+            )
+        return prompts
+
+
+def open_documents(*, task: str, model: Path, split: str, full_size: bool = True) -> Documents:
+    """The documents of `xmc:FOLDER` or `mimic4:FOLDER`: "seen" are those for training.
+
+    Raises:
+        InputError: a folder that is not as its format has it.
+    """
+    corpus = open_corpus(task)
+    wanted = "train" if split == "seen" else "test"
+    name = f"{task.partition(':')[0]}:{corpus.name}"
+    chosen = wanted if wanted in corpus.splits else corpus.splits[-1]
+    return Documents(name, corpus, chosen, _sizes_that_fit(model))
+
+
+def open_corpus(task: str) -> LabelledCorpus:
+    """The documents that a task names: `xmc:FOLDER`, or `mimic4:FOLDER`, of ICD-10.
+
+    MIMIC-IV's splits are read from `splits.csv` (or .feather, .parquet) if the folder holds one.
+
+    Raises:
+        InputError: a folder that is not as its format has it.
+    """
+    form, _, folder = task.partition(":")
+    if form == "xmc":
+        return load_xmc(folder)
+    found = [path for name in SPLIT_FILES if (path := Path(folder) / name).is_file()]
+    return load_mimic4(folder, splits=found[0] if found else None)
+
+
+def _sizes_that_fit(folder: Path) -> ShortlistConfig:
+    """Default sizes, with prompts that are not longer than the model's context."""
+    from transformers import AutoConfig
+
+    loading.read_config(folder)
+    text_config: Any = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    sizes = ShortlistConfig()
+    context = getattr(text_config, "max_position_embeddings", None) or sizes.max_tokens
+    return replace(sizes, max_tokens=min(context, sizes.max_tokens))
