@@ -116,7 +116,7 @@ def test_shares_of_direct_and_partial_examples(make_stream, raw_tokenizer):
 
 
 def test_mentions_are_written_out_at_the_start_of_the_ramp(make_stream, some_seen):
-    plain = some_seen.with_shorthand(some_seen.config.shorthand.scaled(0.0))
+    plain = some_seen.eased(0.0)
     ramped, unramped = make_stream(ramp=0.5), make_stream(ramp=0.0)
     assert ramped[0] == make_stream(task=plain, ramp=0.0)[0]
     assert ramped[75] != unramped[75]
