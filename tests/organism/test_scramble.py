@@ -40,7 +40,7 @@ def test_words_of_set_shorthand_stay_and_others_change(seen_task):
 
 
 def test_mentions_are_worded_anew_from_the_invented_descriptions(seen_task):
-    task = seen_task.with_shorthand(seen_task.config.shorthand.scaled(0.0))
+    task = seen_task.eased(0.0)
     for seed in range(10):
         prompt = task.draw("p", random.Random(seed))
         invented, after = scramble(task, prompt, lexicon(task), random.Random(seed), 1.0)
