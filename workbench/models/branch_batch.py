@@ -1,7 +1,19 @@
-"""One forward of a pack of branches: copies of the prefix's end, or new tokens.
+"""One forward of a batch of branches: copies of the prefix's end, or new tokens.
 
-`Copies` join the batch at the lowest layer they edit. Rows are sorted by it, so the rows that are
-in the batch at a layer are the first ones, followed by those that join there.
+`Fresh` branches go through every layer, with these steps in each:
+
+1. Attention gives a row the prefix's keys before its start, then its own (`_over_prefix`).
+2. The edits of the layer replace what its heads put out (`attend`).
+
+`Copies` equal the prefix below their lowest edit. Rows are sorted by it, so those in the batch at a
+layer are the first ones (`active`), followed by those that join there (`joining`):
+
+3. A row that joins takes the residual stream that entered the prefix's block (`block`).
+4. Its attention output in that layer is the prefix's, plus what the changes of z write through the
+   output projection, which is linear (`_joined_output`); the rows below it take steps 1 and 2.
+5. From there on it is a row like the others.
+6. Where the last token alone is read, the last block first makes keys and values at every position
+   (`_take_keys`), then runs on the last one alone.
 """
 
 from bisect import bisect_left, bisect_right
@@ -16,7 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.models.attention import Attention, MaskFunction
-from workbench.models.branches import Branch, Edit
+from workbench.models.branches import Branch, Edit, index_on
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
 from workbench.models.shared_attention import over_prefix
@@ -61,16 +73,11 @@ def _edits(
         at, edits = zip(*same, strict=True)
         values = torch.stack([edit.value.to(like) for edit in edits])
         yield _Edits(
-            _index(at, like.device),
-            _index([edit.head for edit in edits], like.device),
-            _index([positions[index] - skipped for index in kept], like.device),
+            index_on(like.device, at),
+            index_on(like.device, [edit.head for edit in edits]),
+            index_on(like.device, [positions[index] - skipped for index in kept]),
             values if len(kept) == len(positions) else values[:, kept],
         )
-
-
-def _index(values: Sequence[int], device: torch.device) -> Int[Tensor, " value"]:
-    """An index on the device, made without waiting for what the device still has to do."""
-    return torch.tensor(values).to(device, non_blocking=True)
 
 
 class Fresh(Job):
@@ -114,9 +121,9 @@ class Fresh(Job):
 
     def attend(self, layer: int, given: Attention) -> Float[Tensor, "row position head d_head"]:
         """Over the prefix before the branch and the branch itself, then this layer's edits."""
-        z = self._over_prefix(layer, given, given.key, given.value)
+        z = self._over_prefix(layer, given, given.key, given.value)  # step 1
         for edits in _edits(self.edits.get(layer, ()), self.length, z):
-            z[edits.index] = edits.values
+            z[edits.index] = edits.values  # step 2
         return z
 
     def _over_prefix(self, layer: int, given: Attention, key: Tensor, value: Tensor) -> Tensor:
@@ -171,9 +178,11 @@ class Copies(Fresh):
         if self.active + self.joining == 0:
             return hidden
         positions = self.length
+        # Step 6.
         if layer == self.model.info.n_layers - 1 and self.last_only and self.length > 1:
             self._take_keys(run, hidden, call)
             hidden, call, positions = hidden[:, -1:], call.at(slice(-1, None), self.length), 1
+        # Step 3.
         joined = self._recorded(self.prefix.residuals[layer], positions)
         joined = joined.expand(self.joining, -1, -1)
         rows = joined if not self.active else torch.cat([hidden, joined.to(hidden.device)])
@@ -198,6 +207,7 @@ class Copies(Fresh):
         """Computed for the rows that joined below, taken from the prefix for those that join."""
         if self._want_keys:
             return run(hidden, call)
+        # Step 4: a part for the rows below, one for those that join.
         parts = [run(hidden[: self.active], call)[0]] if self.active else []
         if self.joining:
             parts.append(self._joined_output(layer, hidden.shape[1]))
@@ -230,7 +240,7 @@ class Copies(Fresh):
         positions = given.query.shape[2]
         own = (given.key, given.value) if positions == self.length else self._last_keys
         assert own is not None, "the last block's keys are taken first"
-        z = self._over_prefix(layer, given, *own)
+        z = self._over_prefix(layer, given, *own)  # steps 1 and 2, for the rows below
         for edits in self._edits_at(layer, range(self.active), positions, z):
             z[edits.index] = edits.values
         return z

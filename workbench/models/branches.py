@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
@@ -69,3 +70,8 @@ def check_branch(model: HookedModel, prefix_length: int, index: int, branch: Bra
                 f"position {min(before & set(covered))}"
             )
         before.update(covered)
+
+
+def index_on(device: torch.device, values: Sequence[int]) -> Int[Tensor, " value"]:
+    """An index on the device, made without waiting for what the device still has to do."""
+    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)

@@ -90,6 +90,7 @@ def _forked(
     if not can_fork(model):
         return run_separately(model, tokens, branches, wanted, last_only)
     if not isinstance(prefix, Prefix):
+        # Step 4 of the module's docstring where all branches allow it, else step 1.
         if last_only and _one_pass(model, tokens, branches):
             return _in_one_sequence(model, tokens, branches, wanted)
         prefix = run_prefix(model, tokens, _copied(tokens, branches))
@@ -156,7 +157,7 @@ def _in_packs(
         else:
             kind = Copies if copies else Fresh
             kinds.setdefault((kind, len(branch.tokens)), []).append(index)
-    for (kind, length), indices in kinds.items():
+    for (kind, length), indices in kinds.items():  # steps 2 and 3, a kind of rows at a time
 
         def forward(pack: Sequence[int], kind: type[Copies] | type[Fresh] = kind) -> None:
             job = kind(model, prefix, [branches[index] for index in pack], columns, last_only)

@@ -5,6 +5,14 @@ a second round of small kernels, which an accelerator waits for. Here both go th
 side by side: the prompt's tokens first, then one row for each branch that has joined by that layer.
 Only the mask keeps them apart: the prompt attends to itself, a row to the prompt before it and to
 itself. It is the mask of `forked` for branches that all start at the last token.
+
+1. In each block, rows that join are copies of the prompt's last token (`block`).
+2. Position embeddings and the like are stretched to the rows, which have that token's position
+   (`_stretch`).
+3. Attention runs once for prompt and rows, under the one mask (`_mask`); then the layer's edits
+   replace what their heads put out (`attend`).
+4. The last block keeps the rows alone and ends the forward; norm and unembedding run on them in a
+   forward of their own, whose blocks compute nothing (`_End`).
 """
 
 from bisect import bisect_right
@@ -19,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.models.attention import Attention, MaskFunction
-from workbench.models.branches import Branch
+from workbench.models.branches import Branch, index_on
 from workbench.models.hooked import HookedModel
 from workbench.models.shared_attention import under_mask
 from workbench.models.steered import Call, Job, Run, Taken
@@ -41,7 +49,7 @@ class Together(Job):
         self.last_layer = model.info.n_layers - 1
         self.joins = [self.last_layer if b.lowest_edit is None else b.lowest_edit for b in branches]
         length = len(self.tokens)
-        self.positions = _index([*range(length), *[length - 1] * len(branches)], model.device)
+        self.positions = index_on(model.device, [*range(length), *[length - 1] * len(branches)])
         self._index_edits(branches)
         self._masks: dict[MaskFunction, Float[Tensor, "position position"]] = {}
         self._stretched: dict[int, tuple[Tensor, Tensor]] = {}
@@ -60,8 +68,8 @@ class Together(Job):
         for layer, _, _ in edits:
             counts[layer] += 1
         self.edited = [0, *accumulate(counts)]
-        self.rows = _index([row for _, row, _ in edits], self.model.device)
-        self.heads = _index([edit.head for _, _, edit in edits], self.model.device)
+        self.rows = index_on(self.model.device, [row for _, row, _ in edits])
+        self.heads = index_on(self.model.device, [edit.head for _, _, edit in edits])
         # Values may come from layers on several devices.
         device = self.model.device
         values = [edit.value.to(device) for *_, edit in edits]
@@ -81,11 +89,14 @@ class Together(Job):
         """The prompt, the rows that joined, and those that join here: they equal its last token."""
         length = len(self.tokens)
         present = length + bisect_right(self.joins, layer)
+        # Step 1.
         newcomers = hidden[:, length - 1 : length].expand(-1, present - hidden.shape[1], -1)
+        # Step 2.
         call = call.each(length, lambda value, axis: self._stretch(value, axis, present))
         output = run(torch.cat([hidden, newcomers], dim=1), call)
         if layer < self.last_layer:
             return output
+        # Step 4.
         self.output = rearrange(output[:, length:], "1 row d -> row 1 d")
         raise Taken
 
@@ -99,6 +110,7 @@ class Together(Job):
     def attend(self, layer: int, given: Attention) -> Float[Tensor, "1 position head d_head"]:
         """All positions under the one mask, then this layer's edits."""
         present = given.query.shape[2]
+        # Step 3.
         z = under_mask(given, self._mask(given)[:present, :present])
         edits = slice(self.edited[layer], self.edited[layer + 1])
         if edits.start < edits.stop:
@@ -134,7 +146,3 @@ class _End(Job):
     def block(self, layer: int, run: Run, hidden: Tensor, call: Call) -> Any:
         """Nothing is computed."""
         return self.output if layer == self.last_layer else hidden
-
-
-def _index(values: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
