@@ -8,13 +8,17 @@ from workbench.analysis.readout import (
     coarse_margin,
     focus_confusion,
     near_miss_margin,
-    option_probabilities,
     select_options,
 )
 from workbench.errors import InputError
 
 
 @pytest.fixture
+def option_probabilities(option_logits, roles):
+    """p(y): softmax over the gold, near and far options; options with role `other` get 0."""
+    return option_logits.masked_fill(~roles.scored, -torch.inf).softmax(dim=-1)
+
+
 def roles(event) -> Roles:
     return Roles.of(event)  # gold, 2 near, 3 far, 1 other
 

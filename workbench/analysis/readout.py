@@ -68,14 +68,6 @@ def widen(tensor: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def option_probabilities(
-    option_logits: Float[Tensor, "*batch option"], roles: Roles
-) -> Float[Tensor, "*batch option"]:
-    """p(y): softmax over the gold, near and far options; options with role `other` get 0."""
-    excluded = ~roles.scored.to(option_logits.device)
-    return option_logits.masked_fill(excluded, -torch.inf).softmax(dim=-1)
-
-
 def focus_confusion(
     option_logits: Float[Tensor, "*batch option"], roles: Roles
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:

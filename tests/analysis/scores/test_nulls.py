@@ -3,16 +3,22 @@ import torch
 
 from workbench.analysis.scores.nulls import (
     coarse_null,
-    coarse_null_p,
     enough_permutations,
     null_p,
     refine_null,
-    refine_null_p,
 )
 from workbench.errors import InputError
 
 N_EVENTS, SHAPE = 12, (10, 20)
 WEIGHTS = torch.tensor([0.5, 0.5, -0.25, -0.25, -0.25, -0.25, 0.0], dtype=torch.float64)
+
+
+def coarse_null_p(routes, weights, *, n_permutations=2000, seed=0, **how):
+    return null_p(coarse_null(routes, weights, **how), n_permutations=n_permutations, seed=seed)[0]
+
+
+def refine_null_p(effects, gold, *, n_permutations=2000, seed=0, **how):
+    return null_p(refine_null(effects, gold, **how), n_permutations=n_permutations, seed=seed)[0]
 
 
 def noise(*shape: int, seed: int) -> torch.Tensor:

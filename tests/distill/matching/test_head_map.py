@@ -56,7 +56,6 @@ def test_layers_by_depth(
     heads: dict[Pool, list[tuple[int, int]]] = {"coarse": [(coarse, 0)], "refine": [(refine, 1)]}
     headmap = match_by_depth(heads, shape(n_teacher), shape(n_student))
     assert layers(headmap) == expected
-    assert headmap.coarse_first == (expected[0] < expected[1])
 
 
 def test_a_single_layer_goes_where_relative_depth_says():
@@ -65,7 +64,6 @@ def test_a_single_layer_goes_where_relative_depth_says():
         last = 4 if layer == 11 else 3  # one is left to read what is written there
         exact = min((layer + 0.5) / 12 * 5 - 0.5, last)
         assert abs(layers(headmap)[0] - exact) <= 0.5
-        assert headmap.coarse_first
 
 
 def test_interleaved_pools_rise_at_each_step_if_there_is_room():

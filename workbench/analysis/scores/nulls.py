@@ -47,46 +47,6 @@ class RoleNull:
     stream: str
 
 
-def coarse_null_p(
-    routes: Sequence[Float[Tensor, "_ layer head route"]],
-    weights: Sequence[Float[Tensor, " _"]],
-    *,
-    prompt_ids: Sequence[str] | None = None,
-    options: Sequence[Sequence[Hashable]] | None = None,
-    n_permutations: int = 2000,
-    seed: int = 0,
-) -> Float[Tensor, "layer head"]:
-    """p-values of CoarseScore: roles are dealt out anew among the options; see `coarse_null`.
-
-    `n_permutations` is a minimum, see `enough_permutations`.
-
-    Raises:
-        InputError: `n_permutations` below 1, or lists of different lengths.
-    """
-    null = coarse_null(routes, weights, prompt_ids=prompt_ids, options=options)
-    return null_p(null, n_permutations=n_permutations, seed=seed)[0]
-
-
-def refine_null_p(
-    effects: Sequence[Float[Tensor, "_ layer head"]],
-    gold: Sequence[int],
-    *,
-    prompt_ids: Sequence[str] | None = None,
-    options: Sequence[Sequence[Hashable]] | None = None,
-    n_permutations: int = 2000,
-    seed: int = 0,
-) -> Float[Tensor, "layer head"]:
-    """p-values of RefineScore: any option of gold's cluster may play gold; see `refine_null`.
-
-    `n_permutations` is a minimum, see `enough_permutations`.
-
-    Raises:
-        InputError: `n_permutations` below 1, or lists of different lengths.
-    """
-    null = refine_null(effects, gold, prompt_ids=prompt_ids, options=options)
-    return null_p(null, n_permutations=n_permutations, seed=seed)[0]
-
-
 def enough_permutations(n_permutations: int, n_heads: int) -> int:
     """At least `n_permutations`, and enough for q = 0.05 of a single head among `n_heads`.
 

@@ -102,12 +102,6 @@ class HeadMap(_Record):
             groups.append(Group(pool, layer, weight, teacher, student))
         return tuple(groups)
 
-    @property
-    def coarse_first(self) -> bool:
-        """Whether the student's coarse heads all lie in earlier layers than its refine heads."""
-        layers = {pool: [pair.student[0] for pair in self.in_pool(pool)] for pool in POOLS}
-        return not all(layers.values()) or max(layers["coarse"]) < min(layers["refine"])
-
 
 Pools = HeadSet | Sequence[PooledHead] | Mapping[Pool, Sequence[Head]]
 """A head set, heads read by `load_heads`, or plain heads by pool, which weigh the same."""
