@@ -24,7 +24,7 @@ def settings(cls: type[_Settings]) -> type[_Settings]:
     A field is `name: Annotated[int, Field(ge=1, description="…")] = 3`; what concerns several
     fields is checked in `__post_init__`. Wrong values raise an `InputError`.
     """
-    made: Any = pydantic.dataclasses.dataclass(frozen=True)(cls)
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})(cls)
     init = made.__init__
 
     @wraps(init)

@@ -74,7 +74,10 @@ def test_distill_refuses_in_one_line(call, teacher, trace_file, by_hand, only_co
         (["--arm", "random", "--headset", by_hand], "give --scores FILE"),
         (["--arm", "random", "--headset", by_hand, "--scores", by_hand], "is not a scores table"),
         (["--headset", only_coarse], "heads of the refine pool, the head set has none"),
-        (["--arm", "cot", "--warmup-steps", "-5"], "warmup_steps is -5, must be a number from 0"),
+        (
+            ["--arm", "cot", "--warmup-steps", "-5"],
+            "warmup_steps: input should be ",
+        ),
     ]:
         code, _, errors = call("distill", "--out", out, *given, *arguments)
         assert code == 2 and message in errors and "Traceback" not in errors
@@ -98,7 +101,7 @@ def test_a_study_passes_further_flags_on_and_names_what_failed(call, teacher, tm
     arguments = ["--arms cot --main-seeds 1 --steps 2 --", "--teacher", teacher, "--n-traces 0"]
     code, _, errors = call("distill-study", "--out", out, *arguments, SMALL)
     assert code == 2 and f"1 students failed, first cot-0: see {out}/cot-0.log" in errors
-    assert "n_traces is 0, must be at least 1" in (out / "cot-0.log").read_text()
+    assert "equal to 1, got 0" in (out / "cot-0.log").read_text()
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def step_costs(
     Args:
         teacher: on the device to measure on.
         pools: the teacher's heads.
-        batches: of `data.Collator`.
+        batches: of `stream.Collator`.
         arms: names of `arms.ARMS`; no control arms, which cost what "mechanistic" does.
         base: shape of the student and precision.
         n_steps: timed, after 10 that are not.
@@ -105,10 +105,10 @@ def _timed(
     student = make_student(config.student, teacher, None)
     student.to(teacher.device)  # pyright: ignore[reportArgumentType]
     headmap = None
-    if config.loss.needs_map:
+    if config.loss.taught_pools:
         headmap = pair_heads(teacher, student, pools, config, batches[0])
     circuit = ()
-    if "circuit" in config.loss.on:
+    if config.loss.by_ablation:
         circuit = pair_by_ablation(teacher, student, 2, batches[:1])
     clock = _Clock(on_gpu)
     with tempfile.TemporaryDirectory() as folder:

@@ -205,7 +205,7 @@ def distill(
     )
     folder = loading.model_folder(bundled_model_path() if teacher is None else teacher)
     pools = _pools(headset, folder)
-    if pools is not None and config.loss.needs_map:  # one pool alone can be taught, too
+    if pools is not None and config.loss.taught_pools:  # one pool alone can be taught, too
         there = {head.pool for head in pools}
         taught = tuple(pool for pool in config.loss.pools if pool in there)
         config = replace(config, loss=replace(config.loss, pools=taught))

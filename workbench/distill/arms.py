@@ -7,22 +7,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from workbench.distill.config import (
-    DistillationConfig,
-    Heads,
-    MechanisticDistillationConfig,
-    plain,
-)
+from workbench.distill.config import DistillationConfig, Heads, LossConfig, plain
+from workbench.distill.losses.term import TERMS
 from workbench.errors import InputError
 from workbench.phases import POOLS
 
-COT = MechanisticDistillationConfig(attention=0.0)
-MECHANISTIC = replace(COT, attention=2.0, update=0.3, interaction=0.3, interaction_temperature=0.1)
-PARTS = ("attention", "update", "interaction")
-"""Mechanistic terms of the full objective; each is left out in an arm of its own.
+OBJECTIVE = {name: term.objective for name, term in TERMS.items() if term.objective}
+"""Mechanistic terms of the full objective, with their weights; each is left out in an arm."""
 
-Not `chain`: nothing else trains the output of the model.
-"""
+COT = LossConfig(attention=0.0)
+MECHANISTIC = replace(COT, **OBJECTIVE, interaction_temperature=0.1)
 
 
 @dataclass(frozen=True)
@@ -30,26 +24,26 @@ class Arm:
     """One student of a comparison; `heads` are the teacher heads that it learns from."""
 
     name: str
-    loss: MechanisticDistillationConfig
+    loss: LossConfig
     heads: Heads = "pools"
 
 
-def _all_arms() -> dict[str, Arm]:
-    arms = [
+ARMS: Mapping[str, Arm] = {
+    arm.name: arm
+    for arm in (
         Arm("cot", COT),
         Arm("cot+logits", replace(COT, logit=1.0)),
         Arm("mechanistic", MECHANISTIC),
-        *(Arm(f"mechanistic-{part}", replace(MECHANISTIC, **{part: 0.0})) for part in PARTS),
+        *(Arm(f"mechanistic-{part}", replace(MECHANISTIC, **{part: 0.0})) for part in OBJECTIVE),
         Arm("random", MECHANISTIC, "random"),
         Arm("norm", MECHANISTIC, "norm"),
-        Arm("minilm", replace(COT, minilm=0.5)),
-        Arm("hidden", replace(COT, hidden=0.5)),
-        Arm("circuit", replace(COT, circuit=0.5)),
-    ]
-    return {arm.name: arm for arm in arms}
-
-
-ARMS: Mapping[str, Arm] = _all_arms()
+        *(
+            Arm(name, replace(COT, **{name: term.baseline}))
+            for name, term in TERMS.items()
+            if term.baseline
+        ),
+    )
+}
 """By name: chains alone; with logits; the full objective, and without each of its terms; with other
 teacher heads, random of the same layers or of the largest output; and the baselines that know no
 head set: all heads' attention, hidden states, heads matched by ablation effect."""
@@ -87,7 +81,7 @@ def arm_of(config: Mapping[str, Any], pools: Collection[str] = POOLS) -> str:
     """
     loss = config.get("loss")
     if isinstance(loss, Mapping):
-        defaults = plain(asdict(MechanisticDistillationConfig()))
+        defaults = plain(asdict(LossConfig()))
         loss = defaults | dict(loss)  # a record from before a setting came to be has its default
         taught = [pool for pool in defaults["pools"] if pool in pools]
         if loss["pools"] == taught or not (loss["attention"] or loss["update"]):

@@ -8,14 +8,20 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from workbench.distill.config import TERMS, MechanisticDistillationConfig
+from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.losses import compiling as fusing
-from workbench.distill.reading.capture import Capture, Wanted, attention_modules
+from workbench.distill.losses.term import SIDES
+from workbench.distill.reading.capture import Capture, attention_modules
 from workbench.distill.reading.positions import Marks, sampled_positions
-from workbench.distill.training.terms import SIDES, Terms
+from workbench.distill.reading.wanted import Wanted
+from workbench.distill.training.terms import Models, Terms
 
 WANTED = Wanted(
-    patterns=frozenset({(0, 1)}), writes=frozenset({(1, 2)}), hidden=frozenset({0}), scale=True
+    patterns=frozenset({(0, 1)}),
+    writes=frozenset({(1, 2)}),
+    hidden=frozenset({0}),
+    scale=True,
+    logits=True,
 )
 
 
@@ -65,11 +71,11 @@ def test_readings_of_compiled_blocks_are_the_same_and_cost_no_further_graphs(mak
 
 def test_all_terms_but_one_are_one_graph_and_give_the_same(make_model, headmap, batch, monkeypatch):
     models = dict(zip(SIDES, (make_model(0), make_model(1)), strict=True))
-    config = MechanisticDistillationConfig(**dict.fromkeys(TERMS, 1.0))
+    config = LossConfig(**dict.fromkeys(TERMS, 1.0))
     sides = {}
 
     def losses():
-        terms = Terms(config, *models.values(), headmap, [((0, 1), (0, 2))])
+        terms = Terms(Models(config, *models.values(), headmap, [((0, 1), (0, 2))]))
         if not sides:
             positions = sampled_positions(batch, config.rows)
             for side, model in models.items():
@@ -83,7 +89,6 @@ def test_all_terms_but_one_are_one_graph_and_give_the_same(make_model, headmap, 
     # Checks of annotations cannot be traced, and are there in tests alone.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.setattr(Marks, "__init__", inspect.unwrap(Marks.__init__))
-    monkeypatch.setattr(Marks, "asked", property(inspect.unwrap(Marks.asked.fget)))
     monkeypatch.setattr(fusing, "_can_compile", lambda first: isinstance(first, dict))
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
     torch._dynamo.reset()

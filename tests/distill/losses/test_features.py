@@ -1,15 +1,12 @@
-import pytest
 import torch
 
 from workbench.distill.losses.features import (
+    decision_mass,
     evidence_mass,
     option_contribution,
-    option_mass,
-    pool_over_layers,
     pool_patterns,
     written,
 )
-from workbench.errors import InputError
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -17,42 +14,18 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_pool_patterns_is_a_weighted_mean():
-    patterns = random(2, 4, 3, 3).softmax(dim=-1)
-    pooled = pool_patterns(patterns, [3, 1], [3.0, 1.0])
-    torch.testing.assert_close(pooled, 0.75 * patterns[:, 3] + 0.25 * patterns[:, 1])
-    torch.testing.assert_close(pool_patterns(patterns, range(4)), patterns.mean(dim=1))
-    assert pool_patterns(patterns.bfloat16(), [0]).dtype == torch.float32
+    one, two = random(2, 3, 3).softmax(dim=-1), random(2, 3, 3, seed=1).softmax(dim=-1)
+    pooled = pool_patterns([one, two], [3.0, 1.0])
+    torch.testing.assert_close(pooled, 0.75 * one + 0.25 * two)
+    assert pool_patterns([one.bfloat16()], [1.0]).dtype == torch.float32
 
 
-def test_pool_over_layers_takes_heads_from_their_layers():
-    patterns = {2: random(1, 2, 3, 3), 5: random(1, 3, 3, 3, seed=1)}
-    pooled = pool_over_layers(patterns, [(5, 2), (2, 0)], [1.0, 3.0])
-    torch.testing.assert_close(pooled, 0.25 * patterns[5][:, 2] + 0.75 * patterns[2][:, 0])
-    with pytest.raises(InputError, match="head 3-0: no patterns of layer 3"):
-        pool_over_layers(patterns, [(2, 0), (3, 0)])
-    with pytest.raises(InputError, match="head 2 is not there, heads run from 0 to 1"):
-        pool_over_layers(patterns, [(2, 2)])
-
-
-@pytest.mark.parametrize("heads", [[4], [0, -1], []])
-def test_heads_that_are_not_there_are_refused(heads: list[int]):
-    with pytest.raises(InputError, match="head"):
-        pool_patterns(random(1, 4, 2, 2), heads)
-    with pytest.raises(InputError, match="no heads"):
-        pool_over_layers({}, [])
-
-
-@pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0], [2.0, -1.0]])
-def test_weights_that_do_not_fit_are_refused(weights: list[float]):
-    with pytest.raises(InputError, match="weights of 2 heads"):
-        pool_patterns(random(1, 4, 2, 2), [0, 1], weights)
-
-
-def test_option_mass_sums_half_open_spans_of_each_example():
-    pattern = torch.tensor([[[0.1, 0.2, 0.3, 0.4]], [[0.4, 0.3, 0.2, 0.1]]])
+def test_decision_mass_sums_half_open_spans_of_each_example():
+    pattern = torch.tensor([[[9, 9, 9, 9], [0.1, 0.2, 0.3, 0.4]], [[0.4, 0.3, 0.2, 0.1], [9] * 4]])
     spans = torch.tensor([[[0, 1], [1, 4]], [[2, 4], [0, 0]]])
     expected = torch.tensor([[[0.1, 0.9]], [[0.3, 0.0]]])
-    torch.testing.assert_close(option_mass(pattern, spans), expected)
+    found = decision_mass(pattern, spans, torch.tensor([[1], [0]]))
+    torch.testing.assert_close(found, expected)
 
 
 def test_evidence_mass_is_the_mean_over_an_options_tokens():

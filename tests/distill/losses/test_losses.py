@@ -16,7 +16,6 @@ from workbench.distill.losses.losses import (
     option_update_loss,
     update_loss,
 )
-from workbench.errors import InputError
 
 NAN = float("nan")
 
@@ -130,8 +129,6 @@ def test_minilm_compares_head_with_head_or_means():
         minilm_attention_loss([teacher, teacher], [student, few], rows(2, 5)).mean,
         (by_head.mean + pooled) / 2,
     )
-    with pytest.raises(InputError, match="2 of the teacher, 1 of the student"):
-        minilm_attention_loss([teacher, teacher], [student], rows(2, 5))
 
 
 # Updates
@@ -316,18 +313,6 @@ def test_logit_loss_is_hintons():
     torch.testing.assert_close(example.total, (losses[0, 0] + 2 * losses[0, 2]) / 3 + losses[1, 2])
 
 
-def test_logit_loss_refusals_and_nothing_to_count():
-    with pytest.raises(InputError, match="vocabulary has 7 tokens, the student's 8"):
-        logit_loss(random(1, 2, 7), random(1, 2, 8), rows(1, 2))
-    for temperature in (0.0, -1.0, NAN):
-        with pytest.raises(InputError, match="temperature"):
-            logit_loss(random(1, 2, 7), random(1, 2, 7), rows(1, 2), temperature=temperature)
-    student = random(1, 2, 7).requires_grad_(True)
-    nothing = logit_loss(random(1, 2, 7), student, ~rows(1, 2))
-    nothing.mean.backward()
-    assert nothing.count == 0 and student.grad is not None and not student.grad.any()
-
-
 def test_logit_loss_of_tokens_the_teacher_rules_out():
     teacher = torch.tensor([[[0.0, 1.0, -torch.inf]]])
     student = torch.zeros(1, 1, 3, requires_grad=True)
@@ -394,8 +379,6 @@ def test_hidden_loss_trains_its_projection_and_skips_padding():
     assert loss.count == 2 and module.projection.weight.grad is not None
     assert module.projection.weight.grad.isfinite().all() and module.projection.weight.grad.any()
     assert student.grad is not None and student.grad.isfinite().all()
-    with pytest.raises(InputError, match="hidden loss 'l1'"):
-        HiddenLoss(3, 6, "l1")
 
 
 # All of them

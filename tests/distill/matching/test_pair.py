@@ -87,7 +87,7 @@ def test_arms_differ_in_what_they_say():
         assert (ARMS[name].heads, ARMS[name].loss) == (name, ARMS["mechanistic"].loss)
     for name in ("minilm", "hidden", "circuit"):
         assert set(ARMS[name].loss.on) == {"chain", name}
-        assert not ARMS[name].loss.needs_map
+        assert not ARMS[name].loss.taught_pools
     base = DistillationConfig(student=StudentShape(n_layers=3), seed=5)
     chosen = arm_config("random", base)
     assert (chosen.student, chosen.seed, chosen.heads) == (base.student, 5, "random")

@@ -4,7 +4,8 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
 from workbench.distill.reading import capture
-from workbench.distill.reading.capture import Capture, Wanted, all_heads, take
+from workbench.distill.reading.capture import Capture, take
+from workbench.distill.reading.wanted import Wanted, all_heads
 from workbench.errors import InputError
 
 EVERY = Wanted(
@@ -12,6 +13,7 @@ EVERY = Wanted(
     writes=all_heads([0, 1], 4),
     hidden=frozenset([0, 1]),
     scale=True,
+    logits=True,
 )
 
 
@@ -105,11 +107,11 @@ def test_only_supervised_layers_compute_maps(make_model, ids, monkeypatch):
     monkeypatch.setattr(functional, "scaled_dot_product_attention", count_fused)
     monkeypatch.setattr(capture, "head_patterns", count_mapped)
     model = make_model(n_layers=3).eval()
-    read(model, Wanted(patterns=frozenset([(1, 3), (1, 0)])), ids)
+    read(model, Wanted(patterns=frozenset([(1, 3), (1, 0)]), logits=True), ids)
     assert len(fused) == 3
     assert mapped == [[0, 3]]
     # Without logits nothing after the last wanted layer runs.
-    reading = read(model, Wanted(patterns=frozenset([(1, 3)]), logits=False), ids)
+    reading = read(model, Wanted(patterns=frozenset([(1, 3)])), ids)
     assert len(fused) == 5
     assert reading.logits is None and set(reading.patterns) == {(1, 3)}
 

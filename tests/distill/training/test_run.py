@@ -10,7 +10,7 @@ from rich.console import Console
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from workbench.analysis.readout import Roles, focus_confusion, select_options
-from workbench.distill.config import DistillationConfig, MechanisticDistillationConfig, StudentShape
+from workbench.distill.config import DistillationConfig, LossConfig, StudentShape
 from workbench.distill.examples.traces import SCHEMA
 from workbench.distill.training import run
 from workbench.distill.training.folder import held, last_checkpoint
@@ -23,7 +23,7 @@ from workbench.prompts.events import make_events
 from workbench.prompts.templates import PlainTemplate
 
 CONFIG = DistillationConfig(
-    loss=MechanisticDistillationConfig(attention=0.5, update=0.1, interaction=0.1, hidden=0.1),
+    loss=LossConfig(attention=0.5, update=0.1, interaction=0.1, hidden=0.1),
     student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
     steps=4,
     batch_size=4,
@@ -187,7 +187,7 @@ def test_a_start_that_failed_binds_nobody(distilled, stop_at, tmp_path):
         (CONFIG, {"coarse": [(0, 9)]}, "head 0-9 is outside"),
         (replace(CONFIG, heads="random"), POOLS, "random heads need the scores table"),
         (
-            replace(CONFIG, loss=MechanisticDistillationConfig(attention=0.0, circuit=1.0)),
+            replace(CONFIG, loss=LossConfig(attention=0.0, circuit=1.0)),
             None,
             "need the teacher's pooled heads",
         ),
@@ -232,7 +232,7 @@ def test_a_teacher_that_would_be_empty_in_other_processes_is_refused(
 
 
 def test_a_pretrained_student_goes_on_from_its_weights(distilled, teacher, make_model, tmp_path):
-    loss = MechanisticDistillationConfig(attention=0.5, circuit=0.1)
+    loss = LossConfig(attention=0.5, circuit=0.1)
     config = replace(CONFIG, loss=loss, student=str(teacher), steps=1, learning_rate=0.0)
     record = distilled(tmp_path / "student", config, prompts=None)
     assert record["headmap"]["method"] == "attention"

@@ -7,10 +7,8 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from workbench.distill.config import TERMS, MechanisticDistillationConfig
+from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.examples.stream import Collator
-from workbench.distill.losses.features import pool_patterns
-from workbench.distill.reading.positions import term_counts
 from workbench.distill.training.terms import PROJECTIONS, drop_projections
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
@@ -28,8 +26,8 @@ SUMS = {
 }
 
 
-def config_of(**weights) -> MechanisticDistillationConfig:
-    return MechanisticDistillationConfig(**{**NOTHING, **weights})
+def config_of(**weights) -> LossConfig:
+    return LossConfig(**{**NOTHING, **weights})
 
 
 @pytest.fixture
@@ -99,7 +97,7 @@ def test_counts_are_known_before_the_models_run(per, rows, make_trainer, batch):
         trainer = make_trainer(replace(config, per=per, rows=rows, update_space=space))
         losses, _ = trainer.losses(trainer.model, batch)
         assert list(losses) == list(config.on)
-        for name, count in term_counts(batch, trainer.terms.config).items():
+        for name, count in trainer.terms.counts(batch).items():
             torch.testing.assert_close(losses[name].count, count, msg=name)
 
 
@@ -210,7 +208,7 @@ def test_attention_alone_brings_the_students_maps_to_the_teachers(make_trainer, 
             model.set_attn_implementation("eager")
             with torch.no_grad():
                 output = model(input_ids=batch["input_ids"], output_attentions=True)
-            maps.append(pool_patterns(output.attentions[1], heads))
+            maps.append(output.attentions[1][:, heads].mean(dim=1))
             model.set_attn_implementation(NAME)
         return maps
 
@@ -308,7 +306,7 @@ def test_sharded_weights_are_refused_where_they_must_be_whole(weight, make_train
 
 
 def test_bad_weights_are_refused():
-    with pytest.raises(InputError, match="loss weight logit is -1"):
-        MechanisticDistillationConfig(logit=-1.0)
+    with pytest.raises(InputError, match=r"logit: input should be .* equal to 0, got -1"):
+        LossConfig(logit=-1.0)
     with pytest.raises(InputError, match="all loss weights are 0"):
-        MechanisticDistillationConfig(**NOTHING)
+        LossConfig(**NOTHING)

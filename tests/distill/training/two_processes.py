@@ -17,7 +17,7 @@ from accelerate.utils import DistributedType
 from rich.console import Console
 from torch.distributed.tensor import DTensor
 
-from workbench.distill.config import DistillationConfig, MechanisticDistillationConfig, StudentShape
+from workbench.distill.config import DistillationConfig, LossConfig, StudentShape
 from workbench.distill.training.run import distil
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.labels.icd10cm import load_icd10cm
@@ -43,7 +43,7 @@ def distil_small(
     """Twenty steps with every kind of mechanistic term, the same in however many processes."""
     task = small_task()
     config = DistillationConfig(
-        loss=MechanisticDistillationConfig(attention=0.5, update=0.1, interaction=interaction),
+        loss=LossConfig(attention=0.5, update=0.1, interaction=interaction),
         student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
         steps=STEPS,
         batch_size=4,

@@ -103,6 +103,12 @@ def cka(
     return (theirs * ours).sum() / scale
 
 
+def sample_count(mask: Bool[Tensor, "*sample"], debiased: bool) -> Float[Tensor, ""]:
+    """Samples that CKA is taken over; 0 where they are too few to compare anything."""
+    n = mask.sum().float()
+    return torch.where(n >= (4 if debiased else 2), n, 0.0)
+
+
 def gram(
     samples: Float[Tensor, "sample width"], mask: Bool[Tensor, " sample"]
 ) -> Float[Tensor, "sample sample"]:

@@ -5,78 +5,42 @@ write to the residual stream, and what that adds to the options' logits. All in 
 autocast.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.errors import InputError
-
 
 def pool_patterns(
-    patterns: Float[Tensor, "batch head query key"],
-    heads: Sequence[int],
-    weights: Sequence[float] | None = None,
+    patterns: Sequence[Float[Tensor, "batch query key"]], weights: Sequence[float]
 ) -> Float[Tensor, "batch query key"]:
-    """Weighted mean of some heads' attention patterns, in float32; None weighs them equally.
-
-    Weights need not sum to 1.
-
-    Raises:
-        InputError: no heads, a head that is not there, or weights that do not fit.
-    """
-    _check_heads(heads, patterns.shape[1])
-    share = [1.0] * len(heads) if weights is None else list(weights)
-    if len(share) != len(heads) or min(share) < 0 or sum(share) <= 0:
-        raise InputError(
-            f"weights of {len(heads)} heads: got {len(share)}; must be as many, none negative, "
-            "and not all 0"
-        )
-    if len(heads) == 1:
-        return patterns[:, heads[0]].float()
-    with torch.autocast(patterns.device.type, enabled=False):
-        chosen = patterns[:, list(heads)].float()
-        shares = torch.tensor(share, device=patterns.device) / sum(share)
-        return einsum(chosen, shares, "batch head query key, head -> batch query key")
+    """Weighted mean of some heads' attention patterns; weights need not sum to 1."""
+    if len(patterns) == 1:
+        return patterns[0].float()
+    with torch.autocast(patterns[0].device.type, enabled=False):
+        stacked = torch.stack(list(patterns), dim=1).float()
+        shares = torch.tensor(weights, device=stacked.device) / sum(weights)
+        return einsum(stacked, shares, "batch head query key, head -> batch query key")
 
 
-def pool_over_layers(
-    patterns: Mapping[int, Float[Tensor, "_ _ _ _"]],
-    heads: Sequence[tuple[int, int]],
-    weights: Sequence[float] | None = None,
-) -> Float[Tensor, "batch query key"]:
-    """`pool_patterns` for heads (layer, head) of several layers; `patterns` by layer.
-
-    The result lies on the device of the first head's layer.
-
-    Raises:
-        InputError: as `pool_patterns`, or a layer whose patterns are not given.
-    """
-    for layer, head in heads:
-        if layer not in patterns:
-            raise InputError(f"head {layer}-{head}: no patterns of layer {layer} are given")
-        _check_heads([head], patterns[layer].shape[1])
-    _check_heads(range(len(heads)), len(heads))
-    device = patterns[heads[0][0]].device
-    stacked = torch.stack([patterns[layer][:, head].to(device) for layer, head in heads], dim=1)
-    return pool_patterns(stacked, range(len(heads)), weights)
-
-
-def option_mass(
-    pattern: Float[Tensor, "batch query key"], spans: Int[Tensor, "batch option 2"]
-) -> Float[Tensor, "batch query option"]:
-    """Attention mass of each query on each option's span (half-open), in float32.
+def decision_mass(
+    pattern: Float[Tensor, "batch query key"],
+    spans: Int[Tensor, "batch option 2"],
+    decisions: Int[Tensor, "batch decision"],
+) -> Float[Tensor, "batch decision option"]:
+    """Attention mass from each decision on each option's span (half-open), in float32.
 
     An empty span, such as (0, 0) for an option that an example does not have, gets 0.
     """
     members = _members(spans, pattern.shape[-1])
+    rows = torch.arange(len(pattern), device=pattern.device)[:, None]
     with torch.autocast(pattern.device.type, enabled=False):
         return einsum(
-            pattern.float(),
+            pattern[rows, decisions].float(),
             members.float(),
-            "batch query key, batch option key -> batch query option",
+            "batch decision key, batch option key -> batch decision option",
         )
 
 
@@ -138,11 +102,3 @@ def option_contribution(
             directions.float(),
             "batch position d_model, batch option d_model -> batch position option",
         )
-
-
-def _check_heads(heads: Sequence[int], n_heads: int) -> None:
-    if not heads:
-        raise InputError("no heads to read, at least one is needed")
-    for head in heads:
-        if not 0 <= head < n_heads:
-            raise InputError(f"head {head} is not there, heads run from 0 to {n_heads - 1}")

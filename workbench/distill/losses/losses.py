@@ -21,19 +21,18 @@ from workbench.distill.losses.divergence import (
     cka,
     logit_divergence,
     pattern_divergence,
+    sample_count,
     smallest_floor,
     token_cross_entropy,
     weighted_sum,
 )
-from workbench.errors import InputError
+from workbench.distill.losses.term import Per
 
 IGNORED = -100
 """Label of a token that no loss is taken on."""
 
 FLOOR = 1e-6
 """Added to every probability before its logarithm: no entry's gradient is above 1 / FLOOR."""
-
-Per = Literal["row", "example"]
 
 
 class Loss(NamedTuple):
@@ -49,6 +48,16 @@ class Loss(NamedTuple):
     def mean(self) -> Float[Tensor, ""]:
         """Weighted mean of the terms; 0, with a graph, when there are none."""
         return self.total / torch.where(self.count > 0, self.count, 1.0)
+
+
+def average(losses: Sequence[Loss], weights: Sequence[float] | None = None) -> Loss:
+    """Weighted mean of losses that have the same count."""
+    weights = weights or [1.0] * len(losses)
+    whole = sum(weights)
+    total = torch.stack(
+        [loss.total * (weight / whole) for loss, weight in zip(losses, weights, strict=True)]
+    ).sum()
+    return Loss(total, losses[0].count)
 
 
 def attention_loss(
@@ -103,15 +112,7 @@ def minilm_attention_loss(
     compared with head h and the mean is taken over heads; else the means over heads are compared.
     Mean over layers, so that the value compares with `attention_loss`. After MiniLM (Wang et al.
     2020), which takes the last layer only and adds a loss on value relations, left out here.
-
-    Raises:
-        InputError: no layers, or not equally many.
     """
-    if not teacher or len(teacher) != len(student):
-        raise InputError(
-            f"mapped layers: {len(teacher)} of the teacher, {len(student)} of the student, "
-            "must be equally many and at least one"
-        )
     losses = [
         _all_heads(theirs, ours, weights, keys, per, floor)
         for theirs, ours in zip(teacher, student, strict=True)
@@ -147,7 +148,7 @@ def update_loss(
     """1 − linear CKA between what the teacher's and the student's matched heads write.
 
     A sample is one vector written to the residual stream at a chosen position (decisions, ends of
-    options) of one example; see `readings.written`. Blind to rotation, shift and scale; widths may
+    options) of one example; see `features.written`. Blind to rotation, shift and scale; widths may
     differ. `mask` says which samples exist. The Gram matrices hold samples × samples numbers.
 
     With K, L the Gram matrices of samples centred over the batch, CKA = Σ K∘L / √(Σ K∘K · Σ L∘L)
@@ -162,11 +163,10 @@ def update_loss(
     if mask is None:
         mask = torch.ones(teacher.shape[:-1], dtype=torch.bool, device=teacher.device)
     mask = mask.flatten()
-    n = mask.sum().float()
     with torch.autocast(teacher.device.type, enabled=False):
         similarity = cka(teacher.detach().flatten(0, -2), student.flatten(0, -2), mask, debiased)
-    enough = n >= (4 if debiased else 2)
-    return Loss(torch.where(enough, (1 - similarity) * n, 0.0), torch.where(enough, n, 0.0))
+    count = sample_count(mask, debiased)
+    return Loss((1 - similarity) * count, count)
 
 
 def option_update_loss(
@@ -180,17 +180,13 @@ def option_update_loss(
 ) -> Loss:
     """KL between the softmaxes over options of what matched heads write for each option's logit.
 
-    Inputs are direct logit contributions (`readings.option_contribution`), in logits. `options`
+    Inputs are direct logit contributions (`features.option_contribution`), in logits. `options`
     says which options a row has; a row without any does not count. Comparing softmaxes, not
     correlations, keeps the unit: a difference of one logit between gold and a near miss matters as
     much as it does to the answer, and where the teacher writes next to nothing the student is not
     made to copy the noise. Heads that act through later layers have contributions far below 1:
     lower `temperature`, by which contributions are divided, to their spread, or use `update_loss`.
-
-    Raises:
-        InputError: a temperature that is not above 0.
     """
-    _check_temperature(temperature)
     theirs, ours = (x.float() / temperature for x in (teacher, student))
     return Loss(*weighted_sum(*logit_divergence(theirs, ours, weights, options), per))
 
@@ -209,9 +205,9 @@ def interaction_loss(
 ) -> Loss:
     """KL between where coarse heads look × what refine heads write, as distributions over options.
 
-    With m_o the coarse heads' attention mass for option o (`readings.option_mass` of a query, or
-    `readings.evidence_mass`, for which there is no row axis) and c_o the direct contribution of the
-    refine heads to its logit (`readings.option_contribution`):
+    With m_o the coarse heads' attention mass for option o (`features.decision_mass` or
+    `features.evidence_mass`) and c_o the direct contribution of the
+    refine heads to its logit (`features.option_contribution`):
     I_o = (m_o + floor) · exp(c_o / T) / Σ over options of the same. An exponential, because adding
     a constant to all option logits then changes nothing, as in the model's own softmax, and a
     contribution multiplies the odds that the coarse heads gave. An option nobody looks at keeps
@@ -220,11 +216,7 @@ def interaction_loss(
     `option_update_loss`.
 
     The formula is this project's own.
-
-    Raises:
-        InputError: a temperature that is not above 0.
     """
-    _check_temperature(temperature)
     looks = teacher_mass > 0 if options is None else (teacher_mass > 0) & options
     weights = weights * looks.any(dim=-1)
     floor = smallest_floor(floor, student_mass)
@@ -240,8 +232,8 @@ def interaction_loss(
 
 
 def logit_loss(
-    teacher: Float[Tensor, "batch position teacher_vocab"],
-    student: Float[Tensor, "batch position student_vocab"],
+    teacher: Float[Tensor, "batch position vocab"],
+    student: Float[Tensor, "batch position vocab"],
     weights: Shaped[Tensor, "batch position"],
     *,
     temperature: float = 1.0,
@@ -251,16 +243,7 @@ def logit_loss(
 
     Positions of weight 0 are left out before anything is computed. T² keeps the gradient's size
     when T changes.
-
-    Raises:
-        InputError: vocabularies of different sizes, or a temperature that is not above 0.
     """
-    _check_temperature(temperature)
-    if teacher.shape[-1] != student.shape[-1]:
-        raise InputError(
-            f"logits: the teacher's vocabulary has {teacher.shape[-1]} tokens, the student's "
-            f"{student.shape[-1]}; both must have the same tokenizer"
-        )
     chosen = weights != 0
     theirs, ours = (x[chosen].float() / temperature for x in (teacher.detach(), student))
     kept, _ = logit_divergence(theirs, ours, weights[chosen], None)
@@ -297,15 +280,12 @@ class HiddenLoss(nn.Module):
     is 1 − cosine similarity (as in DistilBERT, Sanh et al. 2019, which needs no projection), blind
     to scale. One module for each pair of layers; its parameters are trained with the student and
     thrown away.
-
-    Raises:
-        InputError: another kind.
     """
 
-    def __init__(self, student_width: int, teacher_width: int, kind: str = "mse") -> None:
+    def __init__(
+        self, student_width: int, teacher_width: int, kind: Literal["mse", "cosine"] = "mse"
+    ) -> None:
         super().__init__()
-        if kind not in ("mse", "cosine"):
-            raise InputError(f"hidden loss {kind!r} is not one of mse, cosine")
         self.kind = kind
         self.projection = nn.Linear(student_width, teacher_width, bias=False)
         nn.init.orthogonal_(self.projection.weight)  # keeps lengths at the start
@@ -329,8 +309,3 @@ class HiddenLoss(nn.Module):
         else:
             losses = 1 - functional.cosine_similarity(ours, teacher, dim=-1)
         return Loss(*weighted_sum(losses, weights.float(), per))
-
-
-def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise InputError(f"temperature is {temperature}, must be above 0")

@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.distill.losses.losses import chain_loss
-from workbench.distill.reading.capture import Head, attention_modules, shape_of
+from workbench.distill.reading.capture import attention_modules, shape_of
 from workbench.errors import InputError
+from workbench.heads import Head
 
 
 @torch.no_grad()

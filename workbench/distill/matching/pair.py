@@ -20,15 +20,11 @@ from workbench.distill.matching.head_map import (
     match_by_depth,
     swap_teacher,
 )
-from workbench.distill.reading.capture import (
-    Capture,
-    Head,
-    Wanted,
-    all_heads,
-    shape_of,
-)
+from workbench.distill.reading.capture import Capture, shape_of
 from workbench.distill.reading.positions import Marks
+from workbench.distill.reading.wanted import Wanted, all_heads
 from workbench.errors import InputError
+from workbench.heads import Head
 from workbench.headsets.controls import controls
 from workbench.phases import POOLS, Pool
 
@@ -108,7 +104,7 @@ def pair_by_ablation(
 def _all_patterns(model: Any, batch: Batch) -> dict[int, Tensor]:
     """Patterns of every head by layer, on the CPU."""
     shape = shape_of(model)
-    wanted = Wanted(patterns=all_heads(range(shape.n_layers), shape.n_heads), logits=False)
+    wanted = Wanted(patterns=all_heads(range(shape.n_layers), shape.n_heads))
     ids = batch["input_ids"].to(model.device)
     no_positions = ids[:, :0]
     with torch.no_grad():

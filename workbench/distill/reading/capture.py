@@ -8,11 +8,11 @@ at a few positions. What is read is part of the graph. A model of which nothing 
 wanted stops there.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -20,43 +20,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from workbench.distill.losses.compiling import fused
-from workbench.distill.losses.features import written
+from workbench.distill.losses.features import option_contribution, pool_patterns, written
+from workbench.distill.reading.wanted import Wanted
 from workbench.errors import InputError
-from workbench.heads import ModelShape
+from workbench.heads import Head, ModelShape
 from workbench.models.attention import KEPT, NAME, Kept
 
-Head = tuple[int, int]
-"""(layer, head), both from 0."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be read in a forward.
-
-    Attributes:
-        patterns: heads whose attention patterns are wanted.
-        writes: heads of which is wanted what they write to the residual stream.
-        hidden: layers whose output is wanted.
-        scale: whether the final norm's factor at the decisions is wanted.
-        logits: whether logits are wanted.
-    """
-
-    patterns: frozenset[Head] = frozenset()
-    writes: frozenset[Head] = frozenset()
-    hidden: frozenset[int] = frozenset()
-    scale: bool = False
-    logits: bool = True
-
-    @property
-    def maps(self) -> bool:
-        """Whether anything is read besides logits."""
-        return bool(self.patterns or self.writes or self.hidden or self.scale)
-
-    @property
-    def last_layer(self) -> int:
-        """The last layer of which anything besides logits is wanted; -1 for none."""
-        layers = [layer for layer, _ in self.patterns | self.writes]
-        return max([*layers, *self.hidden], default=-1)
+if TYPE_CHECKING:
+    from workbench.distill.reading.positions import Marks
 
 
 @dataclass
@@ -78,6 +49,37 @@ class Reading:
         }
         scale, logits = (x if x is None else x.to(device) for x in (self.scale, self.logits))
         return Reading(**maps, scale=scale, logits=logits)
+
+    def layer(self, layer: int) -> Float[Tensor, "batch head query key"]:
+        """All patterns of a layer that were read."""
+        heads = sorted(head for head in self.patterns if head[0] == layer)
+        return torch.stack([self.patterns[head] for head in heads], dim=1)
+
+    def pooled(self, heads: Mapping[Head, float]) -> Float[Tensor, "batch query key"]:
+        """Mean pattern of heads, by their weights."""
+        return pool_patterns([self.patterns[head] for head in heads], list(heads.values()))
+
+    def summed(self, heads: Iterable[Head]) -> Float[Tensor, "batch sample d_model"]:
+        """What heads write together."""
+        return torch.stack([self.written[head] for head in heads]).sum(dim=0)
+
+    def contribution(
+        self, heads: Iterable[Head], marks: "Marks", end: tuple[Any, Any]
+    ) -> Float[Tensor, "batch decision option"]:
+        """Direct contribution of heads to the options' logits at the decisions.
+
+        `end` is the model's unembedding and the norm before it. The norm's factor is that of the
+        model's own residual stream, taken as a constant.
+        """
+        assert self.scale is not None
+        n = marks.decisions.shape[1]
+        update = self.summed(heads)[:, :n] * self.scale[:, :n, None]
+        unembedding, norm = end
+        # A model spread over several devices has these on its last one.
+        there = unembedding.weight.device
+        unembedded = unembedding.weight[marks.tokens.to(there)].float()
+        directions = unembedded * norm.weight.to(there).float()
+        return option_contribution(update, directions.to(update.device))
 
 
 class _Stop(Exception):
@@ -308,8 +310,3 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
         n_heads=config.num_attention_heads,
         n_kv_heads=n_kv_heads,
     )
-
-
-def all_heads(layers: Collection[int], n_heads: int) -> frozenset[Head]:
-    """Every head of some layers."""
-    return frozenset((layer, head) for layer in layers for head in range(n_heads))

@@ -51,12 +51,7 @@ from workbench.distill.matching.pair import (
     pair_by_ablation,
     pair_heads,
 )
-from workbench.distill.reading.capture import (
-    Head,
-    attention_modules,
-    final_norm,
-    shape_of,
-)
+from workbench.distill.reading.capture import attention_modules, final_norm, shape_of
 from workbench.distill.training.folder import (
     HEADMAP,
     READOUT,
@@ -74,6 +69,7 @@ from workbench.distill.training.student import make_student, word_encoder
 from workbench.distill.training.terms import drop_projections
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
+from workbench.heads import Head
 from workbench.headsets.headset import HeadSet
 from workbench.models import loading
 from workbench.progress import Reporter
@@ -242,7 +238,7 @@ def _check_heads(
 ) -> None:
     """All that can be refused before traces are drawn and the folder is claimed."""
     loss = config.loss
-    if loss.needs_map or "circuit" in loss.on:
+    if loss.taught_pools or loss.by_ablation:
         if pools is None:
             raise InputError(f"loss terms {', '.join(loss.on)} need the teacher's pooled heads")
         if isinstance(pools, HeadSet):
@@ -253,13 +249,13 @@ def _check_heads(
                 f"loss terms {', '.join(loss.on)} need heads of the {missing[0]} pool, the head "
                 "set has none; without interaction (--interaction 0) one pool can be taught alone"
             )
-    if loss.needs_map and pools is not None:
+    if loss.taught_pools and pools is not None:
         shapes = shape_of(teacher), shape_of(student)
         control_map(match_by_depth(pools, *shapes), config.heads, scores, config.seed)
     for model in (teacher, student):
         if loss.needs_teacher:
             attention_modules(model)
-        if loss.reads_logits_of_heads:
+        if loss.reads_option_logits:
             final_norm(model)
 
 
@@ -321,7 +317,7 @@ def _head_map(
     scores: pd.DataFrame | None,
 ) -> HeadMap | None:
     """Matched heads: those of the folder if training began there, else new ones."""
-    if not config.loss.needs_map:
+    if not config.loss.taught_pools:
         return None
     path = out / HEADMAP
     if path.is_file():
@@ -341,7 +337,7 @@ def _circuit(
     stream: DistillationStream,
 ) -> tuple[tuple[Head, Head], ...]:
     """As many pairs as the pools have heads, matched by ablation effect on the first samples."""
-    if "circuit" not in config.loss.on:
+    if not config.loss.by_ablation:
         return ()
     if headmap is not None:
         n = len(headmap.pairs)

@@ -4,12 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.distill.config import StudentShape
 from workbench.errors import InputError
@@ -31,21 +26,10 @@ def make_student(
     """
     if isinstance(wanted, StudentShape):
         theirs = teacher.config.get_text_config()
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=theirs.vocab_size,
-                hidden_size=wanted.d_model,
-                intermediate_size=wanted.d_mlp,
-                num_hidden_layers=wanted.n_layers,
-                num_attention_heads=wanted.n_heads,
-                num_key_value_heads=wanted.n_kv_heads,
-                max_position_embeddings=theirs.max_position_embeddings,
-                tie_word_embeddings=True,
-                bos_token_id=theirs.bos_token_id,
-                eos_token_id=theirs.eos_token_id,
-                pad_token_id=theirs.pad_token_id,
-            )
-        )
+        special = {
+            name: getattr(theirs, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+        }
+        return wanted.build(theirs.vocab_size, theirs.max_position_embeddings, **special)
     folder = loading.model_folder(wanted)
     loading.read_config(folder)
     loading.weight_files(folder)

@@ -19,24 +19,20 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from workbench.distill.config import MechanisticDistillationConfig
+from workbench.distill.config import LossConfig
 from workbench.distill.examples.stream import DistillationStream
 from workbench.distill.losses.compiling import fuse
 from workbench.distill.losses.losses import Loss
 from workbench.distill.matching.head_map import HeadMap
-from workbench.distill.reading.capture import (
-    Capture,
-    Head,
-    Reading,
-    attention_modules,
-)
-from workbench.distill.reading.positions import sampled_positions, term_counts
+from workbench.distill.reading.capture import Capture, Reading, attention_modules
+from workbench.distill.reading.positions import sampled_positions
 from workbench.distill.training.student import check_vocabulary
-from workbench.distill.training.terms import Terms
+from workbench.distill.training.terms import Models, Terms
 from workbench.errors import InputError
+from workbench.heads import Head
 
 Counts = Mapping[str, Float[Tensor, ""]]
-"""What each term is divided by."""
+"""Normaliser of each term over an accumulated step."""
 
 
 class MechanisticDistillationTrainer(Trainer):
@@ -71,7 +67,7 @@ class MechanisticDistillationTrainer(Trainer):
         self,
         model: PreTrainedModel,
         teacher: PreTrainedModel,
-        config: MechanisticDistillationConfig,
+        config: LossConfig,
         *,
         args: TrainingArguments,
         headmap: HeadMap | None = None,
@@ -79,7 +75,7 @@ class MechanisticDistillationTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         check_vocabulary(teacher, model)
-        terms = Terms(config, teacher, model, headmap, circuit)
+        terms = Terms(Models(config, teacher, model, headmap, circuit))
         if terms.wanted["student"].maps:
             _check_arguments(args)
         args.remove_unused_columns = False
@@ -114,7 +110,7 @@ class MechanisticDistillationTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The batches of a step, and for each term what it is divided by."""
+        """The batches of a step, and the normaliser of each term."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return batches, self._whole_counts(batches) if batches else None
 
@@ -194,7 +190,7 @@ class MechanisticDistillationTrainer(Trainer):
         self._logged = shares if self._logged is None else self._logged + shares
 
     def _whole_counts(self, batches: list[Any]) -> Counts:
-        each = [term_counts(batch, self.terms.config) for batch in batches]
+        each = [self.terms.counts(batch) for batch in batches]
         names = list(self.terms.config.on)
         summed = torch.stack(
             [torch.stack([counts[name] for name in names]).to(self.args.device) for counts in each]

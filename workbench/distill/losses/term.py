@@ -1,0 +1,89 @@
+"""One term of the loss, as a class: what it reads of the models, its normaliser, its value.
+
+A term is one file in `terms/` with a registered class. Its weight becomes a setting of
+`LossConfig`, a flag of the command line and a column of the log; nothing else names it. Settings
+are read where torch must not be loaded, so files of terms import it inside of their methods.
+"""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
+
+from workbench.distill.reading.wanted import Wanted
+from workbench.phases import Pool
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.distill.config import LossConfig
+    from workbench.distill.losses.losses import Loss
+    from workbench.distill.reading.capture import Reading
+    from workbench.distill.reading.positions import Marks
+    from workbench.distill.training.terms import Models
+
+Side = Literal["teacher", "student"]
+SIDES: tuple[Side, Side] = get_args(Side)
+Per = Literal["row", "example"]
+
+
+class Term:
+    """A term of the loss; an instance serves one training.
+
+    Attributes:
+        name: of its weight in the configuration, and of its column in the log.
+        help: of its weight, as the command line shows it.
+        weight: unless the configuration says otherwise.
+        objective: weight in the full objective, the arm "mechanistic"; 0 where it is no part of it.
+        baseline: weight beside chains alone in an arm of its own; 0 for no such arm.
+        reads_teacher: whether the teacher has to run beside the student.
+        by_ablation: whether it needs heads that are paired by ablation effect.
+        one_graph: whether all of it can be compiled together with the other terms.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    weight: ClassVar[float] = 0.0
+    objective: ClassVar[float] = 0.0
+    baseline: ClassVar[float] = 0.0
+    reads_teacher: ClassVar[bool] = True
+    by_ablation: ClassVar[bool] = False
+    one_graph: ClassVar[bool] = True
+
+    def __init__(self, models: "Models") -> None:
+        self.config = models.config
+
+    @staticmethod
+    def pools(config: "LossConfig") -> Collection[Pool]:
+        """Pools whose matched heads it compares; none for a term that needs no head map."""
+        return ()
+
+    @staticmethod
+    def reads_option_logits(config: "LossConfig") -> bool:
+        """Whether it compares what heads add to the options' logits."""
+        return False
+
+    def needs(self, side: Side) -> Wanted:
+        """What must be read of one side."""
+        return Wanted()
+
+    def count(self, marks: "Marks") -> "Tensor":
+        """What `loss` is a sum over in this batch, known before any model has run.
+
+        Counts of batches add up: their sum is the normaliser over an accumulated step.
+        """
+        raise NotImplementedError
+
+    def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
+        """Total and count over a batch, unweighted."""
+        raise NotImplementedError
+
+
+TERMS: dict[str, type[Term]] = {}
+"""Terms by name, in the order in which they are summed and logged."""
+
+_Registered = TypeVar("_Registered", bound=type[Any])
+
+
+def register(term: _Registered) -> _Registered:
+    """Class decorator: makes a term known by its name."""
+    TERMS[term.name] = term
+    return term

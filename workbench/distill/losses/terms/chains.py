@@ -1,0 +1,72 @@
+"""Terms on what the student says next."""
+
+from typing import TYPE_CHECKING
+
+from workbench.distill.losses.term import Side, Term, register
+from workbench.distill.reading.wanted import Wanted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.distill.losses.losses import Loss
+    from workbench.distill.reading.capture import Reading
+    from workbench.distill.reading.positions import Marks
+
+
+@register
+class Chain(Term):
+    """Next-token cross-entropy on the teacher's chains and answers."""
+
+    name = "chain"
+    help = "Weight of the cross-entropy on the teacher's written chains and answers."
+    weight = 1.0
+    reads_teacher = False
+
+    def needs(self, side: Side) -> Wanted:
+        """The student's logits."""
+        return Wanted(logits=side == "student")
+
+    def count(self, marks: "Marks") -> "Tensor":
+        """Weights of the predicted tokens."""
+        from workbench.distill.losses.losses import IGNORED
+
+        return ((marks.labels[:, 1:] != IGNORED) * marks.weights[:, 1:].float()).sum()
+
+    def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
+        """Of the student alone."""
+        from workbench.distill.losses.losses import chain_loss
+
+        assert student.logits is not None
+        return chain_loss(student.logits, marks.labels, marks.weights)
+
+
+@register
+class Logit(Term):
+    """Distillation of next-token distributions."""
+
+    name = "logit"
+    help = "Weight of the KL between next-token distributions over chain and answer."
+    # Positions are chosen before anything is computed: of how many nothing is known beforehand, as
+    # a graph would have to.
+    one_graph = False
+
+    def needs(self, side: Side) -> Wanted:
+        """Logits of both."""
+        return Wanted(logits=True)
+
+    def count(self, marks: "Marks") -> "Tensor":
+        """Predicted positions."""
+        return marks.count_rows(marks.targets, self.config.per)
+
+    def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
+        """At the temperature of the configuration."""
+        from workbench.distill.losses.losses import logit_loss
+
+        assert teacher.logits is not None and student.logits is not None
+        return logit_loss(
+            teacher.logits,
+            student.logits,
+            marks.targets,
+            temperature=self.config.logit_temperature,
+            per=self.config.per,
+        )

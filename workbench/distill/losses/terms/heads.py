@@ -1,0 +1,197 @@
+"""Terms on matched heads: where they look, what they write, and both together."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from workbench.distill.losses.term import SIDES, Side, Term, register
+from workbench.distill.reading.wanted import Wanted
+from workbench.heads import Head
+from workbench.phases import POOLS, Pool
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.distill.config import LossConfig
+    from workbench.distill.losses.losses import Loss
+    from workbench.distill.matching.head_map import Group
+    from workbench.distill.reading.capture import Reading
+    from workbench.distill.reading.positions import Marks
+    from workbench.distill.training.terms import Models
+
+
+class _Grouped(Term):
+    """Compares the heads of each pool layer by layer of the student; a mean by pool weights."""
+
+    def __init__(self, models: "Models") -> None:
+        super().__init__(models)
+        self.groups = models.groups()
+
+    @staticmethod
+    def pools(config: "LossConfig") -> Collection[Pool]:
+        """Those that are taught."""
+        return config.pools
+
+    def heads(self, side: Side) -> frozenset[Head]:
+        """All heads of one side."""
+        return frozenset(head for group in self.groups for head in getattr(group, side))
+
+    def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
+        """Mean over groups."""
+        from workbench.distill.losses.losses import average
+
+        losses = [self.of_group(marks, teacher, student, group) for group in self.groups]
+        return average(losses, [group.weight for group in self.groups])
+
+    def of_group(
+        self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
+    ) -> "Loss":
+        """Of one student layer and pool."""
+        raise NotImplementedError
+
+
+@register
+class Attention(_Grouped):
+    """KL between pooled attention patterns."""
+
+    name = "attention"
+    help = "Weight of the KL between pooled attention patterns of matched heads."
+    weight = 0.5
+    objective = 2.0
+
+    def needs(self, side: Side) -> Wanted:
+        """Patterns of the matched heads."""
+        return Wanted(patterns=self.heads(side))
+
+    def count(self, marks: "Marks") -> "Tensor":
+        """Query rows."""
+        return marks.count_rows(marks.rows, self.config.per)
+
+    def of_group(
+        self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
+    ) -> "Loss":
+        """Patterns are pooled by the weights of the heads."""
+        from workbench.distill.losses.losses import attention_loss
+
+        return attention_loss(
+            teacher.pooled(group.teacher),
+            student.pooled(group.student),
+            marks.rows,
+            marks.real,
+            per=self.config.per,
+        )
+
+
+@register
+class Update(_Grouped):
+    """Distance between what matched heads write, in the residual stream or over the options."""
+
+    name = "update"
+    help = "Weight of the distance between what matched heads write, in --update-space."
+    objective = 0.3
+
+    def __init__(self, models: "Models") -> None:
+        super().__init__(models)
+        self.over_options = self.reads_option_logits(models.config)
+        self.ends = models.ends() if self.over_options else {}
+
+    @staticmethod
+    def reads_option_logits(config: "LossConfig") -> bool:
+        """Over the options."""
+        return config.update_space == "options"
+
+    def needs(self, side: Side) -> Wanted:
+        """What the matched heads write."""
+        return Wanted(writes=self.heads(side), scale=self.over_options)
+
+    def count(self, marks: "Marks") -> "Tensor":
+        """Decisions, or samples of CKA."""
+        if self.over_options:
+            return marks.count_rows(marks.decided, self.config.per)
+        return marks.count_samples(self.config.debiased)
+
+    def of_group(
+        self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
+    ) -> "Loss":
+        """By CKA of the sums of writes, or by KL of their contributions to the options' logits."""
+        from workbench.distill.losses.losses import option_update_loss, update_loss
+
+        if not self.over_options:
+            return update_loss(
+                teacher.summed(group.teacher),
+                student.summed(group.student),
+                marks.sampled,
+                debiased=self.config.debiased,
+            )
+        theirs = teacher.contribution(group.teacher, marks, self.ends["teacher"])
+        ours = student.contribution(group.student, marks, self.ends["student"])
+        return option_update_loss(
+            theirs,
+            ours,
+            marks.decided,
+            marks.offered[:, None].expand_as(theirs),
+            temperature=self.config.interaction_temperature,
+            per=self.config.per,
+        )
+
+
+@register
+class Interaction(Term):
+    """KL between coarse attention × refine contribution, over the options."""
+
+    name = "interaction"
+    help = "Weight of the KL between coarse attention × refine contribution over the options."
+    objective = 0.3
+
+    def __init__(self, models: "Models") -> None:
+        super().__init__(models)
+        self.ends = models.ends()
+        self.heads = {side: models.pooled_heads(side) for side in SIDES}
+
+    @staticmethod
+    def pools(config: "LossConfig") -> Collection[Pool]:
+        """Both."""
+        return POOLS
+
+    @staticmethod
+    def reads_option_logits(config: "LossConfig") -> bool:
+        """Of the refine heads."""
+        return True
+
+    def needs(self, side: Side) -> Wanted:
+        """Where coarse heads look and what refine heads write."""
+        coarse, refine = (frozenset(self.heads[side][pool]) for pool in POOLS)
+        return Wanted(patterns=coarse, writes=refine, scale=True)
+
+    def count(self, marks: "Marks") -> "Tensor":
+        """Decisions whose evidence is known."""
+        return marks.count_rows(marks.asked, self.config.per)
+
+    def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
+        """Of both pools as wholes."""
+        from workbench.distill.losses.losses import interaction_loss
+
+        (theirs, wrote_theirs), (ours, wrote_ours) = (
+            (
+                self.mass(marks, reading.pooled(self.heads[side]["coarse"])),
+                reading.contribution(self.heads[side]["refine"], marks, self.ends[side]),
+            )
+            for side, reading in zip(SIDES, (teacher, student), strict=True)
+        )
+        return interaction_loss(
+            theirs,
+            wrote_theirs,
+            ours,
+            wrote_ours,
+            marks.asked,
+            marks.offered[:, None].expand_as(theirs),
+            temperature=self.config.interaction_temperature,
+            per=self.config.per,
+        )
+
+    def mass(self, marks: "Marks", pattern: "Tensor") -> "Tensor":
+        """Attention mass [batch, decision, option] of the coarse heads, by the route."""
+        from workbench.distill.losses.features import decision_mass, evidence_mass
+
+        if self.config.route == "decision":
+            return decision_mass(pattern, marks.spans, marks.decisions)
+        return evidence_mass(pattern, marks.spans, marks.evidence)
