@@ -13,12 +13,12 @@ from workbench.analysis.readout import (
 from workbench.errors import InputError
 
 
-@pytest.fixture
 def option_probabilities(option_logits, roles):
     """p(y): softmax over the gold, near and far options; options with role `other` get 0."""
     return option_logits.masked_fill(~roles.scored, -torch.inf).softmax(dim=-1)
 
 
+@pytest.fixture
 def roles(event) -> Roles:
     return Roles.of(event)  # gold, 2 near, 3 far, 1 other
 
