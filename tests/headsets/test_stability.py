@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from fixtures.event_scores import event_scores
 
 from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.scores.scores import EventScores, scores_table
@@ -17,18 +17,8 @@ QUICK = {"n_permutations": 99, "n_inner": 100}
 
 
 def scores_of(prompt: int) -> EventScores:
-    """Noise, but COARSE filters and REFINE refines on every prompt, WEAK on half of them."""
-    generator = torch.Generator().manual_seed(prompt)
-
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    routes, refine = noise(6, 2, 2, 2), noise(3, 2, 2)
-    routes[:3, 0, 1] += 5
-    refine[0, 1, 0] += 5
-    refine[0, 1, 1] += 5 * (prompt % 2)
-    weights = torch.tensor([1, 1, 1, -1, -1, -1], dtype=torch.float64) / 3
-    return EventScores(routes, weights, refine, 0, noise(2, 2), noise(2, 2), noise(2, 2).abs())
+    """COARSE filters and REFINE refines on every prompt, WEAK on half of them."""
+    return event_scores(prompt, coarse={COARSE: 5.0}, refine={REFINE: 5.0, WEAK: 5 * (prompt % 2)})
 
 
 def patching_of(prompt: int) -> tuple[list[dict], list[dict]]:

@@ -219,6 +219,7 @@ class _Chooser:
         q = {
             f"{name}_q": _q_values(null, counts.double(), n_permutations, seed)
             for name, null in self.nulls.items()
+            if name in PHASES
         }
         for sample, row in enumerate(counts):
             scores = self.heads.assign(**{name: value[sample] for name, value in q.items()})

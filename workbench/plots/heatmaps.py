@@ -18,11 +18,13 @@ from workbench.plots.style import (
     INK,
     POSITIONS,
     READ_OUT,
-    SCORES,
     UNPATCHED,
+    ScoreWords,
     named,
     number,
     require,
+    score_names,
+    score_words,
     titles,
     where,
 )
@@ -82,26 +84,31 @@ def head_heatmap(
 
 
 def score_heatmaps(
-    scores: pd.DataFrame, pooled: Mapping[tuple[int, int], str]
+    scores: pd.DataFrame, pooled: Mapping[tuple[int, int], str], words: ScoreWords | None = None
 ) -> dict[str, go.Figure]:
-    """One heat map per score that the table has, by score name; each has its own colour limit."""
-    extras = {"coarse": ("coarse_route", "coarse_evidence", "coarse_decision")}
-    figures = {}
-    for name, (title, unit) in SCORES.items():
-        if name not in scores:
-            continue
-        interval = [
-            f"{name}_{end}" if f"{name}_{end}" in scores else None for end in ("low", "high")
-        ]
+    """One heat map per score that the table has, by score name; each has its own colour limit.
+
+    `words` gives title and unit of scores; those of the two phases are known.
+    """
+    figures, names = {}, score_names(scores.columns)
+    for name in names:
+        title, unit = score_words(name, words)
+        others = [other for other in names if other.startswith(f"{name}_")]
+        ends = tuple(f"{name}_{end}" for end in ("low", "high", "p", "q"))
         figures[name] = head_heatmap(
             scores,
             name,
-            *interval,
+            f"{name}_low",
+            f"{name}_high",
             title=title,
             subtitle="observational: nominates heads, proves nothing",
             colorbar_title=unit,
             pooled=pooled,
-            extra_hover=[column for column in extras.get(name, ()) if column in scores],
+            extra_hover=[
+                column
+                for column in scores
+                if column.startswith(f"{name}_") and not column.startswith((*ends, *others))
+            ],
         )
     return figures
 

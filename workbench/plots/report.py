@@ -13,7 +13,15 @@ from workbench.phases import MEASURES, PHASES
 from workbench.plots import evidence_words, figures, heatmaps
 from workbench.plots.page import card, write_page
 from workbench.plots.paths import path_sankey
-from workbench.plots.style import POSITIONS, SCORES, number, percent, two_digits
+from workbench.plots.style import (
+    POSITIONS,
+    ScoreWords,
+    number,
+    percent,
+    score_names,
+    score_words,
+    two_digits,
+)
 
 SCORE_NOTE = (
     "Which heads are worth patching.",
@@ -72,13 +80,14 @@ def write_report(
     paths: pd.DataFrame | None = None,
     evidence: Mapping[str, pd.DataFrame] | None = None,
     prompts: list[dict[str, Any]] | None = None,
+    words: ScoreWords | None = None,
 ) -> Path:
     """Write the report of a run and return its path; missing folders are made.
 
     `counts` says per counterfactual how many events are valid pairs and why others are not (rows of
     `event_counts`). `headset` is the head-set file as a dict. `prompts` holds texts as strings or
     {"text": …} under any keys; leave it out where text must stay where it is. `evidence` holds the
-    tables of the evidence steps by name.
+    tables of the evidence steps by name, `words` titles and units of scores.
 
     Raises:
         InputError: a table lacks a column that a figure needs.
@@ -93,7 +102,7 @@ def write_report(
         counts=counts,
         findings=[pool_finding(pool, headset, pools) for pool in PHASES],
         overview=_overview_cards(baseline, patching, pools, trajectory),
-        score_cards=_score_cards(scores, pooled),
+        score_cards=_score_cards(scores, pooled, words),
         patching_cards=_patching_cards(patching, pooled, scores),
         path_cards=_path_cards(paths, patching, headset),
         evidence_cards=[
@@ -101,7 +110,9 @@ def write_report(
             for name, figure in evidence_words.cards(evidence or {}).items()
         ],
         evidence_sentences=evidence_words.sentences(evidence or {}),
-        heads=head_rows(headset),
+        score_titles=[score_words(name, words)[0] for name in score_names(scores.columns)],
+        effect_titles=[measure.title for measure in MEASURES.values()],
+        heads=head_rows(headset, score_names(scores.columns)),
         pool_rows=pool_rows(pools),
         measures=[]
         if pools.empty
@@ -135,8 +146,10 @@ def _overview_cards(
     return [card(name, figure, *OTHER_NOTES[name]) for name, figure in drawn.items()]
 
 
-def _score_cards(scores: pd.DataFrame, pooled: Mapping[tuple[int, int], str]) -> list[dict]:
-    drawn = heatmaps.score_heatmaps(scores, pooled)
+def _score_cards(
+    scores: pd.DataFrame, pooled: Mapping[tuple[int, int], str], words: ScoreWords | None
+) -> list[dict[str, Any]]:
+    drawn = heatmaps.score_heatmaps(scores, pooled, words)
     return [card(f"score-{name}", figure, *SCORE_NOTE) for name, figure in drawn.items()]
 
 
@@ -240,7 +253,7 @@ def _against_controls(effect: Mapping[Any, Any], rows: pd.DataFrame) -> tuple[st
 # Tables.
 
 
-def head_rows(headset: Mapping[str, Any]) -> list[dict[str, Any]]:
+def head_rows(headset: Mapping[str, Any], scores: Iterable[str]) -> list[dict[str, Any]]:
     """Pooled heads, by pool and then by weight, with what is known of each."""
     heads = sorted(
         headset.get("heads", []),
@@ -257,7 +270,7 @@ def head_rows(headset: Mapping[str, Any]) -> list[dict[str, Any]]:
             "weight": head.get("weight"),
             "scores": [
                 (head.get("scores", {}).get(name), head.get("scores", {}).get(f"{name}_q"))
-                for name in SCORES
+                for name in scores
             ],
             "effects": [head.get("effects", {}).get(name) or {} for name in MEASURES],
         }

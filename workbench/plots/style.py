@@ -4,7 +4,7 @@ Blue marks the coarse pool and the far counterfactual, orange the refine pool an
 purple a read-out head, grey a control.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,6 @@ READ_OUT = "#7b3fa0"
 CONTROL, INK, UNPATCHED = "#8a9099", "#252a31", "#dde1e6"
 POOL_COLOUR = {name: phase.colour for name, phase in PHASES.items()}
 VARIANT_COLOUR = {"clean": INK} | {p.counterfactual: p.colour for p in PHASES.values()}
-
-SCORES = {name: (phase.score_title, phase.score_unit) for name, phase in PHASES.items()} | {
-    "refine_direct": ("RefineScore, direct part", "log-odds, gold against near"),
-    "coarse_attribution": ("Coarse attribution", "log-odds, cluster against far"),
-}
-"""Title and unit of each score, in the order shown."""
 
 POSITIONS = {"decision": "at the decision token", "span": "over the whole suffix"}
 
@@ -102,6 +96,22 @@ def where(table: pd.DataFrame, **equal: str) -> pd.DataFrame:
     for column, value in equal.items():
         keep &= np.asarray(table[column] == value)
     return pd.DataFrame(table.loc[keep])
+
+
+ScoreWords = Mapping[str, tuple[str, str]]
+"""Score → its title and unit."""
+
+
+def score_names(columns: Iterable[str]) -> list[str]:
+    """Scores of a scores table: the columns that have an interval, in order."""
+    known = list(columns)
+    return [name for name in known if f"{name}_low" in known]
+
+
+def score_words(name: str, words: ScoreWords | None = None) -> tuple[str, str]:
+    """Title and unit of a score; its name where no words are known."""
+    own = {phase.name: (phase.score_title, phase.score_unit) for phase in PHASES.values()}
+    return (words or {}).get(name) or own.get(name) or (name.replace("_", " ").capitalize(), "")
 
 
 def shown_measures(present: Collection[str]) -> list[str]:

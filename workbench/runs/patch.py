@@ -10,8 +10,9 @@ from transformer_lens.utilities.statistics import derive_generator
 from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.patching.patching import EVENT_COLUMNS, sweep
 from workbench.analysis.patching.screening import promising, screen_heads
+from workbench.analysis.scores.registry import known_scores
 from workbench.heads import Head, parse_heads
-from workbench.phases import POOLS, valid_pairs
+from workbench.phases import valid_pairs
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 from workbench.runs.config import HEAD_CHOICES, RunConfig
 from workbench.runs.session import OpenRun, check_heads
@@ -78,8 +79,9 @@ def _choose_heads(opened: OpenRun) -> pd.DataFrame:
 
 
 def nominate(scores: pd.DataFrame, count: int) -> list[Head]:
-    """Heads among the first `count` of either score, by mean."""
-    ranked = [scores.nlargest(count, name, keep="first") for name in POOLS]
+    """Heads among the first `count` of a score that nominates, by mean."""
+    names = [name for name, score in known_scores().items() if score.nominates and name in scores]
+    ranked = [scores.nlargest(count, name, keep="first") for name in names]
     both = pd.concat(ranked)
     return sorted(set(zip(both["layer"].tolist(), both["head"].tolist(), strict=True)))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.analysis.patching.patching import event_counts
+from workbench.analysis.scores.registry import known_scores
 from workbench.errors import InputError
 from workbench.files import replacing
 from workbench.headsets import headset as headset_file
@@ -54,6 +55,7 @@ def report(
             headset=headset,
             counts=event_counts(tables["baseline"], headset["method"]["thresholds"]),
             prompts=texts,
+            words={name: (one.title, one.unit) for name, one in known_scores().items()},
             paths=folder.read_table("paths") if folder.is_done("paths") else None,
             evidence={
                 name: folder.read_table(name)

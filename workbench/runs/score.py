@@ -7,8 +7,8 @@ import pandas as pd
 from workbench.analysis.logit_lens import layer_trajectory
 from workbench.analysis.patching.patching import baseline as baseline_table
 from workbench.analysis.patching.patching import event_counts
+from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.scores.scores import score_heads
-from workbench.phases import POOLS
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.session import OpenRun
 from workbench.runs.summary import explain_counts
@@ -55,7 +55,11 @@ def _score(opened: OpenRun) -> dict[str, Any]:
         )
     opened.folder.write_table("scores", table)
     limit = opened.config.false_discovery_rate
-    significant = {name: int((table[f"{name}_q"].to_numpy() <= limit).sum()) for name in POOLS}
+    significant = {
+        name: int((table[f"{name}_q"].to_numpy() <= limit).sum())
+        for name, one in known_scores().items()
+        if one.null is not None
+    }
     return {"events": len(chosen), "heads": len(table), "below_false_discovery_rate": significant}
 
 

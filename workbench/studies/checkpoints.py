@@ -31,6 +31,7 @@ from torch import Tensor
 from workbench.analysis.patching.effects import measure_terms
 from workbench.analysis.patching.patching import EventCache, baseline_rows, sweep_event
 from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.scores.scores import EventScores, score_event
 from workbench.analysis.statistics import bootstrap, ratio_of_means
 from workbench.errors import InputError
@@ -274,16 +275,12 @@ def _checkpoint_terms(
 
 
 def _head_scores(scores: Sequence[EventScores]) -> dict[str, np.ndarray]:
-    """Both scores per event, layer and head.
-
-    CoarseScore goes by the route that is larger over all events, so that its mean is the score.
-    """
-    routes = torch.stack([torch.tensordot(one.weights, one.routes, dims=1) for one in scores])
-    best = routes.mean(dim=0).argmax(dim=-1)[None, ..., None].expand(*routes.shape[:-1], 1)
-    refine = torch.stack([one.refine[one.gold] for one in scores])
-    values = (routes.gather(-1, best)[..., 0], refine)
+    """The score of each phase per event, layer and head."""
     return {
-        f"{name}_score": each.double().numpy() for name, each in zip(POOLS, values, strict=True)
+        f"{name}_score": known_scores()[name]
+        .of_events(torch.stack([one.own(name) for one in scores]))
+        .numpy()
+        for name in POOLS
     }
 
 

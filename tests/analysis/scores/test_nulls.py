@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from workbench.analysis.scores.nulls import (
+    RoleValues,
     coarse_null,
     enough_permutations,
     null_p,
@@ -24,6 +25,32 @@ def refine_null_p(effects, gold, *, n_permutations=2000, seed=0, **how):
 def noise(*shape: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def coarse_events(routes, weights, options=None):
+    names = options or [tuple(map(str, range(len(weight)))) for weight in weights]
+    return [RoleValues(*e) for e in zip(routes, weights, map(tuple, names), strict=True)]
+
+
+def refine_events(effects, gold, options=None):
+    names = options or [tuple(map(str, range(len(effect)))) for effect in effects]
+    weights = [
+        torch.eye(len(e), dtype=torch.float64)[row] for e, row in zip(effects, gold, strict=True)
+    ]
+    return [RoleValues(*e) for e in zip(effects, weights, map(tuple, names), strict=True)]
+
+
+def _p(null, events, prompt_ids=None, **options):
+    ids = prompt_ids or [str(event) for event in range(len(events))]
+    return null_p(null(events, ids), **options)[0]
+
+
+def coarse_null_p(routes, weights, options=None, **more):
+    return _p(coarse_null, coarse_events(routes, weights, options), **more)
+
+
+def refine_null_p(effects, gold, options=None, **more):
+    return _p(refine_null, refine_events(effects, gold, options), **more)
 
 
 def coarse_values(planted: float = 0.0) -> list[torch.Tensor]:
@@ -174,15 +201,6 @@ def test_repeated_events_say_no_more_than_one(few_permutations):
         torch.testing.assert_close(make(once), make(thrice))
 
 
-def test_one_event_a_prompt_needs_no_prompt_ids():
-    values, weights = coarse_values(), [WEIGHTS] * N_EVENTS
-    ids = [f"p{event}" for event in range(N_EVENTS)]
-    alone = coarse_null_p(values, weights, n_permutations=20)
-    torch.testing.assert_close(
-        coarse_null_p(values, weights, prompt_ids=ids, n_permutations=20), alone
-    )
-
-
 def test_events_with_other_options_are_shuffled_by_themselves():
     """Two events of one prompt: as one block they always agree, as two they do not."""
     value = noise(4, 1, 1, 2, seed=0)
@@ -190,9 +208,8 @@ def test_events_with_other_options_are_shuffled_by_themselves():
     generator = torch.Generator().manual_seed(0)
     sums = {}
     for names in ("abcd", "abdc"):
-        null = coarse_null(
-            [value, -value], [weight, weight], prompt_ids=["p", "p"], options=["abcd", names]
-        )
+        events = coarse_events([value, -value], [weight, weight], ["abcd", names])
+        null = coarse_null(events, ["p", "p"])
         sums[names] = null.draw(20, generator)
     assert sums["abcd"].abs().max() < 1e-12
     assert sums["abdc"].abs().max() > 0.1
@@ -201,7 +218,7 @@ def test_events_with_other_options_are_shuffled_by_themselves():
 def test_golds_of_one_cluster_stay_different():
     """Two events ask for two golds of the same three options: no shuffle gives both the same."""
     effects = torch.eye(3, dtype=torch.float64).reshape(3, 1, 3)
-    null = refine_null([effects, effects], [0, 1], prompt_ids=["p", "p"], options=["abc", "abc"])
+    null = refine_null(refine_events([effects] * 2, [0, 1], ["abc"] * 2), ["p", "p"])
     drawn = null.draw(300, torch.Generator().manual_seed(0))[:, 0, 0]
     assert set(drawn.flatten().tolist()) == {0.0, 1.0}
     assert drawn.mean(dim=0).tolist() == pytest.approx([2 / 3] * 3, abs=0.08)
@@ -210,7 +227,7 @@ def test_golds_of_one_cluster_stay_different():
 def test_samples_of_prompts_equal_the_prompts_written_out(few_permutations):
     """A prompt counted twice is two prompts with the same shuffle; one counted 0 times is none."""
     routes, weights, ids, *_ = noisy_prompts((0, 4), 20, n_prompts=4)
-    null = coarse_null(routes, weights, prompt_ids=ids)
+    null = coarse_null(coarse_events(routes, weights), ids)
     counts = torch.tensor([[1, 1, 1, 1], [2, 2, 2, 2], [1, 1, 0, 0]])
     every, doubled, half = null_p(null, counts.double(), n_permutations=300)
     torch.testing.assert_close(every, doubled)
@@ -219,5 +236,5 @@ def test_samples_of_prompts_equal_the_prompts_written_out(few_permutations):
 
 
 def test_lists_of_different_lengths_are_refused():
-    with pytest.raises(InputError, match="1 effects, 2 gold"):
-        refine_null_p([torch.zeros(4, 1, 1)], [0, 1])
+    with pytest.raises(InputError, match="1 events, 2 prompt ids"):
+        refine_null_p([torch.zeros(4, 1, 1)], [0], prompt_ids=["p", "q"])

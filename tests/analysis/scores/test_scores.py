@@ -1,7 +1,10 @@
+from itertools import chain
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fixtures.event_scores import event_scores
 
 from workbench.analysis.patching.patching import EventCache
 from workbench.analysis.readout import Roles, coarse_margin, near_miss_margin, select_options
@@ -27,11 +30,16 @@ def table(model, prompts) -> pd.DataFrame:
 
 def test_columns_are_those_of_the_scores_table(table):
     scores = ["coarse", "refine", "refine_direct", "coarse_attribution"]
-    expected = {"layer", "head", "coarse_route", "coarse_evidence", "coarse_decision"}
-    expected |= {f"{name}{end}" for name in scores for end in ("", "_low", "_high")}
-    expected |= {f"{name}_{p}" for name in ("coarse", "refine") for p in "pq"}
-    expected |= {"output_norm", "n"}
-    assert set(table.columns) == expected
+    own = {name: [f"{name}{end}" for end in ("", "_low", "_high")] for name in scores}
+    own["coarse"] += ["coarse_p", "coarse_q", "coarse_route", "coarse_evidence", "coarse_decision"]
+    own["refine"] += ["refine_p", "refine_q"]
+    assert list(table.columns) == [
+        "layer",
+        "head",
+        *chain.from_iterable(own.values()),
+        "output_norm",
+        "n",
+    ]
     assert [*zip(table["layer"], table["head"], strict=True)] == [*np.ndindex(3, 4)]
     assert (table["n"] == 5).all()
     assert not table.isna().any(axis=None)
@@ -46,10 +54,9 @@ def test_coarse_score_is_the_larger_route_and_names_it(table):
 def test_estimates_are_means_over_events(model, prompts, table):
     weights = model.output_weights()
     events = [score_event(model, event, weights) for event in prompts]
-    refine = torch.stack([event.refine[event.gold] for event in events]).mean(0)
-    direct = torch.stack([event.refine_direct for event in events]).mean(0)
-    np.testing.assert_allclose(table["refine"], refine.flatten())
-    np.testing.assert_allclose(table["refine_direct"], direct.flatten())
+    for name in ("refine", "refine_direct"):
+        mean = torch.stack([event.own(name) for event in events]).mean(0)
+        np.testing.assert_allclose(table[name], mean.flatten())
 
 
 @pytest.mark.parametrize("evidence_first", [True, False])
@@ -62,7 +69,7 @@ def test_event_scores_equal_the_formulas(model, make_event, evidence_first):
     pattern = model.run([event.clean], ["blocks.1.attn.hook_pattern"])[0].activations.popitem()[1]
     spans = [option.span for option in event.options]
     routes = attention_routes(pattern, spans, event.evidence)
-    torch.testing.assert_close(got.routes[:, 1].float(), routes)
+    torch.testing.assert_close(got.values["coarse"].values[:, 1].float(), routes)
 
     def effect(variant, margin):
         with frozen_parameters(model.bridge):
@@ -72,33 +79,17 @@ def test_event_scores_equal_the_formulas(model, make_event, evidence_first):
 
     near = effect("near", near_miss_margin)
     close = {"rtol": 1e-4, "atol": 1e-5}
-    torch.testing.assert_close(got.refine[got.gold], near.total[0], **close)
-    torch.testing.assert_close(got.refine_direct, near.direct[0], **close)
+    torch.testing.assert_close(got.own("refine"), near.total[0], **close)
+    torch.testing.assert_close(got.own("refine_direct"), near.direct[0], **close)
     far = effect("far", coarse_margin)
-    torch.testing.assert_close(got.coarse_attribution, far.total[0], **close)
+    torch.testing.assert_close(got.own("coarse_attribution"), far.total[0], **close)
     norm = (cache.z["clean"][2, -1, 3] @ weights[2, 3]).norm()
     assert got.output_norm[2, 3].item() == pytest.approx(norm.item(), rel=1e-5)
 
 
 def planted_scores(seed: int) -> EventScores:
     """Noise, but head (0, 1) filters by the decision route and head (1, 0) refines."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    routes, refine = noise(6, 2, 2, 2), noise(3, 2, 2)
-    routes[:3, 0, 1, 1] += 3
-    refine[0, 1, 0] += 3
-    return EventScores(
-        routes=routes,
-        weights=torch.tensor([1, 1, 1, -1, -1, -1], dtype=torch.float64) / 3,
-        refine=refine,
-        gold=0,
-        refine_direct=noise(2, 2),
-        coarse_attribution=noise(2, 2),
-        output_norm=noise(2, 2).abs(),
-    )
+    return event_scores(seed, coarse={(0, 1): 3.0}, refine={(1, 0): 3.0}, routes=(1,))
 
 
 def test_planted_heads_stand_out():

@@ -12,6 +12,7 @@ independent.
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from einops import einsum
@@ -26,6 +27,23 @@ NUMBERS_AT_ONCE = 2**24
 """Largest tensor of a null, in float64 numbers (128 MB)."""
 SMALLEST_Q = 0.05
 """There are as many permutations as let a single head of all reach this q value."""
+
+
+class RoleValues(NamedTuple):
+    """What a score says of one event however roles are dealt out among options.
+
+    The event's own value is the sum of `values` by `weights`; a null deals the weights out anew.
+    `options` names the options, so that events of one prompt can be told to offer the same ones.
+    """
+
+    values: Float[Tensor, "option layer head *route"]
+    weights: Float[Tensor, " option"]
+    options: tuple[str, ...]
+
+    @property
+    def own(self) -> Float[Tensor, "layer head *route"]:
+        """The value with the roles as they are."""
+        return torch.tensordot(self.weights, self.values, dims=1)
 
 
 @dataclass(frozen=True)
@@ -61,42 +79,30 @@ def enough_permutations(n_permutations: int, n_heads: int) -> int:
     return max(n_permutations, math.ceil(n_heads / SMALLEST_Q))
 
 
-def coarse_null(
-    routes: Sequence[Float[Tensor, "_ layer head route"]],
-    weights: Sequence[Float[Tensor, " _"]],
-    *,
-    prompt_ids: Sequence[str] | None = None,
-    options: Sequence[Sequence[Hashable]] | None = None,
-) -> RoleNull:
+def coarse_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> RoleNull:
     """The null of CoarseScore: relevant and far are dealt out anew among a prompt's options.
 
-    `routes` and `weights` hold one tensor per event over its options (their number may differ).
     The score is the larger route of the mean contrast, in every shuffle as in the observation.
 
-    Events of one prompt (`prompt_ids`; without it every event is a prompt of its own) with the same
-    `options` in the same order share each shuffle: an option hands over its roles in all of them at
-    once. Without `options`, events of one prompt with as many options count as having the same.
-    Options that no event of such a block scores (role `other`, weight 0, throughout) take no part.
-    One that is `other` in some events only (the gold of another mention) does: whoever gets its
-    roles is left out where it was, and it is scored there instead. Where a head attends to every
-    gold, that widens the null, so it errs on the safe side.
+    Events of one prompt with the same options in the same order share each shuffle: an option hands
+    over its roles in all of them at once. Options that no event of such a block scores (role
+    `other`, weight 0, throughout) take no part. One that is `other` in some events only (the gold
+    of another mention) does: whoever gets its roles is left out where it was, and it is scored
+    there instead. Where a head attends to every gold, that widens the null, so it errs on the safe
+    side.
 
     Raises:
-        InputError: lists of different lengths.
+        InputError: not one prompt id per event, or no event.
     """
-    names = _ids(prompt_ids, len(weights))
-    _check_lengths(routes=routes, weights=weights, prompt_ids=names, options=options or weights)
-    keys = [
-        (name, len(weight) if options is None else tuple(options[event]))
-        for event, (name, weight) in enumerate(zip(names, weights, strict=True))
-    ]
-    prompt = _numbered(names)
+    _check(events, prompt_ids)
+    keys = [(name, event.options) for name, event in zip(prompt_ids, events, strict=True)]
+    prompt = _numbered(prompt_ids)
     blocks: list[tuple[int, Tensor, Tensor]] = []
     for key in dict.fromkeys(keys):
         members = [event for event, other in enumerate(keys) if other == key]
-        observed = torch.stack([weights[event].double() for event in members])
+        observed = torch.stack([events[event].weights.double() for event in members])
         scored = (observed != 0).any(dim=0)
-        values = torch.stack([routes[event][scored].double() for event in members])
+        values = torch.stack([events[event].values[scored].double() for event in members])
         blocks.append((prompt[members[0]], observed[:, scored], values))
 
     def sums(dealt: Sequence[Tensor], count: int) -> Tensor:
@@ -120,57 +126,44 @@ def coarse_null(
     )
 
 
-def refine_null(
-    effects: Sequence[Float[Tensor, "_ layer head"]],
-    gold: Sequence[int],
-    *,
-    prompt_ids: Sequence[str] | None = None,
-    options: Sequence[Sequence[Hashable]] | None = None,
-) -> RoleNull:
+def refine_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> RoleNull:
     """The null of RefineScore: in each event any option of gold's cluster may play gold.
 
-    `effects` holds one tensor per event over the options of gold's cluster, each the effect on the
-    log-odds of that option against the rest of the cluster; `gold` is the row of the real one.
+    Rows of the values are the options of gold's cluster, each the effect on the log-odds of that
+    option against the rest; the weight of the real gold is 1, of the others 0.
 
-    A shuffle ranks all options of a prompt (`options` names the rows of `effects`; without it, the
-    clusters of one prompt that are equally large count as the same). In every event of the prompt
-    (`prompt_ids`; without it every event is a prompt of its own) the option that ranks first in the
-    cluster plays gold. Thus each is drawn uniformly, and the same options get the same draw. Two
-    cases need more. Several options are each gold of the same cluster in its own event: they become
-    the first, the second, and so on. Or they are golds of one cluster but `other`, and left out, in
-    the events of their siblings: they share one rank, which ties their events a little more than
-    chance would, on the safe side.
+    A shuffle ranks all options of a prompt. In every event of the prompt the option that ranks
+    first in the cluster plays gold. Thus each is drawn uniformly, and the same options get the same
+    draw. Two cases need more. Several options are each gold of the same cluster in its own event:
+    they become the first, the second, and so on. Or they are golds of one cluster but `other`, and
+    left out, in the events of their siblings: they share one rank, which ties their events a little
+    more than chance would, on the safe side.
 
     Raises:
-        InputError: lists of different lengths.
+        InputError: not one prompt id per event, or no event.
     """
-    names = _ids(prompt_ids, len(effects))
-    _check_lengths(effects=effects, gold=gold, prompt_ids=names, options=options or effects)
-    values = [array.double() for array in effects]
-    rows: list[list[Hashable]] = [
-        [(len(array), row) for row in range(len(array))]
-        if options is None
-        else list(options[event])
-        for event, array in enumerate(values)
-    ]
-    prompt = _numbered(names)
+    _check(events, prompt_ids)
+    values = [event.values.double() for event in events]
+    gold = [int(event.weights.argmax()) for event in events]
+    rows: list[list[Hashable]] = [list(event.options) for event in events]
+    prompt = _numbered(prompt_ids)
     of_prompt = [
         [event for event, number in enumerate(prompt) if number == index]
         for index in range(max(prompt) + 1)
     ]
-    for events in of_prompt:
-        _share_ranks(rows, gold, events)
+    for members in of_prompt:
+        _share_ranks(rows, gold, members)
     position: list[dict[Hashable, int]] = [
-        {name: at for at, name in enumerate(dict.fromkeys(n for e in events for n in rows[e]))}
-        for events in of_prompt
+        {name: at for at, name in enumerate(dict.fromkeys(n for e in members for n in rows[e]))}
+        for members in of_prompt
     ]
     place = _places(prompt, rows, gold)
 
     def draw(count: int, generator: torch.Generator) -> Tensor:
         total = torch.zeros(count, len(of_prompt), *values[0].shape[1:], dtype=torch.float64)
-        for index, events in enumerate(of_prompt):
+        for index, members in enumerate(of_prompt):
             rank = torch.rand(count, len(position[index]), generator=generator)
-            for event in events:
+            for event in members:
                 columns = [position[index][name] for name in rows[event]]
                 order = rank[:, columns].argsort(dim=1)
                 total[:, index] += values[event][order[:, place[event]]]
@@ -255,11 +248,6 @@ def null_p(
     return (1 + hits) / (1 + n_permutations)
 
 
-def _ids(prompt_ids: Sequence[str] | None, n_events: int) -> list[str]:
-    """A prompt id per event: as given, or one of its own."""
-    return [str(event) for event in range(n_events)] if prompt_ids is None else list(prompt_ids)
-
-
 def _numbered(names: Sequence[str]) -> list[int]:
     """Number of each event's prompt, in order of first appearance."""
     position = {name: index for index, name in enumerate(dict.fromkeys(names))}
@@ -270,7 +258,9 @@ def _events_of(prompt: Sequence[int]) -> Float[Tensor, " prompt"]:
     return torch.bincount(torch.tensor(prompt)).double()
 
 
-def _check_lengths(**lists: Sequence[object]) -> None:
-    if len({len(values) for values in lists.values()}) != 1 or not all(lists.values()):
-        found = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
-        raise InputError(f"a null needs one of each per event, at least one event; got {found}")
+def _check(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> None:
+    if len(events) != len(prompt_ids) or not events:
+        raise InputError(
+            f"a null needs a prompt id per event, at least one event; got {len(events)} events, "
+            f"{len(prompt_ids)} prompt ids"
+        )

@@ -1,0 +1,62 @@
+"""The scores of heads, each declared once: table, nomination and figures follow from it.
+
+A module of this package that registers a `Score` adds it; no other file needs to know. A score
+nominates heads; only patching shows what they do.
+"""
+
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.analysis.scores.event_runs import EventRuns
+from workbench.analysis.scores.nulls import RoleNull, RoleValues
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number per head: the mean over events, or the largest of the means of its routes."""
+
+    name: str
+    """Its column; `name_low` and `name_high` are the interval, `name_p` and `name_q` the null's."""
+    title: str
+    unit: str
+    of_event: Callable[[EventRuns], RoleValues | Float[Tensor, "layer head"]]
+    """One event's values; `RoleValues` where there is a null."""
+    routes: tuple[str, ...] = ()
+    """Names along the last axis of the values; each gets a column, and so does the larger one."""
+    null: Callable[[Sequence[RoleValues], Sequence[str]], RoleNull] | None = None
+    """(events, their prompt ids) → what the score would be if roles said nothing about a head."""
+    nominates: bool = False
+    """Whether its first heads are patched."""
+
+    def of_means(self, means: Float[Tensor, "*any"]) -> Float[Tensor, "*any_head"]:
+        """The score, from means over events."""
+        return means.amax(dim=-1) if self.routes else means
+
+    def of_events(self, values: Float[Tensor, "event layer head *route"]) -> Tensor:
+        """Per event, layer and head, what the score is the mean of."""
+        if not self.routes:
+            return values
+        best = values.mean(dim=0).argmax(dim=-1)[None, ..., None]
+        return values.gather(-1, best.expand(*values.shape[:-1], 1))[..., 0]
+
+
+SCORES: dict[str, Score] = {}
+
+
+def register(score: Score) -> Score:
+    """Add a score; scores of other modules of this package are in `known_scores`."""
+    SCORES[score.name] = score
+    return score
+
+
+def known_scores() -> dict[str, Score]:
+    """All scores by name, in the order of their columns: by module, then as registered."""
+    package = __package__ or ""
+    for module in pkgutil.iter_modules(import_module(package).__path__):
+        import_module(f"{package}.{module.name}")
+    return SCORES
