@@ -9,7 +9,8 @@ from plotly.subplots import make_subplots
 
 from workbench.errors import InputError
 from workbench.phases import MEASURES, OF_READOUT
-from workbench.plots.evidence import OTHERS, PROBABILITY, band, finish, row_name
+from workbench.plots.evidence import OTHERS
+from workbench.plots.panels import PROBABILITY, band, finish, line, row_name
 from workbench.plots.style import (
     INK,
     POOL_COLOUR,
@@ -53,20 +54,18 @@ def chain_trajectories(chain: pd.DataFrame, align: str = "") -> go.Figure:
     models = [*dict.fromkeys(chain["model"])]
     lines = chain.sort_values("step").groupby(["model", "source"], sort=False)
     for row, quantity in enumerate(OF_READOUT, start=1):
-        for (model, source), line in sorted(lines, key=lambda item: models.index(item[0][0])):  # type: ignore[index]
+        for (model, source), rows in sorted(lines, key=lambda item: models.index(item[0][0])):  # type: ignore[index]
             colour = (INK, *OTHERS)[models.index(model) % (1 + len(OTHERS))]
-            trace = go.Scatter(x=line["step"], y=line[quantity], mode="lines+markers")
-            dash = SOURCE_DASH.get(source, "dot")
-            trace.update(line={"color": colour, "width": 2, "dash": dash}, marker={"size": 6})
             name = f"{model}, {source} chain"
             hover = f"{name}<br>step %{{x}}, %{{customdata[0]}}: %{{y:.3f}}"
-            hover += "<br>%{customdata[1]} events<extra></extra>"
-            trace.update(name=name, customdata=line[["label", "n"]], hovertemplate=hover)
-            shade = band(trace.x, line, f"{quantity}_", colour)
+            hover += "<br>%{customdata[1]} events"
+            trace = line(rows, "step", quantity, name, colour, hover)
+            trace.update(line_dash=SOURCE_DASH.get(source, "dot"), customdata=rows[["label", "n"]])
+            shade = band(trace.x, rows, f"{quantity}_", colour)
             figure.add_traces([shade, trace], rows=row, cols=1)
         figure.update_yaxes(title_text=quantity.capitalize(), row=row)
-    finish(figure, title, "the answer as it stands after each step; 95 % band", height=600)
-    figure.update_layout(margin_t=72)  # no panel titles
+    subtitle = "the answer as it stands after each step; 95 % band"
+    finish(figure, title, subtitle, height=600, margin_t=72)  # no panel titles
     labels = chain.groupby("step")["label"].agg(lambda values: values.mode().iloc[0])
     steps = [int(str(step)) for step in labels.index]
     if len(steps) <= MOST_LABELS:

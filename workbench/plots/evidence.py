@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 
 from workbench.errors import InputError
 from workbench.phases import OF_READOUT
+from workbench.plots.panels import PROBABILITY, band, error_bars, finish, line, row_name
 from workbench.plots.style import (
     CONTROL,
     INK,
@@ -49,7 +50,6 @@ AREAS = ["order", "kind", "readout", "cpr", "cpr_low", "cpr_high", "cmd", "cmd_l
 STABILITY = ["pool", "layer", "head", "share", "n_resamples"]
 SAMPLE_SIZE = ["n_prompts", "pool", "overlap", "size", "empty", "n_subsets"]
 
-PROBABILITY = [-0.04, 1.04]
 MOST_BARS, RARE = 40, 0.05
 
 
@@ -70,12 +70,12 @@ def faithfulness_curves(curves: pd.DataFrame) -> go.Figure:
     for readout, kind, row, column in cells:
         readable, colour = OF_READOUT[readout].good_title, OF_READOUT[readout].colour
         here = where(curves, readout=readout, kind=kind)
-        for order, line in _order_lines([*dict.fromkeys(curves["order"])], colour).items():
+        for order, look in _order_lines([*dict.fromkeys(curves["order"])], colour).items():
             rows = where(here, order=order).sort_values("k")
             if rows.empty:
                 continue
             name = ORDERS.get(order, order)
-            trace = go.Scatter(x=np.log1p(rows["k"]), y=rows["value"], mode="lines", line=line)
+            trace = go.Scatter(x=np.log1p(rows["k"]), y=rows["value"], mode="lines", line=look)
             trace.update(name="random" if _is_random(order) else name)
             if order == "pool":
                 figure.add_trace(band(trace.x, rows, "", colour), row=row, col=column)
@@ -119,11 +119,11 @@ def curve_areas(areas: pd.DataFrame) -> go.Figure:
         own = {"pool": OF_READOUT[readout].colour, "random": CONTROL}
         colours = [own.get(order, INK) for order in here["order"]]
         for area, symbol, offset in (("cpr", "circle", -0.16), ("cmd", "diamond-open", 0.16)):
-            low, high = here[area] - here[f"{area}_low"], here[f"{area}_high"] - here[area]
+            ends = here[f"{area}_low"], here[f"{area}_high"]
             trace = go.Scatter(x=here[area], mode="markers", name=AREA_NAMES[area])
             trace.update(y=[orders.index(order) + offset for order in here["order"]])
             trace.update(marker={"size": 9, "symbol": symbol, "color": colours})
-            trace.update(error_x={"array": high, "arrayminus": low, "color": CONTROL, "width": 4})
+            trace.update(error_x=error_bars(here[area], *ends, color=CONTROL, width=4))
             trace.update(text=[ORDERS.get(order, order) for order in here["order"]])
             trace.update(customdata=here[[f"{area}_low", f"{area}_high"]])
             hover = f"%{{text}}: {area.upper()} %{{x:.3f}} "
@@ -169,7 +169,7 @@ def selection_stability(stability: pd.DataFrame) -> go.Figure:
         names += heads
     figure.add_hline(y=0.5, line={"color": INK, "width": 1, "dash": "dot"})
     rare = np.count_nonzero(stability["share"] > 0) - len(often)
-    subtitle = f"share of {stability['n_resamples'].iloc[0]:,} resamples of the choosing prompts"
+    subtitle = f"share of {stability['n_resamples'].iloc[0]:,} resamples of the selection half"
     subtitle += f"; {rare} rarer not shown" * bool(rare)
     figure.update_layout(**titles(title, subtitle), height=400, bargap=0.3)
     figure.update_xaxes(title_text="layer-head", tickvals=list(range(len(names))), ticktext=names)
@@ -199,21 +199,17 @@ def prompts_needed(sample_size: pd.DataFrame) -> go.Figure:
     for column, quantity in enumerate(panels, start=1):
         for pool, colour in POOL_COLOUR.items():
             rows = where(sample_size, pool=pool).sort_values("n_prompts")
-            trace = go.Scatter(x=rows["n_prompts"], y=rows[quantity], mode="lines+markers")
-            trace.update(line={"color": colour, "width": 2}, marker={"size": 7})
             hover = "%{x} prompts: %{y:.2f}<br>%{customdata[0]:.1f} heads on average, "
-            hover += "%{customdata[1]} subsets<extra></extra>"
-            trace.update(customdata=rows[["size", "n_subsets"]], hovertemplate=hover)
-            figure.add_trace(trace.update(name=f"{pool} pool"), row=1, col=column)
-    finish(figure, title, "means over random subsets of the choosing prompts", height=400)
+            hover += "%{customdata[1]} subsets"
+            trace = line(rows, "n_prompts", quantity, f"{pool} pool", colour, hover)
+            trace.update(customdata=rows[["size", "n_subsets"]])
+            figure.add_trace(trace, row=1, col=column)
+    finish(
+        figure, title, "means over random subsets of the selection half", height=400
+    )
     figure.update_xaxes(title_text="prompts", rangemode="tozero", tickformat="d")
     figure.update_yaxes(title_text="mean Jaccard index", range=PROBABILITY)
     return figure.update_yaxes(title_text="share of subsets", col=2)
-
-
-def row_name(pool: str, layer: Any, head: Any) -> str:
-    """Name of a row: a head, or the whole pool where layer and head are missing."""
-    return f"{pool} pool" if pd.isna(layer) else f"{int(layer)}-{int(head)}"
 
 
 def _is_random(order: str) -> bool:
@@ -273,27 +269,3 @@ def _spread_ticks(every: Sequence[int]) -> list[int]:
         if min(places[index] - places[kept[-1]], places[-1] - places[index]) >= room:
             kept.append(index)
     return [every[index] for index in dict.fromkeys([*kept, len(every) - 1])]
-
-
-def band(x: Any, rows: pd.DataFrame, prefix: str, colour: str) -> go.Scatter:
-    """Interval band; points without an interval are passed over."""
-    low, high = (rows[f"{prefix}{end}"].to_numpy(float) for end in ("low", "high"))
-    known = np.isfinite(low) & np.isfinite(high)
-    x, low, high = np.asarray(x)[known], low[known], high[known]
-    band = go.Scatter(x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]))
-    band.update(mode="lines", line={"width": 0}, fill="toself", fillcolor=colour, opacity=0.13)
-    return band.update(showlegend=False, hoverinfo="skip")
-
-
-def finish(figure: go.Figure, title: str, subtitle: str, height: int) -> None:
-    """Common look of figures with panels, and one legend entry per name for all of them."""
-    figure.update_layout(**titles(title, subtitle), height=height, margin_t=100, margin_b=112)
-    figure.update_annotations(font_size=13)
-    seen: set[str] = set()
-
-    def once(trace: Any) -> None:
-        if trace.name and trace.showlegend is not False:
-            trace.update(showlegend=trace.name not in seen, legendgroup=trace.name)
-            seen.add(trace.name)
-
-    figure.for_each_trace(once)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from scipy.stats import bootstrap
 
 from workbench.errors import InputError
 from workbench.phases import MEASURES, OF_READOUT, PHASES
+from workbench.plots.panels import PROBABILITY, band, error_bars, finish, line, readout_panels
 from workbench.plots.style import (
     CONTROL,
     INK,
@@ -33,24 +33,18 @@ def focus_confusion(baseline: pd.DataFrame) -> go.Figure:
     Large marks are means over events with 95 % percentile bootstrap intervals over prompts; small
     points are prompts. Focus is the probability on the *clean* gold's cluster in all three.
     """
-    figure = make_subplots(
-        cols=2,
-        subplot_titles=[phase.readout_title for phase in PHASES.values()],
-        horizontal_spacing=0.1,
-    )
+    figure = readout_panels()
     for column, quantity in enumerate(OF_READOUT, start=1):
         for x, (variant, colour) in enumerate(VARIANT_COLOUR.items()):
             events = where(baseline, variant=variant)
             if not events.empty:
-                figure.add_traces(
-                    _points_and_mean(events, quantity, x, colour), cols=column, rows=1
-                )
+                traces = _points_and_mean(events, quantity, x, colour)
+                figure.add_traces(traces, cols=column, rows=1)
     subtitle = "small: one prompt each; large: mean, 95 % interval"
-    _finish_panels(figure, "What the model does unpatched", subtitle, height=380)
-    figure.update_layout(showlegend=False, margin_b=40)
+    finish(figure, "What the model does unpatched", subtitle, height=380, margin_b=40)
+    figure.update_layout(showlegend=False)
     figure.update_xaxes(tickvals=[0, 1, 2], ticktext=list(VARIANT_COLOUR), range=[-0.5, 2.5])
-    figure.update_yaxes(range=[-0.04, 1.04])
-    return figure
+    return figure.update_yaxes(range=PROBABILITY)
 
 
 def _points_and_mean(events: pd.DataFrame, quantity: str, x: int, colour: str) -> list[go.Scatter]:
@@ -59,20 +53,14 @@ def _points_and_mean(events: pd.DataFrame, quantity: str, x: int, colour: str) -
     prompts = totals[:, 0] / totals[:, 1]
     # Golden-ratio steps spread the points evenly and the same way every time.
     jitter = (np.arange(len(prompts)) * 0.618034) % 1 * 0.5 - 0.25
-    points = go.Scatter(
-        x=x + jitter,
-        y=prompts,
-        mode="markers",
-        marker={"size": 5, "color": colour, "opacity": 0.3},
-        customdata=np.arange(1, len(prompts) + 1),
-        hovertemplate="prompt no. %{customdata}: %{y:.3f}<extra></extra>",
-    )
-    average = go.Scatter(
-        x=[x],
-        y=[mean],
-        mode="markers",
+    points = go.Scatter(x=x + jitter, y=prompts, mode="markers")
+    points.update(marker={"size": 5, "color": colour, "opacity": 0.3})
+    points.update(customdata=np.arange(1, len(prompts) + 1))
+    points.update(hovertemplate="prompt no. %{customdata}: %{y:.3f}<extra></extra>")
+    average = go.Scatter(x=[x], y=[mean], mode="markers")
+    average.update(
         marker={"size": 12, "color": colour, "line": {"width": 1.5, "color": "white"}},
-        error_y=_error([mean], [low], [high], colour),
+        error_y=error_bars([mean], [low], [high], color=colour),
         hovertemplate=f"mean {number(mean)} [{number(low)}, {number(high)}]<extra></extra>",
     )
     return [points, average]
@@ -133,9 +121,9 @@ def pool_effects(pools: pd.DataFrame) -> go.Figure:
             traces = _pool_traces(here, name, measures)
             figure.add_traces(traces, rows=row, cols=column)
             figure.add_vline(x=0, line_width=1, line_color=CONTROL, row=row, col=column)  # type: ignore[arg-type]
-    subtitle = "verify half; bars: 95 % interval"
+    subtitle = "held-out half; bars: 95 % interval"
     height = 130 + 200 * len(names)
-    _finish_panels(figure, "Joint effect of the pools and their controls", subtitle, height)
+    finish(figure, "Joint effect of the pools and their controls", subtitle, height)
     figure.update_yaxes(
         tickvals=list(range(len(measures))),
         ticktext=[name.replace("_", " ") for name in measures],
@@ -167,7 +155,7 @@ def _pool_traces(here: pd.DataFrame, pool: str, measures: Sequence[str]) -> list
             mode="markers",
             name=name,
             marker=marker,
-            error_x=_error(part["effect"], part["low"], part["high"], marker["color"])
+            error_x=error_bars(part["effect"], part["low"], part["high"], color=marker["color"])
             if bars
             else None,
             customdata=part["measure"],
@@ -180,57 +168,24 @@ def _pool_traces(here: pd.DataFrame, pool: str, measures: Sequence[str]) -> list
 
 def trajectory(table: pd.DataFrame) -> go.Figure:
     """Focus and Confusion read out after each step, a line with its interval band per variant."""
-    figure = make_subplots(
-        cols=2,
-        subplot_titles=[phase.readout_title for phase in PHASES.values()],
-        horizontal_spacing=0.1,
-    )
+    figure = readout_panels()
     for column, quantity in enumerate(OF_READOUT, start=1):
         for variant, colour in VARIANT_COLOUR.items():
-            line = where(table, variant=variant).sort_values("step")
-            if not line.empty:
-                figure.add_traces(
-                    _line_and_band(line, quantity, variant, colour), cols=column, rows=1
-                )
+            rows = where(table, variant=variant).sort_values("step")
+            hover = f"{variant}, %{{x}}: %{{y:.3f}}"
+            if not rows.empty:
+                shade = band(rows["step"], rows, f"{quantity}_", colour)
+                mean = line(rows, "step", quantity, variant, colour, hover)
+                figure.add_traces([shade, mean], cols=column, rows=1)
     kind = str(table["kind"].iloc[0]) if "kind" in table and len(table) else "step"
     subtitle = "the answer as it stands there; 95 % band"
-    _finish_panels(figure, f"Focus and Confusion by {kind}", subtitle, height=400)
+    finish(figure, f"Focus and Confusion by {kind}", subtitle, height=400)
     figure.update_xaxes(title_text=kind, tickformat="d")
-    figure.update_yaxes(range=[-0.04, 1.04])
-    return figure
-
-
-def _line_and_band(
-    line: pd.DataFrame, quantity: str, variant: str, colour: str
-) -> list[go.Scatter]:
-    steps = line["step"].to_numpy()
-    band = go.Scatter(
-        x=np.concatenate([steps, steps[::-1]]),
-        y=np.concatenate([line[f"{quantity}_high"], line[f"{quantity}_low"][::-1]]),
-        mode="lines",
-        fill="toself",
-        fillcolor=colour,
-        opacity=0.15,
-        line={"width": 0},
-        legendgroup=variant,
-        showlegend=False,
-        hoverinfo="skip",
-    )
-    mean = go.Scatter(
-        x=steps,
-        y=line[quantity],
-        mode="lines+markers",
-        line={"color": colour, "width": 2},
-        marker={"size": 5},
-        name=variant,
-        legendgroup=variant,
-        hovertemplate=f"{variant}, %{{x}}: %{{y:.3f}}<extra></extra>",
-    )
-    return [band, mean]
+    return figure.update_yaxes(range=PROBABILITY)
 
 
 def choose_verify(patching: pd.DataFrame) -> go.Figure:
-    """Effect in the verifying half against the choosing half, one point per nominated head.
+    """Effect in the held-out half against the selection half, one point per nominated head.
 
     Points below the diagonal shrank: heads picked for a large effect in one half owe a part of it
     to chance. Where no head is marked as nominated, all patched heads are shown.
@@ -256,12 +211,11 @@ def choose_verify(patching: pd.DataFrame) -> go.Figure:
         diagonal = go.Scatter(x=edge, y=edge, mode="lines", hoverinfo="skip", showlegend=False)
         diagonal.update(line={"color": CONTROL, "dash": "dot", "width": 1})
         figure.add_trace(diagonal, row=1, col=column)
-        figure.update_xaxes(range=edge, title_text="choosing half", row=1, col=column)
+        figure.update_xaxes(range=edge, title_text="selection half", row=1, col=column)
         figure.update_yaxes(range=edge, row=1, col=column)
     subtitle = "one point per nominated head; dotted: equal in both halves"
-    _finish_panels(figure, title, subtitle, height=420)
-    figure.update_yaxes(title_text="verifying half", row=1, col=1)
-    return figure
+    finish(figure, title, subtitle, height=420)
+    return figure.update_yaxes(title_text="held-out half", row=1, col=1)
 
 
 def _halves(here: pd.DataFrame, colour: str) -> list[go.Scatter]:
@@ -278,7 +232,7 @@ def _halves(here: pd.DataFrame, colour: str) -> list[go.Scatter]:
                 name=POSITIONS[positions],
                 marker={"size": 9, "color": colour, "symbol": symbol, "line": {"width": 1.5}},
                 text=[f"layer {layer}, head {head}" for layer, head in places],
-                hovertemplate="%{text}<br>choosing %{x:.3f}, verifying %{y:.3f}<extra></extra>",
+                hovertemplate="%{text}<br>selection %{x:.3f}, held out %{y:.3f}<extra></extra>",
             )
         )
     return traces
@@ -338,29 +292,3 @@ def save_png(figure: go.Figure, path: str | Path, width: int = 900, height: int 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(image)
     return path
-
-
-def _finish_panels(figure: go.Figure, title: str, subtitle: str, height: int) -> None:
-    """Common look of figures with panels, and one legend entry per name for all of them."""
-    figure.update_layout(**titles(title, subtitle), height=height, margin_t=100)
-    figure.update_annotations(font_size=13)
-    seen: set[str] = set()
-
-    def update(trace: Any) -> None:
-        if trace.name and trace.showlegend is not False:
-            trace.update(showlegend=trace.name not in seen, legendgroup=trace.name)
-            seen.add(trace.name)
-
-    figure.for_each_trace(update)
-
-
-def _error(mean: Any, low: Any, high: Any, colour: str) -> dict[str, Any]:
-    """Asymmetric error bar from the ends of an interval."""
-    mean, low, high = (np.asarray(values, dtype=float) for values in (mean, low, high))
-    return {
-        "array": high - mean,
-        "arrayminus": mean - low,
-        "color": colour,
-        "thickness": 2,
-        "width": 5,
-    }

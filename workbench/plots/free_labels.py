@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.phases import OF_READOUT
-from workbench.plots.evidence import PROBABILITY, band, finish
+from workbench.plots.panels import PROBABILITY, band, finish, line
 from workbench.plots.style import VARIANT_COLOUR, nothing, require, where
 
 SUMMARY = ["align", "variant", "place"]
@@ -58,24 +58,19 @@ def free_labels(summary: pd.DataFrame) -> go.Figure:
     for column, align in enumerate(aligns, start=1):
         for row, quantity in enumerate(OF_READOUT, start=1):
             for variant, colour in VARIANT_COLOUR.items():
-                line = where(summary, align=align, variant=variant)
-                line = pd.DataFrame(line[line[f"n_{quantity}"] >= FEWEST]).sort_values("place")
-                if line.empty:
+                rows = where(summary, align=align, variant=variant).sort_values("place")
+                rows = pd.DataFrame(rows[rows[f"n_{quantity}"] >= FEWEST])
+                if rows.empty:
                     continue
-                trace = _line(line, quantity, variant, colour)
-                shade = band(trace.x, line, f"{quantity}_", colour)
+                name = NAMES[variant]
+                hover = f"{name}<br>%{{x:.2~f}}: %{{y:.3f}}<br>%{{customdata}} prompts"
+                trace = line(rows, "place", quantity, name, colour, hover)
+                trace.update(customdata=rows[f"n_{quantity}"])
+                shade = band(trace.x, rows, f"{quantity}_", colour)
                 figure.add_traces([shade, trace], rows=row, cols=column)
         figure.update_xaxes(title_text=AXES[align], row=2, col=column)
     for row, phase in enumerate(OF_READOUT.values(), start=1):
         figure.update_yaxes(title_text=phase.readout_title, row=row, col=1)
     subtitle = "out of all labels of the space; the label's first tokens are given; 95 % band"
-    finish(figure, title, subtitle, height=600)
-    figure.update_layout(margin_t=72)  # no panel titles
+    finish(figure, title, subtitle, height=600, margin_t=72)  # no panel titles
     return figure.update_yaxes(range=PROBABILITY)
-
-
-def _line(line: pd.DataFrame, quantity: str, variant: str, colour: str) -> go.Scatter:
-    trace = go.Scatter(x=line["place"], y=line[quantity], mode="lines+markers", name=NAMES[variant])
-    hover = f"{NAMES[variant]}<br>%{{x:.2~f}}: %{{y:.3f}}<br>%{{customdata}} prompts<extra></extra>"
-    trace.update(line={"color": colour, "width": 2}, marker={"size": 6})
-    return trace.update(customdata=line[f"n_{quantity}"], hovertemplate=hover)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.phases import BOUNDED, PHASES
-from workbench.plots.evidence import finish
+from workbench.plots.panels import error_bars, finish
 from workbench.plots.style import CONTROL, INK, nothing, require, titles, where
 
 TEACHER = "teacher"
@@ -169,7 +169,7 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
         figure.add_scatter(
             x=shown["value"],
             y=shown["arm"],
-            error_x=_bars(shown),
+            error_x=error_bars(*_ends(shown), width=0),
             mode="markers",
             marker={
                 "color": [colours[arm] for arm in shown["arm"]],
@@ -184,8 +184,8 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
         )
         _line(figure, panel, across="y", x0=0, x1=0, y0=0, y1=1)
     height = 170 + len(bases) * (50 + 24 * len(arms))
-    finish(figure, title, "labels all right; 95 % over seeds and prompts", height=height)
-    figure.update_layout(margin_b=64)
+    subtitle = "labels all right; 95 % over seeds and prompts"
+    finish(figure, title, subtitle, height=height, margin_b=64)
     figure.update_xaxes(nticks=6, tickangle=0)
     return figure.update_yaxes(autorange="reversed", col=1)
 
@@ -220,7 +220,7 @@ def _panels(
             figure.add_scatter(
                 x=place + spread,
                 y=own["value"],
-                error_y=_bars(own, width=1),
+                error_y=error_bars(*_ends(own), width=0, thickness=1),
                 mode="markers",
                 marker={"color": colour, "size": 5, "symbol": _open("circle", arm)},
                 opacity=0.6,
@@ -233,7 +233,7 @@ def _panels(
             figure.add_scatter(
                 x=[place] * len(mean),
                 y=mean["value"],
-                error_y=_bars(mean, width=2),
+                error_y=error_bars(*_ends(mean), width=0),
                 mode="markers",
                 marker={
                     "color": colour,
@@ -252,8 +252,8 @@ def _panels(
     subtitle = (
         "points: students, 95 % over prompts; diamonds: means, 95 % over seeds; dotted: teacher"
     )
-    finish(figure, title, subtitle, height=_height(420, students))
-    figure.update_layout(margin_b=64)  # no ticks below the panels
+    # No ticks below the panels.
+    finish(figure, title, subtitle, height=_height(420, students), margin_b=64)
     figure.update_xaxes(showticklabels=False, ticks="", range=[-0.6, len(colours) - 0.4])
     return figure.update_yaxes(rangemode="tozero")
 
@@ -276,13 +276,6 @@ def _line(figure: go.Figure, panel: int, across: str, **ends: float | int) -> No
     figure.add_shape(type="line", line=line, **axes, **ends)
 
 
-def _bars(rows: pd.DataFrame, width: int = 2) -> dict[str, object]:
-    """Error bars from the ends of intervals."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": rows["high"] - rows["value"],
-        "arrayminus": rows["value"] - rows["low"],
-        "thickness": width,
-        "width": 0,
-    }
+def _ends(rows: pd.DataFrame) -> list[pd.Series]:
+    """Values with the ends of their intervals."""
+    return [rows[name] for name in ("value", "low", "high")]

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.phases import PHASES
-from workbench.plots.style import CONTROL, nothing, require, titles, where
+from workbench.plots.panels import PROBABILITY, band, finish, line, row_name
+from workbench.plots.style import CONTROL, nothing, require, where
 
 COLUMNS = ["step", "quantity", "layer", "head", "pool", "value", "low", "high"]
 
@@ -51,6 +51,7 @@ def training_phases(table: pd.DataFrame) -> go.Figure:
         own = f"{phase.readout_title}, {pool} pool"
         solid = {"color": colour, "width": 2}
         dashed = {"color": colour, "width": 1.5, "dash": "dash"}
+        dotted = {"color": colour, "width": 1.5, "dash": "dot"}
         grey = {"color": CONTROL, "width": 1.5}
         drawn = [
             (1, f"{phase.readout}_clean", "model", own, solid),
@@ -59,82 +60,34 @@ def training_phases(table: pd.DataFrame) -> go.Figure:
             (3, score, pool, own, solid),
             (3, score, "other", "best other head", grey),
         ]
-        for column, quantity, of, name, line in drawn:
+        for column, quantity, of, name, look in drawn:
             rows = where(table, quantity=quantity, pool=of)
             rows = rows if of == "other" else rows.loc[rows["layer"].isna()]
-            _draw(figure, rows, name, line, row, column, band=line is solid)
+            figure.add_traces(_draw(rows, name, look, look is solid), rows=row, cols=column)
         for column, quantity in ((2, moved), (3, score)):
             extra = where(table, quantity=quantity, pool="extra")
-            names = [
-                f"head {int(at)}-{int(k)}"
-                for at, k in zip(extra["layer"], extra["head"], strict=True)
-            ]
-            for name, rows in extra.groupby(names):
-                dotted = {"color": colour, "width": 1.5, "dash": "dot"}
-                _draw(figure, rows, str(name), dotted, row, column)
-    _finish(figure, title)
-    return figure
-
-
-def _draw(
-    figure: go.Figure,
-    rows: pd.DataFrame,
-    name: str,
-    line: dict[str, Any],
-    row: int,
-    column: int,
-    *,
-    band: bool = False,
-) -> None:
-    """A line over steps, above its interval band if wanted; a missing value leaves a gap."""
-    rows = rows.sort_values("step")
-    if band:
-        known = rows.dropna(subset=["low", "high"])
-        figure.add_scatter(
-            x=np.concatenate([known["step"], known["step"][::-1]]),
-            y=np.concatenate([known["high"], known["low"][::-1]]),
-            mode="lines",
-            fill="toself",
-            fillcolor=line["color"],
-            opacity=0.15,
-            line={"width": 0},
-            showlegend=False,
-            hoverinfo="skip",
-            row=row,
-            col=column,
-        )
-    places = [
-        name if pd.isna(layer) else f"head {int(layer)}-{int(head)}"
-        for layer, head in zip(rows["layer"], rows["head"], strict=True)
-    ]
-    figure.add_scatter(
-        x=rows["step"],
-        y=rows["value"],
-        mode="lines+markers" if band else "lines",
-        line=line,
-        marker={"size": 4},
-        name=name,
-        text=places,
-        hovertemplate="%{text}<br>step %{x:,}: %{y:.3f}<extra></extra>",
-        row=row,
-        col=column,
-    )
-
-
-def _finish(figure: go.Figure, title: str) -> None:
+            for (layer, head), rows in extra.groupby(["layer", "head"]):  # type: ignore[misc]
+                traces = _draw(rows, f"head {row_name('', layer, head)}", dotted)
+                figure.add_traces(traces, rows=row, cols=column)
     subtitle = "the trained model's pools at earlier checkpoints; bands: 95 % interval over prompts"
-    figure.update_layout(**titles(title, subtitle), height=560, margin_t=104, margin_b=96)
-    figure.update_annotations(font_size=13)
+    finish(figure, title, subtitle, height=560)
     figure.update_xaxes(rangemode="tozero", nticks=5)
     figure.update_xaxes(title_text="training step", row=2)
     figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(range=[-0.04, 1.04], col=1)
-    figure.update_yaxes(range=[-0.04, 1.04], col=2)
-    seen: set[str] = set()
+    figure.update_yaxes(range=PROBABILITY, col=1)
+    return figure.update_yaxes(range=PROBABILITY, col=2)
 
-    def once(trace: Any) -> None:
-        if trace.showlegend is not False:
-            trace.update(showlegend=trace.name not in seen, legendgroup=trace.name)
-            seen.add(trace.name)
 
-    figure.for_each_trace(once)
+def _draw(
+    rows: pd.DataFrame, name: str, look: dict[str, Any], with_band: bool = False
+) -> list[go.Scatter]:
+    """A line over steps, above its interval band if wanted; a missing value leaves a gap."""
+    rows = rows.sort_values("step")
+    places = [
+        name if pd.isna(layer) else f"head {row_name(name, layer, head)}"
+        for layer, head in zip(rows["layer"], rows["head"], strict=True)
+    ]
+    hover = "%{text}<br>step %{x:,}: %{y:.3f}"
+    trace = line(rows, "step", "value", name, look["color"], hover, text=places)
+    trace.update(line=look, marker={"size": 4}, mode="lines+markers" if with_band else "lines")
+    return [*([band(rows["step"], rows, "", look["color"])] if with_band else []), trace]
