@@ -14,14 +14,6 @@ N_EVENTS, SHAPE = 12, (10, 20)
 WEIGHTS = torch.tensor([0.5, 0.5, -0.25, -0.25, -0.25, -0.25, 0.0], dtype=torch.float64)
 
 
-def coarse_null_p(routes, weights, *, n_permutations=2000, seed=0, **how):
-    return null_p(coarse_null(routes, weights, **how), n_permutations=n_permutations, seed=seed)[0]
-
-
-def refine_null_p(effects, gold, *, n_permutations=2000, seed=0, **how):
-    return null_p(refine_null(effects, gold, **how), n_permutations=n_permutations, seed=seed)[0]
-
-
 def noise(*shape: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
