@@ -45,6 +45,7 @@ from workbench.models.hooked import HookedModel
 from workbench.phases import POOLS, valid_pairs
 from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase, question_cases
+from workbench.prompts.choices import stage_reader
 from workbench.prompts.prompt import VARIANTS, PromptSet, Variant
 from workbench.runs import evidence as evidence_steps
 from workbench.runs.folder import _outdate_reports
@@ -227,7 +228,9 @@ def follow_chains(
         raise InputError("the model has no tokenizer")
     cases = question_cases(prompts, model.tokenizer)
     with reporter.step(f"chains of thought of {len(cases)} prompts"):
-        cases = write_chains(model, cases, model.tokenizer, variants=variants)
+        cases = write_chains(
+            model, cases, model.tokenizer, variants=variants, stages=stage_reader(prompts.task)
+        )
     frames = []
     with reporter.step("answers after every step", len(cases)) as advance:
         for done, case in enumerate(cases, start=1):

@@ -1,8 +1,8 @@
 """Do the heads that a student was taught with carry its two phases: patching the student.
 
-All heads of a pool are patched together over the span, on the events on which the student itself
-does the task (`workbench.analysis.effects` has the measures). A student that cannot do the task
-has no such event: then nothing is patched, n is 0 and the effect NaN.
+All heads of a pool are patched together over the span, on the student's own valid pairs (see
+`workbench.phases`). A student that cannot do the task has none: then nothing is patched, n is 0 and
+the effect NaN.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,8 +30,8 @@ def pool_terms(
 ) -> pd.DataFrame:
     """What each event contributes to each causal measure of each pool.
 
-    The effect is the sum of the numerators over that of the denominators, both 0 where an event
-    does not count.
+    The effect is the sum of the numerators over that of the denominators, both 0 where an event is
+    no valid pair.
 
     Returns:
         columns setting (the pool), measure, id, event, numerator, denominator, counts.

@@ -286,7 +286,7 @@ class _Work:
 
     def own_cases(self, model: HookedModel) -> list[ChainCase]:
         limits = {"max_new_tokens": self.max_new_tokens, "batch_size": self.batch_size}
-        return write_own_chains(model, self.events, **limits)
+        return write_own_chains(model, self.task, self.events, **limits)
 
 
 class _Loaded:

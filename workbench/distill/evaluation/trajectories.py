@@ -14,6 +14,7 @@ from workbench.analysis.chains.trajectories import READOUTS, chain_values
 from workbench.models.hooked import HookedModel
 from workbench.prompts.chain import ChainCase, question_cases
 from workbench.prompts.prompt import PromptSet
+from workbench.prompts.task import Task
 
 TEACHERS, OWN = "teacher_chain", "own_chain"
 STEP_0 = "step_0"
@@ -21,9 +22,14 @@ COLUMNS = ["setting", "id", "event", "steps", *READOUTS]
 
 
 def write_own_chains(
-    model: HookedModel, prompts: PromptSet, *, max_new_tokens: int = 256, batch_size: int = 64
+    model: HookedModel,
+    task: Task,
+    prompts: PromptSet,
+    *,
+    max_new_tokens: int = 256,
+    batch_size: int = 64,
 ) -> list[ChainCase]:
-    """The decisions of `prompts`, with chains that the model writes for the clean ones.
+    """The decisions of a task's `prompts`, with chains that the model writes for the clean ones.
 
     Raises:
         InputError: prompts without the answer cue, or what `write_chains` refuses.
@@ -34,6 +40,7 @@ def write_own_chains(
         cases,
         model.tokenizer,
         variants=("clean",),
+        stages=task.stages,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
     )

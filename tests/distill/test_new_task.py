@@ -1,0 +1,98 @@
+"""A task that nobody has heard of is distilled and evaluated: one file has all that is new."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from fixtures.shades import ShadesTask, shades_tokenizer
+from rich.console import Console
+
+from workbench.distill.config import DistillationConfig, MechanisticDistillationConfig, StudentShape
+from workbench.distill.evaluation import answers
+from workbench.distill.evaluation.evaluate import evaluate_students
+from workbench.distill.examples.questions import make_question, traced_example
+from workbench.distill.examples.traces import TraceConfig, read_traces, write_traces
+from workbench.distill.training.run import distil, trace_config
+from workbench.models import loading
+from workbench.progress import Reporter
+from workbench.prompts.events import make_events
+from workbench.prompts.templates import PlainTemplate
+from workbench.prompts.word_encoder import WordEncoder
+
+TASK = ShadesTask()
+CONFIG = DistillationConfig(
+    loss=MechanisticDistillationConfig(attention=0.5, update=0.0, interaction=0.0),
+    student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
+    steps=2,
+    batch_size=4,
+    n_traces=8,
+    warmup_steps=1,
+    bf16=False,
+)
+QUIET = Reporter(Console(quiet=True))
+
+
+@pytest.fixture
+def teacher(make_model, tmp_path) -> Path:
+    tokenizer = shades_tokenizer()
+    make_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+@pytest.fixture
+def traces(teacher, tmp_path) -> Path:
+    """Chains of the task, as if the teacher had written them."""
+    encode = WordEncoder(shades_tokenizer().backend_tokenizer)
+    path, settings = tmp_path / "traces.jsonl", trace_config(CONFIG)
+    digest = loading.files_sha256(loading.weight_files(teacher))
+    write_traces(path, None, TASK, encode, TraceConfig(n=0), teacher=digest)
+    head = json.loads(path.read_text()) | {"n": settings.n}
+    lines = [json.dumps(head)]
+    for number in range(settings.n):
+        prompt = TASK.draw("", random.Random(number))
+        steps = "".join(f"\n{step}" for step in TASK.chain(prompt))
+        answer = "".join(f" {word}" for word in TASK.answer(prompt))
+        example = traced_example(
+            make_question(TASK, prompt, encode), encode(f"{steps}\nanswer:{answer}"), encode
+        )
+        assert example is not None
+        lines.append(json.dumps({"draw": number, **example.to_json()}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_new_task_is_distilled_and_evaluated(teacher, traces, tmp_path, monkeypatch):
+    assert len(read_traces(traces)) == CONFIG.n_traces
+    prompts = make_events(TASK, PlainTemplate(), shades_tokenizer(), n_prompts=2, seed=9)
+    pools = {"coarse": [(0, 1)], "refine": [(1, 2)]}
+    record = distil(
+        tmp_path / "one",
+        teacher,
+        pools,
+        CONFIG,
+        task=TASK,
+        prompts=prompts,
+        traces=traces,
+        workers=0,
+        reporter=QUIET,
+    )
+    assert len(record["loss"]) == 2 and record["traces"]["kept"] == 8
+    written = [["?"], *[["A", "A"]] * 3]
+    monkeypatch.setattr(answers, "written_answers", lambda *_, **__: written)
+    found = evaluate_students(
+        tmp_path / "out",
+        teacher,
+        {"one": tmp_path / "one"},
+        task=TASK,
+        n_prompts=4,
+        n_trajectory_prompts=2,
+        n_resamples=10,
+        max_new_tokens=8,
+        reporter=QUIET,
+    )
+    own = found.metrics[found.metrics["measure"] == "colour"]
+    assert set(own["student"]) == {"teacher", "one"} and own["value"].between(0, 1).all()
+    assert found.answers["colour"].iloc[0] == 0 < found.answers["colour"].max()
+    assert {"exact", "ndcg3", "macro_f1"} <= set(found.metrics["measure"])
