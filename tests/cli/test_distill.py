@@ -98,10 +98,10 @@ def test_a_part_of_the_traces(call, teacher, tmp_path):
 
 def test_a_study_passes_further_flags_on_and_names_what_failed(call, teacher, tmp_path):
     out = tmp_path / "study"
-    arguments = ["--arms cot --main-seeds 1 --steps 2 --", "--teacher", teacher, "--n-traces 0"]
+    arguments = ["--arms cot --main-seeds 1 --steps 2 --", "--teacher", teacher, "--n-traces none"]
     code, _, errors = call("distill-study", "--out", out, *arguments, SMALL)
     assert code == 2 and f"1 students failed, first cot-0: see {out}/cot-0.log" in errors
-    assert "equal to 1, got 0" in (out / "cot-0.log").read_text()
+    assert "Invalid value for '--n-traces'" in (out / "cot-0.log").read_text()
 
 
 @pytest.fixture
