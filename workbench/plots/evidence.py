@@ -204,9 +204,7 @@ def prompts_needed(sample_size: pd.DataFrame) -> go.Figure:
             trace = line(rows, "n_prompts", quantity, f"{pool} pool", colour, hover)
             trace.update(customdata=rows[["size", "n_subsets"]])
             figure.add_trace(trace, row=1, col=column)
-    finish(
-        figure, title, "means over random subsets of the selection half", height=400
-    )
+    finish(figure, title, "means over random subsets of the selection half", height=400)
     figure.update_xaxes(title_text="prompts", rangemode="tozero", tickformat="d")
     figure.update_yaxes(title_text="mean Jaccard index", range=PROBABILITY)
     return figure.update_yaxes(title_text="share of subsets", col=2)

@@ -43,7 +43,7 @@ class OpenRun:
 
     def counting_runs(self, event: DecisionEvent) -> tuple[str, ...]:
         """Patched runs for which an event is a valid pair."""
-        return runs_that_count(self._counts.loc[(event.id, event.event)])
+        return runs_that_count(self._counts.loc[(event.id, event.event)].to_dict())
 
     def runs_of(self, event: DecisionEvent) -> tuple[str, ...]:
         """Patched runs worth their time on an event, of those for which it is a valid pair.
@@ -52,7 +52,7 @@ class OpenRun:
         """
         if self.halves.of(event.id) == "verify":
             return self.counting_runs(event)
-        return runs_that_count(self._counts.loc[(event.id, event.event)], ("denoising",))
+        return runs_that_count(self._counts.loc[(event.id, event.event)].to_dict(), ("denoising",))
 
     @cached_property
     def _counts(self) -> pd.DataFrame:
