@@ -1,12 +1,13 @@
 import hashlib
 import json
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 
 from workbench.errors import InputError
-from workbench.prompts.files import check_vocabulary, read_prompts, write_prompts
-from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
+from workbench.prompts.files import read_prompts, write_prompts
+from workbench.prompts.prompt import Option, to_json
 
 IN_TOKENS = {
     "id": "p0",
@@ -87,26 +88,11 @@ def changed(line: dict, *steps, **entries) -> dict:
 
 def test_a_line_in_token_ids(file):
     prompts = read_prompts(file(IN_TOKENS))
-    assert prompts == PromptSet(
-        "prompts",
-        (
-            DecisionEvent(
-                id="p0",
-                event=0,
-                clean=(1, 2, 3, 4, 5, 6),
-                far=(1, 9, 9, 4, 5, 6),
-                near=(8, 4, 5, 6),
-                aligned_suffix=3,
-                evidence=(1, 3),
-                options=(
-                    Option("E11.65", 20, "gold", (3, 4)),
-                    Option("E11.9", 21, "near", (4, 5)),
-                    Option("I10", 22, "far", (5, 6)),
-                ),
-            ),
-        ),
-    )
-    assert read_prompts(file(IN_TOKENS), task="mine").task == "mine"
+    (event,) = prompts
+    assert prompts.task == "prompts" and read_prompts(file(IN_TOKENS), task="mine").task == "mine"
+    assert to_json(event) == IN_TOKENS
+    assert event.options[1] == Option("E11.9", 21, "near", (4, 5))
+    assert (event.far, event.evidence, event.aligned_suffix) == ((1, 9, 9, 4, 5, 6), (1, 3), 3)
 
 
 def test_round_trip_is_byte_equal_and_has_the_sets_hash(file, tmp_path):
@@ -267,18 +253,21 @@ def test_text_needs_a_tokenizer(file):
     assert refusal(file(in_text())) == "1: a prompt in text needs the model's tokenizer"
 
 
-def test_vocabulary_and_context(file):
-    prompts = read_prompts(file(IN_TOKENS))
-    check_vocabulary(prompts, 23, n_context=6)
+@pytest.mark.parametrize(
+    ("d_vocab", "n_context", "near", "message"),
+    [
+        (22, None, [8, 4, 5, 6], "token 22 in options is not among the model's, 0 to 21"),
+        (9, None, [8, 4, 5, 6], "token 9 in variant 'far' is not among the model's, 0 to 8"),
+        (23, 5, [8, 4, 5, 6], "variant 'clean' has 6 tokens, the model's context holds 5"),
+        (23, 6, [-1, 4, 5, 6], "token -1 in variant 'near' is not among the model's, 0 to 22"),
+    ],
+)
+def test_prompts_that_a_model_cannot_run(file, d_vocab, n_context, near, message):
+    info = SimpleNamespace(d_vocab=d_vocab)
+    model = SimpleNamespace(tokenizer=None, info=info, context_length=n_context)
+    path = file(changed(IN_TOKENS, "near", input_ids=near))
     with pytest.raises(InputError) as error:
-        check_vocabulary(prompts, 22)
-    assert str(error.value) == (
-        "prompt 'p0' event 0: token 22 in options is not among the model's, 0 to 21"
-    )
-    with pytest.raises(InputError, match="token 9 in variant 'far' is not among"):
-        check_vocabulary(prompts, 9)
-    with pytest.raises(InputError, match=r"variant 'clean' has 6 tokens, .* context holds 5"):
-        check_vocabulary(prompts, 23, n_context=5)
-    negative = read_prompts(file(changed(IN_TOKENS, "near", input_ids=[-1, 4, 5, 6])))
-    with pytest.raises(InputError, match="token -1 in variant 'near'"):
-        check_vocabulary(negative, 23)
+        read_prompts(path, model=model)
+    assert str(error.value) == f"{path}: prompt 'p0' event 0: {message}"
+    info.d_vocab, model.context_length = 23, 6
+    assert len(read_prompts(file(IN_TOKENS), model=model)) == 1

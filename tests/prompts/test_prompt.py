@@ -1,11 +1,9 @@
-import hashlib
-import json
 from dataclasses import replace
 
 import pytest
 
 from workbench.errors import InputError
-from workbench.prompts.prompt import DecisionEvent, Option, PromptSet, to_json
+from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
 
 EVENT = DecisionEvent(
     id="p0",
@@ -86,11 +84,6 @@ def test_roles_and_tokens():
     assert EVENT.option_tokens == [20, 21, 22, 23]
 
 
-@pytest.mark.parametrize("name", ["clean", "far", "near"])
-def test_variant(name):
-    assert EVENT.variant(name) == getattr(EVENT, name)
-
-
 def test_prompt_set_keeps_order_and_groups_events_by_prompt():
     events = [replace(EVENT, id=name, event=k) for name, k in [("b", 0), ("a", 0), ("b", 1)]]
     prompts = PromptSet("task", tuple(events))
@@ -112,23 +105,3 @@ def test_hash_is_of_the_events_and_not_of_the_name():
     prompts = PromptSet("task", (EVENT,))
     assert prompts.sha256 == PromptSet("other", (EVENT,)).sha256
     assert prompts.sha256 != PromptSet("task", (replace(EVENT, event=2),)).sha256
-
-
-def test_json_form():
-    assert json.loads(json.dumps(to_json(EVENT))) == {
-        "id": "p0",
-        "event": 1,
-        "clean": {"input_ids": [1, 2, 3, 4, 5, 6]},
-        "far": {"input_ids": [1, 9, 9, 4, 5, 6]},
-        "near": {"input_ids": [8, 4, 5, 6]},
-        "aligned_suffix": 3,
-        "evidence": [1, 3],
-        "options": [
-            {"label": "E11.65", "token": 20, "role": "gold", "span": [3, 4]},
-            {"label": "E11.9", "token": 21, "role": "near", "span": [4, 5]},
-            {"label": "I10", "token": 22, "role": "far", "span": [3, 5]},
-            {"label": "J45", "token": 23, "role": "other", "span": [5, 6]},
-        ],
-    }
-    line = json.dumps(to_json(EVENT), separators=(",", ":")) + "\n"
-    assert PromptSet("task", (EVENT,)).sha256 == hashlib.sha256(line.encode()).hexdigest()

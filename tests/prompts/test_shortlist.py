@@ -236,10 +236,10 @@ def test_ignored_labels_are_never_offered(corpus, tokenizer):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_candidates": 27}, "there are 26 letters"),
-        ({"n_near": 0}, "n_near is 0"),
+        ({"n_candidates": 27}, "n_candidates: input should be less than or equal to 26, got 27"),
+        ({"n_near": 0}, "n_near: .* greater than or equal to 1, got 0"),
         ({"n_candidates": 7}, "leave no far option"),
-        ({"min_overlap": 0.0}, "min_overlap is 0"),
+        ({"min_overlap": 0.0}, "min_overlap: .* greater than 0, got 0"),
     ],
 )
 def test_refused_sizes(settings, message):

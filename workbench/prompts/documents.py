@@ -11,7 +11,7 @@ from workbench.labels.xmc import load_xmc
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
-from workbench.prompts.shortlist import ShortlistConfig, make_shortlisted
+from workbench.prompts.shortlist import DEFAULT_SIZES, ShortlistConfig, make_shortlisted
 from workbench.prompts.templates import Template
 
 SPLIT_FILES = ("splits.csv", "splits.feather", "splits.parquet")
@@ -88,6 +88,6 @@ def _sizes_that_fit(folder: Path) -> ShortlistConfig:
 
     loading.read_config(folder)
     text_config: Any = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
-    sizes = ShortlistConfig()
-    context = getattr(text_config, "max_position_embeddings", None) or sizes.max_tokens
-    return replace(sizes, max_tokens=min(context, sizes.max_tokens))
+    most = DEFAULT_SIZES.max_tokens
+    context = getattr(text_config, "max_position_embeddings", None) or most
+    return replace(DEFAULT_SIZES, max_tokens=min(context, most))

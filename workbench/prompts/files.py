@@ -13,9 +13,9 @@ long as the three variants allow. A model's tokenizer turns such a line into tok
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,57 +30,59 @@ from workbench.prompts.prompt import (
     Span,
     to_json,
 )
-from workbench.prompts.text import TokenizedText, common_suffix, next_tokens, tokenize
+from workbench.prompts.text import common_suffix, next_tokens, tokenize
 
 _Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
+_Place = Callable[[str, list[int]], Span]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class _TokenVariant(_Strict):
+_V = TypeVar("_V")
+_O = TypeVar("_O")
+
+
+class _Option(_Strict):
+    label: str
+    role: Role
+    span: _Pair
+
+
+class _Line(_Strict, Generic[_V, _O]):
+    id: str
+    event: int
+    clean: _V
+    far: _V
+    near: _V
+    aligned_suffix: int | None
+    evidence: _Pair
+    options: list[_O]
+
+
+class _Tokens(_Strict):
     input_ids: list[int]
 
 
-class _TokenOption(_Strict):
-    label: str
+class _TokenOption(_Option):
     token: int
-    role: Role
-    span: _Pair
 
 
-class _TokenLine(_Strict):
-    id: str
-    event: int
-    clean: _TokenVariant
-    far: _TokenVariant
-    near: _TokenVariant
+class _TokenLine(_Line[_Tokens, _TokenOption]):
     aligned_suffix: int
-    evidence: _Pair
-    options: list[_TokenOption]
 
 
-class _TextVariant(_Strict):
+class _Text(_Strict):
     text: str
 
 
-class _TextOption(_Strict):
-    label: str
+class _TextOption(_Option):
     token_text: str
-    role: Role
-    span: _Pair
 
 
-class _TextLine(_Strict):
-    id: str
-    event: int
-    clean: _TextVariant
-    far: _TextVariant
-    near: _TextVariant
+class _TextLine(_Line[_Text, _TextOption]):
     aligned_suffix: int | None = None
-    evidence: _Pair
-    options: list[_TextOption]
 
 
 def read_prompts(
@@ -175,7 +177,7 @@ def _parse_line(raw: bytes, tokenizer: Any) -> DecisionEvent:
         line = form.model_validate_json(raw)
     except ValidationError as error:
         raise InputError(explain(error)) from None
-    return _event(_in_tokens(line, tokenizer) if isinstance(line, _TextLine) else line)
+    return _of_text(line, tokenizer) if isinstance(line, _TextLine) else _of_tokens(line)
 
 
 def _load_object(raw: bytes) -> dict[str, Any]:
@@ -221,64 +223,43 @@ def _form(content: dict[str, Any]) -> type[_TokenLine] | type[_TextLine]:
 _FORM_KEYS = ({"text", "token_text"}, {"input_ids", "token"})
 
 
-def _event(line: _TokenLine) -> DecisionEvent:
+def _event(
+    line: _TokenLine | _TextLine, tokens: Sequence[Sequence[int]], suffix: int, place: _Place
+) -> DecisionEvent:
+    """The event of a line, whose variants and options have these tokens.
+
+    `place` gives the tokens of a span in the line, which is called as in a message.
+    """
+    clean, far, near, letters = map(tuple, tokens)
     options = tuple(
-        Option(option.label, option.token, option.role, _pair(option.span))
-        for option in line.options
+        Option(each.label, letter, each.role, place(f"option {each.label!r}", each.span))
+        for each, letter in zip(line.options, letters, strict=True)
     )
-    return DecisionEvent(
-        line.id,
-        line.event,
-        tuple(line.clean.input_ids),
-        tuple(line.far.input_ids),
-        tuple(line.near.input_ids),
-        line.aligned_suffix,
-        _pair(line.evidence),
-        options,
-    )
+    evidence = place("evidence", line.evidence)
+    return DecisionEvent(line.id, line.event, clean, far, near, suffix, evidence, options)
 
 
-def _pair(pair: list[int]) -> Span:
-    start, end = pair
-    return start, end
+def _of_tokens(line: _TokenLine) -> DecisionEvent:
+    rows = [variant.input_ids for variant in (line.clean, line.far, line.near)]
+    letters = [option.token for option in line.options]
+    return _event(line, [*rows, letters], line.aligned_suffix, lambda _, pair: (pair[0], pair[1]))
 
 
-def _in_tokens(line: _TextLine, tokenizer: Any) -> _TokenLine:
-    """The same line in token ids."""
+def _of_text(line: _TextLine, tokenizer: Any) -> DecisionEvent:
     if tokenizer is None:
         raise InputError("a prompt in text needs the model's tokenizer")
-    clean, far, near = (
-        tokenize(tokenizer, variant.text) for variant in (line.clean, line.far, line.near)
-    )
-    suffix = line.aligned_suffix
+    texts = [tokenize(tokenizer, variant.text) for variant in (line.clean, line.far, line.near)]
+    rows, suffix = [text.tokens for text in texts], line.aligned_suffix
     if suffix is None:
-        suffix = common_suffix([clean.tokens, far.tokens, near.tokens])
+        suffix = common_suffix(rows)
         if not suffix:
             raise InputError("clean, far and near end in different tokens")
-    letters = next_tokens(tokenizer, clean.text, [option.token_text for option in line.options])
-    options = [
-        _TokenOption(
-            label=option.label,
-            token=token,
-            role=option.role,
-            span=_token_span(clean, f"option {option.label!r}", option.span),
-        )
-        for option, token in zip(line.options, letters, strict=True)
-    ]
-    return _TokenLine(
-        id=line.id,
-        event=line.event,
-        clean=_TokenVariant(input_ids=list(clean.tokens)),
-        far=_TokenVariant(input_ids=list(far.tokens)),
-        near=_TokenVariant(input_ids=list(near.tokens)),
-        aligned_suffix=suffix,
-        evidence=_token_span(clean, "evidence", line.evidence),
-        options=options,
-    )
+    letters = next_tokens(tokenizer, texts[0].text, [option.token_text for option in line.options])
 
+    def place(name: str, pair: list[int]) -> Span:
+        try:
+            return texts[0].token_span((pair[0], pair[1]))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
 
-def _token_span(text: TokenizedText, name: str, span: list[int]) -> list[int]:
-    try:
-        return list(text.token_span(_pair(span)))
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
+    return _event(line, [*rows, letters], suffix, place)

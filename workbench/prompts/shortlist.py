@@ -20,9 +20,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from workbench.errors import InputError
+from workbench.files import settings
 from workbench.labels.corpus import LabelledCorpus
 from workbench.labels.neighbours import nearest_labels
 from workbench.labels.retrieval import LabelRetriever
@@ -36,44 +39,36 @@ _MOST_STRANGERS = 8
 """Other documents in which a sentence for one option is looked for."""
 
 
-@dataclass(frozen=True)
+@settings
 class ShortlistConfig:
-    """Size of the prompts and of the search.
+    """Size of the prompts and of the search."""
 
-    Attributes:
-        n_candidates: options of a prompt, at most 26, since letters name them.
-        n_near: near options at most.
-        n_mentions: gold labels that a prompt mentions at most, the decided one included.
-        n_retrieved: labels retrieved for a document, among which a gold label must be.
-        n_neighbours: nearest labels looked up where there is no taxonomy.
-        min_overlap: share of a label's TF-IDF weight that its sentence holds at least, 0 to 1.
-        n_read: documents read of each split, from its start.
-        max_tokens: a longer prompt loses the sentences that are farthest from the evidence.
-    """
-
-    n_candidates: int = 20
-    n_near: int = 4
-    n_mentions: int = 3
-    n_retrieved: int = 100
-    n_neighbours: int = 20
-    min_overlap: float = 0.2
-    n_read: int = 2000
-    max_tokens: int = 2048
+    n_candidates: Annotated[int, Field(ge=3, le=26)] = 20
+    """Options of a prompt; letters name them."""
+    n_near: Annotated[int, Field(ge=1)] = 4
+    """Near options at most."""
+    n_mentions: Annotated[int, Field(ge=1)] = 3
+    """Gold labels that a prompt mentions at most, the decided one included."""
+    n_retrieved: Annotated[int, Field(ge=1)] = 100
+    """Labels retrieved for a document, among which a gold label must be."""
+    n_neighbours: Annotated[int, Field(ge=1)] = 20
+    """Nearest labels looked up where there is no taxonomy."""
+    min_overlap: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of a label's TF-IDF weight that its sentence holds at least."""
+    n_read: Annotated[int, Field(ge=1)] = 2000
+    """Documents read of each split, from its start."""
+    max_tokens: Annotated[int, Field(ge=1)] = 2048
+    """A longer prompt loses the sentences that are farthest from the evidence."""
 
     def __post_init__(self) -> None:
-        least = {"n_candidates": 3, "n_near": 1, "n_mentions": 1, "n_retrieved": 1}
-        for name, smallest in {**least, "n_neighbours": 1, "n_read": 1, "max_tokens": 1}.items():
-            if getattr(self, name) < smallest:
-                raise InputError(f"{name} is {getattr(self, name)}, must be at least {smallest}")
-        if self.n_candidates > 26:
-            raise InputError(f"n_candidates is {self.n_candidates}, but there are 26 letters")
         if self.n_near + self.n_mentions >= self.n_candidates:
             raise InputError(
                 f"n_near {self.n_near} and n_mentions {self.n_mentions} leave no far option among "
                 f"{self.n_candidates} candidates"
             )
-        if not 0 < self.min_overlap <= 1:
-            raise InputError(f"min_overlap is {self.min_overlap}, must be above 0, at most 1")
+
+
+DEFAULT_SIZES = ShortlistConfig()
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,7 @@ def make_shortlisted(
     n_prompts: int,
     seed: int,
     task: str | None = None,
-    config: ShortlistConfig = ShortlistConfig(),
+    config: ShortlistConfig = DEFAULT_SIZES,
     retriever: LabelRetriever | None = None,
 ) -> tuple[PromptSet, ShortlistReport]:
     """Prompts from documents of a split in random order, one decision event each.

@@ -11,20 +11,12 @@ with intervals per student, and over seeds; and how many steps of training each 
 of the teacher's accuracy.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
-from transformer_lens.utilities.devices import get_device
 
-from workbench.distill.evaluation.answers import answers
-from workbench.distill.evaluation.effects import pool_terms
 from workbench.distill.evaluation.statistics import (
     OVER_COLUMNS,
     TEACHER,
@@ -43,31 +35,19 @@ from workbench.distill.evaluation.students import (
     speed,
     teacher_heads,
 )
-from workbench.distill.evaluation.trajectories import (
-    distances,
-    followed,
-    write_own_chains,
-)
+from workbench.distill.evaluation.work import Examined, Work, open_teacher
 from workbench.distill.matching.files import check_weights, folder_shape
 from workbench.distill.matching.head_map import Pools, check_pools
-from workbench.distill.training.monitor import direct_readout
-from workbench.distill.training.settings import claim
-from workbench.distill.training.student import check_tokenizers, word_encoder
 from workbench.errors import InputError
-from workbench.files import replacing, write_text
+from workbench.files import replacing
 from workbench.heads import head_name
 from workbench.headsets.headset import HeadSet
 from workbench.models import loading
-from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
-from workbench.prompts.chain import ChainCase
 from workbench.prompts.choices import open_task
-from workbench.prompts.events import make_events
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
-from workbench.prompts.templates import PlainTemplate
 
-SETTINGS = "settings.json"
 PER_PROMPT = ("answers", "chain_values", "distances", "effects")
 SUMMARIES = ("metrics", "trajectories", "causal", "readouts", "speed", "seeds")
 
@@ -157,7 +137,7 @@ def evaluate_students(
         if number < 1:
             raise InputError(f"{name} is {number}, must be at least 1")
     found = read_students(students, pools)
-    work = _Work(
+    work = Work(
         out=Path(out),
         teacher=loading.model_folder(teacher),
         task=task or open_task(model=loading.model_folder(teacher), split="unseen"),
@@ -172,16 +152,18 @@ def evaluate_students(
     _check_teacher(work, found, pools)
     heads = {TEACHER: teacher_heads(pools, found)}
     heads |= {one.name: heads_of(one, found) for one in found}
-    tables = {TEACHER: _of_teacher(work, heads[TEACHER][0])}
+    chief = open_teacher(work)
+    tables = {TEACHER: chief.tables(heads[TEACHER][0], chief)}
     for one in found:
-        tables[one.name] = _of_student(work, one, heads[one.name][0])
-    level = _teacher_accuracy(work, readout_prompts)
+        examined = Examined(work, one.name, one.folder, one.weights_sha256)
+        tables[one.name] = examined.tables(heads[one.name][0], chief)
+    level = chief.accuracy(readout_prompts or work.events)
     who = {TEACHER: (TEACHER, 0)} | {one.name: (one.arm, one.seed) for one in found}
     merged = {name: _together(tables, name, who) for name in PER_PROMPT}
     return _summarise(merged, found, heads, level, n_resamples, seed)
 
 
-def _check_teacher(work: "_Work", students: list[Student], pools: Pools | None) -> None:
+def _check_teacher(work: Work, students: list[Student], pools: Pools | None) -> None:
     """Refuse students and heads of another teacher before anything is run."""
     if pools is not None:
         check_pools(pools, folder_shape(work.teacher))
@@ -242,189 +224,3 @@ def _together(
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     table = pd.concat(filled, ignore_index=True)
     return table.reindex(columns=[*WHO, *(x for x in table.columns if x not in WHO)])
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What all models are asked, and what is made once and only if it is needed."""
-
-    out: Path
-    teacher: Path
-    task: Task
-    n_prompts: int
-    n_events: int
-    seed: int
-    max_new_tokens: int
-    batch_size: int
-    device: str | None
-    reporter: Reporter
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        tokenizer = loading.read_tokenizer(self.teacher)
-        word_encoder(tokenizer, self.teacher)  # refuses those that the task cannot be written in
-        return tokenizer
-
-    @cached_property
-    def events(self) -> PromptSet:
-        return make_events(
-            self.task, PlainTemplate(), self.tokenizer, n_prompts=self.n_events, seed=self.seed
-        )
-
-    @cached_property
-    def digest(self) -> str:
-        return loading.files_sha256(loading.weight_files(self.teacher))
-
-    @cached_property
-    def teacher_model(self) -> "_Loaded":
-        return _Loaded(self, TEACHER, self.teacher, self.digest)
-
-    @cached_property
-    def teacher_cases(self) -> list[ChainCase]:
-        with self.reporter.step("teacher: chains of thought"):
-            return self.own_cases(self.teacher_model.hooked)
-
-    def own_cases(self, model: HookedModel) -> list[ChainCase]:
-        limits = {"max_new_tokens": self.max_new_tokens, "batch_size": self.batch_size}
-        return write_own_chains(model, self.task, self.events, **limits)
-
-
-class _Loaded:
-    """A model, as Hugging Face has it until its activations are asked for: that writes faster."""
-
-    def __init__(self, work: _Work, name: str, folder: Path, digest: str) -> None:
-        device = loading.parse_device(work.device or get_device())
-        loading.read_config(folder)
-        self._name, self._digest, self._tokenizer = name, digest, work.tokenizer
-        check_tokenizers(work.tokenizer, loading.read_tokenizer(folder))
-        self.plain: Any = loading.read_model(folder, dtype=torch.float32)
-        self.plain.to(device)
-        self.plain.set_attn_implementation("sdpa")
-
-    @cached_property
-    def hooked(self) -> HookedModel:
-        return HookedModel.from_pretrained_model(
-            self.plain, self._tokenizer, self._name, self._digest
-        )
-
-
-def _of_teacher(work: _Work, heads: PoolHeads) -> dict[str, pd.DataFrame]:
-    folder = _Folder(work, TEACHER, work.digest)
-    loaded = lambda: work.teacher_model  # noqa: E731  (only read where something is missing)
-    return {
-        "answers": folder.table("answers", lambda: _answers(work, TEACHER, loaded())),
-        "chain_values": folder.table(
-            "chain_values",
-            lambda: followed(loaded().hooked, work.teacher_cases, work.teacher_cases),
-        ),
-        "effects": folder.table(
-            _effects_of(heads), lambda: _effects(work, TEACHER, loaded(), heads)
-        ),
-    }
-
-
-def _of_student(work: _Work, student: Student, heads: PoolHeads) -> dict[str, pd.DataFrame]:
-    folder, name = _Folder(work, student.name, student.weights_sha256), student.name
-    models: list[_Loaded] = []
-
-    def loaded() -> _Loaded:
-        if not models:
-            models.append(_Loaded(work, name, student.folder, student.weights_sha256))
-        return models[0]
-
-    def follow() -> pd.DataFrame:
-        with work.reporter.step(f"{name}: along chains of thought"):
-            model = loaded().hooked
-            return followed(model, work.teacher_cases, work.own_cases(model))
-
-    made = {
-        "answers": folder.table("answers", lambda: _answers(work, name, loaded())),
-        "chain_values": folder.table("chain_values", follow),
-        "effects": folder.table(_effects_of(heads), lambda: _effects(work, name, loaded(), heads)),
-    }
-    teachers = pd.read_parquet(work.out / TEACHER / "chain_values.parquet")
-    return made | {"distances": distances(made["chain_values"], teachers)}
-
-
-def _answers(work: _Work, name: str, model: _Loaded) -> pd.DataFrame:
-    frames = []
-    for chain in (False, True):
-        with work.reporter.step(
-            f"{name}: answers {'with chains' if chain else 'without chains'}", work.n_prompts
-        ) as advance:
-            frames.append(
-                answers(
-                    model.plain,
-                    work.tokenizer.backend_tokenizer,
-                    work.task,
-                    n_prompts=work.n_prompts,
-                    seed=work.seed,
-                    chain=chain,
-                    batch_size=work.batch_size,
-                    max_new_tokens=work.max_new_tokens,
-                    progress=advance,
-                )
-            )
-    return pd.concat(frames, ignore_index=True)
-
-
-def _effects_of(heads: PoolHeads) -> str:
-    """Name of the table: which heads are patched may change as students are added."""
-    return f"effects-{sha256(str(heads).encode()).hexdigest()[:12]}"
-
-
-def _effects(work: _Work, name: str, model: _Loaded, heads: PoolHeads) -> pd.DataFrame:
-    with work.reporter.step(f"{name}: patching", work.n_events) as advance:
-        found = pool_terms(model.hooked, work.events, heads, progress=advance)
-    for pool in heads:
-        if not found.loc[found["setting"] == pool, "counts"].any():
-            work.reporter.say(f"{name}: no event counts for the {pool} heads, so no effects")
-    return found
-
-
-def _teacher_accuracy(work: _Work, prompts: PromptSet | None) -> float:
-    """Share of the readouts' decisions that the teacher makes rightly at once."""
-    prompts = prompts or work.events
-    path = work.out / TEACHER / f"readout-{prompts.sha256[:12]}.parquet"
-    if not path.is_file():
-        row = direct_readout(work.teacher_model.plain, prompts)
-        with replacing(path) as beside:
-            pd.DataFrame([row]).to_parquet(beside, index=False)
-    return float(pd.read_parquet(path)["accuracy"].iloc[0])
-
-
-class _Folder:
-    """Where a model's tables are kept; refuses those of other settings."""
-
-    def __init__(self, work: _Work, name: str, digest: str) -> None:
-        self._path = work.out / name
-        settings = work.task.settings()
-        settings.pop("task")  # the sizes of prompts show in their hash
-        asked = {
-            "teacher": work.digest,
-            "weights": digest,
-            "prompts": work.events.sha256,
-            "n_prompts": work.n_prompts,
-            "seed": work.seed,
-            "max_new_tokens": work.max_new_tokens,
-            **settings,
-        }
-        _forget_heads(self._path / SETTINGS)
-        claim(self._path, self._path / SETTINGS, asked, "results")
-
-    def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """A table of this model, made unless it is there."""
-        path = self._path / f"{name}.parquet"
-        if not path.is_file():
-            table = make()
-            with replacing(path) as beside:
-                table.to_parquet(beside, index=False)
-        return pd.read_parquet(path)
-
-
-def _forget_heads(path: Path) -> None:
-    """Earlier releases claimed the heads, too, of which only the effects depend."""
-    if path.is_file():
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if settings.pop("heads", None) is not None:
-            write_text(path, json.dumps(settings, indent=1))
