@@ -8,7 +8,7 @@ import pytest
 from fixtures.shades import ShadesTask, shades_tokenizer
 from rich.console import Console
 
-from workbench.distill.config import DistillationConfig, MechanisticDistillationConfig, StudentShape
+from workbench.distill.config import DistillationConfig, LossConfig, StudentShape
 from workbench.distill.evaluation import answers
 from workbench.distill.evaluation.evaluate import evaluate_students
 from workbench.distill.examples.questions import make_question, traced_example
@@ -22,7 +22,7 @@ from workbench.prompts.word_encoder import WordEncoder
 
 TASK = ShadesTask()
 CONFIG = DistillationConfig(
-    loss=MechanisticDistillationConfig(attention=0.5, update=0.0, interaction=0.0),
+    loss=LossConfig(attention=0.5, update=0.0, interaction=0.0),
     student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
     steps=2,
     batch_size=4,

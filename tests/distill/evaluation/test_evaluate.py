@@ -51,7 +51,7 @@ def write_student(make_model, tokenizer, headmap, teacher, tmp_path):
         make_model(weights).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         config = plain(asdict(replace(arm_config(arm, DEFAULTS), seed=seed, **settings)))
-        needs_map = arm_config(arm, DEFAULTS).loss.needs_map
+        needs_map = bool(arm_config(arm, DEFAULTS).loss.taught_pools)
         record = {"config": config, "headmap": mapped.model_dump(mode="json")}
         record |= {"teacher": digest, "traces": {"drawn": 9, "kept": 8}}
         (folder / "training.json").write_text(
