@@ -32,7 +32,7 @@ class Interval(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """Prompt ids that choose heads, and prompt ids that verify them; disjoint."""
+    """Prompt ids of the selection half and of the held-out half; disjoint."""
 
     choose: frozenset[str]
     verify: frozenset[str]
@@ -50,7 +50,7 @@ class Halves(NamedTuple):
 
 
 def split_half(prompt_ids: Sequence[str], seed: int = 0) -> Halves:
-    """Split the distinct prompt ids at random; the choosing half gets the odd one.
+    """Split the distinct prompt ids at random; the selection half gets the odd one.
 
     The split depends on the set of ids and the seed, not on the order or number of events.
 
@@ -60,8 +60,8 @@ def split_half(prompt_ids: Sequence[str], seed: int = 0) -> Halves:
     distinct = sorted(set(prompt_ids))
     if len(distinct) < 2:
         raise InputError(
-            f"{len(distinct)} distinct prompt(s) cannot be split into a choosing and a verifying "
-            "half; give at least 2"
+            f"{len(distinct)} distinct prompt(s) cannot be split into a selection and a "
+            "held-out half; give at least 2"
         )
     order = torch.randperm(len(distinct), generator=derive_generator(seed, "halves")).tolist()
     shuffled = [distinct[index] for index in order]

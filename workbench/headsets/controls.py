@@ -6,8 +6,9 @@ import pandas as pd
 import torch
 from transformer_lens.utilities.statistics import derive_generator
 
+from workbench.errors import require
 from workbench.heads import head_name
-from workbench.headsets.pooling import KEYS, HeadId, head_id, require
+from workbench.headsets.pooling import KEYS, HeadId, head_id
 
 
 def controls(

@@ -141,7 +141,7 @@ class Head(_Record):
     """One pooled head: `weight` sums to 1 over its pool, `tasks` counts where it qualified.
 
     `decision_share` is the share of its span effect that is there at the decision token already;
-    a `read_out` head has nearly all of it there. `effects` come from the verifying half.
+    a `read_out` head has nearly all of it there. `effects` come from the held-out half.
     `chosen_share` is the share of resamples of the prompts that choose it for this pool, None where
     that was not asked.
     """

@@ -1,30 +1,32 @@
 """From tables to pools: which heads carry which phase.
 
-1. `pool_heads` applies the rule to the half of the prompts that chooses: a head is *coarse* when
+1. `pool_heads` applies the rule to the selection half of the prompts: a head is *coarse* when
    its CoarseScore beats its permutation null and patching it restores Focus; *refine* when the
    same holds for RefineScore and Confusion, and it moves Confusion by more than it moves Focus.
 2. `combine_tasks` pools over tasks.
-3. `build_headset` joins pools, scores and the effects on the half that verifies into a `HeadSet`.
+3. `build_headset` joins pools, scores and the effects on the held-out half into a `HeadSet`.
 """
 
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from workbench.errors import InputError
+from workbench.errors import InputError, require
+from workbench.files import settings
 from workbench.heads import head_name
-from workbench.headsets.headset import SCHEMA, HeadSet, parse
+from workbench.headsets.headset import SCHEMA, HeadScores, HeadSet, parse
 from workbench.phases import DIFFERENCE, PHASES, Pool
 
 COLUMNS = ["layer", "head", "pool", "read_out", "decision_share", "weight"]
-SCORES = ["coarse", "coarse_q", "refine", "refine_q", "refine_direct", "coarse_attribution"]
+SCORES = [*HeadScores.model_fields]
 KEYS = ["layer", "head"]
 DTYPES = {
     "layer": "int64",
@@ -42,7 +44,7 @@ Measured = dict[str, dict[Any, Any]]
 """Rows of a patching table for one head, by measure."""
 
 
-@dataclass(frozen=True)
+@settings
 class Thresholds:
     """When a head enters a pool, and when it counts as read-out.
 
@@ -50,22 +52,21 @@ class Thresholds:
         InputError: a value outside its range.
     """
 
-    false_discovery_rate: float = 0.05
-    """A head may enter up to and including this q value."""
-    min_restore_low: float = 0.02
-    """The lower end of its effect's interval must lie above this."""
-    read_out_share: float = 0.8
-    """From this share of the span effect at the decision token on, the head is read-out."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.false_discovery_rate <= 1:
-            raise InputError(
-                f"false_discovery_rate is {self.false_discovery_rate}, must be above 0, at most 1"
-            )
-        for name in ("min_restore_low", "read_out_share"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise InputError(f"{name} is {value}, must be a finite number from 0 on")
+    false_discovery_rate: Annotated[
+        float, Field(gt=0, le=1, description="Largest q value of a pooled head's score.")
+    ] = 0.05
+    min_restore_low: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False, description="Its effect's interval lies above this."),
+    ] = 0.02
+    read_out_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="Share of its span effect at the decision from which it is read-out.",
+        ),
+    ] = 0.8
 
 
 def pool_heads(
@@ -84,7 +85,7 @@ def pool_heads(
             which no head could be refine.
     """
     thresholds = thresholds or Thresholds()
-    require(scores, "scores", [*KEYS, "coarse_q", "refine_q"])
+    require(scores, "scores", [*KEYS, *(phase.q for phase in PHASES.values())])
     require(patching, "patching", [*KEYS, "positions", "measure", "half", "effect", "low"])
     span = _rows(patching, "choose", "span")
     at_decision = _rows(patching, "choose", "decision")
@@ -105,17 +106,6 @@ def pool_heads(
             shares = _describe(pool, span[key], at_decision.get(key, {}), thresholds)
             pooled.append({"layer": key[0], "head": key[1], "pool": pool, **shares})
     return _frame(pooled, COLUMNS)
-
-
-def require(table: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
-    """Check that the table has these columns.
-
-    Raises:
-        InputError: some are missing; the message names them and the table.
-    """
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise InputError(f"{name} table lacks column {', '.join(map(repr, missing))}")
 
 
 def head_id(row: Mapping[Any, Any]) -> HeadId:
@@ -233,7 +223,7 @@ def build_headset(
     """Join pools, scores, verified effects and provenance into a checked `HeadSet`.
 
     `pooled` is the frame of `pool_heads` or `combine_tasks`; effects of heads and pools are those
-    of the verifying half over the span. `method` need not repeat `thresholds` and `positions`;
+    of the held-out half over the span. `method` need not repeat `thresholds` and `positions`;
     thresholds that it does hold are kept beside those of pooling. Without a `pools` table the file
     has no joint effects. Numbers that are not finite become null. Of several draws of a random
     control, the file gets the mean effect, the lowest low, the highest high and the smallest n.

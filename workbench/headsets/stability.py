@@ -1,9 +1,9 @@
 """Would other prompts have chosen the same heads?
 
-1. `selection_stability`: how often the pooling rule chooses each head when the choosing prompts are
+1. `selection_stability`: how often the pooling rule chooses each head when its prompts are
    resampled.
 2. `sample_size_curve`: how the pools of fewer prompts compare with those of all.
-3. `winners_curse`: how much smaller an effect is on the half that did not choose.
+3. `winners_curse`: how much smaller an effect is on the held-out half.
 
 The first two apply the whole rule of `pool_heads` again and again: permutation p-values of both
 scores, false discovery rate over all heads, and intervals of the effects over the prompts at hand.
@@ -29,7 +29,7 @@ from workbench.analysis.patching.effects import (
 from workbench.analysis.scores.nulls import RoleNull, null_p
 from workbench.analysis.scores.scores import EventScores, score_nulls
 from workbench.analysis.statistics import false_discovery_q
-from workbench.errors import InputError
+from workbench.errors import InputError, require
 from workbench.headsets.pooling import KEYS, HeadId, Thresholds, pool_heads
 from workbench.phases import CHIEFS, DIFFERENCE, MEASURES, OF_READOUT, PHASES, POOLS
 
@@ -55,7 +55,7 @@ def selection_stability(
 ) -> pd.DataFrame:
     """Share of bootstrap resamples of the prompts in which the rule would pool each head.
 
-    `scores` and `prompt_ids` are those of the choosing half, one per event (as for `scores_table`);
+    `scores` and `prompt_ids` are those of the selection half, one per event;
     `events` and `baseline` may hold other prompts too, which are left out. One row per pool and
     head that was chosen at least once, the most often chosen first: pool, layer, head, share (0 to
     1), n_resamples.
@@ -100,7 +100,7 @@ def sample_size_curve(
     n_inner: int = 500,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Pools of random subsets of the choosing prompts, compared with those of all of them.
+    """Pools of random subsets of these prompts, compared with those of all of them.
 
     One row per size and pool. `overlap`: mean over subsets of the Jaccard index with the pool of
     all prompts (heads in both / heads in either), NaN where that pool is empty; `size`: mean number
@@ -144,22 +144,17 @@ def sample_size_curve(
 
 
 def winners_curse(patching: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
-    """Chief effect of every pooled head, over the span, on the half that chose and on the other.
+    """Chief effect of every pooled head, over the span, on the selection and the held-out half.
 
-    Heads are chosen for large effects, so the choosing half shows them too large. `gap` is
+    Heads are chosen for large effects, so the selection half shows them too large. `gap` is
     effect_choose − effect_verify; `low_verify` and `high_verify` are the honest interval. One row
     per row of `pooled` (the frame of `pool_heads`); a number that `patching` lacks is NaN.
 
     Raises:
         InputError: a table lacks a column.
     """
-    for name, table, columns in (
-        ("patching", patching, [*KEYS, "positions", "measure", "half", "effect", "low", "high"]),
-        ("pooled", pooled, [*KEYS, "pool"]),
-    ):
-        missing = [column for column in columns if column not in table]
-        if missing:
-            raise InputError(f"the {name} table lacks column {missing[0]!r}")
+    require(patching, "patching", [*KEYS, "positions", "measure", "half", "effect", "low", "high"])
+    require(pooled, "pooled", [*KEYS, "pool"])
     span = patching[patching["positions"] == "span"]
     table = pooled[[*KEYS, "pool"]].assign(measure=[PHASES[pool].chief for pool in pooled["pool"]])
     for half in ("choose", "verify"):
@@ -186,7 +181,9 @@ class _Chooser:
                 f"{len(prompt_ids)} prompt ids for the scores of {len(scores)} events; each event "
                 "needs its prompt id, and there must be at least one"
             )
-        _check_columns(events, baseline)
+        require(events, "patching results", [*KEYS, "positions", "run", "id", "event", *OF_READOUT])
+        valid = [phase.valid for phase in PHASES.values()]
+        require(baseline, "baseline", ["id", "event", "variant", *valid, *OF_READOUT])
         self.prompts = list(dict.fromkeys(prompt_ids))
         self.thresholds = thresholds
         self.nulls = score_nulls(scores, prompt_ids)
@@ -205,7 +202,7 @@ class _Chooser:
         base = base.pivot(index=["id", "event"], columns="variant")
         part = events.loc[(events["positions"] == "span") & events["id"].isin(self.prompts)]
         if part.empty:
-            raise InputError("the patching results hold no span patch of the choosing prompts")
+            raise InputError("the patching results hold no span patch of the selection half")
         self.targets = part.groupby(KEYS, sort=True).size().index.to_frame(index=False)
         self.terms = {name: measure_terms(part, base, MEASURES[name]) for name in CHIEFS}
         ids = base.index.get_level_values("id")
@@ -267,14 +264,3 @@ def _jaccard(heads: frozenset[HeadId], whole: frozenset[HeadId]) -> float:
 def _check_least(name: str, value: int) -> None:
     if value < 1:
         raise InputError(f"{name} is {value}, must be at least 1")
-
-
-def _check_columns(events: pd.DataFrame, baseline: pd.DataFrame) -> None:
-    readout, valid = [*OF_READOUT], [phase.valid for phase in PHASES.values()]
-    for name, table, columns in (
-        ("patching results", events, [*KEYS, "positions", "run", "id", "event", *readout]),
-        ("baseline", baseline, ["id", "event", "variant", *valid, *readout]),
-    ):
-        missing = [column for column in columns if column not in table]
-        if missing:
-            raise InputError(f"the {name} table lacks column {missing[0]!r}")

@@ -29,7 +29,7 @@ NOTES = {
         "kind of prompt would choose.",
     ),
     "sample_size": (
-        "How the pools of fewer prompts compare with those of all choosing prompts.",
+        "How the pools of fewer prompts compare with those of the whole selection half.",
         "Subsets overlap with the whole by construction, so the last point is always 1.",
     ),
     "chain": (
@@ -134,8 +134,8 @@ def _curse(curse: pd.DataFrame) -> list[str]:
         return []
     return [
         f"Effects of the {len(gaps)} pooled heads are on average {number(gaps.mean())} larger on "
-        f"the half that chose them than on the other (from {number(gaps.min())} to "
-        f"{number(gaps.max())}); every effect in the head set is of the other half."
+        f"the selection half than on the held-out one (from {number(gaps.min())} to "
+        f"{number(gaps.max())}); every effect in the head set is of the held-out half."
     ]
 
 

@@ -109,7 +109,7 @@ def _path_link(row: Mapping[Any, Any], n_heads_per_kv: int) -> dict[str, Any]:
 
 
 def _answer_links(whole: pd.DataFrame, ends: Sequence[Node]) -> list[dict[str, Any]]:
-    """Grey bands to the answer from every head on a path, of the verifying half where there is."""
+    """Grey bands to the answer from every head on a path, of the held-out half where there is."""
     if whole.empty:
         return []
     rows = whole.dropna(subset=["effect"]).sort_values("half", ascending=False)

@@ -156,7 +156,7 @@ def _score_cards(
 def _patching_cards(
     patching: pd.DataFrame, pooled: Mapping[tuple[int, int], str], scores: pd.DataFrame
 ) -> list[dict[str, Any]]:
-    """From the verifying half where there is one; the shape is that of the score table."""
+    """From the held-out half where there is one; the shape is that of the score table."""
     if patching.empty:
         return []
     halves = set(patching["half"])

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.analysis.statistics import bootstrap, ratio_of_means
-from workbench.errors import InputError
+from workbench.errors import InputError, require
 from workbench.phases import PHASES, POOLS
 from workbench.studies.checkpoints import COLUMNS, STEP
 
@@ -31,7 +31,7 @@ def formation(
     """The training step at which each side first reaches half of its value at the last checkpoint.
 
     Between checkpoints a straight line is assumed. `kind` is "score", "moved" (difference over all
-    events), "share" (causal effect over the events that count) or "model": clean Focus, and
+    events), "share" (causal effect over valid pairs) or "model": clean Focus, and
     1 − Confusion, of the model itself, which start above 0 and are dated half-way from the first
     checkpoint to the last. With `terms` (`read_terms`) prompts are resampled, the same
     in all checkpoints; without, there are no intervals.
@@ -44,10 +44,9 @@ def formation(
     Raises:
         InputError: the table is empty or lacks a column.
     """
-    missing = [name for name in COLUMNS if name not in table]
-    if missing or table.empty:
-        lacks = f"lacks column {missing[0]!r}" if missing else "is empty"
-        raise InputError(f"the table of the study {lacks}")
+    require(table, "checkpoints", COLUMNS)
+    if table.empty:
+        raise InputError("the table of the study is empty")
     steps = sorted(int(step) for step in table["step"].unique())
     values = _curves(table.assign(event=0), steps, "value")[0]
     dates, at_most = _half_steps(values, steps)

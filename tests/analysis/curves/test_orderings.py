@@ -213,7 +213,7 @@ def test_bad_tables_are_named(model, prompts, base, scores, patching):
         order(pooled=[(0, 0)])
     with pytest.raises(InputError, match="layer 3, head 0"):
         order(pooled=[(3, 0)])
-    with pytest.raises(InputError, match="no event of the choosing half"):
+    with pytest.raises(InputError, match="no event of the selection half"):
         order(base=base.assign(half="verify"))
     with pytest.raises(InputError, match="readout 'loss'"):
         query_transport(model, prompts.events, "loss")

@@ -16,17 +16,11 @@ from torch import Tensor
 from workbench.analysis.curves.faithfulness import (
     ABLATED,
     CLEAN,
-    Orders,
     Plan,
-    curve_event,
-    plan_curves,
-    wanted_sets,
 )
 from workbench.analysis.statistics import Interval, bootstrap, mean_statistic
 from workbench.errors import InputError
-from workbench.models.hooked import HookedModel
 from workbench.phases import OF_READOUT
-from workbench.prompts.prompt import PromptSet
 
 CURVES = ["order", "kind", "readout", "k", "share", "value", "low", "high"]
 CURVES += ["faithfulness", "faithfulness_low", "faithfulness_high", "n"]
@@ -41,51 +35,6 @@ class Faithfulness(NamedTuple):
 
     curves: pd.DataFrame
     areas: pd.DataFrame
-
-
-def faithfulness_curves(
-    model: HookedModel,
-    prompts: PromptSet,
-    baseline: pd.DataFrame,
-    orders: Orders,
-    *,
-    sizes: Sequence[int] | None = None,
-    halves: Sequence[str] = ("verify",),
-    reference: str = "pool",
-    n_resamples: int = 2000,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Faithfulness:
-    """Necessity and sufficiency curves of orders of heads, and their areas.
-
-    Only events of the named halves ("choose", "verify", "all") that count for a readout are run.
-    `reference` is the order that others are compared with; the first one where it is missing.
-
-    Raises:
-        InputError: as `plan_curves`, or no event of these halves counts.
-    """
-    plan = plan_curves(model, orders, sizes)
-    half_of = baseline.drop_duplicates(["id", "event"]).set_index(["id", "event"])["half"]
-    jobs = []
-    for event in prompts:
-        if "all" in halves or half_of.loc[(event.id, event.event)] in halves:
-            sets = wanted_sets(plan, event, baseline)
-            jobs += [(event, sets)] if sets else []
-    if not jobs:
-        raise InputError(f"no event in half {' or '.join(halves)} counts for a readout")
-    frames = []
-    for done, (event, sets) in enumerate(jobs, start=1):
-        frames.append(curve_event(model, event, sets))
-        if progress is not None:
-            progress(done, len(jobs))
-    return faithfulness_tables(
-        pd.concat(frames, ignore_index=True),
-        plan,
-        baseline,
-        reference=reference,
-        n_resamples=n_resamples,
-        seed=seed,
-    )
 
 
 def faithfulness_tables(

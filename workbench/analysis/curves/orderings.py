@@ -1,6 +1,6 @@
 """Orders of all heads of a model, for faithfulness curves: the pools' own and those of rivals.
 
-Every order is made on the choosing half alone, and most differ by readout (Focus, and 1 −
+Every order is made on the selection half alone, and most differ by readout (Focus, and 1 −
 Confusion; see `faithfulness`):
 
     pool         the pooled heads by their causal effect, then the others by their score
@@ -30,7 +30,7 @@ from transformer_lens.utilities.statistics import derive_generator
 
 from workbench.analysis.readout import Roles, good_readout, select_options, widen
 from workbench.analysis.scores.attribution import z_names
-from workbench.errors import InputError
+from workbench.errors import InputError, require
 from workbench.heads import Head
 from workbench.models.forked import patch_heads
 from workbench.models.hooked import HookedModel
@@ -77,21 +77,20 @@ def order_scores(
 ) -> pd.DataFrame:
     """What every order ranks heads by; one row per order, readout and head, columns `COLUMNS`.
 
-    `scores` is the scores table, made on the choosing half; `pooled` the heads of all pools. Of
-    `patching` the rows of the choosing half over the span are used, of `prompts` the events of that
-    half that count for a readout; query states are transported on the first `n_query_events` of
-    them. In the orders `pool` and `effect`, the value of a head in front is its causal effect, that
+    `scores` is the scores table, made on the selection half; `pooled` the heads of all pools. Of
+    `patching` the rows of that half over the span are used, of `prompts` its valid pairs; query
+    states are transported on the first `n_query_events` of them. In the orders `pool` and `effect`, the value of a head in front is its causal effect, that
     of another its score.
 
     Raises:
         InputError: a table lacks a column or a head, a pooled head has no causal effect, or no
-            event of the choosing half counts.
+            event of the selection half is a valid pair.
     """
     every = _every_head(model)
     _check_tables(scores, patching, every)
     for head in pooled:
         model.check_head(*head)
-    events = _choosing_events(prompts, baseline)
+    events = _valid_pairs(prompts, baseline)
     queries = {readout: of[:n_query_events] for readout, of in events.items()}
     steps = _Steps(progress, len(_distinct(events)) + sum(map(len, queries.values())))
     retrieval = retrieval_scores(model, _distinct(events), progress=steps.one_more)
@@ -151,10 +150,8 @@ def _every_head(model: HookedModel) -> list[Head]:
 def _check_tables(scores: pd.DataFrame, patching: pd.DataFrame, every: Sequence[Head]) -> None:
     needed = ["layer", "head", "output_norm", *PHASES, *ATTRIBUTIONS.values()]
     effects = ["layer", "head", "positions", "measure", "half", "effect"]
-    for name, table, columns in (("scores", scores, needed), ("patching", patching, effects)):
-        missing = [column for column in columns if column not in table]
-        if missing:
-            raise InputError(f"{name} table lacks column {missing[0]!r}")
+    require(scores, "scores", needed)
+    require(patching, "patching", effects)
     heads = list(zip(scores["layer"].tolist(), scores["head"].tolist(), strict=True))
     if sorted(heads) != list(every):
         raise InputError(
@@ -163,8 +160,8 @@ def _check_tables(scores: pd.DataFrame, patching: pd.DataFrame, every: Sequence[
         )
 
 
-def _choosing_events(prompts: PromptSet, baseline: pd.DataFrame) -> dict[str, list[DecisionEvent]]:
-    """Events of the choosing half that count, by readout."""
+def _valid_pairs(prompts: PromptSet, baseline: pd.DataFrame) -> dict[str, list[DecisionEvent]]:
+    """Valid pairs of the selection half, by readout."""
     rows = baseline[(baseline["half"] == "choose") & (baseline["variant"] == "clean")]
     events: dict[str, list[DecisionEvent]] = {}
     for readout, phase in OF_READOUT.items():
@@ -172,7 +169,7 @@ def _choosing_events(prompts: PromptSet, baseline: pd.DataFrame) -> dict[str, li
         keys = set(zip(counting["id"], counting["event"], strict=True))
         events[readout] = [event for event in prompts if (event.id, event.event) in keys]
     if not any(events.values()):
-        raise InputError("no event of the choosing half counts, so heads cannot be ordered")
+        raise InputError("no event of the selection half is a valid pair; heads cannot be ordered")
     return events
 
 
@@ -181,7 +178,7 @@ def _distinct(events: Mapping[str, Sequence[DecisionEvent]]) -> list[DecisionEve
 
 
 def _effects(patching: pd.DataFrame, measure: str, every: Sequence[Head]) -> np.ndarray:
-    """A causal effect of each head on the choosing half; NaN where it was not patched."""
+    """A causal effect of each head on the selection half; NaN where it was not patched."""
     rows = patching[
         (patching["half"] == "choose")
         & (patching["positions"] == "span")

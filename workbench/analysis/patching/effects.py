@@ -1,6 +1,6 @@
 """Causal effects of heads, from per-event patching results and the unpatched baseline.
 
-Every measure is a mean over a mean, taken over the events that count for it (F Focus, C Confusion):
+Every measure is a mean over a mean, taken over its valid pairs (F Focus, C Confusion):
 
     coarse_restore    (F_patched − F_far) / (F_clean − F_far)    far run, patched with clean
     coarse_disrupt    (F_clean − F_patched) / F_clean            clean run, patched with far
@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.analysis.statistics import Interval, bootstrap, ratio_of_means
-from workbench.errors import InputError
+from workbench.errors import InputError, require
 from workbench.phases import CHIEFS, DIFFERENCE, MEASURES, OF_READOUT, PHASES, Measure
 
 HALVES = ("choose", "verify", "all")
@@ -188,9 +188,7 @@ def _check(
         ("patching results", events, [*key, *OF_READOUT]),
         ("baseline", baseline, ["id", "event", "half", "variant", *valid]),
     ):
-        missing = [column for column in columns if column not in table]
-        if missing:
-            raise InputError(f"the {name} table lacks column {missing[0]!r}")
+        require(table, name, columns)
         if table.empty:
             raise InputError(f"the {name} table is empty")
     if events.duplicated(key).any():

@@ -154,7 +154,7 @@ def _patched(
 ) -> pd.DataFrame:
     base, other = RUNS[run]
     prefix, source = cache.bases[base], cache.source(other, positions)
-    assert isinstance(prefix, Prefix), "a model whose paths can be patched has prefixs"
+    assert isinstance(prefix, Prefix), "a model whose paths can be patched has prefixes"
     senders = list(dict.fromkeys(path.source for path in paths))
     layers = {path.destination[0] for path in paths}
     received = receive(model, prefix, source, senders, layers, {path.route for path in paths})
