@@ -79,8 +79,9 @@ def order_scores(
 
     `scores` is the scores table, made on the selection half; `pooled` the heads of all pools. Of
     `patching` the rows of that half over the span are used, of `prompts` its valid pairs; query
-    states are transported on the first `n_query_events` of them. In the orders `pool` and `effect`, the value of a head in front is its causal effect, that
-    of another its score.
+    states are transported on the first `n_query_events` of them. In the
+    orders `pool` and `effect`, the value of a head in front is its causal effect, that of another
+    its score.
 
     Raises:
         InputError: a table lacks a column or a head, a pooled head has no causal effect, or no
