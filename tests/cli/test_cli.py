@@ -2,16 +2,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pandas as pd
 import pytest
 from fixtures.tiny_runs import ARCHITECTURES, FAST, save_model, save_prompts
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import workbench as wb
 from workbench.cli import app
+from workbench.cli.app import ROOMS
+from workbench.runs.steps import steps_of
 
 Invoke = Callable[..., Result]
 
@@ -171,17 +175,6 @@ def test_a_missing_run_is_named_and_not_made(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_missing_step_is_named(
-    llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
-) -> None:
-    out = tmp_path / "run"
-    common = ["--model", llama, "--out", out]
-    scored = invoke("score", *common, "--prompts", prompt_file, *FAST[:4])
-    assert scored.exit_code == 0, scored.output
-    assert "run `workbench patch` first" in refusal(invoke("pool", *common))
-    assert "run `workbench pool` first" in refusal(invoke("report", "--out", out))
-
-
 def broken(prompt_file: Path, path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     """The prompt file with its second line changed."""
     lines = prompt_file.read_text().splitlines()
@@ -297,28 +290,10 @@ def test_validate_a_headset_against_another_model(
     assert "architecture is LlamaForCausalLM in the head set" in refusal(result)
     assert "9 events of 8 prompts" in result.stdout  # good files are still reported
     headset = json.loads((finished / "headset.json").read_text())
-    headset["heads"] = [
-        {
-            **dict.fromkeys(("layer", "head", "kv_head"), 0),
-            "layer": 9,
-            "pool": "coarse",
-            "read_out": False,
-            "decision_share": None,
-            "weight": 1.0,
-            "tasks": 1,
-            "scores": dict.fromkeys(
-                (
-                    "coarse",
-                    "coarse_q",
-                    "refine",
-                    "refine_q",
-                    "refine_direct",
-                    "coarse_attribution",
-                )
-            ),
-            "effects": {},
-        }
-    ]
+    head = {"layer": 9, "head": 0, "kv_head": 0, "pool": "coarse", "weight": 1.0, "tasks": 1}
+    head |= {"read_out": False, "decision_share": None, "effects": {}}
+    scores = ("coarse", "coarse_q", "refine", "refine_q", "refine_direct", "coarse_attribution")
+    headset["heads"] = [head | {"scores": dict.fromkeys(scores)}]
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps(headset))
     message = refusal(invoke("validate", bad, "--model", llama))
@@ -361,26 +336,48 @@ def test_interrupt_says_how_to_go_on(
     assert "run the same command again" in result.stderr
 
 
-def test_help_is_quick_and_loads_no_torch() -> None:
-    code = (
-        "import sys, workbench, workbench.cli; assert 'torch' not in sys.modules; "
-        "assert workbench.RunConfig().n_prompts > 1; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.parametrize(
+    ("code", "barred"),
+    [
+        ("import workbench; dir(workbench)", "torch transformers pandas pydantic typer"),
+        ("run('--help')", "torch transformers pandas pydantic workbench.runs"),
+        ("run('run', '--help')", "torch transformers pandas"),
+        ("run('validate', '{prompts}')", "torch transformers pandas"),
+    ],
+)
+def test_what_is_not_needed_is_not_loaded(code: str, barred: str, prompt_file: Path) -> None:
+    script = f"""
+import sys
+def run(*words):
+    from workbench.cli import app
+    app(words, standalone_mode=False)
+{code.format(prompts=prompt_file)}
+print([name for name in {barred.split()} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert done.stdout.decode().splitlines()[-1] == "[]"
 
 
-def test_bench_writes_json_and_says_the_ratios(tmp_path: Path, invoke: Invoke) -> None:
-    small = ["--length", "16", "--suffix", "6", "--sample", "2", "--repeats", "1"]
-    out = tmp_path / "bench.json"
-    result = invoke("bench", "--shape", "tiny", "--out", out, "--device", "cpu", *small)
-    assert result.exit_code == 0, result.output
-    assert "times faster than the loop" in result.stdout
-    assert json.loads(out.read_text())["model"]["shape"] == "tiny"
-    again = refusal(invoke("bench", "--shape", "tiny", "--out", out, *small))
-    assert "exists already" in again
-    other = tmp_path / "other.json"
-    assert "no tokenizer" in refusal(
-        invoke("bench", "--shape", "tiny", "--sweep", "4", "--out", other)
-    )
-    assert "llama3-8b" in refusal(invoke("bench", "--shape", "huge", "--out", other))
-    assert not other.exists()
+def test_flags_are_the_fields_of_the_settings() -> None:
+    commands: Any = get_command(app)
+    flags = {flag.name: flag for flag in commands.commands["run"].params}
+    hints = get_type_hints(wb.RunConfig, include_extras=True)
+    for field in fields(wb.RunConfig):
+        flag, [info] = flags[field.name], hints[field.name].__metadata__
+        assert flag.help == info.description
+        if field.name != "positions":
+            assert flag.default == field.default
+    for step in ("score", "patch", "pool", "paths", "evidence"):
+        names = {flag.name for flag in commands.commands[step].params}
+        wanted = {name for one in steps_of(step) for name in one.settings} | {"seed"}
+        assert names & set(hints) == wanted
+    off = [flag for flag in commands.commands["distill"].params if flag.name == "bf16"]
+    assert off[0].secondary_opts == ["--no-bf16"]
+
+
+def test_help_shows_the_commands_of_every_day_first(invoke: Invoke) -> None:
+    lines = [line.split() for line in invoke("--help").stdout.splitlines() if line]
+    words = [line[0] for line in lines if line[0] in {"run", "report", "prompts", "validate"}]
+    assert words == ["run", "report", "prompts", "validate"]
+    rooms = [line for line in invoke("--help").stdout.splitlines() if line.endswith(":")]
+    assert rooms == ["Options:", *(f"{room}:" for room in ROOMS)]

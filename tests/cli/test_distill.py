@@ -99,7 +99,7 @@ def test_a_part_of_the_traces(call, teacher, tmp_path):
 def test_a_study_passes_further_flags_on_and_names_what_failed(call, teacher, tmp_path):
     out = tmp_path / "study"
     arguments = ["--arms cot --main-seeds 1 --steps 2 --", "--teacher", teacher, "--n-traces none"]
-    code, _, errors = call("distill-study", "--out", out, *arguments, SMALL)
+    code, _, errors = call("study distillation", "--out", out, *arguments, SMALL)
     assert code == 2 and f"1 students failed, first cot-0: see {out}/cot-0.log" in errors
     assert "Invalid value for '--n-traces'" in (out / "cot-0.log").read_text()
 
@@ -114,7 +114,7 @@ def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand
     out = tmp_path / "cost.json"
     given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file]
     short = "--arms cot,cot+logits,mechanistic --batch-size 2 --n-steps 1 --repeats 2 --no-bf16"
-    code, _, errors = call("bench-distill", "--out", out, *given, short)
+    code, _, errors = call("bench distill", "--out", out, *given, short)
     assert code == 0, errors
     rows = {row["arm"]: row for row in json.loads(out.read_text())["arms"]}
     assert list(rows) == ["cot", "cot+logits", "mechanistic"]
@@ -123,7 +123,7 @@ def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand
         ratio = row["seconds"] / rows["cot+logits"]["seconds"]
         assert row["seconds"] > 0 and row["ratio"] == pytest.approx(ratio)
         assert len(row["rounds"]) == 2 and row["seconds"] == min(row["rounds"])
-    code, _, errors = call("bench-distill", "--out", tmp_path / "x", *given, "--arms random")
+    code, _, errors = call("bench distill", "--out", tmp_path / "x", *given, "--arms random")
     assert code == 2 and "costs what mechanistic does" in errors
 
 
@@ -143,7 +143,7 @@ def test_a_stopped_measurement_keeps_its_rounds(
     out = tmp_path / "cost.json"
     given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file]
     short = "--arms cot,cot+logits --batch-size 2 --n-steps 1 --repeats 3 --no-bf16"
-    code, _, _ = call("bench-distill", "--out", out, *given, short)
+    code, _, _ = call("bench distill", "--out", out, *given, short)
     assert code != 0
     assert {row["arm"]: row["rounds"] for row in json.loads(out.read_text())["arms"]} == {
         "cot": [times[0][0], times[2][0]],

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +13,9 @@ from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.runs import evidence
 from workbench.runs.config import RunConfig
-from workbench.runs.folder import REPORT_FILE, RunFolder
+from workbench.runs.folder import REPORT_FILE, Parts
 from workbench.runs.session import OpenRun, open_run
+from workbench.runs.steps import STEPS
 
 # Every head passes, so that there are pools to test even in a random model.
 FAST = RunConfig(
@@ -52,18 +54,18 @@ def test_evidence_comes_after_pooling_and_ends_in_headset_and_report(
     assert 'id="evidence"' not in page.read_text()
 
     # A stop in the middle of the curves loses nothing but the event it was at.
-    real, written = RunFolder.write_part, []
+    real, written = Parts.__setitem__, []
 
-    def stop_at_third(self: RunFolder, step: str, number: int, table: pd.DataFrame) -> None:
+    def stop_at_third(self: Parts, number: int | str, table: pd.DataFrame) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
-        written.append(number)
-        real(self, step, number, table)
+        written.extend([number] if isinstance(number, int) else [])
+        real(self, number, table)
 
-    monkeypatch.setattr(RunFolder, "write_part", stop_at_third)
+    monkeypatch.setattr(Parts, "__setitem__", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         wb.evidence(opened)
-    monkeypatch.setattr(RunFolder, "write_part", real)
+    monkeypatch.setattr(Parts, "__setitem__", real)
     assert opened.folder.is_done("stability") and not opened.folder.is_done("curves")
     ran = []
     monkeypatch.setattr(
@@ -91,7 +93,8 @@ def test_prompts_without_a_place_for_a_chain_say_so(
     opened: OpenRun, tmp_path: Path, capsys
 ) -> None:
     wb.pool(opened)  # already done where the test above came to the same worker
-    loud = OpenRun(opened.folder, opened.model, opened.prompts, FAST, Reporter())
+    loud = replace(opened, reporter=Reporter())
     opened.folder.forget_unless("chain", None)
-    assert evidence.chain(loud).empty
+    loud.do(*(step for step in STEPS if step.name == "chain"))
+    assert opened.read("chain").empty
     assert "chain: none (the model has no tokenizer)" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 import io
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,6 @@ from fixtures.tiny_runs import save_model, save_prompts
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import workbench
 import workbench as wb
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
@@ -20,8 +21,9 @@ from workbench.progress import Reporter, duration
 from workbench.prompts.coding import split_categories
 from workbench.prompts.prompt import PromptSet, to_json
 from workbench.runs.config import RunConfig
-from workbench.runs.folder import RunFolder
+from workbench.runs.folder import Parts
 from workbench.runs.session import OpenRun, open_run
+from workbench.runs.steps import IN_REPORT, STEPS
 
 FAST = RunConfig(n_resamples=50, n_permutations=50, draws=2, n_nominated=2, n_screened=2)
 QUIET = Reporter(Console(quiet=True))
@@ -58,26 +60,26 @@ def test_a_stopped_sweep_goes_on_and_gives_the_same_tables(
 
     broken = start(tmp_path / "broken", model, prompts)
     wb.score(broken)
-    real, written = RunFolder.write_part, []
+    real, written = Parts.__setitem__, []
 
-    def stop_after_three(self: RunFolder, step: str, number: int, table: pd.DataFrame) -> None:
+    def stop_after_three(self: Parts, number: int | str, table: pd.DataFrame) -> None:
         if len(written) == 3:
             raise Stopped
         written.append(number)
-        real(self, step, number, table)
+        real(self, number, table)
 
-    monkeypatch.setattr(RunFolder, "write_part", stop_after_three)
+    monkeypatch.setattr(Parts, "__setitem__", stop_after_three)
     with pytest.raises(Stopped):
         wb.patch(broken)
-    assert broken.folder.part_numbers("patch") == written == [0, 1, 2]
+    assert list(broken.folder.parts("patch")) == written == [0, 1, 2]
 
     resumed: list[int] = []
 
-    def record(self: RunFolder, step: str, number: int, table: pd.DataFrame) -> None:
+    def record(self: Parts, number: int | str, table: pd.DataFrame) -> None:
         resumed.append(number)
-        real(self, step, number, table)
+        real(self, number, table)
 
-    monkeypatch.setattr(RunFolder, "write_part", record)
+    monkeypatch.setattr(Parts, "__setitem__", record)
     # Another process opens the folder: nothing but the files is left.
     found = wb.patch(start(tmp_path / "broken", model, prompts))
     assert resumed == list(range(3, len(prompts)))
@@ -87,18 +89,6 @@ def test_a_stopped_sweep_goes_on_and_gives_the_same_tables(
     assert not (tmp_path / "broken" / "parts").exists()
 
 
-def test_scores_come_from_the_choosing_half_alone(
-    model: HookedModel, prompts: PromptSet, tmp_path: Path
-) -> None:
-    opened = start(tmp_path / "run", model, prompts)
-    scores = wb.score(opened)
-    choose = prompts.subset(sorted(opened.halves.choose))
-    assert scores["n"].unique().tolist() == [len(choose)]
-    alone = workbench.score_heads(model, choose, n_resamples=50, n_permutations=50)
-    np.testing.assert_allclose(scores["coarse"], alone["coarse"])
-    np.testing.assert_allclose(scores["refine_q"], alone["refine_q"])
-
-
 def groups_of(patched: pd.DataFrame) -> dict[str, set[tuple[int, int]]]:
     return {
         group: set(zip(rows["layer"], rows["head"], strict=True))
@@ -106,18 +96,23 @@ def groups_of(patched: pd.DataFrame) -> dict[str, set[tuple[int, int]]]:
     }
 
 
-def test_nominated_heads_and_controls(
+def test_scores_of_the_selection_half_nominate_heads_beside_controls(
     model: HookedModel, prompts: PromptSet, tmp_path: Path
 ) -> None:
     opened = start(tmp_path / "run", model, prompts)
-    named = wb.score(opened).set_index(["layer", "head"])
+    scores = wb.score(opened)
+    assert scores["n"].unique().tolist() == [len(opened.selection)]
+    alone = wb.score_heads(model, opened.selection, n_resamples=50, n_permutations=50)
+    np.testing.assert_allclose(scores["coarse"], alone["coarse"])
+    np.testing.assert_allclose(scores["refine_q"], alone["refine_q"])
+    named = scores.set_index(["layer", "head"])
     members = groups_of(wb.patch(opened))
     best = {*named["coarse"].nlargest(2).index, *named["refine"].nlargest(2).index}
     assert members["nominated"] == best
     assert len(members["control"]) == FAST.n_controls and not members["control"] & best
 
 
-def test_screened_heads_rank_high_in_some_run_of_the_choosing_half(
+def test_screened_heads_rank_high_in_some_run_of_the_selection_half(
     model: HookedModel, prompts: PromptSet, tmp_path: Path
 ) -> None:
     opened = start(tmp_path / "run", model, prompts, replace(FAST, heads="screen"))
@@ -125,7 +120,7 @@ def test_screened_heads_rank_high_in_some_run_of_the_choosing_half(
     members = groups_of(wb.patch(opened))
     screen = opened.folder.read_table("screen")
     assert set(screen["run"]) == set(RUNS)  # also those that this half is not patched with
-    assert screen["n"].max() == len(opened.prompts.subset(sorted(opened.halves.choose)))
+    assert screen["n"].max() == len(opened.selection)
     best = {
         at
         for _, rows in screen.groupby("run")
@@ -140,15 +135,25 @@ def test_screened_heads_rank_high_in_some_run_of_the_choosing_half(
 def test_pools_are_proven_on_the_other_half(
     model: HookedModel, prompts: PromptSet, tmp_path: Path
 ) -> None:
-    lenient = RunConfig(
-        n_resamples=50, n_permutations=50, draws=2, heads="all", false_discovery_rate=1.0,
-        min_restore_low=0.0,
-    )  # fmt: skip
+    lenient = replace(FAST, heads="all", false_discovery_rate=1.0, min_restore_low=0.0)
     opened = start(tmp_path / "run", model, prompts, lenient)
     wb.score(opened)
     patching = wb.patch(opened)
     found = wb.pool(opened)
     assert found.heads, "the test needs a pool to say anything"
+    wb.paths(opened)
+    alone = wb.find_heads(model, prompts, lenient, reporter=QUIET)  # the same without a folder
+    assert alone.headset == found
+    for name in (
+        "baseline",
+        "scores",
+        "trajectory",
+        "patching_events",
+        "patching",
+        "pools",
+        "paths",
+    ):
+        pd.testing.assert_frame_equal(getattr(alone, name), opened.read(name))
     verified = patching[(patching["half"] == "verify") & (patching["positions"] == "span")]
     verified = verified.set_index(["layer", "head", "measure"])["effect"]
     for head in found.heads:
@@ -166,7 +171,7 @@ def test_pools_are_proven_on_the_other_half(
         assert joint == pytest.approx(verified[layer, head, "coarse_restore"], abs=1e-5)
 
 
-def test_paths_between_named_heads_are_measured_on_the_verifying_half(
+def test_paths_between_named_heads_are_measured_on_the_held_out_half(
     model: HookedModel, prompts: PromptSet, tmp_path: Path
 ) -> None:
     ends = replace(FAST, heads="all", sources="0-1", destinations="1-0,1-3")
@@ -239,7 +244,7 @@ def test_a_model_that_cannot_do_the_task_gives_an_empty_headset_and_says_so(
     page = wb.report(tmp_path / "run", reporter=QUIET).read_text()
     assert "The coarse pool is empty" in page
     said = stream.getvalue()
-    assert "events count" in said and "nothing to patch" in said
+    assert "events are valid pairs" in said and "nothing to patch" in said
     assert "no head qualifies for the refine pool" in said
 
 
@@ -304,14 +309,14 @@ def test_made_prompts_have_the_trained_task_at_full_size(
 ) -> None:
     path = tmp_path / "prompts.jsonl"
     config = RunConfig(n_prompts=3)
-    made = workbench.make_prompts(path, model=with_tokenizer, **config.of_prompts())
+    made = wb.make_prompts(path, model=with_tokenizer, **config.of_prompts())
     assert [len(event.options) for event in made] == [9, 9, 9]
-    assert workbench.read_prompts(path).sha256 == made.sha256
-    space = workbench.load_icd10cm()
+    assert wb.read_prompts(path).sha256 == made.sha256
+    space = wb.load_icd10cm()
     _, unseen = split_categories(space, held_out=0.3, seed=5)
     assert {option.label[:3] for event in made for option in event.options} <= set(unseen)
     with pytest.raises(InputError, match="exists already"):
-        workbench.make_prompts(path, model=with_tokenizer, **config.of_prompts())
+        wb.make_prompts(path, model=with_tokenizer, **config.of_prompts())
 
 
 def test_only_the_report_with_text_holds_text(with_tokenizer: Path, tmp_path: Path) -> None:
@@ -334,29 +339,48 @@ def test_a_bad_training_record_is_named(with_tokenizer: Path, tmp_path: Path) ->
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "training.json").write_text('{"config": {"task": {}}}')
     with pytest.raises(InputError, match="is not the training record"):
-        workbench.make_prompts(model=tmp_path, n_prompts=2)
+        wb.make_prompts(model=tmp_path, n_prompts=2)
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("name", "value", "reason"),
     [
-        ({"n_prompts": 1}, "n_prompts is 1, must be at least 2"),
-        ({"positions": ("end",)}, "positions 'end' is not one of decision, span"),
-        ({"positions": ()}, "positions are none"),
-        ({"false_discovery_rate": 0.0}, "false_discovery_rate is 0.0"),
-        ({"template": "fancy"}, "template 'fancy' is not one of"),
+        ("n_prompts", 1, "n_prompts: input should be greater than or equal to 2, got 1"),
+        ("positions", ("end",), r"positions\[0\]: input should be 'decision' or 'span'"),
+        ("positions", (), "positions: tuple should have at least 1 item"),
+        ("positions", ("span", "span"), "positions are span, span: name each once"),
+        ("false_discovery_rate", 0.0, "false_discovery_rate: input should be greater than 0"),
+        ("min_restore_low", float("nan"), "min_restore_low: input should be a finite number"),
+        ("template", "fancy", "template: input should be 'plain' or 'chat', got 'fancy'"),
+        ("task", "xmc", "task 'xmc' is not one of icd10cm, xmc:FOLDER"),
     ],
 )
-def test_settings_out_of_range(changes: dict, reason: str) -> None:
+def test_settings_out_of_range(name: str, value: Any, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        RunConfig(**changes)
+        RunConfig(**{name: value})
 
 
 def test_every_public_name_can_be_had() -> None:
-    assert all(getattr(workbench, name) is not None for name in workbench.__all__)
-    assert workbench.__all__ == sorted(workbench._HOME)
+    assert dir(wb) == wb.__all__
+    assert all(getattr(wb, name) is not None for name in wb.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = workbench.nothing
+        _ = wb.nothing
+
+
+def test_the_package_of_students_can_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.distill.training.run.distill", lambda *a, **b: {"given": (a, b)})
+    assert wb.distill(1, config=2) == {"given": ((1,), {"config": 2})}
+
+
+def test_steps_are_in_order_and_their_work_is_there() -> None:
+    made: set[str] = set()
+    for step in STEPS:
+        assert set(step.needs) <= made and not set(step.makes) & made
+        assert set(step.settings) <= set(RunConfig.__dataclass_fields__)
+        module, _, function = step.work.partition(":")
+        assert callable(getattr(import_module(f"workbench.runs.{module}"), function))
+        made |= set(step.makes)
+    assert set(IN_REPORT) <= made
 
 
 def test_progress_in_a_log_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from workbench.studies.selftest import (
     SelfTest,
     compare,
     false_positive_rate,
-    find_heads,
+    find_pools,
     random_bundled_model,
     run_placements,
 )
@@ -21,10 +21,10 @@ FEW = {"n_resamples": 300, "n_permutations": 1000}
 @pytest.mark.parametrize("shape", [(3, 4, 4), (3, 8, 4), (4, 8, 2), (6, 4, 4)])
 def test_planted_heads_are_found_and_nothing_else(shape):
     planted = plant(11, *shape)
-    found = find_heads(planted.model, planted.prompts, seed=11, **FEW)
+    found = find_pools(planted.model, planted.prompts, seed=11, **FEW)
     assert found.coarse == planted.coarse
     assert found.refine == planted.refine
-    assert found.n_counting == 12
+    assert found.n_valid == 12
     row = compare(planted, found)
     assert row["coarse_precision"] == row["refine_recall"] == 1
     assert row["distractors_pooled"] == 0
@@ -33,7 +33,7 @@ def test_planted_heads_are_found_and_nothing_else(shape):
 @pytest.mark.parametrize("role", ["match", "refine_readout"])
 def test_a_refine_head_that_writes_nothing_empties_the_refine_pool(role):
     planted = plant(11, 3, 4, without=[role], n_prompts=18)
-    found = find_heads(planted.model, planted.prompts, count_all=True, **FEW)
+    found = find_pools(planted.model, planted.prompts, all_valid=True, **FEW)
     assert not found.refine
     assert found.coarse == planted.coarse
     row = compare(planted, found)
@@ -45,7 +45,7 @@ def test_a_refine_head_that_writes_nothing_empties_the_refine_pool(role):
 def test_patching_only_heads_that_beat_their_null_gives_the_same_pools():
     planted = plant(12, 2, 4, n_prompts=16)
     some, every = (
-        find_heads(planted.model, planted.prompts, every_head=flag, **FEW) for flag in (False, True)
+        find_pools(planted.model, planted.prompts, every_head=flag, **FEW) for flag in (False, True)
     )
     assert some == every
     assert some.coarse == planted.coarse
@@ -55,9 +55,9 @@ def test_patching_only_heads_that_beat_their_null_gives_the_same_pools():
 def test_a_model_that_fails_the_task_has_no_pools_unless_every_event_is_made_to_count():
     roles = ["coarse_readout", "refine_readout"]
     planted = plant(11, 3, 4, without=roles, n_prompts=8)
-    assert find_heads(planted.model, planted.prompts, **FEW).n_counting == 0
-    found = find_heads(planted.model, planted.prompts, count_all=True, **FEW)
-    assert found.n_counting == 4
+    assert find_pools(planted.model, planted.prompts, **FEW).n_valid == 0
+    found = find_pools(planted.model, planted.prompts, all_valid=True, **FEW)
+    assert found.n_valid == 4
 
 
 def test_compare_counts_missed_wrong_and_distracting_heads():
@@ -137,16 +137,16 @@ def test_summary_lines_say_what_came_out():
     assert SelfTest(frame.head(1), random, random, pd.DataFrame()).exact
     assert "coarse heads: exactly found in 1 of 2 models" in text
     assert "distractors: 1 of 6 were pooled" in text
-    assert "1 of 4 (25 %, 95 % interval 1 % to 81 %); some event counted in 2" in text
+    assert "1 of 4 (25 %, 95 % interval 1 % to 81 %); some valid pair in 2" in text
     assert "some head was nominated in 1" in text
-    assert text.endswith("evidence moved: coarse none, refine 4-6 (9 events counted)")
+    assert text.endswith("evidence moved: coarse none, refine 4-6 (9 valid pairs)")
 
 
 def test_falsified_prompts_take_the_same_way_as_true_ones():
     planted = plant(11, 4, 8, 2)
     frame = selftest.run_falsified(model=planted.model, prompts=planted.prompts)
     true, roles, evidence = frame.to_dict("records")
-    found = find_heads(planted.model, planted.prompts)
+    found = find_pools(planted.model, planted.prompts)
     assert true["n_pooled"] == len(found.coarse | found.refine) > 0
     assert roles["n_pooled"] == 0 and roles["n_counting"] < true["n_counting"]
     assert evidence["n_counting"] == true["n_counting"]

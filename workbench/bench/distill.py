@@ -175,7 +175,7 @@ class _Costs(BaseModel):
 
 
 def read_costs(path: str | Path) -> dict[str, float]:
-    """Seconds of a training step by arm, from what `workbench bench-distill` wrote.
+    """Seconds of a training step by arm, from what `workbench bench distill` wrote.
 
     Raises:
         InputError: the file cannot be read, or is no such file.

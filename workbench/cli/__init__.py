@@ -1,13 +1,14 @@
 """The command line: each command reads its flags and calls the function of the same name."""
 
 from workbench.cli import (  # noqa: F401  (they register their commands)
+    bench,
+    daily,
     distill,
     evaluate,
-    evidence,
     labels,
-    labels_bench,
+    organism,
     steps,
-    tools,
+    studies,
 )
 from workbench.cli.app import app
 

@@ -2,11 +2,14 @@
 
 What the user got wrong is one line on standard error and exit code 2; Ctrl-C is exit code 130; any
 other exception is a bug and keeps its traceback. Heavy imports wait for the command that needs
-them, so that `--help` is quick.
+them, and so do flags that are made from settings: `--help` is quick.
 """
 
+import inspect
 import os
-from typing import Annotated, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,9 +17,24 @@ from typer.core import TyperGroup
 from workbench import __version__
 from workbench.errors import InputError
 
+if TYPE_CHECKING:
+    from workbench.cli.flags import Flag
+
+DAILY = "Every day"
+STEPS = "Steps of a run, one by one"
+STUDENTS = "Students"
+LABELS = "Large label spaces, chains of thought"
+MAINTAINERS = "Tests, studies and benchmarks of this tool"
+ROOMS = (DAILY, STEPS, STUDENTS, LABELS, MAINTAINERS)
+"""In the order in which `--help` shows them."""
+
 
 class _Commands(TyperGroup):
     """Turns exceptions that are meant for the user into one line and an exit code."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = _ByRoom(self.commands)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -28,14 +46,50 @@ class _Commands(TyperGroup):
             complain("stopped; run the same command again to go on where it stopped")
             raise typer.Exit(130) from None
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The commands by room."""
+        rooms: dict[str, list[tuple[str, str]]] = {}
+        for name, one in self.commands.items():
+            room: Any = getattr(one, "rich_help_panel", None)
+            rooms.setdefault(room, []).append((name, one.get_short_help_str(80)))
+        for room, rows in rooms.items():
+            with formatter.section(room):
+                formatter.write_dl(rows)
 
-app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Find, prove and export the attention heads with which a language model picks labels.",
+
+class _ByRoom(dict[str, Any]):
+    """Commands in the order of `ROOMS`; one that is asked for gets the flags of its settings."""
+
+    def __init__(self, registered: dict[str, Any]) -> None:
+        rooms = {name: one.rich_help_panel for name, one in registered.items()}
+        ordered = sorted(registered, key=lambda name: ROOMS.index(rooms[name]))
+        super().__init__((name, registered[name]) for name in ordered)
+
+    def __getitem__(self, name: str) -> Any:
+        found = super().__getitem__(name)
+        build = getattr(found.callback, "build", None)
+        if build is not None:
+            found = self[name] = build(name)
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401
+
+
+_PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+
+
+def commands(about: str) -> typer.Typer:
+    """An application, or a group of sub-commands."""
+    return typer.Typer(cls=_Commands, no_args_is_help=True, help=about, **_PLAIN)
+
+
+app = commands(
+    "Find, prove and export the attention heads with which a language model picks labels."
 )
 
 
@@ -48,6 +102,50 @@ def _version(
         raise typer.Exit
 
 
+def command(
+    room: str,
+    name: str | None = None,
+    *,
+    settings: Callable[[], dict[str, "Flag"]] | None = None,
+    of: typer.Typer = app,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command. With `settings`, its parameter of that name takes all their values."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        registered: Any = function
+        if settings is not None:
+
+            def registered() -> None: ...
+
+            registered.__name__, registered.__doc__ = function.__name__, function.__doc__
+            registered.build = lambda name: _built(name, function, settings())
+        of.command(name, rich_help_panel=room)(registered)
+        return function
+
+    return register
+
+
+def _built(name: str, function: Callable[..., None], flags: dict[str, "Flag"]) -> Any:
+    """The command of a function, with a flag for every setting in place of `settings`."""
+
+    def call(**given: Any) -> None:
+        values = {name: flag.value(given.pop(name)) for name, flag in flags.items()}
+        function(**given, settings=values)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+        parameters += (
+            [flag.parameter for flag in flags.values()] if parameter.name == "settings" else own
+        )
+    call.__doc__ = function.__doc__
+    call.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    call.__annotations__ = {one.name: one.annotation for one in parameters}
+    alone = typer.Typer(**_PLAIN)
+    alone.command(name)(call)
+    return typer.main.get_command(alone)
+
+
 def prepare() -> None:
     """Torch on all cores unless the environment says otherwise, and no bars but our own."""
     import torch
@@ -56,6 +154,17 @@ def prepare() -> None:
     logging.disable_progress_bar()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(os.cpu_count() or 1)
+
+
+def check_new(out: Path, force: bool | None = None) -> None:
+    """Refuse to write over something; `force`, where a command has that flag, allows it.
+
+    Raises:
+        InputError: naming the file or folder.
+    """
+    if out.exists() and not force:
+        way_out = "" if force is None else ", or --force to replace it"
+        raise InputError(f"{out}: exists already; give another --out{way_out}")
 
 
 def complain(message: str) -> None:

@@ -5,20 +5,18 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.app import app, prepare
-from workbench.cli.options import Device, Resamples
-from workbench.runs.config import DEFAULTS
+from workbench.cli.app import STUDENTS, command, prepare
+from workbench.cli.flags import Device, Teacher
+from workbench.errors import InputError
 
 PAGE = "students.html"
 
 
-@app.command()
+@command(STUDENTS, "evaluate-students")
 def evaluate(
     students: Annotated[list[Path], typer.Argument(help="Folders of finished students.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables; taken up if it is there.")],
-    teacher: Annotated[
-        str | None, typer.Option(help="Model folder or hub id.", show_default="the bundled model")
-    ] = None,
+    teacher: Teacher = None,
     headset: Annotated[
         Path | None,
         typer.Option(
@@ -30,7 +28,9 @@ def evaluate(
     n_trajectory: Annotated[
         int, typer.Option("--n-trajectory", min=1, help="Prompts for trajectories and patching.")
     ] = 64,
-    n_resamples: Resamples = DEFAULTS.n_resamples,
+    n_resamples: Annotated[
+        int, typer.Option(min=1, help="Bootstrap resamples of prompts behind every interval.")
+    ] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of prompts and resamples.")] = 1,
     device: Device = None,
 ) -> None:
@@ -38,11 +38,10 @@ def evaluate(
     from workbench.distill.evaluation.evaluate import evaluate_students
     from workbench.distill.matching.files import heads_for
     from workbench.models import loading
-    from workbench.models.loading import bundled_model_path
     from workbench.plots.students_page import read_tables, write_students_page
 
     prepare()
-    folder = loading.model_folder(bundled_model_path() if teacher is None else teacher)
+    folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
     found = evaluate_students(
         out,
         folder,
@@ -67,7 +66,7 @@ def evaluate(
     typer.echo(f"tables: {out}; figures: {page}")
 
 
-@app.command("evaluation-page")
+@command(STUDENTS, "evaluation-page")
 def evaluation_page(
     tables: Annotated[Path, typer.Argument(help="Folder of the tables of an evaluation.")],
     out: Annotated[
@@ -87,8 +86,6 @@ def student_names(folders: list[Path]) -> dict[str, Path]:
     Raises:
         InputError: two folders that cannot be told apart by these.
     """
-    from workbench.errors import InputError
-
     folders = [folder.resolve() for folder in folders]
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):

@@ -3,46 +3,34 @@
 import shlex
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.app import app, prepare
-from workbench.cli.options import (
-    F32,
-    UNSEEN,
-    Device,
-    DtypeFlag,
-    Model,
-    NPrompts,
-    Resamples,
-    Seed,
-    SplitFlag,
-)
+from workbench.cli.app import LABELS, command, prepare
+from workbench.cli.flags import Device, Dtype, Flag, Model, setting_flags
 from workbench.errors import InputError
-from workbench.runs.config import DEFAULTS
 
 
-@app.command()
+def _flags() -> dict[str, Flag]:
+    from workbench.runs.config import RunConfig
+
+    return setting_flags(RunConfig, ("n_prompts", "split", "n_resamples", "seed"))
+
+
+@command(LABELS, settings=_flags)
 def labels(
     out: Annotated[Path, typer.Option(help="Folder to write: new or empty.")],
+    settings: dict[str, Any],
     model: Model = None,
-    n_prompts: NPrompts = 40,
     n_decoded: Annotated[
         int, typer.Option("--n-decoded", min=0, help="Prompts whose label is decoded.")
     ] = 64,
-    split: SplitFlag = UNSEEN,
-    n_resamples: Resamples = DEFAULTS.n_resamples,
-    seed: Seed = DEFAULTS.seed,
     device: Device = None,
-    dtype: DtypeFlag = F32,
+    dtype: Dtype = "float32",
 ) -> None:
     """Labels that the chain of thought writes, token by token, out of all labels of the space."""
-    from workbench.analysis.label_space.cases import (
-        FreeLabels,
-        decision_prompts,
-        iter_cases,
-    )
+    from workbench.analysis.label_space.cases import FreeLabels, decision_prompts, iter_cases
     from workbench.analysis.label_space.free_labels import (
         decode_labels,
         free_summary,
@@ -54,31 +42,31 @@ def labels(
     from workbench.progress import Reporter
     from workbench.prompts.choices import open_task
     from workbench.prompts.files import write_prompts
+    from workbench.runs.config import RunConfig
 
     prepare()
-    if n_prompts < 1:
-        raise InputError(f"--n is {n_prompts}, must be at least 1")
+    config = RunConfig(**settings)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists already; give another --out")
     reporter = Reporter()
     source = bundled_model_path() if model is None else model
-    loaded = HookedModel.load(source, dtype=dtype.value, device=device)
+    loaded = HookedModel.load(source, dtype=dtype, device=device)
     tokenizer = loaded.tokenizer
     if tokenizer is None:
         raise InputError(f"model {source} has no tokenizer to write labels with")
-    task = open_task(model=model_folder(source), split=split.value)
+    task = open_task(model=model_folder(source), split=config.split)
     with reporter.step("index of labels"):
         every = FreeLabels(task.space, tokenizer)
-    drawn = iter_cases(task, tokenizer, every, seed=seed, context=loaded.context_length)
+    drawn = iter_cases(task, tokenizer, every, seed=config.seed, context=loaded.context_length)
     with reporter.step("prompts"):
-        cases = list(islice(drawn, max(n_prompts, n_decoded)))
+        cases = list(islice(drawn, max(config.n_prompts, n_decoded)))
         usable = sum(case.decision is not None for case in cases)
         events = decision_prompts(
-            chain(cases, drawn), n_prompts, task=f"{task.space.name} free labels"
+            chain(cases, drawn), config.n_prompts, task=f"{task.space.name} free labels"
         )
     with reporter.step("label tokens"):
-        table = free_trajectory(loaded, cases[:n_prompts], every)
-        summary = free_summary(table, n_resamples=n_resamples, seed=seed)
+        table = free_trajectory(loaded, cases[: config.n_prompts], every)
+        summary = free_summary(table, n_resamples=config.n_resamples, seed=config.seed)
     out.mkdir(parents=True, exist_ok=True)
     write_prompts(events, out / "free.jsonl")
     table.to_csv(out / "free.csv", index=False)

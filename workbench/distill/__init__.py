@@ -1,0 +1,16 @@
+"""Students of a teacher's heads; called, as in `workbench.distill(…)`, it trains one."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Callable(ModuleType):
+    def __call__(self, *given: Any, **named: Any) -> dict[str, Any]:
+        """Train a student: `workbench.distill.training.run.distill`."""
+        from workbench.distill.training.run import distill
+
+        return distill(*given, **named)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -13,9 +13,10 @@ from collections.abc import Sized
 from copy import deepcopy
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import Field
 from tokenizers import Tokenizer
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -60,21 +61,21 @@ class OrganismConfig(LlamaShape):
     first plateau. Accuracy is measured at the full size.
     """
 
-    n_layers: Size = 6
+    n_layers: Annotated[Size, Field(description="Layers.")] = 6
     n_heads: Size = 8
     n_kv_heads: Size = 4
     d_model: Size = 256
     d_mlp: Size = 768
     vocab_size: int = 4096
     context: int = 512
-    steps: Size = 12000
-    batch_size: Size = 128
-    learning_rate: float = 2e-3
-    warmup_steps: int = 200
+    steps: Annotated[Size, Field(description="Training steps.")] = 12000
+    batch_size: Annotated[Size, Field(description="Examples per step.")] = 128
+    learning_rate: Annotated[float, Field(description="Peak of the schedule.")] = 2e-3
+    warmup_steps: Annotated[int, Field(description="Steps up to the peak.")] = 200
     weight_decay: float = 0.1
     held_out: float = 0.1
     split_seed: int = 0
-    seed: int = 0
+    seed: Annotated[int, Field(description="Seed of weights and data.")] = 0
     task: TaskConfig = field(
         default_factory=lambda: TaskConfig(n_mentions=(1, 3), n_families=(2, 4), family_size=(2, 5))
     )

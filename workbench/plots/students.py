@@ -1,4 +1,4 @@
-"""Figures of students beside their teacher, from the tables that `workbench evaluate` writes."""
+"""Figures of students beside their teacher, from the tables of `workbench evaluate-students`."""
 
 from collections.abc import Sequence
 from itertools import product

@@ -1,4 +1,4 @@
-"""Students beside their teacher as one HTML file, from the tables of `workbench evaluate`."""
+"""Students beside their teacher as one HTML file, from the tables of an evaluation."""
 
 import math
 from collections.abc import Mapping

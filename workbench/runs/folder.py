@@ -8,7 +8,7 @@ and then moved there: a reader, or a run that was killed, never finds half a fil
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,7 @@ import pandas as pd
 
 from workbench.errors import InputError
 from workbench.files import replacing, write_text
+from workbench.runs.steps import MAKER, Step
 
 SCHEMA = "workbench.run/1"
 MANIFEST = "manifest.json"
@@ -30,15 +31,8 @@ PACKAGES = {
     "scipy": "scipy",
     "pandas": "pandas",
 }
-MADE_BY = {
-    "baseline": "score",
-    "scores": "score",
-    "patching": "patch",
-    "patching_events": "patch",
-    "pools": "pool",
-    "trajectory": "score",
-}
-"""Table → command that makes it."""
+REPORT_FILE = "report.html"
+REPORT_WITH_TEXT_FILE = "report_with_text.html"
 
 
 class RunFolder:
@@ -105,26 +99,34 @@ class RunFolder:
                 f"{self.path}: holds another run: {'; '.join(differences)}; give another --out"
             )
 
+    def check_step(self, step: str, settings: Mapping[str, Any]) -> None:
+        """Refuse to do a step with other settings than those it was begun with.
+
+        Raises:
+            InputError: naming every setting that differs, with both values.
+        """
+        record = self.manifest["steps"].get(step)
+        if record is None or not (record["status"] == "done" or self.parts(step)):
+            return
+        differences = [
+            f"{name} {_short(old)} there and {_short(new)} now"
+            for name, old, new in _differences(record["settings"], settings)
+        ]
+        if differences:
+            raise InputError(
+                f"{self.path}: step {step!r} was run with {'; '.join(differences)}; "
+                "give another --out"
+            )
+
     def begin(self, step: str, settings: Mapping[str, Any]) -> bool:
         """Whether the step is still to do; then it is marked as running.
 
         Raises:
             InputError: it was begun with other settings.
         """
-        record = self.manifest["steps"].get(step)
-        if record is not None:
-            differences = [
-                f"{name} {_short(old)} there and {_short(new)} now"
-                for name, old, new in _differences(record["settings"], settings)
-            ]
-            kept = record["status"] == "done" or self.part_numbers(step)
-            if differences and kept:
-                raise InputError(
-                    f"{self.path}: step {step!r} was run with {'; '.join(differences)}; "
-                    "give another --out"
-                )
-            if record["status"] == "done":
-                return False
+        self.check_step(step, settings)
+        if self.is_done(step):
+            return False
         self.manifest["steps"][step] = {"status": "running", "settings": dict(settings)}
         self._save()
         return True
@@ -144,7 +146,7 @@ class RunFolder:
 
     def forget(self, step: str) -> None:
         """Let a step that came to nothing be run with any settings; parts of a sweep keep it."""
-        if not self.part_numbers(step):
+        if not self.parts(step):
             del self.manifest["steps"][step]
             self._save()
 
@@ -152,15 +154,21 @@ class RunFolder:
         """Whether the step was finished."""
         return self.manifest["steps"].get(step, {}).get("status") == "done"
 
-    def require(self, step: str, command: str) -> None:
+    def outdate_reports(self) -> None:
+        """Let the report pages be written again, since what they show changes."""
+        for page in (REPORT_FILE, REPORT_WITH_TEXT_FILE):
+            self.forget_unless(Path(page).stem, None)
+
+    def require(self, step: Step) -> None:
         """Refuse to go on without an earlier step.
 
         Raises:
             InputError: naming the command to run first.
         """
-        if not self.is_done(step):
+        if not self.is_done(step.name):
             raise InputError(
-                f"{self.path}: step {step!r} is not finished there; run `workbench {command}` first"
+                f"{self.path}: step {step.name!r} is not finished there; "
+                f"run `workbench {step.command}` first"
             )
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
@@ -180,7 +188,7 @@ class RunFolder:
         """
         path = self.path / f"{name}.parquet"
         if not self.has_table(name):
-            command = MADE_BY.get(name, "run")
+            command = MAKER[name].command if name in MAKER else "run"
             raise InputError(
                 f"{self.path}: {path.name} is not there; run `workbench {command}` first"
             )
@@ -189,31 +197,56 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: is not a readable table ({error})") from error
 
-    def write_part(self, step: str, number: int, table: pd.DataFrame) -> None:
-        """Keep the rows of one event of a sweep."""
-        (self.path / "parts" / step).mkdir(parents=True, exist_ok=True)
-        self.write_table(f"parts/{step}/{number:06}", table)
-
-    def part_numbers(self, step: str) -> list[int]:
-        """Events whose rows are kept, in order."""
-        return sorted(
-            int(path.stem) for path in (self.path / "parts" / step).glob("[0-9]*.parquet")
-        )
-
-    def read_parts(self, step: str) -> list[pd.DataFrame]:
-        """Rows of all events kept so far, in order."""
-        return [self.read_table(f"parts/{step}/{number:06}") for number in self.part_numbers(step)]
-
-    def remove_parts(self, step: str) -> None:
-        """Forget the parts once their merged table is written."""
-        shutil.rmtree(self.path / "parts" / step, ignore_errors=True)
-        parts = self.path / "parts"
-        if parts.is_dir() and not any(parts.iterdir()):
-            parts.rmdir()
+    def parts(self, step: str) -> "Parts":
+        """What is kept of a step that is not finished."""
+        return Parts(self, step)
 
     def _save(self) -> None:
         text = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
         write_text(self.path / MANIFEST, text)
+
+
+class Parts(MutableMapping[int | str, pd.DataFrame]):
+    """Tables of a step that is not finished: rows of events by number, others by name.
+
+    Each is on disk as soon as it is set.
+    """
+
+    def __init__(self, folder: RunFolder, step: str) -> None:
+        self._folder, self._below = folder, Path("parts") / step
+
+    def _name(self, key: int | str) -> str:
+        return str(self._below / (f"{key:06}" if isinstance(key, int) else key))
+
+    def __getitem__(self, key: int | str) -> pd.DataFrame:
+        if key not in self:
+            raise KeyError(key)
+        return self._folder.read_table(self._name(key))
+
+    def __setitem__(self, key: int | str, table: pd.DataFrame) -> None:
+        (self._folder.path / self._below).mkdir(parents=True, exist_ok=True)
+        self._folder.write_table(self._name(key), table)
+
+    def __delitem__(self, key: int | str) -> None:
+        (self._folder.path / f"{self._name(key)}.parquet").unlink()
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, int | str) and self._folder.has_table(self._name(key))
+
+    def __iter__(self) -> Iterator[int | str]:
+        """Numbers in order, then names."""
+        stems = sorted(path.stem for path in (self._folder.path / self._below).glob("*.parquet"))
+        return iter([int(stem) if stem.isdecimal() else stem for stem in stems])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def clear(self) -> None:
+        """Forget them, once the step's tables are written."""
+        below = self._folder.path / self._below
+        shutil.rmtree(below, ignore_errors=True)
+        if below.parent.is_dir() and not any(below.parent.iterdir()):
+            below.parent.rmdir()
 
 
 def is_run(path: Path) -> bool:
@@ -267,15 +300,3 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return "none" if value is None else str(value)
-
-
-REPORT_FILE = "report.html"
-
-
-REPORT_WITH_TEXT_FILE = "report_with_text.html"
-
-
-def _outdate_reports(folder: RunFolder) -> None:
-    """Let the report pages be written again, since what they show changes."""
-    for page in (REPORT_FILE, REPORT_WITH_TEXT_FILE):
-        folder.forget_unless(Path(page).stem, None)

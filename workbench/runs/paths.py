@@ -1,40 +1,25 @@
 """The paths step: through whose query, key or value the pooled heads act on one another."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import pandas as pd
 
-from workbench.analysis.patching.paths import (
-    PATH_COLUMNS,
-    path_effects,
-    paths_between,
-)
+from workbench.analysis.patching.paths import PATH_COLUMNS, path_effects, paths_between
 from workbench.errors import InputError
 from workbench.heads import Head, parse_heads
-from workbench.headsets import headset as headset_file
 from workbench.headsets.headset import HeadSet
 from workbench.models.path_edges import ROUTES, check_paths
 from workbench.phases import valid_pairs
 from workbench.prompts.prompt import PromptSet
-from workbench.runs.folder import _outdate_reports
-from workbench.runs.session import HEADSET_FILE, OpenRun
+from workbench.runs.steps import HEADSET, Made
+from workbench.runs.subject import Subject, Tables, runs_worth_patching
 
 COLUMNS = [
-    *PATH_COLUMNS,
-    "positions",
-    "measure",
-    "half",
-    "effect",
-    "low",
-    "high",
-    "n",
-    "n_excluded",
+    *(*PATH_COLUMNS, "positions", "measure", "half"),
+    *("effect", "low", "high", "n", "n_excluded"),
 ]
 
 
-def make_paths(opened: OpenRun, found: HeadSet) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Effects of all paths between the chosen ends, on the verifying half, and counts.
+def paths(subject: Subject, tables: Tables) -> Made:
+    """Effects of all paths between the chosen ends, on the held-out half.
 
     The ends are the pooled heads unless the settings name others; without any path, or where the
     model's paths cannot be patched, the table is empty and the reason is said.
@@ -42,68 +27,44 @@ def make_paths(opened: OpenRun, found: HeadSet) -> tuple[pd.DataFrame, dict[str,
     Raises:
         InputError: ends that were named do not name heads of the model, or give no path.
     """
-    config = opened.config
+    config, baseline = subject.config, tables["baseline"]
     named = bool(config.sources or config.destinations)
-    pooled = [(head.layer, head.head) for head in found.heads]
     sources, destinations = (
-        parse_heads(text) if text else pooled for text in (config.sources, config.destinations)
+        parse_heads(text) if text else pooled_heads(tables[HEADSET])
+        for text in (config.sources, config.destinations)
     )
-    verify = opened.prompts.subset(sorted(opened.halves.verify))
-    baseline = opened.folder.read_table("baseline")
-    events = valid_pairs(verify, baseline)
+    events = valid_pairs(subject.held_out, baseline)
     try:
-        check_paths(opened.model)
-        paths = paths_between(opened.model, sources, destinations, ROUTES)
+        check_paths(subject.model)
+        between = paths_between(subject.model, sources, destinations, ROUTES)
         if not events:
-            raise InputError("no event of the verifying half counts")
+            raise InputError("no valid pair in the held-out half")
     except InputError as error:
         if named:
             raise
-        opened.reporter.say(f"paths: none ({error})")
-        return pd.DataFrame(columns=COLUMNS), {"events": 0, "paths": 0}
-    with opened.reporter.step(f"{len(paths)} paths between heads", len(events)) as advance:
+        subject.reporter.say(f"paths: none ({error})")
+        return Made({"paths": pd.DataFrame(columns=COLUMNS)}, {"events": 0, "paths": 0})
+    with subject.reporter.step(f"{len(between)} paths between heads", len(events)) as advance:
         table = path_effects(
-            opened.model,
-            PromptSet(verify.task, tuple(events)),
+            subject.model,
+            PromptSet(subject.prompts.task, tuple(events)),
             baseline,
-            paths,
+            between,
             [name for name in ("span", "decision") if name in config.positions][:1],
             halves=("verify",),
             n_resamples=config.n_resamples,
             seed=config.seed,
-            runs_of=opened.runs_of,
+            runs_of=runs_worth_patching(baseline, subject.halves),
             progress=advance,
         )
-    counts = {"events": len(events), "paths": len(paths), "ends": _ends(sources, destinations)}
-    return table.reindex(columns=COLUMNS), counts
-
-
-def _ends(sources: Sequence[Head], destinations: Sequence[Head]) -> dict[str, list[list[int]]]:
-    return {
+    ends = {
         "sources": [list(head) for head in sources],
         "destinations": [list(head) for head in destinations],
     }
+    counts = {"events": len(events), "paths": len(between), "ends": ends}
+    return Made({"paths": table.reindex(columns=COLUMNS)}, counts)
 
 
-def paths(opened: OpenRun) -> pd.DataFrame:
-    """Causal effects of the paths between heads, on the half that verifies; after `pool`.
-
-    Returns:
-        the paths table.
-
-    Raises:
-        InputError: `pool` was not run, or the ends that the settings name give no path.
-    """
-    opened.folder.require("pool", "pool")
-
-    def work() -> dict[str, Any]:
-        found = headset_file.load(opened.folder.path / HEADSET_FILE)
-        table, counts = make_paths(opened, found)
-        opened.folder.write_table("paths", table)
-        return counts
-
-    opened.folder.forget_unless("paths", opened.config.of_step("paths"))
-    if not opened.folder.is_done("paths"):
-        _outdate_reports(opened.folder)
-    opened.do("paths", work)
-    return opened.folder.read_table("paths")
+def pooled_heads(found: HeadSet) -> list[Head]:
+    """The heads of all pools."""
+    return [(head.layer, head.head) for head in found.heads]

@@ -1,35 +1,82 @@
-"""The steps of a run as plain functions over an open run folder.
+"""The steps of a run as plain functions: without a folder, over an open run folder, or all at once.
 
-1. *score*: does the model do the task on each event, and did the counterfactuals move it
-   (baseline)? Then CoarseScore and RefineScore on the half of the prompts that chooses, and Focus
-   and Confusion layer by layer (trajectory).
-2. *patch*: causal effects of nominated heads and of random ones, event by event.
-3. *pool*: heads that pass the rule on the choosing half; joint effects of each pool, and of control
-   sets of the same size, on the half that verifies; the head set.
-4. *paths*: through whose query, key or value the pooled heads act on one another.
-5. *report*: one HTML page.
-
-A further one, *evidence*, takes longer than all of these: see `workbench.evidence`.
-
-Each step writes its tables and is then never run again in that folder; a sweep that was stopped
-goes on with the next event.
+Each step writes its tables into the run folder and is then never run again there; a sweep that was
+stopped goes on with the next event. `workbench.runs.steps` says what the steps are.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
+from workbench.headsets.annotate import add_evidence
 from workbench.headsets.headset import HeadSet
 from workbench.models.hooked import HookedModel
+from workbench.models.loading import bundled_model_path
 from workbench.progress import Reporter
+from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import DEFAULTS, RunConfig
-from workbench.runs.patch import patch
-from workbench.runs.paths import paths
-from workbench.runs.pool import _check_span, pool
+from workbench.runs.patch import named_heads
+from workbench.runs.pool import check_span
 from workbench.runs.report import report
-from workbench.runs.score import score
-from workbench.runs.session import (
-    open_run,
-)
+from workbench.runs.session import OpenRun, open_run
+from workbench.runs.steps import HEADSET, steps_of
+from workbench.runs.subject import Subject, do_steps
+
+
+@dataclass(frozen=True)
+class FoundHeads:
+    """What `find_heads` returns; tables as in a run folder, layers and heads from 0."""
+
+    headset: HeadSet
+    """The pooled heads, with their scores, effects and controls."""
+    baseline: pd.DataFrame
+    """One row an event and variant: id, event, half, variant, focus, confusion, p_gold, whether the
+    event is a valid pair (`counts_far`, `counts_near`)."""
+    scores: pd.DataFrame
+    """One row a head: layer, head, both scores with `_low`, `_high`, `_q`, output_norm, n; on the
+    selection half."""
+    trajectory: pd.DataFrame
+    """One row a layer, variant and quantity: Focus or Confusion read out there."""
+    patching_events: pd.DataFrame
+    """One row an event, head, positions and patched run: focus, confusion."""
+    patching: pd.DataFrame
+    """One row a head, positions, measure and half: effect, low, high, n, n_excluded, group."""
+    pools: pd.DataFrame
+    """Joint effects of each pool and of its controls on the held-out half: pool, set, draw,
+    positions, measure, effect, low, high, n, heads."""
+    paths: pd.DataFrame
+    """One row a path between heads and measure: effect, low, high, n; on the held-out half."""
+
+
+def find_heads(
+    model: HookedModel | str | Path | None,
+    prompts: PromptSet | str | Path,
+    config: RunConfig = DEFAULTS,
+    *,
+    reporter: Reporter | None = None,
+) -> FoundHeads:
+    """The heads that carry the two phases, found and proven in memory; `run` keeps a folder.
+
+    Args:
+        model: a loaded model, a folder or a hub id; None for the bundled model.
+        prompts: a prompt set, or a prompt file.
+        config: settings of all steps.
+        reporter: where progress is shown; standard error unless given.
+
+    Raises:
+        InputError: heads are not patched over the span, or an input is bad.
+    """
+    check_span(config)
+    if not isinstance(model, HookedModel):
+        model = HookedModel.load(bundled_model_path() if model is None else model)
+    if not isinstance(prompts, PromptSet):
+        prompts = read_prompts(prompts, model=model)
+    named_heads(model, config)
+    subject = Subject(model, prompts, config, reporter or Reporter())
+    made = do_steps(steps_of("score", "patch", "pool", "paths"), subject, {})
+    return FoundHeads(**{name: made[name] for name in FoundHeads.__dataclass_fields__})
 
 
 def run(
@@ -42,14 +89,15 @@ def run(
     device: str | None = None,
     reporter: Reporter | None = None,
 ) -> HeadSet:
-    """All steps, on the bundled model and prompts made for it unless others are given.
+    """All steps and the report, on the bundled model and prompts made for it unless others are
+    given.
 
     Arguments as in `open_run`. The same call takes up a run that was stopped.
 
     Raises:
         InputError: the folder holds another run, or an input is bad.
     """
-    _check_span(config)
+    check_span(config)
     opened = open_run(
         out,
         model=model,
@@ -60,9 +108,69 @@ def run(
         device=device,
         reporter=reporter,
     )
-    score(opened)
-    patch(opened)
-    found = pool(opened)
-    paths(opened)
+    for step in (score, patch, pool, paths):
+        step(opened)
     report(out, reporter=opened.reporter)
+    return opened.read(HEADSET)
+
+
+def score(opened: OpenRun) -> pd.DataFrame:
+    """Baseline of every event, both scores of every head, and the trajectory over layers.
+
+    Returns:
+        the scores table.
+    """
+    opened.do(*steps_of("score"))
+    return opened.read("scores")
+
+
+def patch(opened: OpenRun) -> pd.DataFrame:
+    """Causal effects of heads one by one; takes up a stopped sweep at the next event.
+
+    Returns:
+        the patching table.
+
+    Raises:
+        InputError: `score` was not run, or a head the model does not have.
+    """
+    opened.do(*steps_of("patch"))
+    return opened.read("patching")
+
+
+def pool(opened: OpenRun) -> HeadSet:
+    """Pools from the selection half, their joint effects on the held-out half, and the head set.
+
+    Raises:
+        InputError: `patch` was not run, or not over the span.
+    """
+    check_span(opened.config)
+    opened.do(*steps_of("pool"))
+    return opened.read(HEADSET)
+
+
+def paths(opened: OpenRun) -> pd.DataFrame:
+    """Causal effects of the paths between heads, on the held-out half; after `pool`.
+
+    Returns:
+        the paths table.
+
+    Raises:
+        InputError: `pool` was not run, or the ends that the settings name give no path.
+    """
+    opened.do(*steps_of("paths"))
+    return opened.read("paths")
+
+
+def evidence(opened: OpenRun) -> HeadSet:
+    """Stability of the selection, the chain of thought, and faithfulness curves; after `pool`.
+
+    Returns:
+        the head set, which now holds the stability and the areas.
+
+    Raises:
+        InputError: `pool` was not run, or the held-out half has no valid pair.
+    """
+    opened.do(*steps_of("evidence"))
+    found = add_evidence(opened.read(HEADSET), opened.read("stability"), opened.read("areas"))
+    opened.write(HEADSET, found)
     return found

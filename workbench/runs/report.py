@@ -16,9 +16,9 @@ from workbench.plots.report import write_report
 from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import VARIANTS
-from workbench.runs import evidence as evidence_steps
 from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder
 from workbench.runs.session import HEADSET_FILE, PROMPTS_FILE
+from workbench.runs.steps import IN_REPORT, MAKER, steps_of
 
 
 def report(
@@ -38,7 +38,7 @@ def report(
     """
     folder, reporter = RunFolder.open(Path(out)), reporter or Reporter()
     path = folder.path / (REPORT_WITH_TEXT_FILE if show_text else REPORT_FILE)
-    folder.require("pool", "pool")
+    folder.require(MAKER["pools"])
     texts = _prompt_texts(folder, model) if show_text else None
     step = path.stem
     if not folder.begin(step, {}):
@@ -46,7 +46,7 @@ def report(
         return path
     started = time.monotonic()
     headset = headset_file.load(folder.path / HEADSET_FILE).model_dump()
-    tables = {name: folder.read_table(name) for name in REPORT_TABLES}
+    tables = {name: folder.read_table(name) for name in IN_REPORT}
     with reporter.step(step), replacing(path) as beside:
         write_report(
             beside,
@@ -59,7 +59,8 @@ def report(
             paths=folder.read_table("paths") if folder.is_done("paths") else None,
             evidence={
                 name: folder.read_table(name)
-                for name in evidence_steps.EVIDENCE_TABLES
+                for one in steps_of("evidence")
+                for name in one.makes
                 if folder.has_table(name)
             },
             **tables,
@@ -90,6 +91,3 @@ def _prompt_texts(
         }
         for event in read_prompts(folder.path / PROMPTS_FILE)
     ]
-
-
-REPORT_TABLES = ("baseline", "scores", "trajectory", "patching", "pools")

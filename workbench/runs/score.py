@@ -1,6 +1,4 @@
-"""The scoring step: baseline of every event, scores of every head, layer trajectory."""
-
-from typing import Any
+"""What can be seen without patching: baseline of every event, scores, layer trajectory."""
 
 import pandas as pd
 
@@ -10,66 +8,52 @@ from workbench.analysis.patching.patching import event_counts
 from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.scores.scores import score_heads
 from workbench.prompts.prompt import PromptSet
-from workbench.runs.session import OpenRun
+from workbench.runs.steps import Made
+from workbench.runs.subject import Subject, Tables
 from workbench.runs.summary import explain_counts
 
 
-def score(opened: OpenRun) -> pd.DataFrame:
-    """What can be seen without patching: the baseline of every event, both scores of every head on
-    the choosing half, and the trajectory over layers.
-
-    Returns:
-        the scores table.
-    """
-    opened.do("baseline", lambda: _baseline(opened))
-    opened.do("score", lambda: _score(opened))
-    opened.do("trajectory", lambda: _trajectory(opened))
-    return opened.folder.read_table("scores")
-
-
-def _baseline(opened: OpenRun) -> dict[str, Any]:
+def baseline(subject: Subject, tables: Tables) -> Made:
+    """Focus and Confusion of every event and variant, and which events are valid pairs."""
     frames = []
-    with opened.reporter.step("baseline", len(opened.prompts)) as advance:
-        for done, event in enumerate(opened.prompts, start=1):
-            one = PromptSet(opened.prompts.task, (event,))
-            frames.append(baseline_table(opened.model, one, opened.halves))
-            advance(done, len(opened.prompts))
+    with subject.reporter.step("baseline", len(subject.prompts)) as advance:
+        for done, event in enumerate(subject.prompts, start=1):
+            one = PromptSet(subject.prompts.task, (event,))
+            frames.append(baseline_table(subject.model, one, subject.halves))
+            advance(done, len(subject.prompts))
     table = pd.concat(frames, ignore_index=True)
-    opened.folder.write_table("baseline", table)
     by_variant = {row.pop("variant"): row for row in event_counts(table)}
     for variant, counts in by_variant.items():
-        opened.reporter.say(explain_counts(variant, counts))
-    return by_variant
+        subject.reporter.say(explain_counts(variant, counts))
+    return Made({"baseline": table}, by_variant)
 
 
-def _score(opened: OpenRun) -> dict[str, Any]:
-    chosen = opened.prompts.subset(sorted(opened.halves.choose))
-    with opened.reporter.step("score", len(chosen)) as advance:
+def scores(subject: Subject, tables: Tables) -> Made:
+    """Both scores of every head, with their nulls, on the selection half."""
+    config = subject.config
+    with subject.reporter.step("score", len(subject.selection)) as advance:
         table = score_heads(
-            opened.model,
-            chosen,
-            n_resamples=opened.config.n_resamples,
-            n_permutations=opened.config.n_permutations,
-            seed=opened.config.seed,
+            subject.model,
+            subject.selection,
+            n_resamples=config.n_resamples,
+            n_permutations=config.n_permutations,
+            seed=config.seed,
             progress=advance,
         )
-    opened.folder.write_table("scores", table)
-    limit = opened.config.false_discovery_rate
     significant = {
-        name: int((table[f"{name}_q"].to_numpy() <= limit).sum())
+        name: int((table[f"{name}_q"].to_numpy() <= config.false_discovery_rate).sum())
         for name, one in known_scores().items()
         if one.null is not None
     }
-    return {"events": len(chosen), "heads": len(table), "below_false_discovery_rate": significant}
+    counts = {"events": len(subject.selection), "heads": len(table)}
+    return Made({"scores": table}, counts | {"below_false_discovery_rate": significant})
 
 
-def _trajectory(opened: OpenRun) -> dict[str, Any]:
-    with opened.reporter.step("trajectory"):
+def trajectory(subject: Subject, tables: Tables) -> Made:
+    """Focus and Confusion after every layer, on all prompts."""
+    config = subject.config
+    with subject.reporter.step("trajectory"):
         table = layer_trajectory(
-            opened.model,
-            opened.prompts,
-            n_resamples=opened.config.n_resamples,
-            seed=opened.config.seed,
+            subject.model, subject.prompts, n_resamples=config.n_resamples, seed=config.seed
         )
-    opened.folder.write_table("trajectory", table)
-    return {"events": len(opened.prompts)}
+    return Made({"trajectory": table}, {"events": len(subject.prompts)})

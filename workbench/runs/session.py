@@ -1,91 +1,97 @@
-"""An open run: its folder, model, prompts and settings, and how one step of it is done."""
+"""An open run: what its steps work on, with the folder that stores their tables and resumes."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from workbench.analysis.statistics import Halves, split_half
+from workbench.analysis.statistics import split_half
 from workbench.errors import InputError
-from workbench.heads import parse_heads
+from workbench.headsets import headset as headset_file
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
-from workbench.phases import runs_that_count
 from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts, write_prompts
 from workbench.prompts.make import make_prompts
-from workbench.prompts.prompt import DecisionEvent, PromptSet
-from workbench.runs.config import DEFAULTS, HEAD_CHOICES, RunConfig
+from workbench.prompts.prompt import PromptSet
+from workbench.runs.config import DEFAULTS, PROMPT_SETTINGS, RunConfig
 from workbench.runs.folder import RunFolder, check_unused, is_run
+from workbench.runs.patch import named_heads
+from workbench.runs.steps import HEADSET, MAKER, Step
+from workbench.runs.subject import Subject
 
 PROMPTS_FILE = "prompts.jsonl"
-HEADSET_FILE = "headset.json"
+HEADSET_FILE = f"{HEADSET}.json"
 
 
 @dataclass(frozen=True)
-class OpenRun:
-    """What every step works on; made by `open_run`."""
+class OpenRun(Subject):
+    """What every step works on, and where its tables are kept; made by `open_run`."""
 
-    folder: RunFolder
-    model: HookedModel
-    prompts: PromptSet
-    config: RunConfig = DEFAULTS
-    reporter: Reporter = field(default_factory=Reporter)
+    folder: RunFolder = field(kw_only=True)
 
-    @cached_property
-    def halves(self) -> Halves:
-        """Prompts that choose heads, and prompts that verify them."""
-        return split_half(self.prompts.prompt_ids, self.config.seed)
+    @property
+    def template(self) -> str | None:
+        """The template of the prompts, where this run made them."""
+        return (self.folder.manifest["prompts"]["made_with"] or {}).get("template")
 
-    def counting_runs(self, event: DecisionEvent) -> tuple[str, ...]:
-        """Patched runs for which an event is a valid pair."""
-        return runs_that_count(self._counts.loc[(event.id, event.event)].to_dict())
-
-    def runs_of(self, event: DecisionEvent) -> tuple[str, ...]:
-        """Patched runs worth their time on an event, of those for which it is a valid pair.
-
-        Pools are chosen by denoising alone; noising is measured on the held-out half.
-        """
-        if self.halves.of(event.id) == "verify":
-            return self.counting_runs(event)
-        return runs_that_count(self._counts.loc[(event.id, event.event)].to_dict(), ("denoising",))
-
-    @cached_property
-    def _counts(self) -> pd.DataFrame:
-        baseline = self.folder.read_table("baseline")
-        return baseline.drop_duplicates(["id", "event"]).set_index(["id", "event"])
-
-    def do(self, step: str, work: Callable[[], Mapping[str, Any]]) -> None:
-        """Do a step that was not finished before; `work` writes its files and returns counts.
+    def do(self, *steps: Step) -> None:
+        """Do steps that were not finished before, after checking that all of them can be done.
 
         Raises:
-            InputError: the step was begun with other settings.
+            InputError: an earlier step is missing, or one was begun with other settings.
         """
-        if not self.folder.begin(step, self.config.of_step(step)):
-            self.reporter.say(f"{step}: finished before, skipped")
-            return
-        started = time.monotonic()
-        try:
-            counts = work()
-        except InputError:
-            self.folder.forget(step)  # a refused input must not bar the right one
-            raise
-        self.folder.finish(step, time.monotonic() - started, counts)
+        steps = tuple(step for step in steps if step.wanted(self.config))
+        for step in steps:
+            for needed in reversed(_needed(step, self.config)):
+                if needed not in steps:
+                    self.folder.require(needed)
+            if not step.replaced:
+                self.folder.check_step(step.name, self.config.only(step.settings))
+        for step in steps:
+            self._do(step)
+
+    def _do(self, step: Step) -> None:
+        settings = self.config.only(step.settings)
+        if step.replaced:
+            self.folder.forget_unless(step.name, settings)
+        parts = self.folder.parts(step.name)
+        if self.folder.begin(step.name, settings):
+            self.folder.outdate_reports()
+            started = time.monotonic()
+            needed = {table for one in _needed(step, self.config) for table in one.makes}
+            try:
+                tables = {name: self.read(name) for name in step.needs if name in needed}
+                made = step.do(self, tables, *([parts] if step.resumable else []))
+            except InputError:
+                self.folder.forget(step.name)  # a refused input must not bar the right one
+                raise
+            for name, table in made.tables.items():
+                self.write(name, table)
+            self.folder.finish(step.name, time.monotonic() - started, made.counts)
+        else:
+            self.reporter.say(f"{step.name}: finished before, skipped")
+        parts.clear()  # only now: a run killed before still has its events
+
+    def read(self, name: str) -> Any:
+        """A table of the folder, or its head set."""
+        if name == HEADSET:
+            return headset_file.load(self.folder.path / HEADSET_FILE)
+        return self.folder.read_table(name)
+
+    def write(self, name: str, made: Any) -> None:
+        """Put a table, or the head set, into the folder."""
+        if name == HEADSET:
+            headset_file.save(made, self.folder.path / HEADSET_FILE)
+        else:
+            self.folder.write_table(name, made)
 
 
-def check_heads(model: HookedModel, config: RunConfig) -> None:
-    """Refuse heads by name that are no names, or that the model does not have.
-
-    Raises:
-        InputError: naming the head.
-    """
-    if config.heads not in HEAD_CHOICES:
-        for layer, head in parse_heads(config.heads):
-            model.check_head(layer, head)
+def _needed(step: Step, config: RunConfig) -> list[Step]:
+    """Earlier steps that make what a step needs."""
+    makers = dict.fromkeys(MAKER[name] for name in step.needs)
+    return [one for one in makers if one.wanted(config)]
 
 
 def open_run(
@@ -130,8 +136,8 @@ def open_run(
     decisive = {"weights_sha256": loaded.info.weights_sha256, "dtype": loaded.info.dtype}
     if folder is not None:
         folder.check({"seed": config.seed, "model": decisive})
-    check_heads(loaded, config)
-    made_with = config.of_step("prompts") if prompts is None and make else None
+    named_heads(loaded, config)
+    made_with = config.only(PROMPT_SETTINGS) if prompts is None and make else None
     reporter = reporter or Reporter()
     chosen = _prompts(folder, source, loaded, prompts, config if made_with else None, reporter)
     if folder is None:
@@ -139,7 +145,7 @@ def open_run(
     folder.check({"prompts": _decisive(folder, chosen, made_with)})
     if not (out / PROMPTS_FILE).is_file():
         write_prompts(chosen, out / PROMPTS_FILE)
-    return OpenRun(folder, loaded, chosen, config, reporter)
+    return OpenRun(loaded, chosen, config, reporter, folder=folder)
 
 
 def _prompts(

@@ -12,6 +12,7 @@ from workbench.headsets.headset import load
 from workbench.phases import MEASURES, PHASES, POOLS
 from workbench.plots.style import percent
 from workbench.runs.folder import RunFolder
+from workbench.runs.steps import MAKER
 
 
 def summary(out: str | Path) -> Group:
@@ -21,10 +22,10 @@ def summary(out: str | Path) -> Group:
         InputError: no run there, or its pools were not made.
     """
     folder = RunFolder.open(Path(out))
-    folder.require("pool", "pool")
+    folder.require(MAKER["pools"])
     found, pools = load(folder.path / "headset.json"), folder.read_table("pools")
     columns = ("pool", "heads", "joint effect", "95 %", "random heads", "largest output", "n")
-    table = Table(*columns, title="joint effects on the verifying half")
+    table = Table(*columns, title="joint effects on the held-out half")
     for pool in POOLS:
         heads = " ".join(head_name(head.layer, head.head) for head in found.in_pool(pool))
         table.add_row(pool, heads or "none", *_effects(pools, pool))
@@ -55,15 +56,15 @@ def _effects(pools: pd.DataFrame, pool: str) -> list[str]:
 
 
 def _counts(folder: RunFolder) -> list[str]:
-    """Events that counted, and the reason of the others, per counterfactual."""
+    """Valid pairs, and the reason of the other events, per counterfactual."""
     counts = folder.manifest["steps"]["baseline"]["counts"]
     return [explain_counts(variant, counts[variant]) for variant in ("far", "near")]
 
 
 def explain_counts(variant: str, counts: dict[str, int]) -> str:
-    """One line: how many events counted, how many did not, and why."""
+    """One line: how many events are valid pairs, how many are not, and why."""
     return (
-        f"{variant}: {counts['counted']} of {counts['events']} events count; "
+        f"{variant}: {counts['counted']} of {counts['events']} events are valid pairs; "
         f"{counts['failed']} fail on the clean prompt (Focus below 0.5 or Confusion above 0.5), "
         f"{counts['unmoved']} were moved too little by the counterfactual"
     )

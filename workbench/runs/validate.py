@@ -1,15 +1,18 @@
 """Checks of files that others give: prompt files and head sets."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.errors import InputError
 from workbench.headsets import headset
-from workbench.models.hooked import HookedModel
 from workbench.phases import POOLS
 from workbench.prompts.files import read_prompts
 
+if TYPE_CHECKING:  # without a model to fit, none of its libraries is loaded
+    from workbench.models.hooked import HookedModel
 
-def validate(path: str | Path, *, model: HookedModel | str | Path | None = None) -> str:
+
+def validate(path: str | Path, *, model: "HookedModel | str | Path | None" = None) -> str:
     """Check a prompt file (`.jsonl`) or a head-set file (`.json`), and say what it holds.
 
     With `model` also that the file fits it.
@@ -20,16 +23,19 @@ def validate(path: str | Path, *, model: HookedModel | str | Path | None = None)
     suffix = Path(path).suffix
     if suffix not in (".jsonl", ".json"):
         raise InputError(f"{path}: is neither a prompt file (.jsonl) nor a head-set file (.json)")
-    loaded = HookedModel.load(model) if isinstance(model, str | Path) else model
-    return _validate_headset(path, loaded) if suffix == ".json" else _validate_prompts(path, loaded)
+    if isinstance(model, str | Path):
+        from workbench.models.hooked import HookedModel
+
+        model = HookedModel.load(model)
+    return _validate_headset(path, model) if suffix == ".json" else _validate_prompts(path, model)
 
 
-def _validate_prompts(path: str | Path, model: HookedModel | None) -> str:
+def _validate_prompts(path: str | Path, model: "HookedModel | None") -> str:
     prompts = read_prompts(path, model=model)
     return f"{path}: OK, {len(prompts)} events of {len(prompts.prompt_ids)} prompts"
 
 
-def _validate_headset(path: str | Path, model: HookedModel | None) -> str:
+def _validate_headset(path: str | Path, model: "HookedModel | None") -> str:
     found = headset.load(path)
     if model is not None:
         fields = ("n_layers", "n_heads", "n_kv_heads", "d_model", "architecture")

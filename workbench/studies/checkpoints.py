@@ -129,7 +129,7 @@ def study_checkpoints(
     started = time.monotonic()
     frames = []
     for step, path in by_step.items():
-        if folder is not None and step in folder.part_numbers(STEP):
+        if folder is not None and step in folder.parts(STEP):
             reporter.say(f"step {step}: was done before")
             continue
         model = HookedModel.load(path, dtype=dtype, device=device)
@@ -138,17 +138,18 @@ def study_checkpoints(
             terms = _checkpoint_terms(model, prompts, targets, advance)
         frame = _terms_frame(step, terms, prompts)
         if folder is not None:
-            folder.write_part(STEP, step, frame)
+            folder.parts(STEP)[step] = frame
         else:
             frames.append(frame)
-    joined = pd.concat(frames if folder is None else folder.read_parts(STEP), ignore_index=True)
+    kept = frames if folder is None else folder.parts(STEP).values()
+    joined = pd.concat(kept, ignore_index=True)
     table = training_table(joined, n_resamples=config.n_resamples, seed=config.seed)
     if folder is not None:
         folder.write_table(TERMS, joined)
         folder.write_table(STEP, table)
         counts = {"checkpoints": len(by_step), "events": len(prompts)}
         folder.finish(STEP, time.monotonic() - started, counts)
-        folder.remove_parts(STEP)
+        folder.parts(STEP).clear()
     return table
 
 

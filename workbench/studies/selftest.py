@@ -1,43 +1,44 @@
 """Does the method find heads that are there, and none where there are none?
 
-1. `run_placements`: models whose heads were set by hand (`models/planted.py`), at random places.
-   Found heads are compared with the declared ones.
+1. `run_placements`: models whose heads were set by hand (`workbench.studies.planted`), at random
+   places. Found heads are compared with the declared ones.
 2. `run_random_models`: models of the bundled shape with random weights, on the bundled prompts.
    A pooled head there is a false positive.
 3. `run_falsified`: the bundled model on prompts whose roles or evidence were falsified.
 
-All go through the functions of a run, with its default thresholds: halves, baseline, scores,
-patching over the span, effects, pools.
+All go through the steps of a run, with its default thresholds.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from rich.console import Console
 from scipy.stats import binomtest
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from workbench.analysis.patching.effects import causal_effects
-from workbench.analysis.patching.patching import baseline, sweep
-from workbench.analysis.scores.scores import score_heads
-from workbench.analysis.statistics import split_half
+from workbench.analysis.statistics import Halves, split_half
 from workbench.errors import InputError
 from workbench.heads import Head, head_name
-from workbench.headsets.pooling import Thresholds, pool_heads
+from workbench.headsets.pooling import pool_heads
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
-from workbench.phases import PHASES, POOLS, runs_that_count
+from workbench.phases import PHASES, POOLS, valid_pairs
 from workbench.plots.style import percent
+from workbench.progress import Advance, Reporter
 from workbench.prompts.make import make_prompts
 from workbench.prompts.prompt import PromptSet
-from workbench.runs.config import DEFAULTS
+from workbench.runs.config import DEFAULTS, RunConfig
+from workbench.runs.patch import heads_of
+from workbench.runs.pool import thresholds_of
+from workbench.runs.steps import MAKER
+from workbench.runs.subject import Subject, do_steps
 from workbench.studies.falsified import shuffle_evidence, shuffle_roles
 from workbench.studies.planted import DISTRACTORS, Planted, plant
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 SHAPES: tuple[tuple[int, int, int], ...] = (
     (3, 4, 4),
@@ -63,78 +64,70 @@ N_RANDOM_PROMPTS = 16
 class Found:
     """The heads that the method pools in one model.
 
-    `n_counting` is how many events counted, for the far or the near measures, of the choosing half,
-    which alone decides; `n_nominated` how many heads had a score that beats its null, so that only
-    patching could keep them out.
+    `n_valid` is how many events of the selection half, which alone decides, are valid pairs for a
+    phase; `n_nominated` how many heads had a score that beats its null, so that only patching could
+    keep them out.
     """
 
     coarse: frozenset[Head]
     refine: frozenset[Head]
-    n_counting: int
+    n_valid: int
     n_nominated: int
 
 
-def find_heads(
+class _SelectionAlone(Subject):
+    """A run on prompts that all select heads: none is held out."""
+
+    @cached_property
+    def halves(self) -> Halves:
+        return Halves(frozenset(self.prompts.prompt_ids), frozenset())
+
+
+def find_pools(
     model: HookedModel,
     prompts: PromptSet,
     *,
     seed: int = 0,
-    count_all: bool = False,
+    all_valid: bool = False,
     every_head: bool = False,
-    n_resamples: int = 2000,
-    n_permutations: int = 2000,
-    thresholds: Thresholds | None = None,
+    n_resamples: int = DEFAULTS.n_resamples,
+    n_permutations: int = DEFAULTS.n_permutations,
 ) -> Found:
-    """The pools of a model, by the steps of a run, without a folder.
+    """The pools of a model, by the steps of `find_heads` that decide them.
 
-    Only what can change the pools is done: the choosing half alone is run, nothing more where no
-    event counts, and without `every_head` only heads whose score beats its null are patched, since
-    no other may enter. With `count_all` every event counts, whether or not the model does the task.
+    Only what can change the pools is done: the selection half alone is run, nothing more where it
+    has no valid pair, and without `every_head` only heads whose score beats its null are patched,
+    since no other may enter. With `all_valid` every event is taken for a valid pair, whether or not
+    the model does the task.
     """
-    thresholds = thresholds or Thresholds()
-    halves = split_half(prompts.prompt_ids, seed)
-    chosen = prompts.subset(sorted(halves.choose))
-    base = baseline(model, chosen, halves)
-    if count_all:
-        base[[phase.valid for phase in PHASES.values()]] = True
-    clean = base[base["variant"] == "clean"]
-    runs = {
-        (row["id"], row["event"]): runs_that_count(row, ("denoising",))
-        for row in pd.DataFrame(clean).to_dict("records")
-    }
-    counting = [event for event in chosen if runs[event.id, event.event]]
-    if not counting:
-        return Found(frozenset(), frozenset(), 0, 0)
-    scores = score_heads(
-        model, chosen, n_resamples=n_resamples, n_permutations=n_permutations, seed=seed
+    config = RunConfig(
+        seed=seed,
+        heads="all",
+        positions=("span",),
+        n_resamples=n_resamples,
+        n_permutations=n_permutations,
     )
+    selection = prompts.subset(sorted(split_half(prompts.prompt_ids, seed).choose))
+    subject = _SelectionAlone(model, selection, config, Reporter(Console(quiet=True)))
+    tables = do_steps([MAKER["baseline"]], subject, {})
+    if all_valid:
+        tables["baseline"][[phase.valid for phase in PHASES.values()]] = True
+    n_valid = len(valid_pairs(selection, tables["baseline"]))
+    if not n_valid:
+        return Found(frozenset(), frozenset(), 0, 0)
+    tables = do_steps([MAKER["scores"]], subject, tables)
+    scores, thresholds = tables["scores"], thresholds_of(config)
     best = scores[[phase.q for phase in PHASES.values()]].to_numpy().min(axis=1)
     nominated = best <= thresholds.false_discovery_rate
-    heads = _heads(scores.loc[every_head | nominated])
-    if not heads:
-        return Found(frozenset(), frozenset(), len(counting), 0)
-    frames = sweep(
-        model,
-        PromptSet(prompts.task, tuple(counting)),
-        heads,
-        ("span",),
-        halves=halves,
-        runs_of=lambda event: runs[event.id, event.event],
-    )
-    effects = causal_effects(
-        pd.concat(frames, ignore_index=True),
-        base,
-        halves=("choose",),
-        n_resamples=n_resamples,
-        seed=seed,
-    )
-    pooled = pool_heads(scores, effects, thresholds)
-    coarse, refine = (frozenset(_heads(pooled.loc[pooled["pool"] == pool])) for pool in POOLS)
-    return Found(coarse, refine, len(counting), int(nominated.sum()))
-
-
-def _heads(table: pd.DataFrame) -> list[Head]:
-    return list(zip(table["layer"].tolist(), table["head"].tolist(), strict=True))
+    if not (every_head or nominated.any()):
+        return Found(frozenset(), frozenset(), n_valid, 0)
+    if not every_head:
+        heads = ",".join(head_name(*at) for at in heads_of(scores.loc[nominated]))
+        subject = replace(subject, config=replace(config, heads=heads))
+    tables = do_steps([MAKER["patching"]], subject, tables)
+    pooled = pool_heads(scores, tables["patching"], thresholds)
+    coarse, refine = (frozenset(heads_of(pooled.loc[pooled["pool"] == pool])) for pool in POOLS)
+    return Found(coarse, refine, n_valid, int(nominated.sum()))
 
 
 def _names(heads: Collection[Head]) -> str:
@@ -144,7 +137,7 @@ def _names(heads: Collection[Head]) -> str:
 def run_placements(
     n: int = 54,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     *,
     n_prompts: int = DEFAULTS.n_prompts,
 ) -> pd.DataFrame:
@@ -158,8 +151,8 @@ def run_placements(
     the near run it hardly looks at gold, and RefineScore, a first-order estimate there, sees what
     the near option loses but not what gold gains. The third option of the cluster then scores like
     gold, and a shuffle reaches the observed score as soon as it never deals gold's role to the near
-    option: in (2/3)^n of all shuffles for n choosing prompts, 0.8 % for 12 and 0.03 % for 20. It
-    was missed in 3 of 54 models with 24 prompts, and in none with 40, the default of a run.
+    option: in (2/3)^n of all shuffles for n prompts of the selection half, 0.8 % for 12 and 0.03 %
+    for 20. It was missed in 3 of 54 models with 24 prompts, and in none with 40, the default.
 
     Raises:
         InputError: `n` below 1.
@@ -169,7 +162,7 @@ def run_placements(
     for index in range(n):
         shape = SHAPES[index % len(SHAPES)]
         planted = plant(seed + index, *shape, n_prompts=n_prompts)
-        found = find_heads(planted.model, planted.prompts, seed=seed + index, every_head=True)
+        found = find_pools(planted.model, planted.prompts, seed=seed + index, every_head=True)
         sizes = dict(zip(("n_layers", "n_heads", "n_kv_heads"), shape, strict=True))
         rows.append({"seed": seed + index, **sizes, **compare(planted, found)})
         if progress is not None:
@@ -179,8 +172,8 @@ def run_placements(
 
 def compare(planted: Planted, found: Found) -> dict[str, Any]:
     """Found heads against the declared ones: the columns of `run_placements` after the shape."""
-    row: dict[str, Any] = {"n_counting": found.n_counting}
-    for pool in POOLS:
+    row: dict[str, Any] = {"n_counting": found.n_valid}
+    for pool in ("coarse", "refine"):
         true, got = getattr(planted, pool), getattr(found, pool)
         right = len(true & got)
         row |= {
@@ -209,20 +202,20 @@ def random_bundled_model(seed: int, wider: float = WIDER) -> HookedModel:
 def run_random_models(
     n: int = 100,
     seed: int = 0,
-    count_all: bool = False,
-    progress: Progress | None = None,
+    all_valid: bool = False,
+    progress: Advance | None = None,
     *,
     prompts: PromptSet | None = None,
 ) -> pd.DataFrame:
     """Look for heads in `n` random models of the bundled shape; every head found is a false one.
 
-    A random model hardly does the task, so few events count and empty pools prove little; with
-    `count_all` every event counts, and scores and patching alone must keep the heads out. `prompts`
-    are `N_RANDOM_PROMPTS` of the bundled task unless given, the same for all models.
+    A random model hardly does the task, so few events are valid pairs and empty pools prove little.
+    With `all_valid` every event is taken for one, and scores and patching alone must keep the heads
+    out. `prompts` are `N_RANDOM_PROMPTS` of the bundled task unless given, the same for all models.
 
-    Columns: seed, count_all, n_counting (events of the choosing half), n_nominated (heads that
-    beat a null; 0 where nothing was scored because no event counts), coarse_heads, refine_heads
-    ("L-H L-H"), n_pooled.
+    Columns: seed, count_all, n_counting (valid pairs of the selection half), n_nominated (heads
+    that beat a null; 0 where nothing was scored for want of valid pairs), coarse_heads,
+    refine_heads ("L-H L-H"), n_pooled.
 
     Raises:
         InputError: `n` below 1, or this installation has no bundled model.
@@ -232,8 +225,8 @@ def run_random_models(
     rows = []
     for index in range(n):
         model = random_bundled_model(seed + index)
-        found = find_heads(model, prompts, seed=seed + index, count_all=count_all)
-        rows.append({"seed": seed + index, "count_all": count_all, **_found_columns(found)})
+        found = find_pools(model, prompts, seed=seed + index, all_valid=all_valid)
+        rows.append({"seed": seed + index, "count_all": all_valid, **_found_columns(found)})
         if progress is not None:
             progress(index + 1, n)
     return pd.DataFrame(rows)
@@ -241,7 +234,7 @@ def run_random_models(
 
 def run_falsified(
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     *,
     model: HookedModel | None = None,
     prompts: PromptSet | None = None,
@@ -250,10 +243,10 @@ def run_falsified(
 
     The bundled model and as many of its prompts as a run has, unless given. What is pooled on
     falsified prompts is a false find; what each falsification leaves true is told in
-    `analysis.falsified`.
+    `studies.falsified`.
 
-    Columns: prompts ("true prompts", "roles dealt out anew", "evidence moved"), n_counting (events
-    of the choosing half), n_nominated, coarse_heads, refine_heads ("L-H L-H"), n_pooled.
+    Columns: prompts ("true prompts", "roles dealt out anew", "evidence moved"), n_counting (valid
+    pairs of the selection half), n_nominated, coarse_heads, refine_heads ("L-H L-H"), n_pooled.
     """
     model = model or HookedModel.load(bundled_model_path())
     prompts = prompts or make_prompts(seed=seed)
@@ -264,7 +257,7 @@ def run_falsified(
     }
     rows = []
     for done, (name, version) in enumerate(versions.items(), start=1):
-        found = find_heads(model, version, seed=seed)
+        found = find_pools(model, version, seed=seed)
         rows.append({"prompts": name, **_found_columns(found)})
         if progress is not None:
             progress(done, len(versions))
@@ -273,7 +266,7 @@ def run_falsified(
 
 def _found_columns(found: Found) -> dict[str, Any]:
     return {
-        "n_counting": found.n_counting,
+        "n_counting": found.n_valid,
         "n_nominated": found.n_nominated,
         "coarse_heads": _names(found.coarse),
         "refine_heads": _names(found.refine),
@@ -313,12 +306,18 @@ def false_positive_rate(frame: pd.DataFrame) -> Rate:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """Tables of all tests; `random` and `random_all` are those without and with `count_all`."""
+    """Tables of all tests; `random` and `random_all` are those without and with `all_valid`."""
 
     placements: pd.DataFrame
     random: pd.DataFrame
     random_all: pd.DataFrame
     falsified: pd.DataFrame
+
+    def save(self, out: Path) -> None:
+        """Write the tables into a new folder, as CSV."""
+        out.mkdir(parents=True)
+        for field in fields(self):
+            getattr(self, field.name).to_csv(out / f"{field.name}.csv", index=False)
 
     @property
     def exact(self) -> bool:
@@ -340,21 +339,34 @@ class SelfTest:
         pooled = sum(table["distractors_pooled"].tolist())
         out.append(f"distractors: {pooled} of {len(DISTRACTORS) * len(table)} were pooled")
         out.append(_rate_line("random models", self.random))
-        out.append(_rate_line("random models, every event made to count", self.random_all))
+        out.append(_rate_line("random models, every event taken as valid", self.random_all))
         for row in self.falsified.to_dict("records"):
             heads = (
                 f"coarse {row['coarse_heads'] or 'none'}, refine {row['refine_heads'] or 'none'}"
             )
-            out.append(f"{row['prompts']}: {heads} ({row['n_counting']} events counted)")
+            out.append(f"{row['prompts']}: {heads} ({row['n_counting']} valid pairs)")
         return out
+
+
+def run_selftest(placements: int, random_models: int, seed: int = 0) -> SelfTest:
+    """All tests, with progress on standard error."""
+    reporter = Reporter()
+    with reporter.step("planted circuits", placements) as advance:
+        planted = run_placements(placements, seed, advance)
+    with reporter.step("random models", random_models) as advance:
+        plain = run_random_models(random_models, seed, False, advance)
+    with reporter.step("random models, every event taken as valid", random_models) as advance:
+        every = run_random_models(random_models, seed, True, advance)
+    with reporter.step("falsified prompts", 3) as advance:
+        return SelfTest(planted, plain, every, run_falsified(seed, advance))
 
 
 def _rate_line(name: str, frame: pd.DataFrame) -> str:
     k, n, rate, low, high = false_positive_rate(frame)
-    counting = sum(count > 0 for count in frame["n_counting"].tolist())
+    valid = sum(count > 0 for count in frame["n_counting"].tolist())
     nominated = sum(count > 0 for count in frame["n_nominated"].tolist())
     return (
         f"{name}: heads were pooled in {k} of {n} ({percent(rate)}, 95 % interval {percent(low)} "
-        f"to {percent(high)}); some event counted in {counting}, "
+        f"to {percent(high)}); some valid pair in {valid}, "
         f"some head was nominated in {nominated}"
     )

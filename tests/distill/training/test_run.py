@@ -15,7 +15,7 @@ from workbench.distill.examples.traces import SCHEMA
 from workbench.distill.training import run
 from workbench.distill.training.folder import held, last_checkpoint
 from workbench.distill.training.monitor import direct_readout
-from workbench.distill.training.run import distil
+from workbench.distill.training.run import distill
 from workbench.distill.training.student import check_tokenizers
 from workbench.errors import InputError
 from workbench.progress import Reporter
@@ -41,13 +41,13 @@ def prompts(small_task, tokenizer):
 
 @pytest.fixture
 def distilled(teacher, small_task, prompts, trace_file):
-    """`distil` with traces of a teacher that knows the task."""
+    """`distill` with traces of a teacher that knows the task."""
 
     def call(out, config=CONFIG, pools=POOLS, **options):
         settings = {"readout_every": 2, "checkpoint_every": 2, "workers": 0, "prompts": prompts}
         settings |= {"traces": trace_file}
         settings["reporter"] = Reporter(Console(quiet=True))
-        return distil(out, teacher, pools, config, task=small_task, **{**settings, **options})
+        return distill(out, teacher, pools, config, task=small_task, **{**settings, **options})
 
     return call
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from torch.distributed.tensor import DTensor
 
 from workbench.distill.config import DistillationConfig, LossConfig, StudentShape
-from workbench.distill.training.run import distil
+from workbench.distill.training.run import distill
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.models import loading
@@ -53,7 +53,7 @@ def distil_small(
         bf16=False,
     )
     tokenizer = loading.read_tokenizer(teacher)
-    distil(
+    distill(
         out,
         teacher,
         {"coarse": [(0, 1)], "refine": [(1, 2), (1, 3)]},

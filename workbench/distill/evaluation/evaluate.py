@@ -113,7 +113,7 @@ def evaluate_students(
     Args:
         out: a folder; every model's tables go into one of its name below it.
         teacher: model folder or hub id.
-        students: folders that `distil` wrote, by the names they have in tables.
+        students: folders that `distill` wrote, by the names they have in tables.
         pools: the teacher's heads to patch; those that a student was taught with unless given.
         task: what prompts are drawn from; the teacher's, of unseen labels, unless given.
         n_prompts: prompts to answer.

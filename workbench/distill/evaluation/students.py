@@ -38,7 +38,7 @@ class Student:
 
     Attributes:
         name: what it is called in tables.
-        folder: as `distil` wrote it.
+        folder: as `distill` wrote it.
         arm: name of its arm, "custom" where it is of none.
         seed: of its weights and data.
         config: the `DistillationConfig` in its record.

@@ -81,7 +81,7 @@ MATCHING_SIZE = 16
 """Examples on which heads are matched by attention or by ablation effect."""
 
 
-def distil(
+def distill(
     out: Path,
     teacher: str | Path,
     pools: Pools | None,

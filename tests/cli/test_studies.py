@@ -16,7 +16,10 @@ from workbench.models.loading import bundled_model_path
         (["evidence", "--out", "{empty}"], "no run there"),
         (["selftest", "--out", "{empty}"], "exists already"),
         (["trajectory", "model", "--out", "{empty}"], "exists already"),
-        (["checkpoints", "{empty}", "--headset", "h.json", "--out", "o"], "no checkpoints"),
+        (
+            ["study", "checkpoints", "{empty}", "--headset", "h.json", "--out", "o"],
+            "no checkpoints",
+        ),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], reason: str, tmp_path: Path) -> None:

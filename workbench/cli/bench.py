@@ -1,0 +1,182 @@
+"""Commands that measure cost: patching, large label spaces, distillation."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.app import MAINTAINERS, app, check_new, command, commands, prepare
+from workbench.cli.flags import Dtype, Force, Model, OutFile, Teacher, setting_flags
+
+MEASURED = "cot,cot+logits,mechanistic,minilm,hidden,circuit"
+"""Arms whose steps are timed: all but those that compute what the full objective does, or part."""
+Part = StrEnum("Part", ["index", "decoding", "neighbours", "clusters"])
+
+bench = commands("Measured comparisons of cost.")
+app.add_typer(bench, name="bench", rich_help_panel=MAINTAINERS)
+
+
+def _positions() -> Any:
+    from workbench.runs.config import RunConfig
+
+    return setting_flags(RunConfig, ("positions",))
+
+
+@command(MAINTAINERS, settings=_positions, of=bench)
+def patching(
+    out: OutFile,
+    settings: dict[str, Any],
+    model: Model = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Random weights instead: llama3-8b, llama3-70b, tiny.")
+    ] = None,
+    length: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 512,
+    suffix: Annotated[int, typer.Option(help="Shared tokens that a span patches.")] = 384,
+    sample: Annotated[int, typer.Option(help="Heads that the loop is timed on.")] = 8,
+    repeats: Annotated[int, typer.Option(help="Timings, of which the best counts.")] = 3,
+    sweep: Annotated[
+        int,
+        typer.Option(
+            help="Prompts of the bundled task to sweep whole, with and without screening."
+        ),
+    ] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Device, or auto for all accelerators.")
+    ] = None,
+    dtype: Dtype = "float32",
+    force: Force = False,
+) -> None:
+    """Patching every head by this engine and by others, timed side by side."""
+    from workbench.bench.patching import bench as measure
+    from workbench.bench.patching import summary_lines, write
+    from workbench.progress import Reporter
+
+    check_new(out, force)
+    prepare()
+    result = measure(
+        model=model,
+        shape=shape,
+        positions=settings["positions"],
+        length=length,
+        suffix=suffix,
+        sample=sample,
+        dtype=dtype,
+        device=device,
+        repeats=repeats,
+        sweep_prompts=sweep,
+        reporter=Reporter(),
+    )
+    write(result, out)
+    for line in summary_lines(result):
+        typer.echo(line)
+    typer.echo(f"benchmark: {out}")
+
+
+@command(MAINTAINERS, of=bench)
+def labels(
+    out: OutFile,
+    n: Annotated[int, typer.Option("--n", min=2, help="Labels, of synthetic titles.")] = 1_000_000,
+    part: Annotated[
+        list[Part] | None, typer.Option(help="What to measure; again for more.", show_default="all")
+    ] = None,
+    generations: Annotated[
+        int, typer.Option(min=1, help="Labels written under the constraint.")
+    ] = 10_000,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Labels whose neighbours are compared with brute force.")
+    ] = 2000,
+    n_threads: Annotated[int, typer.Option(min=1, help="Threads of the sparse products.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of titles, prompts and samples.")] = 0,
+    force: Force = False,
+) -> None:
+    """What large label sets cost: index, constrained decoding, nearest labels, clusters."""
+    import json
+
+    from workbench.bench.labels import bench_labels
+    from workbench.files import write_text
+
+    check_new(out, force)
+    parts = tuple(dict.fromkeys(one.value for one in part or Part))
+    if "decoding" in parts:
+        prepare()  # loads torch, whose memory is none of the other parts'
+    sizes = {"generations": generations, "sample": sample, "n_threads": n_threads}
+    result = bench_labels(n, parts, seed=seed, **sizes)
+    write_text(out, json.dumps(result, indent=2) + "\n")
+    for name in parts:
+        typer.echo(f"{name}: {result[name]['seconds']:.3g} s")
+    typer.echo(f"benchmark: {out}")
+
+
+@command(MAINTAINERS, of=bench)
+def distill(
+    out: OutFile,
+    headset: Annotated[Path, typer.Option(help="The teacher's head set.")],
+    traces: Annotated[Path, typer.Option(help="Trace file, or folder of all its parts.")],
+    teacher: Teacher = None,
+    arms: Annotated[str, typer.Option(help="Arms by name.")] = MEASURED,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples of a forward.", show_default="as in training")
+    ] = None,
+    n_batches: Annotated[int, typer.Option(min=1, help="Batches that steps go through.")] = 4,
+    n_steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 50,
+    repeats: Annotated[int, typer.Option(min=1, help="Of every arm; the best counts.")] = 3,
+    bf16: Annotated[bool, typer.Option(help="Mixed precision.")] = True,
+) -> None:
+    """What a training step of each arm costs, side by side on the same batches."""
+    import json
+    from dataclasses import replace
+
+    import torch
+
+    from workbench.bench.distill import step_costs
+    from workbench.distill.config import DEFAULTS
+    from workbench.distill.examples.stream import Collator, DistillationStream
+    from workbench.distill.examples.traces import read_traces
+    from workbench.distill.matching.files import heads_for
+    from workbench.distill.training.student import word_encoder
+    from workbench.files import write_text
+    from workbench.models import loading
+    from workbench.prompts.choices import open_task
+
+    check_new(out)
+    prepare()
+    size = DEFAULTS.batch_size if batch_size is None else batch_size
+    config = replace(DEFAULTS, bf16=bf16, batch_size=size)
+    folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
+    on_gpu = torch.cuda.is_available()
+    model: Any = loading.read_model(folder, dtype=torch.bfloat16 if on_gpu else torch.float32)
+    model.to("cuda" if on_gpu else "cpu").eval()
+    stream = DistillationStream(
+        open_task(model=folder, split="seen", full_size=False),
+        word_encoder(loading.read_tokenizer(folder), folder),
+        read_traces(traces, loading.files_sha256(loading.weight_files(folder))),
+        config.mix,
+        n_samples=n_batches * size,
+        context=config.context,
+        same_size=size,
+        seed=config.seed,
+    )
+    batches = [
+        Collator()([stream[index] for index in range(start, start + size)])
+        for start in range(0, n_batches * size, size)
+    ]
+    about = {
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "torch": torch.__version__,
+        "shapes": [list(batch["input_ids"].shape) for batch in batches],
+        "bf16": bf16,
+    }
+    rounds = step_costs(
+        model,
+        heads_for(headset, folder),
+        batches,
+        arms.split(","),
+        config,
+        n_steps=n_steps,
+        repeats=repeats,
+        say=typer.echo,
+    )
+    for rows in rounds:  # written after each: a stopped measurement keeps what it has
+        write_text(out, json.dumps(about | {"arms": rows}, indent=1))
+    typer.echo(f"benchmark: {out}")

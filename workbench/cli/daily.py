@@ -1,0 +1,107 @@
+"""Commands of every day: find the heads, write the report, make, check and convert files."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+import workbench as wb
+from workbench.cli.app import DAILY, check_new, command, complain, prepare
+from workbench.cli.flags import Device, Dtype, Force, Model, Out, Prompts, run_flags
+from workbench.errors import InputError
+
+
+@command(DAILY, settings=lambda: run_flags("prompts", "score", "patch", "pool", "paths"))
+def run(
+    out: Out,
+    settings: dict[str, Any],
+    model: Model = None,
+    prompts: Prompts = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Everything: prompts, scores, patching, pools, report; on the bundled model by default."""
+    config = wb.RunConfig(**settings)
+    prepare()
+    wb.run(out, model=model, prompts=prompts, config=config, dtype=dtype, device=device)
+    summarise(out)
+
+
+@command(DAILY)
+def report(
+    out: Out,
+    show_text: Annotated[
+        bool, typer.Option(help="Write a second report that holds the decoded prompts.")
+    ] = False,
+    model: Model = None,
+) -> None:
+    """The tables of a run as one HTML page; after `pool`."""
+    typer.echo(f"report: {wb.report(out, show_text=show_text, model=model)}")
+
+
+@command(DAILY, settings=lambda: run_flags("prompts"))
+def prompts(
+    out: Annotated[Path, typer.Option(help="Prompt file to write (.jsonl).")],
+    settings: dict[str, Any],
+    model: Model = None,
+    force: Force = False,
+) -> None:
+    """Make a prompt file for a model's tokenizer."""
+    arguments = wb.RunConfig(**settings).of_prompts()
+    made = wb.make_prompts(out, model=model, force=force, **arguments)
+    typer.echo(f"{out}: {len(made)} events of {len(made.prompt_ids)} prompts")
+
+
+@command(DAILY)
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Prompt files (.jsonl), head sets (.json).")],
+    model: Annotated[
+        str | None, typer.Option(help="Model that the files must fit: folder or hub id.")
+    ] = None,
+) -> None:
+    """Check prompt files and head-set files."""
+    from workbench.runs.validate import validate as check
+
+    loaded = None
+    if model is not None:
+        from workbench.models.hooked import HookedModel
+
+        prepare()
+        loaded = HookedModel.load(model)
+    bad = 0
+    for file in files:
+        try:
+            typer.echo(check(file, model=loaded))
+        except InputError as error:
+            complain(f"error: {error}")
+            bad += 1
+    if bad:
+        raise typer.Exit(2)
+
+
+@command(DAILY)
+def export(
+    file: Annotated[Path, typer.Argument(help="Head-set file.")],
+    form: Annotated[Literal["eap-ig", "list", "qrhead"], typer.Option(help="Whose form to write.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    pool: Annotated[
+        str | None, typer.Option(help="coarse or refine.", show_default="both pools")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a head set in the form that another tool reads."""
+    from workbench.headsets.export import export as write
+    from workbench.headsets.headset import load
+
+    check_new(out, force)
+    write(load(file), out, form, pool)
+    typer.echo(f"{form}: {out}")
+
+
+def summarise(out: Path) -> None:
+    """Print the pools of a finished run."""
+    from rich.console import Console
+
+    from workbench.runs.summary import summary
+
+    Console().print(summary(out))

@@ -1,0 +1,189 @@
+"""Commands that test the method, and follow models along chains of thought and training."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.app import LABELS, MAINTAINERS, app, check_new, command, commands, prepare
+from workbench.cli.flags import Device, Dtype, Prompts, setting_flags
+
+study = commands("Studies of training runs and of distillation.")
+app.add_typer(study, name="study", rich_help_panel=MAINTAINERS)
+
+
+def _few(*names: str) -> Any:
+    def flags() -> Any:
+        from workbench.runs.config import RunConfig
+
+        return setting_flags(RunConfig, names)
+
+    return flags
+
+
+@command(LABELS, settings=_few("n_prompts", "n_resamples", "seed"))
+def trajectory(
+    models: Annotated[list[str], typer.Argument(help="Model folders or hub ids: teacher first.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the figure.")],
+    settings: dict[str, Any],
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompt file.", show_default="made for the first model")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Focus and Confusion along the chains that models write, several models in one figure."""
+    import pandas as pd
+
+    import workbench as wb
+    from workbench.analysis.chains.trajectories import chain_trajectory
+    from workbench.plots.chains import chain_trajectories
+    from workbench.plots.evidence_words import aligned
+    from workbench.progress import Reporter
+    from workbench.prompts.files import read_prompts
+    from workbench.runs.evidence import follow_chains, turns
+
+    prepare()
+    check_new(out)
+    config = wb.RunConfig(**settings)
+    made = (
+        read_prompts(prompts)
+        if prompts
+        else wb.make_prompts(model=models[0], **config.of_prompts())
+    )
+    reporter, frames = Reporter(), []
+    for name in models:
+        reporter.say(name)
+        model = wb.HookedModel.load(name, dtype=dtype, device=device)
+        frames.append(follow_chains(model, made, reporter, ("clean",))[1])
+    values = pd.concat(frames, ignore_index=True)
+    seeded = {"n_resamples": config.n_resamples, "seed": config.seed}
+    table, turned = chain_trajectory(values, **seeded), turns(values, **seeded)
+    out.mkdir(parents=True)
+    table.round(4).to_csv(out / "trajectories.csv", index=False)
+    turned.round(4).to_csv(out / "turning_points.csv", index=False)
+    chain_trajectories(aligned(table)).write_html(out / "trajectories.html", include_plotlyjs=True)
+    typer.echo(turned.drop(columns=["source", "note"]).round(3).to_string(index=False))
+    typer.echo(f"tables and figure: {out}")
+
+
+@command(MAINTAINERS)
+def selftest(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables, one row a model (CSV).")
+    ] = None,
+    placements: Annotated[int, typer.Option(min=1, help="Models with planted heads.")] = 54,
+    random_models: Annotated[int, typer.Option(min=1, help="Models with random weights.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of models, prompts and the method.")] = 0,
+) -> None:
+    """Does the method find planted heads, and nothing where there is nothing?"""
+    from workbench.studies.selftest import run_selftest
+
+    prepare()
+    if out is not None:
+        check_new(out)
+    result = run_selftest(placements, random_models, seed)
+    if out is not None:
+        result.save(out)
+    for line in result.lines():
+        typer.echo(line)
+
+
+@command(MAINTAINERS, settings=_few("n_resamples", "seed"), of=study)
+def checkpoints(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Model folders step-000600 and so on, or one of them all.")
+    ],
+    headset: Annotated[Path, typer.Option(help="Head set of the trained model.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the figure.")],
+    settings: dict[str, Any],
+    prompts: Prompts = None,
+    extra_heads: Annotated[str, typer.Option(help="Heads to follow beside the pools: 4-3.")] = "",
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """When do the pooled heads form? Scores and effects along a training run."""
+    import workbench as wb
+    from workbench.errors import InputError
+    from workbench.heads import parse_heads
+    from workbench.plots.training import training_phases
+    from workbench.prompts.files import read_prompts
+    from workbench.studies.checkpoints import read_terms, study_checkpoints
+    from workbench.studies.formation import formation
+
+    prepare()
+    if len(folders) == 1 and not (folders[0] / "config.json").is_file():
+        folders = sorted(path for path in folders[0].glob("step-*") if path.is_dir())
+    if not folders:
+        raise InputError("no checkpoints: give folders named step-000600 and so on")
+    config = wb.RunConfig(**settings)
+    table = study_checkpoints(
+        folders,
+        prompts=read_prompts(prompts)
+        if prompts
+        else wb.make_prompts(model=folders[0], **config.of_prompts()),
+        headset=wb.load_headset(headset),
+        extra_heads=parse_heads(extra_heads) if extra_heads else (),
+        config=config,
+        dtype=dtype,
+        device=device,
+        out=out,
+    )
+    table.round(4).to_csv(out / "training.csv", index=False)
+    training_phases(table).write_html(out / "training.html", include_plotlyjs=True)
+    terms = read_terms(out)
+    dates = formation(table, terms, n_resamples=config.n_resamples, seed=config.seed).round(3)
+    dates.to_csv(out / "formation.csv", index=False)
+    typer.echo(dates.to_string(index=False))
+    typer.echo(f"table: {out / 'training.csv'}, figure: {out / 'training.html'}")
+
+
+@command(MAINTAINERS, of=study)
+def distillation(
+    out: Annotated[Path, typer.Option(help="Folder of the students' folders; goes on if there.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of every student.")] = 2400,
+    arms: Annotated[
+        str | None, typer.Option(help="Arms by name: cot,mechanistic.", show_default="all")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Students of each arm.")] = 3,
+    main_seeds: Annotated[
+        int, typer.Option(min=1, help="Students of cot, mechanistic and random.")
+    ] = 5,
+    costs: Annotated[
+        Path | None,
+        typer.Option(help="File of `bench distill`: cheaper arms get equal compute, too."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Students trained side by side.")] = 1,
+    flags: Annotated[
+        list[str] | None, typer.Argument(help="After --: flags of distill, the same for all.")
+    ] = None,
+) -> None:
+    """Every arm, several seeds: study distillation --out FOLDER -- --headset FILE --traces FOLDER.
+
+    Make the traces first, with `traces`, and give them with --traces. Every CUDA device that is
+    seen takes its share of the jobs.
+    """
+    import os
+
+    import torch
+
+    from workbench.bench.distill import read_costs
+    from workbench.distill.arms import ARMS
+    from workbench.errors import InputError
+    from workbench.progress import Reporter
+    from workbench.studies.distillation import plan, run_study
+
+    names = arms.split(",") if arms else list(ARMS)
+    measured = None if costs is None else read_costs(costs)
+    students = plan(names, steps=steps, seeds=seeds, main_seeds=main_seeds, costs=measured)
+    n_devices = torch.cuda.device_count()
+    places = [{**os.environ, "CUDA_VISIBLE_DEVICES": str(n)} for n in range(n_devices)]
+    with Reporter().step("students", len(students)) as advance:
+        failed = run_study(
+            out, students, flags or [], jobs=jobs, environments=places or [{}], progress=advance
+        )
+    if failed:
+        raise InputError(
+            f"{len(failed)} students failed, first {failed[0]}: see {out}/{failed[0]}.log"
+        )
+    typer.echo(f"students: {out}, {len(students)}; then: workbench evaluate-students {out}/*-[0-9]")
