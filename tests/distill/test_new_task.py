@@ -13,7 +13,7 @@ from workbench.distill.evaluation import answers
 from workbench.distill.evaluation.evaluate import evaluate_students
 from workbench.distill.examples.questions import make_question, traced_example
 from workbench.distill.examples.traces import TraceConfig, read_traces, write_traces
-from workbench.distill.training.run import distil, trace_config
+from workbench.distill.training.run import distill, trace_config
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.events import make_events
@@ -67,7 +67,7 @@ def test_a_new_task_is_distilled_and_evaluated(teacher, traces, tmp_path, monkey
     assert len(read_traces(traces)) == CONFIG.n_traces
     prompts = make_events(TASK, PlainTemplate(), shades_tokenizer(), n_prompts=2, seed=9)
     pools = {"coarse": [(0, 1)], "refine": [(1, 2)]}
-    record = distil(
+    record = distill(
         tmp_path / "one",
         teacher,
         pools,
