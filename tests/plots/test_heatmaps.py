@@ -81,7 +81,7 @@ def test_hover_tells_interval_events_and_absolute_boost() -> None:
 def test_undefined_effect_says_that_no_event_counted() -> None:
     table = pd.DataFrame({"layer": [0], "head": [0], "x": [np.nan], "n": [0]})
     heat = heatmap_of(heatmaps.head_heatmap(table, "x", title="t", colorbar_title="u"))
-    assert "no event counted" in heat.hovertext[0][0]
+    assert "no valid pair" in heat.hovertext[0][0]
     assert heat.zmax == 1.0
 
 

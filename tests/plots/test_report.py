@@ -177,7 +177,7 @@ def test_summary_gives_heads_effect_controls_and_counts(report: str) -> None:
     assert f"restores {share} of the Focus lost" in text
     assert f"[{low}, {high}]" in text
     assert "over 5 draws" in text
-    assert "Far counterfactual: 15 of 16 events counted." in text
+    assert "Far counterfactual: 15 of 16 events are valid pairs." in text
 
 
 def test_empty_pools_and_tables_are_said_in_words(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def _hover(
     measured = f"{_words(value)}: {number(row[value])}"
     if low and high:
         measured += f" [{number(row[low])}, {number(row[high])}]"
-    lines.append(measured if number(row[value]) != "–" else f"{_words(value)}: no event counted")
+    lines.append(measured if number(row[value]) != "–" else f"{_words(value)}: no valid pair")
     if "n" in row:
         left_out = int(row.get("n_excluded", 0))
         lines.append(f"events: {int(row['n'])}" + f" ({left_out} did not count)" * bool(left_out))
