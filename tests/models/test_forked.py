@@ -37,25 +37,26 @@ GROUPED = {
     "num_attention_heads": HEADS,
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
-    "initializer_range": 0.3,  # large enough for patches to move the logits by tenths
 }
 
 
-def build(name: str) -> PreTrainedModel:
+def build(name: str, std: float = 0.3) -> PreTrainedModel:
+    """With weights large enough for patches to move the logits by tenths."""
     torch.manual_seed(0)
+    grouped = {**GROUPED, "initializer_range": std}
     if name == "llama":
-        return LlamaForCausalLM(LlamaConfig(**GROUPED))
+        return LlamaForCausalLM(LlamaConfig(**grouped))
     if name == "qwen2":
-        return Qwen2ForCausalLM(Qwen2Config(**GROUPED))
+        return Qwen2ForCausalLM(Qwen2Config(**grouped))
     if name == "mistral":
-        return MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=6, head_dim=D_HEAD))
+        return MistralForCausalLM(MistralConfig(**grouped, sliding_window=6, head_dim=D_HEAD))
     if name == "gemma2":  # a window in every other layer, capped scores and logits, norms after
         window = {"sliding_window": 6, "layer_types": GEMMA_LAYERS}
         capped = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
         sizes = {"head_dim": D_HEAD, "query_pre_attn_scalar": 5}
-        return Gemma2ForCausalLM(Gemma2Config(**GROUPED, **window, **capped, **sizes))
+        return Gemma2ForCausalLM(Gemma2Config(**grouped, **window, **capped, **sizes))
     sizes = {"n_embd": HEADS * D_HEAD, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64}
-    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, **sizes, initializer_range=0.3))
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, **sizes, initializer_range=std))
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "mistral", "gemma2", "gpt2"])
@@ -138,13 +139,6 @@ def test_a_whole_prompt_sweep_equals_transformer_lens(model, prompts):
     )
     patched = patch_heads(model, base, z_of(model, other, LENGTH), EVERY_HEAD, tokens=[7])
     close(patched.reshape(LAYERS, HEADS), expected)
-
-
-@pytest.mark.parametrize("last", [1, 9])
-def test_patching_a_run_with_itself_changes_nothing(model, prompts, last):
-    base, _ = prompts
-    patched = patch_heads(model, base, z_of(model, base, last), GROUPS)
-    close(patched, model.run([base])[0].logits.expand_as(patched))
 
 
 @pytest.mark.parametrize("last", [1, 9])
@@ -233,15 +227,6 @@ def test_an_edit_moves_its_own_branch_only(llama, prompts):
     close(second, alone)
     close(second[0], first[0])  # before the edited positions nothing moves
     assert float((second[1:] - first[1:]).abs().min(0).values.max()) > 1e-2
-
-
-def test_ablations_are_edits_with_other_values(llama, prompts):
-    """Zero, the mean over positions, and another prompt's output at shuffled positions."""
-    base, other = prompts
-    z = z_of(llama, other, 9)
-    shuffled = z[:, torch.randperm(9, generator=torch.Generator().manual_seed(0))]
-    for values in (torch.zeros_like(z), z.mean(1, keepdim=True).expand_as(z), shuffled):
-        close(patch_heads(llama, base, values, GROUPS), one_by_one(llama, base, values, GROUPS))
 
 
 @pytest.mark.parametrize("last_only", [False, True])

@@ -1,46 +1,16 @@
 import pytest
 import torch
 from einops import einsum
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from models.test_forked import build
+from transformers import MambaConfig, MambaForCausalLM
 
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 
-GROUPED = {
-    "vocab_size": 48,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.2,
-}
-
-
-def build(name: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    if name == "llama":
-        return LlamaForCausalLM(LlamaConfig(**GROUPED))
-    if name == "qwen2":
-        return Qwen2ForCausalLM(Qwen2Config(**GROUPED))
-    sizes = {"vocab_size": 48, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
-    return GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.2))
-
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "gpt2"])
 def model(request) -> HookedModel:
-    return HookedModel.from_pretrained_model(build(request.param))
+    return HookedModel.from_pretrained_model(build(request.param, std=0.2))
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +45,10 @@ def test_batched_runs_equal_single_ones(model, sequences):
 
 
 def test_logits_and_activations_are_the_models_own(sequences):
-    plain = build("llama").eval()
+    plain = build("llama", std=0.2).eval()
     with torch.no_grad():
         output = plain(torch.tensor([sequences[1]]), output_hidden_states=True)
-    model = HookedModel.from_pretrained_model(build("llama"))
+    model = HookedModel.from_pretrained_model(build("llama", std=0.2))
     [run] = model.run([sequences[1]], ["blocks.1.hook_resid_pre", "hook_unembed"])
     torch.testing.assert_close(run.logits, output.logits[0, -1])
     torch.testing.assert_close(run.activations["hook_unembed"], output.logits[0])
@@ -111,7 +81,7 @@ def test_unknown_hook_names_a_near_match(model):
 
 
 def test_a_hook_that_never_fires_is_an_error():
-    model = HookedModel.from_pretrained_model(build("llama"))
+    model = HookedModel.from_pretrained_model(build("llama", std=0.2))
     with pytest.raises(InputError, match=r"hook_hidden_states' exists but does not fire"):
         model.run([[1, 2]], ["blocks.0.attn.hook_hidden_states"])
 
@@ -152,7 +122,7 @@ def test_a_model_without_attention_heads_is_refused():
 
 
 def test_supports_probes_once_and_logs(caplog):
-    model = HookedModel.from_pretrained_model(build("llama"))
+    model = HookedModel.from_pretrained_model(build("llama", std=0.2))
     calls = []
 
     def probe():
@@ -166,7 +136,7 @@ def test_supports_probes_once_and_logs(caplog):
 
 
 def test_a_shortcut_that_gives_no_numbers_is_not_supported():
-    model = HookedModel.from_pretrained_model(build("llama"))
+    model = HookedModel.from_pretrained_model(build("llama", std=0.2))
     nothing, ones = torch.full((2,), torch.nan), torch.ones(2)
     assert not model.supports("guess", lambda: (nothing, ones))
     assert model.supports("copy", lambda: (ones, ones))

@@ -37,8 +37,8 @@ def bench_sweep(
 ) -> dict[str, Any]:
     """Seconds of the loop, the full sweep and the screened one; ratios; recall of screening.
 
-    Heads are screened on the choosing half, as `workbench patch --heads screen` does, and their
-    effects taken over all prompts that count.
+    Heads are screened on the selection half, as `workbench patch --heads screen` does, and their
+    effects taken over all valid pairs.
     """
     halves = split_half(prompts.prompt_ids, config.seed)
     every = [(a, b) for a in range(model.info.n_layers) for b in range(model.info.n_heads)]

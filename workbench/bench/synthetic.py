@@ -14,7 +14,6 @@ import argparse
 import gzip
 import io
 import json
-import pkgutil
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,12 +32,10 @@ from workbench.bench.synthetic_titles import (
 from workbench.errors import InputError
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.labels.space import Label
+from workbench.prompts.shorthand import write_shorthand
 
 Mention = Callable[[str, random.Random], str]
 """Words of a label and a random source → how a note mentions it."""
-
-SHORTHAND = "workbench.prompts.shorthand:write_shorthand"
-"""The default `--mentions`: named and not imported, since prompts build on labels."""
 
 _LABELS_OF_A_DOCUMENT = (0.45, 0.25, 0.15, 0.1, 0.05)  # one to five
 
@@ -315,16 +312,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--labels", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--words", type=int, default=48, help="xmc: words of a document")
-    parser.add_argument(
-        "--mentions", default=SHORTHAND, help="mimic4: MODULE:FUNCTION that words a description"
-    )
     given = parser.parse_args(arguments)
     sizes = {"documents": given.documents, "labels": given.labels, "seed": given.seed}
     try:
         if given.kind == "xmc":
             write_xmc(given.out, **sizes, words=given.words)
         else:
-            write_mimic4(given.out, **sizes, mention=pkgutil.resolve_name(given.mentions))
+            write_mimic4(given.out, **sizes, mention=write_shorthand)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -28,7 +28,7 @@ branch `b` of one token that starts at 4 (`#` may attend, `.` may not):
    head at the decision costs about half a forward of as many tokens as the model has heads.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -120,13 +120,31 @@ def _in_one_sequence(
 ) -> list[Tensor]:
     """Branches of the last token alone beside their prefix, those that join late last."""
     logits: dict[int, Tensor] = {}
+    _run(
+        model,
+        branches,
+        range(len(branches)),
+        lambda pack: Together(model, tokens, pack, columns),
+        logits,
+    )
+    return [logits[index] for index in range(len(branches))]
+
+
+def _run(
+    model: HookedModel,
+    branches: Sequence[Branch],
+    indices: Iterable[int],
+    job: Callable[[list[Branch]], Together | Fresh],
+    logits: dict[int, Tensor],
+) -> None:
+    """Add the logits of some branches, all of one length, in as many forwards as memory wants."""
 
     def forward(pack: Sequence[int]) -> None:
-        job = Together(model, tokens, [branches[index] for index in pack], columns)
-        logits.update(zip(pack, job.run(), strict=True))
+        done = job([branches[index] for index in pack]).run()
+        logits.update(zip(pack, done, strict=True))
 
-    model.pack_budget.run(_by_join(model, branches, range(len(branches))), 1, forward)
-    return [logits[index] for index in range(len(branches))]
+    order = _by_join(model, branches, indices)
+    model.pack_budget.run(order, len(branches[order[0]].tokens), forward)
 
 
 def _by_join(model: HookedModel, branches: Sequence[Branch], indices: Iterable[int]) -> list[int]:
@@ -157,13 +175,14 @@ def _in_packs(
         else:
             kind = Copies if copies else Fresh
             kinds.setdefault((kind, len(branch.tokens)), []).append(index)
-    for (kind, length), indices in kinds.items():  # steps 2 and 3, a kind of rows at a time
-
-        def forward(pack: Sequence[int], kind: type[Copies] | type[Fresh] = kind) -> None:
-            job = kind(model, prefix, [branches[index] for index in pack], columns, last_only)
-            logits.update(zip(pack, job.run(), strict=True))
-
-        model.pack_budget.run(_by_join(model, branches, indices), length, forward)
+    for (kind, _), indices in kinds.items():  # steps 2 and 3, a kind of rows at a time
+        _run(
+            model,
+            branches,
+            indices,
+            lambda pack, kind=kind: kind(model, prefix, pack, columns, last_only),
+            logits,
+        )
     return [logits[index] for index in range(len(branches))]
 
 

@@ -64,17 +64,21 @@ INVERSE = np.array([2.0, 4.0, 8.0, 16.0])
 """1 / p of labels 0 to 3."""
 
 
+def scored(measure, ranked, k, inverse):
+    return measure(ranked, ranked.best(inverse), k, inverse)
+
+
 def test_propensity_scored_measures_by_hand():
     # The best three of document 0 are 3, 1, 0, of document 1 label 2 alone.
     ranked = Rankings.of([[0, 1, 3], [2]], [[0, 2, 3], [1, 2]])
-    assert psp_at(ranked, 1, INVERSE).value == pytest.approx((2 + 0) / (16 + 8))
-    assert psp_at(ranked, 2, INVERSE).value == pytest.approx((2 + 8) / (20 + 8))
-    assert psp_at(ranked, 3, INVERSE).value == pytest.approx((18 + 8) / (22 + 8))
+    assert scored(psp_at, ranked, 1, INVERSE).value == pytest.approx((2 + 0) / (16 + 8))
+    assert scored(psp_at, ranked, 2, INVERSE).value == pytest.approx((2 + 8) / (20 + 8))
+    assert scored(psp_at, ranked, 3, INVERSE).value == pytest.approx((18 + 8) / (22 + 8))
     third = 1 / log2(3)
     largest = 1 + third
     above = 2 / largest + 8 * third
     below = (16 + 4 * third) / largest + 8
-    assert psndcg_at(ranked, 2, INVERSE).value == pytest.approx(above / below)
+    assert scored(psndcg_at, ranked, 2, INVERSE).value == pytest.approx(above / below)
 
 
 def test_lists_of_the_rarest_right_labels_are_best():
@@ -82,15 +86,15 @@ def test_lists_of_the_rarest_right_labels_are_best():
     best = Rankings.of(gold, [[2, 0], [3, 2, 1]])
     common = Rankings.of(gold, [[0, 2], [1, 2, 3]])
     for measure in (psp_at, psndcg_at):
-        assert measure(best, 2, INVERSE).value == pytest.approx(1)
-        assert measure(common, 1, INVERSE).value == pytest.approx((2 + 4) / (8 + 16))
+        assert scored(measure, best, 2, INVERSE).value == pytest.approx(1)
+        assert scored(measure, common, 1, INVERSE).value == pytest.approx((2 + 4) / (8 + 16))
 
 
 def test_equal_propensities_give_the_plain_measures_of_full_lists():
     ranked = Rankings.of([[0, 1, 2], [1, 2, 3]], [[0, 3, 1], [3, 0, 2]])
     flat = np.full(4, 5.0)
-    assert psp_at(ranked, 3, flat).value == pytest.approx(precision_at(ranked, 3).value)
-    assert psndcg_at(ranked, 3, flat).value == pytest.approx(ndcg_at(ranked, 3).value)
+    assert scored(psp_at, ranked, 3, flat).value == pytest.approx(precision_at(ranked, 3).value)
+    assert scored(psndcg_at, ranked, 3, flat).value == pytest.approx(ndcg_at(ranked, 3).value)
 
 
 @pytest.mark.parametrize("k", [1, 3, 8])

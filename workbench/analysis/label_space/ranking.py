@@ -171,23 +171,16 @@ def ndcg_at(ranked: Rankings, k: int) -> Terms:
     return _mean(_gain(ranked, k, discounted=True), _largest(ranked, k))
 
 
-def psp_at(ranked: Rankings, k: int, inverse: PerLabel, *, best: Rankings | None = None) -> Terms:
+def psp_at(ranked: Rankings, best: Rankings, k: int, inverse: PerLabel) -> Terms:
     """Inverse propensities of the right labels in the first k places, and of the best list.
 
-    `best` is `ranked.best(inverse)` where that is at hand.
+    `best` is `ranked.best(inverse)`.
     """
-    best = best or ranked.best(inverse)
     return Terms(_gain(ranked, k, inverse), _gain(best, k, inverse))
 
 
-def psndcg_at(
-    ranked: Rankings, k: int, inverse: PerLabel, *, best: Rankings | None = None
-) -> Terms:
-    """The same with discounted gains, both over nDCG's largest possible gain.
-
-    `best` is `ranked.best(inverse)` where that is at hand.
-    """
-    best = best or ranked.best(inverse)
+def psndcg_at(ranked: Rankings, best: Rankings, k: int, inverse: PerLabel) -> Terms:
+    """The same with discounted gains, both over nDCG's largest possible gain."""
     largest = _largest(ranked, k)
     gains = (_gain(one, k, inverse, discounted=True) for one in (ranked, best))
     return Terms(*(np.divide(x, largest, out=np.zeros(ranked.n), where=largest > 0) for x in gains))

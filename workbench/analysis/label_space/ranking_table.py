@@ -118,14 +118,15 @@ def evaluate_rankings(
 def _measures(
     ranked: Rankings, ks: Sequence[int], inverse: PerLabel | None
 ) -> Iterator[tuple[str, int | None, Terms]]:
-    best = None if inverse is None else ranked.best(inverse)
     for k in ks:
         yield "p", k, precision_at(ranked, k)
         yield "recall", k, recall_at(ranked, k)
         yield "ndcg", k, ndcg_at(ranked, k)
-        if inverse is not None:
-            yield "psp", k, psp_at(ranked, k, inverse, best=best)
-            yield "psndcg", k, psndcg_at(ranked, k, inverse, best=best)
+    if inverse is not None:
+        best = ranked.best(inverse)
+        for k in ks:
+            yield "psp", k, psp_at(ranked, best, k, inverse)
+            yield "psndcg", k, psndcg_at(ranked, best, k, inverse)
     yield "micro_f1", None, micro_f1(ranked)
 
 
