@@ -2,58 +2,17 @@ import json
 
 import pytest
 import yaml
+from fixtures.headsets import head_record, headset_document, model_record
 
 from workbench.errors import InputError
 from workbench.headsets.export import export, to_eap_ig, to_list, to_qrhead_yaml
-from workbench.headsets.headset import HeadSet, describe_prompts, parse
+from workbench.headsets.headset import HeadSet, parse
 
 
 def headset(heads, n_layers=2, name="someone/Tiny-2L") -> HeadSet:
     """`heads` as (layer, head, pool, weight) in a model of two heads a layer."""
-    score_names = ["coarse", "coarse_q", "refine", "refine_q", "refine_direct"]
-    scores = dict.fromkeys([*score_names, "coarse_attribution"])
-    versions = dict.fromkeys(["workbench", "transformer_lens", "transformers", "torch"], "0")
-    document = {
-        "schema": "workbench.headset/1",
-        "model": {
-            "name": name,
-            "revision": None,
-            "architecture": "LlamaForCausalLM",
-            "n_layers": n_layers,
-            "n_heads": 2,
-            "n_kv_heads": 1,
-            "d_model": 16,
-            "weights_sha256": None,
-        },
-        "prompts": describe_prompts("codes", "b" * 64, ["p0"], ["p1"], 0),
-        "tokenizer": {"sha256": None, "template": None, "special_tokens": {}},
-        "method": {
-            "versions": versions,
-            "dtype": "float32",
-            "attention_implementation": "eager",
-            "compatibility_mode": False,
-            "thresholds": {},
-            "seeds": {},
-            "positions": "span",
-        },
-        "heads": [
-            {
-                "layer": layer,
-                "head": head,
-                "kv_head": 0,
-                "pool": pool,
-                "read_out": False,
-                "decision_share": None,
-                "weight": weight,
-                "tasks": 1,
-                "scores": scores,
-                "effects": {},
-            }
-            for layer, head, pool, weight in heads
-        ],
-        "pools": [],
-    }
-    return parse(json.dumps(document))
+    model = model_record(n_layers, 2, 1, d_model=16, name=name)
+    return parse(json.dumps(headset_document(model, [head_record(*head) for head in heads])))
 
 
 TWO_POOLS = [(0, 1, "coarse", 0.25), (1, 0, "refine", 1.0), (1, 1, "coarse", 0.75)]

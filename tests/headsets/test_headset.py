@@ -4,11 +4,13 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from fixtures.headsets import head_record, headset_document, model_record
 from pydantic import ValidationError
 
 from workbench.errors import InputError
 from workbench.heads import head_name
 from workbench.headsets.headset import (
+    HeadScores,
     HeadSet,
     check_model,
     describe_prompts,
@@ -32,68 +34,28 @@ def effect(value=0.5, **more):
     return {"effect": value, "low": 0.25, "high": 0.75, "n": 40, **more}
 
 
-def head(layer, number, pool, **changes):
-    return {
-        "layer": layer,
-        "head": number,
-        "kv_head": number // 2,
-        "pool": pool,
-        "read_out": False,
-        "decision_share": None,
-        "weight": 1.0,
-        "tasks": 1,
-        "scores": {
-            "coarse": 0.32,
-            "coarse_q": 0.001,
-            "refine": -0.5,
-            "refine_q": None,
-            "refine_direct": 0.0,
-            "coarse_attribution": 1.5,
-        },
-        "effects": {"coarse_restore": effect(0.96), "refine_reduce": effect()},
-        **changes,
-    }
+def head(layer, number, pool, weight=1.0):
+    values = [0.32, 0.001, -0.5, None, 0.0, 1.5]
+    scores = dict(zip(HeadScores.model_fields, values, strict=True))
+    effects = {"coarse_restore": effect(0.96), "refine_reduce": effect()}
+    return head_record(layer, number, pool, weight, scores=scores, effects=effects)
 
 
 @pytest.fixture
 def document():
-    return {
-        "schema": "workbench.headset/1",
-        "model": {
-            "name": "someone/tiny",
-            "revision": "abc",
-            "weights_sha256": "a" * 64,
-            **SHAPE,
+    pool = {
+        "pool": "coarse",
+        "heads": ["4-3", "5-7"],
+        "effects": {"coarse_restore": effect()},
+        "controls": {
+            "random": {"coarse_restore": effect(0.01, draws=3)},
+            "norm": {"coarse_restore": effect(0.02, draws=1)},
         },
-        "prompts": describe_prompts("codes", "b" * 64, ["p0", "p1"], ["p2"], 7),
-        "tokenizer": {"sha256": None, "template": "direct", "special_tokens": {"bos": "<s>"}},
-        "method": {
-            "versions": {
-                "workbench": "0.1.0",
-                "transformer_lens": "4.3.0",
-                "transformers": "5.23.0",
-                "torch": "2.13.0",
-            },
-            "dtype": "float32",
-            "attention_implementation": "eager",
-            "compatibility_mode": False,
-            "thresholds": {"false_discovery_rate": 0.05},
-            "seeds": {"split": 7},
-            "positions": "span",
-        },
-        "heads": [head(4, 3, "coarse", weight=0.75), head(5, 0, "refine"), head(5, 7, "coarse")],
-        "pools": [
-            {
-                "pool": "coarse",
-                "heads": ["4-3", "5-7"],
-                "effects": {"coarse_restore": effect()},
-                "controls": {
-                    "random": {"coarse_restore": effect(0.01, draws=3)},
-                    "norm": {"coarse_restore": effect(0.02, draws=1)},
-                },
-            }
-        ],
     }
+    model = model_record(**SHAPE, revision="abc", weights_sha256="a" * 64)
+    heads = [head(4, 3, "coarse", 0.75), head(5, 0, "refine"), head(5, 7, "coarse")]
+    tokenizer = {"sha256": None, "template": "direct", "special_tokens": {"bos": "<s>"}}
+    return copy.deepcopy(headset_document(model, heads, pools=[pool], tokenizer=tokenizer))
 
 
 def changed(document, path, value):

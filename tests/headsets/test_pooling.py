@@ -3,6 +3,7 @@ import math
 
 import pandas as pd
 import pytest
+from fixtures.headsets import METHOD, model_record
 
 from workbench.errors import InputError
 from workbench.headsets.headset import describe_prompts
@@ -220,24 +221,7 @@ def test_one_task_combines_to_itself():
         combine_tasks([])
 
 
-MODEL = {
-    "name": "tiny",
-    "revision": None,
-    "architecture": "LlamaForCausalLM",
-    "n_layers": LAYERS,
-    "n_heads": HEADS,
-    "n_kv_heads": 2,
-    "d_model": 32,
-    "weights_sha256": None,
-}
-METHOD = {
-    "versions": {"workbench": "0", "transformer_lens": "4", "transformers": "5", "torch": "2"},
-    "dtype": "float32",
-    "attention_implementation": "eager",
-    "compatibility_mode": False,
-    "thresholds": {"min_clean_focus": 0.5},
-    "seeds": {"split": 0},
-}
+METHOD_WITH_THRESHOLD = METHOD | {"thresholds": {"min_clean_focus": 0.5}}
 
 
 def pool_row(name, draw, effect, low, high, n, positions="span"):
@@ -279,10 +263,10 @@ def built(pool_rows=POOL_ROWS, scores=None):
         scores=scores,
         patching=pd.DataFrame(rows),
         pools=None if pool_rows is None else pd.DataFrame(pool_rows),
-        model=MODEL,
+        model=model_record(LAYERS, HEADS, 2),
         prompts=describe_prompts("codes", "b" * 64, ["p0"], ["p1"], 0),
         tokenizer={"sha256": None, "template": None, "special_tokens": {}},
-        method=METHOD,
+        method=METHOD_WITH_THRESHOLD,
         thresholds=Thresholds(read_out_share=0.7),
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fixtures.headsets import head_record, headset_document, model_record
 from fixtures.tiny_runs import save_model, save_prompts
 from transformers import AutoModelForCausalLM
 
@@ -14,7 +15,7 @@ from workbench.analysis.patching.patching import baseline, joint_effects
 from workbench.analysis.scores.scores import score_heads
 from workbench.analysis.statistics import split_half
 from workbench.errors import InputError
-from workbench.headsets.headset import HeadSet, describe_prompts, parse
+from workbench.headsets.headset import HeadSet, parse
 from workbench.models.hooked import HookedModel
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import RunConfig
@@ -42,53 +43,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], P
 
 @pytest.fixture(scope="module")
 def headset() -> HeadSet:
-    scores = dict.fromkeys(
-        ("coarse", "coarse_q", "refine", "refine_q", "refine_direct", "coarse_attribution")
-    )
-
-    def head(at: tuple[int, int], pool: str, weight: float) -> dict[str, object]:
-        return {
-            "layer": at[0],
-            "head": at[1],
-            "kv_head": at[1] // 2,
-            "pool": pool,
-            "read_out": False,
-            "decision_share": None,
-            "weight": weight,
-            "tasks": 1,
-            "scores": scores,
-            "effects": {},
-        }
-
-    document = {
-        "schema": "workbench.headset/1",
-        "model": {
-            "name": "tiny",
-            "revision": None,
-            "architecture": "LlamaForCausalLM",
-            "n_layers": 2,
-            "n_heads": 4,
-            "n_kv_heads": 2,
-            "d_model": 32,
-            "weights_sha256": None,
-        },
-        "prompts": describe_prompts("codes", "b" * 64, ["p0"], ["p1"], 0),
-        "tokenizer": {"sha256": None, "template": None, "special_tokens": {}},
-        "method": {
-            "versions": dict.fromkeys(
-                ("workbench", "transformer_lens", "transformers", "torch"), "1"
-            ),
-            "dtype": "float32",
-            "attention_implementation": "eager",
-            "compatibility_mode": False,
-            "thresholds": {},
-            "seeds": {},
-            "positions": "span",
-        },
-        "heads": [head(at, "coarse", 0.5) for at in COARSE] + [head(REFINE[0], "refine", 1.0)],
-        "pools": [],
-    }
-    return parse(json.dumps(document))
+    heads = [head_record(*at, "coarse", 0.5) for at in COARSE]
+    heads.append(head_record(*REFINE[0], "refine", 1.0))
+    return parse(json.dumps(headset_document(model_record(2, 4, 2), heads)))
 
 
 def study(checkpoints, headset, **more):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from fixtures.slow_patching import slow_patch
 from fixtures.tiny_runs import ARCHITECTURES, save_model
 
 from workbench.analysis.curves.areas import (
@@ -19,11 +19,11 @@ from workbench.analysis.curves.faithfulness import (
     wanted_sets,
 )
 from workbench.analysis.patching.patching import EventCache, baseline
-from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.analysis.statistics import Halves
 from workbench.errors import InputError
 from workbench.models.forked import can_fork
 from workbench.models.hooked import HookedModel
+from workbench.phases import OF_READOUT
 
 HALVES = Halves(frozenset({"p0", "p1"}), frozenset({"p2", "p3"}))
 HEADS = [(layer, head) for layer in range(3) for head in range(4)]
@@ -48,25 +48,9 @@ def measured(model, prompts, base, orders, sizes):
 
 
 def slow_value(model: HookedModel, event, readout: str, ablated) -> float:
-    """One full clean forward with these heads' outputs replaced over the span."""
-    names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.info.n_layers)]
-    other = event.far if readout == "focus" else event.near
-    values = model.run([other], names)[0].activations
-
-    def put(z, hook):
-        z = z.clone()
-        for layer, head in ablated:
-            if hook.name.startswith(f"blocks.{layer}."):
-                count = event.aligned_suffix
-                z[0, -count:, head] = values[names[layer]][-count:, head]
-        return z
-
-    with torch.no_grad():
-        logits = model.bridge.run_with_hooks(
-            torch.tensor([event.clean]), fwd_hooks=[(name, put) for name in names]
-        )[0, -1]
-    focus, confusion = focus_confusion(select_options(logits, event), Roles.of(event))
-    return focus.item() if readout == "focus" else 1 - confusion.item()
+    phase = OF_READOUT[readout]
+    values = slow_patch(model, event, "clean", phase.counterfactual, ablated)
+    return phase.good(dict(zip(OF_READOUT, values, strict=True))[readout])
 
 
 def points(tables, **wanted) -> np.ndarray:

@@ -216,21 +216,17 @@ def sweep(
     halves: Halves,
     group: str | Sequence[str] = "all",
     runs_of: RunsOf = every_run,
-    skip: Collection[tuple[str, int]] = (),
 ) -> Iterator[pd.DataFrame]:
     """Patch heads one by one on every event; one `patching_events` frame per event, as it is done.
 
     `group` says why a head was patched, once for all or one word per head; `runs_of` names the runs
-    that an event is wanted for. Events whose
-    (id, event) is in `skip` are passed over: those that an earlier, interrupted sweep finished.
+    that an event is wanted for.
     """
     labels = [group] * len(heads) if isinstance(group, str) else list(group)
     names = pd.DataFrame(
         {"layer": [head[0] for head in heads], "head": [head[1] for head in heads], "group": labels}
     )
     for event in prompts:
-        if (event.id, event.event) in skip:
-            continue
         frame = sweep_event(
             model,
             event,
