@@ -12,17 +12,18 @@ from safetensors.torch import load_file
 
 from workbench.distill.training.folder import last_checkpoint
 
-FSDP = Path(__file__).parents[3] / "data" / "accelerate" / "fsdp.yaml"
+TESTS = Path(__file__).parents[2]
+FSDP = TESTS.parent / "data" / "accelerate" / "fsdp.yaml"
 
 
 @pytest.fixture(scope="module")
 def processes() -> BaseContext:
     """Where processes start that have torch and transformers loaded: once for all of them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["two_processes"])
+    context.set_forkserver_preload(["distill.training.two_processes"])
     with pytest.MonkeyPatch.context() as patch:
         # Python 3.11 does not tell the server its own path; what it cannot import it passes over.
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", str(TESTS))
         forkserver.ensure_running()
     return context
 
@@ -92,10 +93,10 @@ def test_two_processes_train_as_one_that_accumulates(teacher, trace_file, launch
 def test_sharded_weights_are_trained_stopped_and_saved(teacher, trace_file, launch, fsdp, tmp_path):
     distil_small(teacher, trace_file.parent, tmp_path / "one", 2, interaction=0.0)
     two, flags = tmp_path / "two", ["--sharded", "--interaction", "0"]
-    codes, _ = launch("two", *flags, "--stop-at", "15", **fsdp)
+    codes, _ = launch("two", *flags, "--stop-at", "5", **fsdp)
     assert 0 not in codes and not (two / "model.safetensors").exists()
-    assert last_checkpoint(two) == str(two / "checkpoints" / "checkpoint-10")
-    codes, errors = launch("two", *flags, "--begin-at", "10", **fsdp)
+    assert last_checkpoint(two) == str(two / "checkpoints" / "checkpoint-3")
+    codes, errors = launch("two", *flags, "--begin-at", "3", **fsdp)
     assert codes == [0, 0], errors[-2000:]
     assert_alike(tmp_path / "one", two)
     whole, saved = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", two))
