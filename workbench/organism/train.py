@@ -34,7 +34,7 @@ from workbench.analysis.chains.generation import (
     generation_accuracy,
 )
 from workbench.errors import InputError
-from workbench.files import settings, write_text
+from workbench.files import claim, settings, write_text
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.models.llama import LlamaShape, Size
 from workbench.organism.card import model_card
@@ -188,13 +188,7 @@ def _claim(out: Path, config: OrganismConfig) -> None:
     """Refuse to go on from another configuration's checkpoint or to replace a finished model."""
     if (out / RECORD).is_file():
         raise InputError(f"{out}: holds a trained model already; give another --out")
-    asked = _plain(config)
-    path = out / "checkpoints" / "asked.json"
-    if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != asked:
-            raise InputError(f"{out}: holds checkpoints of a training with other settings")
-        return
-    write_text(path, json.dumps(asked))
+    claim(out, out / "checkpoints" / "asked.json", _plain(config), "a training")
 
 
 def _plain(config: OrganismConfig) -> dict[str, Any]:

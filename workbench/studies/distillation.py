@@ -17,8 +17,8 @@ from pathlib import Path
 from workbench.bench.distill import equal_compute
 from workbench.distill.arms import ARMS, find_arm
 from workbench.distill.training.folder import RECORD, WORK
-from workbench.distill.training.settings import claim
 from workbench.errors import InputError
+from workbench.files import claim
 from workbench.models import loading
 from workbench.progress import Advance
 

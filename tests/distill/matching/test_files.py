@@ -8,7 +8,6 @@ from workbench.distill.matching.files import (
     folder_shape,
     heads_for,
     load,
-    load_heads,
     save,
 )
 from workbench.distill.matching.head_map import (
@@ -86,6 +85,18 @@ def test_broken_maps_are_refused_in_one_line(
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
+def folder_of(of: ModelShape, path: Path) -> Path:
+    """A model folder that says this shape."""
+    config = {
+        "num_hidden_layers": of.n_layers,
+        "num_attention_heads": of.n_heads,
+        "num_key_value_heads": of.n_kv_heads,
+    }
+    path.mkdir(exist_ok=True)
+    write(path / "config.json", model_type="llama", **config)
+    return path
+
+
 def write(path: Path, **document: Any) -> Path:
     path.write_text(json.dumps(document))
     return path
@@ -101,7 +112,9 @@ def test_a_head_set_made_by_hand_is_enough(tmp_path: Path):
             {"layer": 4, "head": 3, "pool": "refine", "weight": 0.25},
         ],
     )
-    headmap = match_by_depth(load_heads(path, shape(6)), shape(6), shape(4))
+    headmap = match_by_depth(
+        heads_for(path, folder_of(shape(6), tmp_path / "model")), shape(6), shape(4)
+    )
     assert [pair.teacher for pair in headmap.pairs] == [(3, 0), (4, 6), (4, 3)]
     assert [pair.weight for pair in headmap.pairs] == [1, 0.75, 0.25]
 
@@ -128,7 +141,9 @@ def test_a_head_set_made_by_hand_is_enough(tmp_path: Path):
 )
 def test_bad_head_files_are_refused(tmp_path: Path, document: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
-        load_heads(write(tmp_path / "mine.json", **document), shape(6))
+        heads_for(
+            write(tmp_path / "mine.json", **document), folder_of(shape(6), tmp_path / "model")
+        )
 
 
 def test_a_head_set_and_its_file_give_the_same_map(tmp_path: Path):
@@ -189,7 +204,10 @@ def test_a_head_set_and_its_file_give_the_same_map(tmp_path: Path):
     paired = {pair.teacher: pair.student for pair in headmap.pairs}
     assert paired == {(3, 0): (1, 0), (4, 6): (2, 0), (4, 3): (2, 2)}
     path = write(tmp_path / "headset.json", **document)
-    assert match_by_depth(load_heads(path, teacher), teacher, shape(4)) == headmap
+    assert (
+        match_by_depth(heads_for(path, folder_of(teacher, tmp_path / "model")), teacher, shape(4))
+        == headmap
+    )
     with pytest.raises(InputError, match="head set is of a model of 6 layers"):
         match_by_depth(headset, shape(8), shape(4))
 

@@ -14,8 +14,8 @@ from workbench.distill.config import DEFAULTS, plain
 from workbench.distill.matching.head_map import HeadMap, Pools
 from workbench.distill.training.folder import READOUT, RECORD
 from workbench.distill.training.monitor import COLUMNS
-from workbench.distill.training.settings import differences
 from workbench.errors import InputError
+from workbench.files import differences
 from workbench.heads import Head
 from workbench.headsets.headset import HeadSet
 from workbench.models import loading

@@ -18,9 +18,8 @@ from workbench.distill.evaluation.statistics import TEACHER
 from workbench.distill.evaluation.students import PoolHeads
 from workbench.distill.evaluation.trajectories import distances, followed, write_own_chains
 from workbench.distill.training.monitor import direct_readout
-from workbench.distill.training.settings import claim
 from workbench.distill.training.student import check_tokenizers, word_encoder
-from workbench.files import replacing, write_text
+from workbench.files import claim, replacing, write_text
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter

@@ -18,15 +18,18 @@ def place_layers(places: Sequence[Place], n_teacher: int, n_student: int) -> dic
     layer stays free too, if the steps leave it. The sum of squared distances is least; on a tie the
     places lie early.
     """
+    # 1. Places in the order in which they act; from coarse to refine, layers must rise.
     ordered = sorted(set(places), key=lambda place: (place[0], POOLS.index(place[1])))
     rises = [0] + [
         int(before[1] == "coarse" and after[1] == "refine") for before, after in pairwise(ordered)
     ]
+    # 2. How many of the student's last layers stay free to read what is written.
     read_later = max(layer for layer, _ in ordered) < n_teacher - 1
     n_free = int(read_later and sum(rises) + 1 < n_student)
     if sum(rises) >= n_student:
         rises = [0] * len(ordered)
-    # Distance in depth times 2 n_teacher: whole numbers, so that a tie is a tie.
+    # 3. Squared distance of every place from every student layer, in relative depth
+    # (layer + ½) / n times 2 · n_teacher · n_student: whole numbers, so that a tie is a tie.
     distances = [
         [
             ((2 * layer + 1) * n_student - (2 * target + 1) * n_teacher) ** 2
@@ -34,6 +37,7 @@ def place_layers(places: Sequence[Place], n_teacher: int, n_student: int) -> dic
         ]
         for layer, _ in ordered
     ]
+    # 4. The cheapest way through that rises where it must.
     layers = _cheapest_path(distances, rises)
     return dict(zip(ordered, layers, strict=True))
 
@@ -73,7 +77,7 @@ def place_heads(
     for number, (layer, *_) in enumerate(asked):
         earlier = [index for index in range(number) if asked[index][0] == layer]
         taken = [chosen[index][1] for index in earlier]
-        if len(set(taken)) == student[0]:
+        if len(set(taken)) == student[0]:  # all heads are taken: share one
             same_pool = [chosen[i][1] for i in earlier if asked[i][3] == asked[number][3]]
             head = min(same_pool or taken, key=lambda one: (taken.count(one), one))
         else:

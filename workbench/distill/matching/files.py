@@ -1,6 +1,6 @@
 """Files of heads: the teacher's, in a head set or made by hand, and head maps.
 
-A map is JSON (`schema: "workbench.headmap/1"`), see `matching.HeadMap`.
+A map is JSON (`schema: "workbench.headmap/1"`), see `head_map.HeadMap`.
 """
 
 from pathlib import Path
@@ -8,12 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workbench.distill.matching.head_map import (
-    HeadMap,
-    PooledHead,
-    check_pools,
-    describe,
-)
+from workbench.distill.matching.head_map import HeadMap, PooledHead, check_pools, describe
 from workbench.errors import InputError
 from workbench.files import explain, shorten, write_text
 from workbench.heads import ModelShape
@@ -34,31 +29,31 @@ class _HeadFile(BaseModel):
     heads: tuple[PooledHead, ...]
 
 
-def load_heads(path: str | Path, teacher: ModelShape) -> tuple[PooledHead, ...]:
-    """Heads of a head-set file, also of one made by hand.
+def heads_for(path: str | Path, folder: Path) -> tuple[PooledHead, ...]:
+    """Heads of a head-set file, also of one made by hand, for the model in a folder.
 
     Needed are `heads` with `layer`, `head` and `pool`, and perhaps `weight`; what `model` says of
-    the shape is compared with the teacher. A whole head set is read strictly by `headset.load`.
+    shape and weights is compared with the folder. A whole head set is read strictly by
+    `headset.load`.
 
     Raises:
-        InputError: the file cannot be read, lacks these, has another schema version or is of a
-            model of another shape.
+        InputError: the file cannot be read, lacks these, has another schema version, or is of a
+            model of another shape or of other weights.
     """
-    return _heads(path, _read(path, _HeadFile), teacher)
-
-
-def heads_for(path: str | Path, folder: Path) -> tuple[PooledHead, ...]:
-    """As `load_heads`, for the model in a folder, whose weights are compared too.
-
-    Raises:
-        InputError: as `load_heads`, or the file names other weights than the folder's.
-    """
-    given = _read(path, _HeadFile)
-    heads = _heads(path, given, folder_shape(folder))
+    given, shape = _read(path, _HeadFile), folder_shape(folder)
+    for field, value in shape.model_dump().items():
+        if given.model.get(field, value) != value:
+            found = shorten(given.model[field])
+            raise InputError(f"{path}: model.{field} is {found}, the teacher's is {value}")
+    for pool in POOLS:
+        weighed = {"weight" in one.model_fields_set for one in given.heads if one.pool == pool}
+        if len(weighed) > 1:
+            raise InputError(f"{path}: pool {pool!r} gives weights to some of its heads only")
+    check_pools(given.heads, shape)
     if given.model.get("weights_sha256") is not None:  # else not read: it can take minutes
         digest = loading.files_sha256(loading.weight_files(folder))
         check_weights(str(path), given.model["weights_sha256"], digest)
-    return heads
+    return given.heads
 
 
 def check_weights(heads: str, theirs: object, teacher: str) -> None:
@@ -112,25 +107,10 @@ def load(
     return headmap
 
 
-def _heads(path: str | Path, given: _HeadFile, teacher: ModelShape) -> tuple[PooledHead, ...]:
-    for field, value in teacher.model_dump().items():
-        if given.model.get(field, value) != value:
-            found = shorten(given.model[field])
-            raise InputError(f"{path}: model.{field} is {found}, the teacher's is {value}")
-    for pool in POOLS:
-        weighed = {"weight" in one.model_fields_set for one in given.heads if one.pool == pool}
-        if len(weighed) > 1:
-            raise InputError(f"{path}: pool {pool!r} gives weights to some of its heads only")
-    check_pools(given.heads, teacher)
-    return given.heads
-
-
 def _read(path: str | Path, record: type[_Model]) -> _Model:
     try:
         return record.model_validate_json(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
     except ValidationError as error:
-        own = error.errors()[0].get("ctx", {}).get("error")  # of the checks of maps
-        reason = own if isinstance(own, InputError) else explain(error)
-        raise InputError(f"{path}: {reason}") from None
+        raise InputError(f"{path}: {explain(error)}") from None

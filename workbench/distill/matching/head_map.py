@@ -8,6 +8,7 @@ it looks. `swap_teacher` makes controls: other teacher heads, the same student h
 Heads are (layer, head), from 0.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -104,16 +105,16 @@ class HeadMap(_Record):
 
 
 Pools = HeadSet | Sequence[PooledHead] | Mapping[Pool, Sequence[Head]]
-"""A head set, heads read by `load_heads`, or plain heads by pool, which weigh the same."""
+"""A head set, heads read by `heads_for`, or plain heads by pool, which weigh the same."""
 
 
-def check_pools(pools: Pools, teacher: ModelShape) -> set[Pool]:
-    """Which pools have heads.
+def check_pools(pools: Pools, teacher: ModelShape) -> Counter[Pool]:
+    """How many heads each pool has that has any.
 
     Raises:
         InputError: no heads, heads that are not the teacher's, or a head listed twice.
     """
-    return {head.pool for head in _listed(pools, teacher)}
+    return Counter(head.pool for head in _listed(pools, teacher))
 
 
 def match_by_depth(pools: Pools, teacher: ModelShape, student: ModelShape) -> HeadMap:
@@ -132,6 +133,7 @@ def match_by_depth(pools: Pools, teacher: ModelShape, student: ModelShape) -> He
         InputError: no heads, heads that are not the teacher's, or a head listed twice.
     """
     heads = _listed(pools, teacher)
+    # First layers, for all heads of a pool in a teacher layer at once; then heads within them.
     layers = place_layers(
         [(head.layer, head.pool) for head in heads], teacher.n_layers, student.n_layers
     )

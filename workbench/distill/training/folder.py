@@ -12,10 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from workbench.distill.training.settings import claim
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
-from workbench.files import write_text
+from workbench.files import claim, write_text
 from workbench.models import loading
 
 RECORD = "training.json"

@@ -170,7 +170,7 @@ def distill(
             claim_traces(out, {"traces": made_of})
             stream = _stream(examples, task, encode, config, args)
             headmap = _head_map(out, taught, student, pools, config, stream, scores)
-        circuit = _circuit(taught, student, headmap, pools, config, stream)
+        circuit = _circuit(taught, student, pools, config, stream)
         set_seed(config.seed)
         trainer = MechanisticDistillationTrainer(
             student,
@@ -243,7 +243,7 @@ def _check_heads(
             raise InputError(f"loss terms {', '.join(loss.on)} need the teacher's pooled heads")
         if isinstance(pools, HeadSet):
             check_weights("head set", pools.model.weights_sha256, digest)
-        missing = sorted(loss.taught_pools - check_pools(pools, shape_of(teacher)))
+        missing = sorted(loss.taught_pools - check_pools(pools, shape_of(teacher)).keys())
         if missing:
             raise InputError(
                 f"loss terms {', '.join(loss.on)} need heads of the {missing[0]} pool, the head "
@@ -322,8 +322,7 @@ def _head_map(
     path = out / HEADMAP
     if path.is_file():
         return load(path, shape_of(teacher), shape_of(student))
-    batch = Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
-    found = pair_heads(teacher, student, pools, config, batch, scores)
+    found = pair_heads(teacher, student, pools, config, _first(stream), scores)
     save(found, path)
     return found
 
@@ -331,22 +330,20 @@ def _head_map(
 def _circuit(
     teacher: PreTrainedModel,
     student: PreTrainedModel,
-    headmap: HeadMap | None,
     pools: Pools | None,
     config: DistillationConfig,
     stream: DistillationStream,
 ) -> tuple[tuple[Head, Head], ...]:
     """As many pairs as the pools have heads, matched by ablation effect on the first samples."""
-    if not config.loss.by_ablation:
+    if not config.loss.by_ablation or pools is None:
         return ()
-    if headmap is not None:
-        n = len(headmap.pairs)
-    elif isinstance(pools, Mapping):
-        n = sum(map(len, pools.values()))
-    else:
-        n = len(_listed(pools))
-    batch = Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
-    return pair_by_ablation(teacher, student, n, [batch])
+    n = check_pools(pools, shape_of(teacher)).total()
+    return pair_by_ablation(teacher, student, n, [_first(stream)])
+
+
+def _first(stream: DistillationStream) -> dict[str, torch.Tensor]:
+    """The batch on which heads are matched."""
+    return Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
 
 
 def _arguments(
