@@ -198,7 +198,7 @@ def test_labels_that_are_not_retrieved_are_counted_and_not_offered(corpus, token
 
 def test_a_long_document_loses_what_is_far_from_the_evidence(tokenizer):
     setting = (PlainTemplate(), tokenizer)
-    long = Corpus({"test": [document(k, k, k + 4, filler=60) for k in range(4)]})
+    long = Corpus({"test": [document(k, k, k + 4, filler=30) for k in range(4)]})
     whole = make(long, setting, config=replace(SMALL, max_tokens=100_000))[0]
     for limit in (600, 300):
         cut, _ = make(long, setting, config=replace(SMALL, max_tokens=limit))

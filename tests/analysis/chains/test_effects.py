@@ -121,7 +121,7 @@ def test_what_is_patched_is_what_the_variants_share(
 def test_every_stage_has_its_effects(model, prompts, counting):
     cases = [case_of(event) for event in prompts][:2]
     pools = {"coarse": [HEADS[0]], "refine": [HEADS[1]]}
-    table = chain_effects(model, cases, pools, n_resamples=20)
+    table = chain_effects(model, cases, pools, positions=("span",), n_resamples=20)
     assert table["stage"].unique().tolist() == list(module.CHAIN_STAGES)
     assert (table["n"] == 2).all()
     whole = table[table["layer"].isna()]

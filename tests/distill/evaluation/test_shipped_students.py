@@ -40,7 +40,7 @@ def test_only_those_that_were_shown_heads_pick_unseen_labels():
 
 def test_the_command_writes_tables_and_a_page_that_can_be_made_again(tmp_path):
     students = [str(DATA / "students" / arm) for arm in ("cot", "mechanistic")]
-    sizes = ["--n", "2", "--n-trajectory", "2", "--n-resamples", "20"]
+    sizes = ["--n", "1", "--n-trajectory", "1", "--n-resamples", "20"]
     call = CliRunner().invoke
     done = call(app, ["evaluate", *students, "--out", str(tmp_path), *sizes])
     assert done.exit_code == 0, done.output

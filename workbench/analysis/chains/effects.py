@@ -87,7 +87,7 @@ def chain_effects(
     Returns:
         Columns: stage, step (place of the stage in `CHAIN_STAGES`), pool, layer, head (both missing
         for the pool as a whole), positions, measure (see `effects`), effect, low, high, n,
-        n_excluded (events at this stage that do not count). Measures for which no event counts
+        n_excluded (events at this stage that are no valid pairs). Measures without a valid pair
         are left out.
 
     Raises:

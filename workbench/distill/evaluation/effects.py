@@ -56,7 +56,7 @@ def pool_terms(
         if progress:
             progress(done, len(wanted))
     if not frames:
-        return _nothing_counts(base.index, heads)
+        return _no_valid_pair(base.index, heads)
     patched = pd.concat(frames, ignore_index=True)
     tables = []
     for name, measure in MEASURES.items():
@@ -68,7 +68,7 @@ def pool_terms(
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def _nothing_counts(events: pd.Index, heads: Mapping[Pool, Sequence[Head]]) -> pd.DataFrame:
+def _no_valid_pair(events: pd.Index, heads: Mapping[Pool, Sequence[Head]]) -> pd.DataFrame:
     empty = events.to_frame(index=False).assign(numerator=0.0, denominator=0.0, counts=False)
     tables = [empty.assign(setting=pool, measure=name) for name in MEASURES for pool in heads]
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)

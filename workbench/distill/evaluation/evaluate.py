@@ -57,7 +57,7 @@ class Evaluation:
     """Tables of teacher and students; all have columns student, arm and seed, `seeds` only arm.
 
     Attributes:
-        answers: a row per prompt and setting (direct, chain), see `evaluate_answers.answers`.
+        answers: a row per prompt and setting (direct, chain), see `answers.answers`.
         chain_values: Focus and Confusion after each step of each chain, see `followed`.
         distances: a row per decision and setting, see `distances`; none of the teacher.
         effects: a row per event, pool and measure, see `pool_terms`.
@@ -65,7 +65,7 @@ class Evaluation:
         trajectories: the same; measures focus and confusion, mean absolute distances.
         causal: the same; setting is the pool, measures are those of patching; and heads (names),
             heads_from ("own"; "borrowed": of a student of this shape that was taught with the
-            pools; for the teacher "given" or "taught"). n is the number of events that count.
+            pools; for the teacher "given" or "taught"). n is the number of valid pairs.
         readouts: step, n, focus, confusion and direct accuracy while the student trained.
         speed: teacher_accuracy, level (90 % of it), steps (first readout that reaches it, NaN for
             none), last_step, last_accuracy.

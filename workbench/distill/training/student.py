@@ -79,7 +79,7 @@ SAMPLE = "note: cyst, left knee; E11.65\n A Type 2 diabetes\nreason:\n 1 in A B\
 def word_encoder(tokenizer: Any, folder: Path) -> WordEncoder:
     """The encoder of a model's tokenizer: of the bundled kind, or another byte-level one.
 
-    A text ends with the coding task's end token, or with the tokenizer's own where it has none.
+    A text ends with the bundled model's end token, or with the tokenizer's own where it has none.
     Tokenizers that would join a mark and a line break to one token get two, which the teacher reads
     in the student's examples and its own traces alike.
 
