@@ -6,7 +6,7 @@ import torch
 
 from workbench.analysis.chains import effects as module
 from workbench.analysis.chains.effects import chain_effects
-from workbench.analysis.patching.patching import MOVED, sweep_event
+from workbench.analysis.patching.patching import THRESHOLDS, sweep_event
 from workbench.analysis.readout import Roles, focus_confusion
 from workbench.errors import InputError
 from workbench.models.hooks import replace_z
@@ -166,7 +166,7 @@ def test_writing_counts_by_focus_alone(model, event):
     ran = module._run(model, case, "writing")
     rows = module._baseline(case, "writing", ran)
     focus = {row["variant"]: row["focus"] for row in rows}
-    moved = focus["clean"] >= 0.5 and focus["clean"] - focus["far"] >= MOVED
+    moved = focus["clean"] >= 0.5 and focus["clean"] - focus["far"] >= THRESHOLDS["moved"]
     assert {row["counts_far"] for row in rows} == {moved}
     assert {row["counts_near"] for row in rows} == {False}
 
