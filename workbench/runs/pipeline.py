@@ -32,22 +32,24 @@ class FoundHeads:
     headset: HeadSet
     """The pooled heads, with their scores, effects and controls."""
     baseline: pd.DataFrame
-    """One row an event and variant: id, event, half, variant, focus, confusion, p_gold, whether the
-    event is a valid pair (`counts_far`, `counts_near`)."""
+    """One row an event and variant: id, event, half ("choose" selects, "verify" is held out),
+    variant, focus, confusion, p_gold, and whether the event is a valid pair for the coarse
+    (counts_far) and the refine phase (counts_near)."""
     scores: pd.DataFrame
-    """One row a head: layer, head, both scores with `_low`, `_high`, `_q`, output_norm, n; on the
-    selection half."""
+    """One row a head, from the selection half: layer, head, each score with its interval (_low,
+    _high) and null (_p, _q), output_norm, n."""
     trajectory: pd.DataFrame
-    """One row a layer, variant and quantity: Focus or Confusion read out there."""
+    """One row a layer (step) and variant: focus and confusion read out there, with intervals."""
     patching_events: pd.DataFrame
-    """One row an event, head, positions and patched run: focus, confusion."""
+    """One row an event, head, positions and patched run: focus, confusion, group."""
     patching: pd.DataFrame
     """One row a head, positions, measure and half: effect, low, high, n, n_excluded, group."""
     pools: pd.DataFrame
     """Joint effects of each pool and of its controls on the held-out half: pool, set, draw,
     positions, measure, effect, low, high, n, heads."""
     paths: pd.DataFrame
-    """One row a path between heads and measure: effect, low, high, n; on the held-out half."""
+    """One row a path and measure, on the held-out half: src_layer, src_head, dst_layer, dst_head,
+    route (q, k, v), effect, low, high, n, n_excluded."""
 
 
 def find_heads(
