@@ -11,7 +11,15 @@ from scipy.stats import bootstrap
 
 from workbench.errors import InputError
 from workbench.phases import MEASURES, OF_READOUT, PHASES
-from workbench.plots.panels import PROBABILITY, band, error_bars, finish, line, readout_panels
+from workbench.plots.panels import (
+    PROBABILITY,
+    band,
+    error_bars,
+    finish,
+    line,
+    points,
+    readout_panels,
+)
 from workbench.plots.style import (
     CONTROL,
     INK,
@@ -53,17 +61,13 @@ def _points_and_mean(events: pd.DataFrame, quantity: str, x: int, colour: str) -
     prompts = totals[:, 0] / totals[:, 1]
     # Golden-ratio steps spread the points evenly and the same way every time.
     jitter = (np.arange(len(prompts)) * 0.618034) % 1 * 0.5 - 0.25
-    points = go.Scatter(x=x + jitter, y=prompts, mode="markers")
-    points.update(marker={"size": 5, "color": colour, "opacity": 0.3})
-    points.update(customdata=np.arange(1, len(prompts) + 1))
-    points.update(hovertemplate="prompt no. %{customdata}: %{y:.3f}<extra></extra>")
-    average = go.Scatter(x=[x], y=[mean], mode="markers")
-    average.update(
-        marker={"size": 12, "color": colour, "line": {"width": 1.5, "color": "white"}},
-        error_y=error_bars([mean], [low], [high], color=colour),
-        hovertemplate=f"mean {number(mean)} [{number(low)}, {number(high)}]<extra></extra>",
-    )
-    return [points, average]
+    small = {"size": 5, "color": colour, "opacity": 0.3}
+    single = points(x + jitter, prompts, "prompt no. %{customdata}: %{y:.3f}", small)
+    single.update(customdata=np.arange(1, len(prompts) + 1))
+    large = {"size": 12, "color": colour, "line": {"width": 1.5, "color": "white"}}
+    hover = f"mean {number(mean)} [{number(low)}, {number(high)}]"
+    average = points([x], [mean], hover, large)
+    return [single, average.update(error_y=error_bars([mean], [low], [high], color=colour))]
 
 
 def bootstrap_over_prompts(
@@ -148,22 +152,18 @@ def _pool_traces(here: pd.DataFrame, pool: str, measures: Sequence[str]) -> list
         (mean, "random heads, mean", diamond, 0.0, False),
         (where(here, set="norm"), "largest-norm heads", norm, -0.25, True),
     ]
-    return [
-        go.Scatter(
-            x=part["effect"],
-            y=[centre[measure] + offset for measure in part["measure"]],
-            mode="markers",
-            name=name,
-            marker=marker,
-            error_x=error_bars(part["effect"], part["low"], part["high"], color=marker["color"])
-            if bars
-            else None,
-            customdata=part["measure"],
-            hovertemplate=f"{name}<br>%{{customdata}}: %{{x:.3f}}<extra></extra>",
-        )
-        for part, name, marker, offset, bars in parts
-        if not part.empty
-    ]
+    traces = []
+    for part, name, marker, offset, bars in parts:
+        if part.empty:
+            continue
+        heights = [centre[measure] + offset for measure in part["measure"]]
+        hover = f"{name}<br>%{{customdata}}: %{{x:.3f}}"
+        trace = points(part["effect"], heights, hover, marker, name=name)
+        if bars:
+            ends = part["effect"], part["low"], part["high"]
+            trace.update(error_x=error_bars(*ends, color=marker["color"]))
+        traces.append(trace.update(customdata=part["measure"]))
+    return traces
 
 
 def trajectory(table: pd.DataFrame) -> go.Figure:
@@ -224,17 +224,11 @@ def _halves(here: pd.DataFrame, colour: str) -> list[go.Scatter]:
     for positions, symbol in (("span", "circle"), ("decision", "circle-open")):
         rows = where(here, positions=positions)
         places = zip(rows["layer"], rows["head"], strict=True)
-        traces.append(
-            go.Scatter(
-                x=rows["choose"],
-                y=rows["verify"],
-                mode="markers",
-                name=POSITIONS[positions],
-                marker={"size": 9, "color": colour, "symbol": symbol, "line": {"width": 1.5}},
-                text=[f"layer {layer}, head {head}" for layer, head in places],
-                hovertemplate="%{text}<br>selection %{x:.3f}, held out %{y:.3f}<extra></extra>",
-            )
-        )
+        text = [f"layer {layer}, head {head}" for layer, head in places]
+        marker = {"size": 9, "color": colour, "symbol": symbol, "line": {"width": 1.5}}
+        hover = "%{text}<br>selection %{x:.3f}, held out %{y:.3f}"
+        trace = points(rows["choose"], rows["verify"], hover, marker, name=POSITIONS[positions])
+        traces.append(trace.update(text=text))
     return traces
 
 
@@ -254,9 +248,8 @@ def loss_curve(history: pd.DataFrame, *, log: bool = False) -> go.Figure:
         rows = rows.loc[(rows["step"] > 0) & (rows["loss"] > 0)]
     if rows.empty:
         return nothing(title, "no loss was recorded")
-    line = go.Scatter(x=rows["step"], y=rows["loss"], mode="lines", line={"color": INK, "width": 2})
-    line.update(hovertemplate="step %{x:,}: %{y:.4f}<extra></extra>")
-    figure = go.Figure(line)
+    hover = "step %{x:,}: %{y:.4f}"
+    figure = go.Figure(line(rows, "step", "loss", "", INK, hover, mode="lines"))
     figure.update_layout(**titles(title), height=380, margin_t=56, margin_b=64)
     figure.update_xaxes(title_text="step")
     figure.update_yaxes(title_text="loss", rangemode="tozero")

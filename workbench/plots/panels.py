@@ -29,6 +29,12 @@ def line(
     return trace.update(hovertemplate=f"{hover}<extra></extra>", **look)
 
 
+def points(x: Any, y: Any, hover: str, marker: dict[str, Any], **look: Any) -> go.Scatter:
+    """Marks without a line; `hover` as for `line`."""
+    trace = go.Scatter(x=x, y=y, mode="markers", marker=marker)
+    return trace.update(hovertemplate=f"{hover}<extra></extra>", **look)
+
+
 def band(x: Any, rows: pd.DataFrame, prefix: str, colour: str) -> go.Scatter:
     """Interval band from columns `prefix` + low and high; points without one are passed over."""
     low, high = (rows[f"{prefix}{end}"].to_numpy(float) for end in ("low", "high"))

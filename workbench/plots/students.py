@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.phases import BOUNDED, PHASES
-from workbench.plots.panels import error_bars, finish
+from workbench.plots.panels import error_bars, finish, line, points
 from workbench.plots.style import CONTROL, INK, nothing, require, titles, where
 
 TEACHER = "teacher"
@@ -73,26 +73,15 @@ def training_curves(readouts: pd.DataFrame, speed: pd.DataFrame | None = None) -
     for arm, colour in arm_colours(list(readouts["arm"].unique())).items():
         rows = where(readouts, arm=arm)
         dash = "dot" if "@" in arm else "solid"
-        for name, one in rows.groupby("student"):
-            one = one.sort_values("step")
-            figure.add_scatter(
-                x=one["step"],
-                y=one["accuracy"],
-                mode="lines",
-                line={"color": colour, "width": 1, "dash": dash},
-                opacity=0.4,
-                showlegend=False,
-                hovertemplate=f"{name}<br>step %{{x:,}}: %{{y:.2f}}<extra></extra>",
-            )
-        mean = rows.pivot_table(index="step", values="accuracy", aggfunc="mean")
-        figure.add_scatter(
-            x=mean.index,
-            y=mean["accuracy"],
-            mode="lines",
-            line={"color": colour, "width": 3, "dash": dash},
-            name=f"{arm} ({rows['student'].nunique()})",
-            hovertemplate=f"{arm}, mean<br>step %{{x:,}}: %{{y:.2f}}<extra></extra>",
-        )
+        thin = {"color": colour, "width": 1, "dash": dash}
+        for name, one in rows.sort_values("step").groupby("student"):
+            hover = f"{name}<br>step %{{x:,}}: %{{y:.2f}}"
+            trace = line(one, "step", "accuracy", "", colour, hover, mode="lines", line=thin)
+            figure.add_trace(trace.update(opacity=0.4, showlegend=False, name=None))
+        mean = rows.groupby("step", as_index=False).agg(accuracy=("accuracy", "mean"))
+        name, hover = f"{arm} ({rows['student'].nunique()})", f"{arm}, mean<br>step %{{x:,}}: "
+        trace = line(mean, "step", "accuracy", name, colour, hover + "%{y:.2f}", mode="lines")
+        figure.add_trace(trace.update(line={"width": 3, "dash": dash}))
     if speed is not None and len(speed):
         level = float(speed["level"].iloc[0])
         figure.add_hline(
@@ -166,23 +155,16 @@ def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figur
     for panel, (base, (setting, *_)) in enumerate(product(bases, ACCURACY)):
         row, column = divmod(panel, len(ACCURACY))
         shown = where(rows, against=base, setting=setting)
-        figure.add_scatter(
-            x=shown["value"],
-            y=shown["arm"],
-            error_x=error_bars(*_ends(shown), width=0),
-            mode="markers",
-            marker={
-                "color": [colours[arm] for arm in shown["arm"]],
-                "symbol": [_open("circle", arm) for arm in shown["arm"]],
-                "size": 9,
-            },
-            customdata=shown["n_seeds"],
-            hovertemplate="%{y}: %{x:.3f}<br>%{customdata} seeds<extra></extra>",
-            showlegend=False,
-            row=row + 1,
-            col=column + 1,
-        )
-        _line(figure, panel, across="y", x0=0, x1=0, y0=0, y1=1)
+        marker = {
+            "color": [colours[arm] for arm in shown["arm"]],
+            "symbol": [_open("circle", arm) for arm in shown["arm"]],
+            "size": 9,
+        }
+        hover = "%{y}: %{x:.3f}<br>%{customdata} seeds"
+        trace = points(shown["value"], shown["arm"], hover, marker, customdata=shown["n_seeds"])
+        trace.update(error_x=error_bars(*_ends(shown), width=0), showlegend=False)
+        figure.add_trace(trace, row=row + 1, col=column + 1)
+        _dotted(figure, panel, across="y", x0=0, x1=0, y0=0, y1=1)
     height = 170 + len(bases) * (50 + 24 * len(arms))
     subtitle = "labels all right; 95 % over seeds and prompts"
     finish(figure, title, subtitle, height=height, margin_b=64)
@@ -212,43 +194,22 @@ def _panels(
         horizontal_spacing=0.05,
     )
     for column, (setting, measure, _) in enumerate(panels, start=1):
-        for arm, colour in colours.items():
+        for place, (arm, colour) in enumerate(colours.items()):
             own = where(students, arm=arm, setting=setting, measure=measure).sort_values("seed")
             mean = where(means, arm=arm, setting=setting, measure=measure)
             spread = np.linspace(-0.22, 0.22, len(own)) if len(own) > 1 else np.zeros(len(own))
-            place = list(colours).index(arm)
-            figure.add_scatter(
-                x=place + spread,
-                y=own["value"],
-                error_y=error_bars(*_ends(own), width=0, thickness=1),
-                mode="markers",
-                marker={"color": colour, "size": 5, "symbol": _open("circle", arm)},
-                opacity=0.6,
-                text=own["student"],
-                hovertemplate="%{text}: %{y:.3f}<extra></extra>",
-                showlegend=False,
-                row=1,
-                col=column,
-            )
-            figure.add_scatter(
-                x=[place] * len(mean),
-                y=mean["value"],
-                error_y=error_bars(*_ends(mean), width=0),
-                mode="markers",
-                marker={
-                    "color": colour,
-                    "size": 12,
-                    "symbol": _open("diamond", arm),
-                    "line_color": "white",
-                },
-                name=arm,
-                hovertemplate=f"{arm}, mean over seeds: %{{y:.3f}}<extra></extra>",
-                row=1,
-                col=column,
-            )
+            small = {"color": colour, "size": 5, "symbol": _open("circle", arm)}
+            single = points(place + spread, own["value"], "%{text}: %{y:.3f}", small)
+            single.update(error_y=error_bars(*_ends(own), width=0, thickness=1))
+            single.update(text=own["student"], opacity=0.6, showlegend=False)
+            large = {"color": colour, "size": 12, "symbol": _open("diamond", arm)}
+            hover = f"{arm}, mean over seeds: %{{y:.3f}}"
+            over = points([place] * len(mean), mean["value"], hover, large, name=arm)
+            over.update(error_y=error_bars(*_ends(mean), width=0), marker_line_color="white")
+            figure.add_traces([single, over], rows=1, cols=column)
         # After the points: lines go to panels that hold something.
         for teacher in where(table, arm=TEACHER, setting=setting, measure=measure)["value"]:
-            _line(figure, column - 1, across="x", y0=teacher, y1=teacher, x0=0, x1=1)
+            _dotted(figure, column - 1, across="x", y0=teacher, y1=teacher, x0=0, x1=1)
     subtitle = (
         "points: students, 95 % over prompts; diamonds: means, 95 % over seeds; dotted: teacher"
     )
@@ -268,12 +229,12 @@ def _open(symbol: str, arm: str) -> str:
     return f"{symbol}-open" if "@" in arm else symbol
 
 
-def _line(figure: go.Figure, panel: int, across: str, **ends: float | int) -> None:
+def _dotted(figure: go.Figure, panel: int, across: str, **ends: float | int) -> None:
     """A dotted line over the whole of a panel, counted from 0, along one axis."""
     axes = {f"{axis}ref": f"{axis}{panel + 1 if panel else ''}" for axis in "xy"}
     axes[f"{across}ref"] += " domain"
-    line = {"color": INK, "dash": "dot", "width": 1.5}
-    figure.add_shape(type="line", line=line, **axes, **ends)
+    look = {"color": INK, "dash": "dot", "width": 1.5}
+    figure.add_shape(type="line", line=look, **axes, **ends)
 
 
 def _ends(rows: pd.DataFrame) -> list[pd.Series]:
