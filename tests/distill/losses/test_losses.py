@@ -57,12 +57,6 @@ def test_attention_loss_is_the_kl_of_known_distributions():
     assert weighted.count == 3.5
 
 
-def test_attention_loss_pools_heads_of_different_number():
-    teacher, student = patterns(2, 3, 5, 5), patterns(2, 2, 5, 5, seed=1)
-    pooled = attention_loss(teacher.mean(dim=1), student.mean(dim=1), rows(2, 5))
-    torch.testing.assert_close(attention_loss(teacher, student, rows(2, 5)), pooled)
-
-
 def test_attention_on_padding_is_left_out():
     teacher, student = patterns(1, 4, 4), patterns(1, 4, 4, seed=1)
     keys = torch.tensor([[False, True, True, True]])
@@ -81,15 +75,6 @@ def test_per_example_weighs_a_short_example_like_a_long_one():
     torch.testing.assert_close(loss.total, alone[0] + alone[1])
 
 
-def test_micro_batches_add_up():
-    teacher, student = patterns(4, 4, 4), patterns(4, 4, 4, seed=1)
-    weights = torch.rand(4, 4, generator=torch.Generator().manual_seed(2)) > 0.5
-    whole = attention_loss(teacher, student, weights)
-    parts = [attention_loss(teacher[i::2], student[i::2], weights[i::2]) for i in (0, 1)]
-    torch.testing.assert_close(parts[0].total + parts[1].total, whole.total)
-    assert parts[0].count + parts[1].count == whole.count
-
-
 def test_keys_without_any_attention_keep_loss_and_gradient_finite():
     teacher = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
     student = torch.tensor([[[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]], requires_grad=True)
@@ -104,7 +89,7 @@ def test_keys_without_any_attention_keep_loss_and_gradient_finite():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_patterns(dtype: torch.dtype):
-    teacher, student = patterns(2, 2, 8, 8), patterns(2, 2, 8, 8, seed=1)
+    teacher, student = patterns(2, 8, 8), patterns(2, 8, 8, seed=1)
     exact = attention_loss(teacher, student, rows(2, 8)).mean
     low = student.to(dtype).requires_grad_(True)
     loss = attention_loss(teacher.to(dtype), low, rows(2, 8)).mean
@@ -124,7 +109,7 @@ def test_minilm_compares_head_with_head_or_means():
     by_head = minilm_attention_loss([teacher], [student], rows(2, 5))
     torch.testing.assert_close(by_head.mean, torch.stack(each).mean())
     assert by_head.count.item() == pytest.approx(10)
-    pooled = attention_loss(teacher, few, rows(2, 5)).mean
+    pooled = attention_loss(teacher.mean(dim=1), few.mean(dim=1), rows(2, 5)).mean
     torch.testing.assert_close(
         minilm_attention_loss([teacher, teacher], [student, few], rows(2, 5)).mean,
         (by_head.mean + pooled) / 2,
@@ -322,7 +307,7 @@ def test_logit_loss_of_tokens_the_teacher_rules_out():
     torch.testing.assert_close(student.grad, student.softmax(dim=-1) - teacher.softmax(dim=-1))
 
 
-def test_chain_loss_counts_weighted_tokens_or_given_items():
+def test_chain_loss_counts_weighted_tokens():
     logits, labels = random(2, 4, 5), torch.tensor([[1, 2, IGNORED, 3], [0, IGNORED, 4, 1]])
     weights = torch.tensor([[9.0, 1, 9, 0.5], [9, 9, 0, 2]])
     picked = -logits.log_softmax(dim=-1)
@@ -331,7 +316,6 @@ def test_chain_loss_counts_weighted_tokens_or_given_items():
     torch.testing.assert_close(loss.total, expected)
     assert loss.count == 3.5
     assert chain_loss(logits, labels).count == 4
-    torch.testing.assert_close(chain_loss(logits, labels, weights, 7).mean, expected / 7)
     whole = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     torch.testing.assert_close(chain_loss(logits, labels).mean, whole)
 

@@ -61,8 +61,8 @@ def average(losses: Sequence[Loss], weights: Sequence[float] | None = None) -> L
 
 
 def attention_loss(
-    teacher: Float[Tensor, "batch *teacher_head query key"],
-    student: Float[Tensor, "batch *student_head query key"],
+    teacher: Float[Tensor, "batch query key"],
+    student: Float[Tensor, "batch query key"],
     weights: Shaped[Tensor, "batch query"],
     keys: Bool[Tensor, "batch key"] | None = None,
     *,
@@ -71,13 +71,12 @@ def attention_loss(
 ) -> Loss:
     """KL(teacher ‖ student) between pooled attention patterns, row by row.
 
-    With a head axis, the pattern is first averaged over its heads, which need not be equally many.
     Both sides are restricted to `keys` (the real tokens) and normalised; then `floor` is added to
     each entry, so that a key the student does not look at at all has a finite loss and gradient.
     A row in which the teacher looks at no allowed key does not count.
 
     Args:
-        teacher: attention probabilities, of the matched heads or pooled already.
+        teacher: attention probabilities of the matched heads, pooled.
         student: the same.
         weights: of each row.
         keys: tokens that may be looked at; None for all.
@@ -90,10 +89,7 @@ def attention_loss(
     a loss is that of MiniLM (Wang et al. 2020).
     """
     floor = smallest_floor(floor, student)
-    theirs, ours = (
-        x if x.dim() == 3 else x.float().flatten(1, -3).mean(dim=1) for x in (teacher, student)
-    )
-    losses, weights = pattern_divergence(theirs, ours, weights, keys, floor)
+    losses, weights = pattern_divergence(teacher, student, weights, keys, floor)
     return Loss(*weighted_sum(losses, weights, per))
 
 
@@ -255,13 +251,11 @@ def chain_loss(
     logits: Float[Tensor, "batch position vocab"],
     labels: Int[Tensor, "batch position"],
     weights: Float[Tensor, "batch position"] | None = None,
-    n_items: Tensor | float | int | None = None,
 ) -> Loss:
     """Next-token cross-entropy Σ w·ℓ of a written-out chain and answer.
 
     Labels are the input tokens: the first position predicts the second, and the weight is that of
-    the token predicted. Tokens labelled `IGNORED` do not count. `n_items` replaces the count, Σ w
-    over this batch, by that of a whole accumulated step (the Trainer's `num_items_in_batch`).
+    the token predicted. Tokens labelled `IGNORED` do not count.
     """
     # Labels are shifted, not logits, of which a shifted copy would cost more than the loss.
     targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
@@ -269,8 +263,7 @@ def chain_loss(
     if weights is not None:
         counted = counted * functional.pad(weights[:, 1:].float(), (0, 1))
     losses = token_cross_entropy(logits, targets, counted)
-    count = counted.sum() if n_items is None else torch.as_tensor(n_items).to(counted)
-    return Loss((losses * counted).sum(), count)
+    return Loss((losses * counted).sum(), counted.sum())
 
 
 class HiddenLoss(nn.Module):

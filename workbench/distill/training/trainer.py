@@ -38,8 +38,8 @@ Counts = Mapping[str, Float[Tensor, ""]]
 class MechanisticDistillationTrainer(Trainer):
     """Trains a student on a teacher's chains, attention, updates and their interaction.
 
-    Batches are those of `data.Collator`. Both models get the attention implementation
-    `capture.NAME`, which computes what "sdpa" does. Rows in which the teacher says nothing
+    Batches are those of `stream.Collator`. Both models get the attention implementation
+    `attention.NAME`, which computes what "sdpa" does. Rows in which the teacher says nothing
     (`interaction`, where its coarse heads look at no option) add 0 and are counted all the same.
 
     Args:

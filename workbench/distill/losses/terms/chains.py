@@ -23,17 +23,14 @@ class Chain(Term):
     reads_teacher = False
 
     def needs(self, side: Side) -> Wanted:
-        """The student's logits."""
         return Wanted(logits=side == "student")
 
     def count(self, marks: "Marks") -> "Tensor":
-        """Weights of the predicted tokens."""
         from workbench.distill.losses.losses import IGNORED
 
         return ((marks.labels[:, 1:] != IGNORED) * marks.weights[:, 1:].float()).sum()
 
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        """Of the student alone."""
         from workbench.distill.losses.losses import chain_loss
 
         assert student.logits is not None
@@ -51,15 +48,12 @@ class Logit(Term):
     one_graph = False
 
     def needs(self, side: Side) -> Wanted:
-        """Logits of both."""
         return Wanted(logits=True)
 
     def count(self, marks: "Marks") -> "Tensor":
-        """Predicted positions."""
         return marks.count_rows(marks.targets, self.config.per)
 
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        """At the temperature of the configuration."""
         from workbench.distill.losses.losses import logit_loss
 
         assert teacher.logits is not None and student.logits is not None

@@ -28,7 +28,6 @@ class _Grouped(Term):
 
     @staticmethod
     def pools(config: "LossConfig") -> Collection[Pool]:
-        """Those that are taught."""
         return config.pools
 
     def heads(self, side: Side) -> frozenset[Head]:
@@ -36,7 +35,6 @@ class _Grouped(Term):
         return frozenset(head for group in self.groups for head in getattr(group, side))
 
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        """Mean over groups."""
         from workbench.distill.losses.losses import average
 
         losses = [self.of_group(marks, teacher, student, group) for group in self.groups]
@@ -45,7 +43,6 @@ class _Grouped(Term):
     def of_group(
         self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
     ) -> "Loss":
-        """Of one student layer and pool."""
         raise NotImplementedError
 
 
@@ -59,17 +56,14 @@ class Attention(_Grouped):
     objective = 2.0
 
     def needs(self, side: Side) -> Wanted:
-        """Patterns of the matched heads."""
         return Wanted(patterns=self.heads(side))
 
     def count(self, marks: "Marks") -> "Tensor":
-        """Query rows."""
         return marks.count_rows(marks.rows, self.config.per)
 
     def of_group(
         self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
     ) -> "Loss":
-        """Patterns are pooled by the weights of the heads."""
         from workbench.distill.losses.losses import attention_loss
 
         return attention_loss(
@@ -96,15 +90,12 @@ class Update(_Grouped):
 
     @staticmethod
     def reads_option_logits(config: "LossConfig") -> bool:
-        """Over the options."""
         return config.update_space == "options"
 
     def needs(self, side: Side) -> Wanted:
-        """What the matched heads write."""
         return Wanted(writes=self.heads(side), scale=self.over_options)
 
     def count(self, marks: "Marks") -> "Tensor":
-        """Decisions, or samples of CKA."""
         if self.over_options:
             return marks.count_rows(marks.decided, self.config.per)
         return marks.count_samples(self.config.debiased)
@@ -112,7 +103,6 @@ class Update(_Grouped):
     def of_group(
         self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
     ) -> "Loss":
-        """By CKA of the sums of writes, or by KL of their contributions to the options' logits."""
         from workbench.distill.losses.losses import option_update_loss, update_loss
 
         if not self.over_options:
@@ -149,25 +139,20 @@ class Interaction(Term):
 
     @staticmethod
     def pools(config: "LossConfig") -> Collection[Pool]:
-        """Both."""
         return POOLS
 
     @staticmethod
     def reads_option_logits(config: "LossConfig") -> bool:
-        """Of the refine heads."""
         return True
 
     def needs(self, side: Side) -> Wanted:
-        """Where coarse heads look and what refine heads write."""
         coarse, refine = (frozenset(self.heads[side][pool]) for pool in POOLS)
         return Wanted(patterns=coarse, writes=refine, scale=True)
 
     def count(self, marks: "Marks") -> "Tensor":
-        """Decisions whose evidence is known."""
         return marks.count_rows(marks.asked, self.config.per)
 
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        """Of both pools as wholes."""
         from workbench.distill.losses.losses import interaction_loss
 
         (theirs, wrote_theirs), (ours, wrote_ours) = (

@@ -34,7 +34,6 @@ class _Layers(Term):
         return frozenset(pair[side == "teacher"] for pair in self.layers)
 
     def count(self, marks: "Marks") -> "Tensor":
-        """Query rows."""
         return marks.count_rows(marks.rows, self.config.per)
 
 
@@ -50,11 +49,9 @@ class MiniLM(_Layers):
         self.n_heads = {side: shape.n_heads for side, shape in models.shapes.items()}
 
     def needs(self, side: Side) -> Wanted:
-        """Every pattern of the mapped layers."""
         return Wanted(patterns=all_heads(self.own(side), self.n_heads[side]))
 
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        """Mean over layers."""
         from workbench.distill.losses.losses import minilm_attention_loss
 
         return minilm_attention_loss(
@@ -87,11 +84,9 @@ class Hidden(_Layers):
         models.student.add_module(PROJECTIONS, self.projections)
 
     def needs(self, side: Side) -> Wanted:
-        """Outputs of the mapped layers."""
         return Wanted(hidden=self.own(side))
 
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        """Mean over layers."""
         from workbench.distill.losses.losses import average
 
         losses = [
@@ -117,15 +112,12 @@ class Circuit(Term):
         self.pairs = models.circuit
 
     def needs(self, side: Side) -> Wanted:
-        """What the paired heads write."""
         return Wanted(writes=frozenset(pair[side == "student"] for pair in self.pairs))
 
     def count(self, marks: "Marks") -> "Tensor":
-        """Samples of CKA."""
         return marks.count_samples(self.config.debiased)
 
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        """Mean over pairs."""
         from workbench.distill.losses.losses import average, update_loss
 
         losses = [
