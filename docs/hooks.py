@@ -8,6 +8,8 @@ copied into the site, and a link to any other file becomes its path.
 
 import ast
 import re
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Append the generated pages to the navigation."""
     config.nav = [
         *(config.nav or []),
-        {"Commands": ["commands/index.md", *(f"commands/{_slug(n)}.md" for n, _ in _commands())]},
+        {
+            "Commands": [
+                "commands/index.md",
+                *(f"commands/{_slug(row[0])}.md" for row in _commands()),
+            ]
+        },
         {"Python": ["api/index.md", *(f"api/{room}.md" for room in _rooms())]},
     ]
     return config
@@ -53,7 +60,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for figure in sorted((ROOT / "data" / "figures").iterdir()):
         files.append(File.generated(config, f"figures/{figure.name}", abs_src_path=str(figure)))
     pages = {"commands/index.md": _command_index(), "api/index.md": _public_names()}
-    pages |= {f"commands/{_slug(name)}.md": _command_page(name, c) for name, c in _commands()}
+    pages |= {f"commands/{_slug(n)}.md": _command_page(n, c) for n, c, _ in _commands()}
     pages |= {f"api/{room}.md": _room_page(room) for room in _rooms()}
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
@@ -90,19 +97,25 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 # --- commands ------------------------------------------------------------------------------------
 
 
-def _commands() -> list[tuple[str, Any]]:
-    """(full name, command) of every command that can be called, depth first, in order of help."""
+@cache
+def _commands() -> list[tuple[str, Any, str]]:
+    """(full name, command, room) of every command that can be called, in the order of help."""
     from typer.main import get_command
 
     from workbench.cli import app
 
-    def below(name: str, command: Any) -> list[tuple[str, Any]]:
-        inner = getattr(command, "commands", None)
-        if inner is None:
-            return [(name, command)]
-        return [row for part in inner for row in below(f"{name} {part}".strip(), inner[part])]
+    def below(name: str, command: Any, room: str) -> list[tuple[str, Any, str]]:
+        if not hasattr(command, "commands"):
+            return [] if command.hidden else [(name, command, room)]
+        # A command may be made anew when it is asked for: its room is that of the listed one.
+        rooms = {part: str(one.rich_help_panel) for part, one in command.commands.items()}
+        return [
+            row
+            for part, room in rooms.items()
+            for row in below(f"{name} {part}".strip(), command.commands[part], room)
+        ]
 
-    return [row for row in below("", get_command(app)) if not row[1].hidden]
+    return below("", get_command(app), "")
 
 
 def _slug(name: str) -> str:
@@ -110,16 +123,18 @@ def _slug(name: str) -> str:
 
 
 def _command_index() -> str:
-    rows = [
-        f"| [workbench {name}]({_slug(name)}.md) | {_first_line(command.help)} |"
-        for name, command in _commands()
+    parts = [
+        "# Commands",
+        "Made from the code. A stopped command goes on when it is given again. What a user got "
+        "wrong is one line on standard error and exit code 2.",
     ]
-    head = (
-        "# Commands\n\nMade from the code. A stopped command goes on when it is given again. What "
-        "a user got wrong is one line on standard error and exit code 2.\n\n"
-        "| command | what it does |\n|---|---|\n"
-    )
-    return head + "\n".join(rows) + "\n"
+    for room, commands in groupby(_commands(), key=lambda row: row[2]):
+        rows = [
+            f"| [workbench {name}]({_slug(name)}.md) | {_first_line(command.help)} |"
+            for name, command, _ in commands
+        ]
+        parts += [f"## {room}", "\n".join(["| command | what it does |", "|---|---|", *rows])]
+    return "\n\n".join(parts) + "\n"
 
 
 def _command_page(name: str, command: Any) -> str:
