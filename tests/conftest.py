@@ -41,6 +41,12 @@ def space() -> LabelSpace:
     return small_icd10cm()
 
 
+@pytest.fixture
+def few_labels(space: LabelSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of a model folder are drawn from these labels."""
+    monkeypatch.setattr("workbench.prompts.trained.load_icd10cm", lambda: space)
+
+
 @pytest.fixture(scope="session")
 def categories(space: LabelSpace) -> tuple[list[str], list[str]]:
     """Seen and unseen three-character categories."""

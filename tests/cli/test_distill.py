@@ -10,6 +10,8 @@ from workbench.distill.evaluation.students import Student
 SMALL = "--n-layers 2 --n-heads 2 --n-kv-heads 1 --d-model 16 --d-mlp 24 --no-bf16 --workers 0"
 SHORT = "--steps 2 --batch-size 2 --readout-every 2 --warmup-steps 1"
 
+pytestmark = pytest.mark.usefixtures("few_labels")
+
 
 @pytest.fixture
 def call():
