@@ -3,7 +3,6 @@ from functools import cached_property
 
 import pytest
 from fixtures.tiny_runs import FAST
-from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from workbench.bench.synthetic import write_mimic4, write_xmc
@@ -270,18 +269,10 @@ def test_made_up_sentences_quote_the_option():
 
 
 @pytest.fixture
-def model(tokenizer, tmp_path):
+def model(make_model, tokenizer, tmp_path):
     """A random model with a tokenizer, in a folder."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=900,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    made = make_model(vocab_size=len(tokenizer), max_position_embeddings=900)
+    made.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 

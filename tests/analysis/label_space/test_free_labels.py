@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from fixtures.distillation import build
 
 from workbench.analysis.label_space.cases import FreeCase, FreeLabels, iter_cases
 from workbench.analysis.label_space.free_labels import (
@@ -26,20 +26,9 @@ N_CASES = 3
 @pytest.fixture(scope="module")
 def speller(tokenizer: Any) -> HookedModel:
     """A random model with the vocabulary of the label texts."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=2048,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    return HookedModel.from_pretrained_model(LlamaForCausalLM(config), tokenizer)
+    sizes = {"max_position_embeddings": 2048, "initializer_range": 0.3, "eos_token_id": None}
+    model = build(n_layers=1, vocab_size=len(tokenizer), **sizes)
+    return HookedModel.from_pretrained_model(model, tokenizer)
 
 
 @pytest.fixture(scope="module")
