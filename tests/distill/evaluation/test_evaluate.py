@@ -336,6 +336,6 @@ def test_command_names_students_by_their_folders(tmp_path):
     with pytest.raises(InputError, match="two students are called 'cot-0'"):
         student_names([a, a])
     out = tmp_path / "out"
-    result = CliRunner().invoke(app, ["evaluate", str(a), "--out", str(out)])
+    result = CliRunner().invoke(app, ["evaluate-students", str(a), "--out", str(out)])
     assert result.exit_code == 2 and "holds no finished student" in result.stderr
     assert not out.exists()

@@ -42,7 +42,7 @@ def test_the_command_writes_tables_and_a_page_that_can_be_made_again(tmp_path):
     students = [str(DATA / "students" / arm) for arm in ("cot", "mechanistic")]
     sizes = ["--n", "1", "--n-trajectory", "1", "--n-resamples", "20"]
     call = CliRunner().invoke
-    done = call(app, ["evaluate", *students, "--out", str(tmp_path), *sizes])
+    done = call(app, ["evaluate-students", *students, "--out", str(tmp_path), *sizes])
     assert done.exit_code == 0, done.output
     assert f"figures: {tmp_path}/students.html" in done.output
     heads = pd.read_csv(tmp_path / "causal.csv").groupby("student")["heads"].unique()
