@@ -25,6 +25,8 @@ def test_bootstrap_draws_prompts_and_weights_events() -> None:
     constant = pd.DataFrame({"id": list("aabc"), "focus": [0.5] * 4})
     assert figures.bootstrap_over_prompts(constant, "focus") == (0.5, 0.5, 0.5)
     # Two prompts draw (a, a), (a, b), (b, a) or (b, b): the ends of the interval are the prompts.
+    single = pd.DataFrame({"id": ["a", "a"], "focus": [0.25, 0.75]})
+    assert figures.bootstrap_over_prompts(single, "focus") == (0.5, 0.5, 0.5)
     uneven = pd.DataFrame({"id": list("aaab"), "focus": [0.0, 0.0, 0.0, 1.0]})
     assert figures.bootstrap_over_prompts(uneven, "focus") == (0.25, 0.0, 1.0)
 
@@ -37,12 +39,6 @@ def test_baseline_points_are_prompts_and_the_drawing_repeats() -> None:
     assert clean_mean.y[0] == pytest.approx(np.mean(clean_focus.y))
     assert np.abs(np.asarray(clean_focus.x)).max() <= 0.25
     assert figure.to_json() == figures.focus_confusion(make_baseline()).to_json()
-
-
-def test_no_prompt_id_enters_a_figure() -> None:
-    baseline = make_baseline()
-    baseline["id"] = "patient-" + baseline["id"]
-    assert "patient" not in figures.focus_confusion(baseline).to_json()
 
 
 def test_random_control_is_the_mean_over_draws_with_every_draw_shown() -> None:
@@ -95,11 +91,6 @@ def test_choose_verify_shows_nominated_heads_only() -> None:
 def test_choose_verify_without_two_halves_says_so() -> None:
     figure = figures.choose_verify(make_patching().query("half == 'verify'"))
     assert "two halves" in figure.layout.annotations[0].text
-
-
-def test_bootstrap_of_one_prompt_has_no_width() -> None:
-    single = pd.DataFrame({"id": ["a", "a"], "focus": [0.25, 0.75]})
-    assert figures.bootstrap_over_prompts(single, "focus") == (0.5, 0.5, 0.5)
 
 
 def test_bootstrap_equals_weighted_means_of_the_same_draws() -> None:

@@ -209,15 +209,12 @@ def pools_with(kind: str, **values: float) -> Any:
         (pools_with("random", effect=0.9), "best random draw"),
         (pools_with("norm", high=0.9), "heads with the largest output"),
         (make_pools().query("set == 'pool'"), "Without controls"),
+        (make_pools(), None),
     ],
 )
-def test_weak_findings_carry_a_warning(pools: Any, warning: str) -> None:
-    finding = pool_finding("coarse", make_headset(), pools)
-    assert any(warning in line for line in finding["warnings"])
-
-
-def test_strong_findings_carry_none() -> None:
-    assert pool_finding("coarse", make_headset(), make_pools())["warnings"] == []
+def test_weak_findings_alone_carry_a_warning(pools: Any, warning: str | None) -> None:
+    warnings = pool_finding("coarse", make_headset(), pools)["warnings"]
+    assert any(warning in line for line in warnings) if warning else not warnings
 
 
 def test_pool_that_was_never_patched_jointly_is_not_given_a_number() -> None:
@@ -227,8 +224,7 @@ def test_pool_that_was_never_patched_jointly_is_not_given_a_number() -> None:
 
 
 def test_events_are_split_by_the_reason_they_did_not_count() -> None:
-    thresholds = {"clean_focus": 0.5, "clean_confusion": 0.5}
-    far, near = event_counts(make_baseline(), thresholds)
+    far, near = event_counts(make_baseline())
     assert (far["counted"], far["failed"], far["unmoved"]) == (15, 1, 0)
     assert (near["counted"], near["failed"], near["unmoved"]) == (14, 1, 1)
 

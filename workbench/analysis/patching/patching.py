@@ -200,11 +200,15 @@ def _check(
     for group in groups:
         for layer, head in group:
             model.check_head(layer, head)
-    unknown = [name for name in positions if name not in POSITIONS]
-    if unknown or not positions:
-        raise InputError(f"positions {list(positions)} must be among {', '.join(POSITIONS)}")
+    check_positions(positions)
     if not runs or not set(runs) <= set(RUNS):
         raise InputError(f"runs {list(runs)} must be among {', '.join(RUNS)}")
+
+
+def check_positions(positions: Sequence[str]) -> None:
+    """Refuse positions other than "decision" and "span", or none, with an `InputError`."""
+    if not positions or not set(positions) <= set(POSITIONS):
+        raise InputError(f"positions {list(positions)} must be among {', '.join(POSITIONS)}")
 
 
 def sweep(

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.patching.patching import (
-    POSITIONS,
     EventCache,
     RunsOf,
+    check_positions,
     every_run,
 )
 from workbench.analysis.readout import Roles, focus_confusion, widen
@@ -129,9 +129,7 @@ def sweep_paths(
         InputError: as `check_paths`, or positions that are unknown.
     """
     check_paths(model)
-    unknown = [name for name in positions if name not in POSITIONS]
-    if unknown or not positions:
-        raise InputError(f"positions {list(positions)} must be among {', '.join(POSITIONS)}")
+    check_positions(positions)
     for event in prompts:
         cache, runs = EventCache.of(model, event, positions), runs_of(event)
         frames = [
