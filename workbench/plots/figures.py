@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 from scipy.stats import bootstrap
 
 from workbench.errors import InputError
+from workbench.files import replacing
 from workbench.phases import MEASURES, OF_READOUT, PHASES
 from workbench.plots.panels import (
     PROBABILITY,
@@ -283,5 +284,6 @@ def save_png(figure: go.Figure, path: str | Path, width: int = 900, height: int 
         ) from error
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(image)
+    with replacing(path) as beside:
+        beside.write_bytes(image)
     return path

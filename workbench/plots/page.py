@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from workbench.files import write_text
+
 
 def write_page(path: str | Path, template: str, filters: dict[str, Any], **values: Any) -> Path:
     """Fill a template that extends `page.html.jinja` and write it; missing folders are made."""
@@ -25,8 +27,7 @@ def write_page(path: str | Path, template: str, filters: dict[str, Any], **value
     environment.filters |= filters
     page = environment.get_template(template).render(plotly_js=Markup(get_plotlyjs()), **values)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 
