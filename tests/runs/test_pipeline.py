@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import workbench as wb
 from workbench.errors import InputError
+from workbench.labels import LabelSpace
 from workbench.models.hooked import HookedModel
 from workbench.phases import RUNS
 from workbench.progress import Reporter, duration
@@ -27,6 +28,8 @@ from workbench.runs.steps import IN_REPORT, STEPS
 
 FAST = RunConfig(n_resamples=50, n_permutations=50, draws=2, n_nominated=2, n_screened=2)
 QUIET = Reporter(Console(quiet=True))
+
+pytestmark = pytest.mark.usefixtures("few_labels")
 
 
 @pytest.fixture(scope="session")
@@ -305,14 +308,13 @@ def with_tokenizer(
 
 
 def test_made_prompts_have_the_trained_task_at_full_size(
-    with_tokenizer: Path, tmp_path: Path
+    with_tokenizer: Path, tmp_path: Path, space: LabelSpace
 ) -> None:
     path = tmp_path / "prompts.jsonl"
     config = RunConfig(n_prompts=3)
     made = wb.make_prompts(path, model=with_tokenizer, **config.of_prompts())
     assert [len(event.options) for event in made] == [9, 9, 9]
     assert wb.read_prompts(path).sha256 == made.sha256
-    space = wb.load_icd10cm()
     _, unseen = split_categories(space, held_out=0.3, seed=5)
     assert {option.label[:3] for event in made for option in event.options} <= set(unseen)
     with pytest.raises(InputError, match="exists already"):
