@@ -10,7 +10,7 @@ from pydantic import Field
 
 from workbench.errors import InputError
 from workbench.files import settings
-from workbench.prompts.choices import DEFAULT_TASK, check_task
+from workbench.prompts.choices import DEFAULT_TASK, KINDS, check_task
 
 Position = Literal["decision", "span"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
@@ -29,8 +29,8 @@ class RunConfig:
     task: Annotated[
         str,
         Field(
-            description="What the prompts that are made here ask for: icd10cm, or documents of a "
-            "folder, xmc:FOLDER or mimic4:FOLDER."
+            description="What the prompts that are made here ask for: "
+            f"{' or '.join(kind.form for kind in KINDS.values())}."
         ),
     ] = DEFAULT_TASK
     n_prompts: Annotated[
