@@ -1,4 +1,4 @@
-"""What prompts can be made of, by name: tasks, templates and splits.
+"""Tasks by name: what prompts can be made of.
 
 A task is loaded when it is opened, so this module is light enough for the configuration.
 """
@@ -14,8 +14,6 @@ from workbench.errors import InputError
 if TYPE_CHECKING:
     from workbench.prompts.task import Task
 
-TEMPLATES = ("plain", "chat")
-SPLITS = ("seen", "unseen")
 DEFAULT_TASK = "icd10cm"
 
 
