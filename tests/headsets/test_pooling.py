@@ -8,11 +8,11 @@ from fixtures.headsets import METHOD, model_record
 from workbench.errors import InputError
 from workbench.headsets.headset import describe_prompts
 from workbench.headsets.pooling import (
-    Thresholds,
     build_headset,
     combine_tasks,
     pool_heads,
 )
+from workbench.headsets.thresholds import Thresholds
 
 LAYERS, HEADS = 4, 4
 

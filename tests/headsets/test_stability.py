@@ -8,8 +8,9 @@ from fixtures.event_scores import event_scores
 from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.scores.scores import EventScores, scores_table
 from workbench.errors import InputError
-from workbench.headsets.pooling import Thresholds, pool_heads
+from workbench.headsets.pooling import pool_heads
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse
+from workbench.headsets.thresholds import Thresholds
 
 N_PROMPTS = 12
 COARSE, REFINE, WEAK = (0, 1), (1, 0), (1, 1)

@@ -13,16 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from workbench.errors import InputError, require
-from workbench.files import settings
 from workbench.heads import head_name
 from workbench.headsets.headset import SCHEMA, HeadScores, HeadSet, parse
+from workbench.headsets.thresholds import Thresholds
 from workbench.phases import DIFFERENCE, PHASES, Pool
 
 COLUMNS = ["layer", "head", "pool", "read_out", "decision_share", "weight"]
@@ -42,31 +41,6 @@ HeadId = tuple[int, int]
 """Layer and head, from 0."""
 Measured = dict[str, dict[Any, Any]]
 """Rows of a patching table for one head, by measure."""
-
-
-@settings
-class Thresholds:
-    """When a head enters a pool, and when it counts as read-out.
-
-    Raises:
-        InputError: a value outside its range.
-    """
-
-    false_discovery_rate: Annotated[
-        float, Field(gt=0, le=1, description="Largest q value of a pooled head's score.")
-    ] = 0.05
-    min_restore_low: Annotated[
-        float,
-        Field(ge=0, allow_inf_nan=False, description="Its effect's interval lies above this."),
-    ] = 0.02
-    read_out_share: Annotated[
-        float,
-        Field(
-            ge=0,
-            allow_inf_nan=False,
-            description="Share of its span effect at the decision from which it is read-out.",
-        ),
-    ] = 0.8
 
 
 def pool_heads(

@@ -30,7 +30,8 @@ from workbench.analysis.scores.nulls import RoleNull, null_p
 from workbench.analysis.scores.scores import EventScores, score_nulls
 from workbench.analysis.statistics import false_discovery_q
 from workbench.errors import InputError, require
-from workbench.headsets.pooling import KEYS, HeadId, Thresholds, pool_heads
+from workbench.headsets.pooling import KEYS, HeadId, pool_heads
+from workbench.headsets.thresholds import Thresholds
 from workbench.phases import CHIEFS, DIFFERENCE, MEASURES, OF_READOUT, PHASES, POOLS
 
 STABILITY_COLUMNS = ["pool", "layer", "head", "share", "n_resamples"]

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from workbench.errors import InputError
 from workbench.files import settings
+from workbench.headsets.thresholds import Rate, ReadOutShare, RestoreLow, Thresholds
 from workbench.prompts.choices import DEFAULT_TASK, KINDS, check_task
 
 Position = Literal["decision", "span"]
@@ -75,21 +76,9 @@ class RunConfig:
     n_controls: Annotated[
         int, Field(ge=0, description="Random heads patched beside the nominated ones.")
     ] = 4
-    false_discovery_rate: Annotated[
-        float, Field(gt=0, le=1, description="Largest q value of a pooled head's score.")
-    ] = 0.05
-    min_restore_low: Annotated[
-        float,
-        Field(ge=0, allow_inf_nan=False, description="A pooled head's interval lies above this."),
-    ] = 0.02
-    read_out_share: Annotated[
-        float,
-        Field(
-            ge=0,
-            allow_inf_nan=False,
-            description="Share of its span effect at the decision from which a head is read-out.",
-        ),
-    ] = 0.8
+    false_discovery_rate: Rate = Thresholds.false_discovery_rate
+    min_restore_low: RestoreLow = Thresholds.min_restore_low
+    read_out_share: ReadOutShare = Thresholds.read_out_share
     draws: Annotated[int, Field(ge=0, description="Random control sets per pool.")] = 20
     sources: Annotated[
         str, Field(description="Heads that paths start from: 2-5,2-7; unless given, the pooled.")

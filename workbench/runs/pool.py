@@ -17,7 +17,8 @@ from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets.controls import controls
 from workbench.headsets.headset import describe_prompts
-from workbench.headsets.pooling import Thresholds, build_headset, pool_heads
+from workbench.headsets.pooling import build_headset, pool_heads
+from workbench.headsets.thresholds import Thresholds
 from workbench.phases import POOLS, valid_pairs
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import RunConfig

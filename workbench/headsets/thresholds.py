@@ -1,0 +1,34 @@
+"""When a head enters a pool: the one place of these limits, their ranges and help texts."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from workbench.files import settings
+
+Rate = Annotated[float, Field(gt=0, le=1, description="Largest q value of a pooled head's score.")]
+RestoreLow = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False, description="A pooled head's interval lies above this."),
+]
+ReadOutShare = Annotated[
+    float,
+    Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="Share of its span effect at the decision from which a head is read-out.",
+    ),
+]
+
+
+@settings
+class Thresholds:
+    """When a head enters a pool, and when it counts as read-out.
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    false_discovery_rate: Rate = 0.05
+    min_restore_low: RestoreLow = 0.02
+    read_out_share: ReadOutShare = 0.8
