@@ -271,7 +271,7 @@ def test_made_up_sentences_quote_the_option():
 @pytest.fixture
 def model(make_model, tokenizer, tmp_path):
     """A random model with a tokenizer, in a folder."""
-    made = make_model(vocab_size=len(tokenizer), max_position_embeddings=900)
+    made = make_model(vocab_size=len(tokenizer), context=900)
     made.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"

@@ -26,7 +26,7 @@ N_CASES = 3
 @pytest.fixture(scope="module")
 def speller(tokenizer: Any) -> HookedModel:
     """A random model with the vocabulary of the label texts."""
-    sizes = {"max_position_embeddings": 2048, "initializer_range": 0.3, "eos_token_id": None}
+    sizes = {"context": 2048, "initializer_range": 0.3, "eos_token_id": None}
     model = build(n_layers=1, vocab_size=len(tokenizer), **sizes)
     return HookedModel.from_pretrained_model(model, tokenizer)
 
