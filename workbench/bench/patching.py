@@ -138,7 +138,8 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _check(positions: Sequence[str], **numbers: int) -> None:
-    RunConfig(positions=tuple(positions))  # refuses unknown ones and repetitions
+    given: Any = tuple(positions)
+    RunConfig(positions=given)  # refuses unknown ones and repetitions
     for name, value in numbers.items():
         if value < 1:
             raise InputError(f"{name} is {value}, must be at least 1")

@@ -112,17 +112,21 @@ def command(
     """Register a command. With `settings`, its parameter of that name takes all their values."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        registered: Any = function
-        if settings is not None:
-
-            def registered() -> None: ...
-
-            registered.__name__, registered.__doc__ = function.__name__, function.__doc__
-            registered.build = lambda name: _built(name, function, settings())
+        registered: Any = function if settings is None else _later(function, settings)
         of.command(name, rich_help_panel=room)(registered)
         return function
 
     return register
+
+
+def _later(function: Callable[..., None], settings: Callable[[], dict[str, "Flag"]]) -> Any:
+    """Stands for the command, without flags, until it is asked for."""
+
+    def stand_in() -> None: ...
+
+    stand_in.__name__, stand_in.__doc__ = function.__name__, function.__doc__
+    stand_in.build = lambda name: _built(name, function, settings())  # pyright: ignore[reportFunctionMemberAccess]
+    return stand_in
 
 
 def _built(name: str, function: Callable[..., None], flags: dict[str, "Flag"]) -> Any:

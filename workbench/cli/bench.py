@@ -97,7 +97,7 @@ def labels(
     from workbench.files import write_text
 
     check_new(out, force)
-    parts = tuple(dict.fromkeys(one.value for one in part or Part))
+    parts = tuple(dict.fromkeys(str(one) for one in part or Part))
     if "decoding" in parts:
         prepare()  # loads torch, whose memory is none of the other parts'
     sizes = {"generations": generations, "sample": sample, "n_threads": n_threads}

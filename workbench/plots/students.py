@@ -239,4 +239,4 @@ def _dotted(figure: go.Figure, panel: int, across: str, **ends: float | int) -> 
 
 def _ends(rows: pd.DataFrame) -> list[pd.Series]:
     """Values with the ends of their intervals."""
-    return [rows[name] for name in ("value", "low", "high")]
+    return [pd.Series(rows[name]) for name in ("value", "low", "high")]
