@@ -18,8 +18,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import workbench as wb
+from workbench.analysis.scores import registry
+from workbench.analysis.scores.registry import known_scores
 from workbench.cli import app
 from workbench.distill.matching.files import heads_for
+from workbench.prompts import choices
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
@@ -101,6 +104,9 @@ def command_of(words: list[str]) -> tuple[str, Any, list[str]]:
 @pytest.mark.parametrize("page", [page for page in pages_with("python") if page.id != "README.md"])
 def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    known_scores()  # what a page adds to the registries stays on it
+    monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))
+    monkeypatch.setattr(choices, "KINDS", dict(choices.KINDS))
     names: dict[str, Any] = {}
     for block in blocks(page):
         if block.language == "python" and block.runs:
