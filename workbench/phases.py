@@ -45,7 +45,7 @@ class Phase:
     readout_title: str
     good_title: str
     """The readout so that high is good, see `good`."""
-    mended: str
+    share_of: str
     """What the chief measure is a share of, as a figure's unit."""
     finding: str
     """A sentence on the chief measure, with one gap for the share."""
@@ -93,7 +93,7 @@ PHASES: dict[str, Phase] = {
         score_unit="attention: relevant − far",
         readout_title="Focus",
         good_title="Focus",
-        mended="of the lost Focus",
+        share_of="of the lost Focus",
         finding="restores {} of the Focus lost in the far counterfactual",
         colour="#3465a4",
         symbol="square-open",
@@ -108,7 +108,7 @@ PHASES: dict[str, Phase] = {
         score_unit="log-odds, gold against near",
         readout_title="Confusion",
         good_title="1 − Confusion",
-        mended="of the Confusion",
+        share_of="of the Confusion",
         finding="takes away {} of the Confusion of the near counterfactual",
         colour="#d55e00",
         symbol="circle-open",

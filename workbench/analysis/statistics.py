@@ -77,7 +77,7 @@ def mean_statistic(means: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
 def ratio_of_means(
     numerator: Float[Tensor, "*any"], denominator: Float[Tensor, "*any"]
 ) -> Float[Tensor, "*any"]:
-    """Mean over mean, for `bootstrap`; NaN where the denominator is 0 (no event counts)."""
+    """Mean over mean, for `bootstrap`; NaN where the denominator is 0 (no valid pair)."""
     return torch.where(denominator == 0, torch.nan, numerator / denominator)
 
 

@@ -198,7 +198,7 @@ def pool_finding(pool: str, headset: Mapping[str, Any], pools: pd.DataFrame) -> 
     heads = [head for head in headset.get("heads", []) if head.get("pool") == pool]
     names = [f"{head['layer']}-{head['head']}" for head in heads]
     finding: dict[str, Any] = {"pool": pool, "heads": names, "headline": "–", "interval": ""}
-    unit, phrase = PHASES[pool].mended, PHASES[pool].finding
+    unit, phrase = PHASES[pool].share_of, PHASES[pool].finding
     finding |= {"unit": unit, "warnings": [], "controls": ""}
     if not names:
         return finding | {"text": f"The {pool} pool is empty: no head qualified."}

@@ -39,7 +39,7 @@ NOTES = {
     "effects": (
         "Whether the heads that were supervised carry in the student what they carry in the "
         "teacher.",
-        "Undefined for students that do not do the task: no event counts.",
+        "Undefined for students that do not do the task: they have no valid pair.",
     ),
 }
 

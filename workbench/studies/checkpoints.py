@@ -5,7 +5,7 @@ p(gold) of the three variants; the scores of the later pools' heads and of the b
 patching the later pools does, and patching the heads that have the highest scores at that moment
 (`moment_coarse`, `moment_refine`).
 
-Early checkpoints do not do the task, so few or no events count for the shares of `effects.py`.
+Early checkpoints do not do the task, so the shares of `effects.py` have few valid pairs or none.
 Beside them stand two differences over all events, in the unit of Focus and Confusion:
 
     focus_moved      F_patched − F_far         far run, patched with clean
@@ -110,8 +110,8 @@ def study_checkpoints(
         ("model", "coarse", "refine", "extra", "other" for the best head outside the pools,
         "moment_coarse", "moment_refine"), value, low, high (95 % over prompts), n (events that
         count). Quantities: `focus_clean` and so on, the two scores (a pool's is the mean of its
-        heads'), four measures of causal effect, `focus_moved`, `confusion_moved`. A measure that
-        fewer than five events count for is NaN.
+        heads'), four measures of causal effect, `focus_moved`, `confusion_moved`. A measure with
+        fewer than five valid pairs is NaN.
 
     Raises:
         InputError: no folder, a folder whose name says no step or that holds no model, a head set

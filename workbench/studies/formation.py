@@ -52,7 +52,7 @@ def formation(
     dates, at_most = _half_steps(values, steps)
     low = high = torch.full_like(dates, torch.nan)
     if terms is not None:
-        # A share that too few events count for has no value in a resample either.
+        # A share with too few valid pairs has no value in a resample either.
         unknown = values.isnan()
         _, low, high = bootstrap(
             lambda up, by: _half_steps(

@@ -69,5 +69,5 @@ def test_promising_heads_are_first_in_any_run(screen):
 
 def test_nothing_to_screen_with_is_an_error(model, event):
     for events, runs in (([], tuple(RUNS)), ([event], ())):
-        with pytest.raises(InputError, match="no event counts"):
+        with pytest.raises(InputError, match="no event is a valid pair"):
             screen_heads(model, events, runs_of=lambda _, runs=runs: runs)

@@ -18,7 +18,7 @@ Stages, relative to the decision's own mention:
     before    after the steps of earlier mentions, where there are any
     writing   inside its coarse step, just before the first option that this names: the chain's own
               decision. Options are named in order of the prompt's letters, so only Focus means
-              something there, and an event counts by its Focus alone
+              something there, and an event is a valid pair by its Focus alone
     coarse    after its coarse step
     fine      after its fine step
     end       after the whole chain

@@ -1,7 +1,7 @@
 """How much of a readout rests on the first heads of an order: necessity and sufficiency curves.
 
 The clean prompt is run with sets of heads resample-ablated: over the whole span, their `hook_z` is
-that of the counterfactual run. One readout per counterfactual, on the events that count for it:
+that of the counterfactual run. One readout per counterfactual, on its valid pairs:
 
     focus      Focus, heads ablated with far
     confusion  1 − Confusion = p(gold | its cluster), heads ablated with near
@@ -140,8 +140,8 @@ def curve_event(
 ) -> pd.DataFrame:
     """The readouts of one event with every set of heads ablated; columns `EVENT_COLUMNS`.
 
-    `sets` are those of a `Plan`, for the readouts that this event counts for; a set without heads
-    is left out. Without `cache` the three variants are run first.
+    `sets` are those of a `Plan`, for the readouts of which this event is a valid pair; a set
+    without heads is left out. Without `cache` the three variants are run first.
 
     Raises:
         InputError: no set to ablate, or a head that the model lacks.
@@ -209,7 +209,7 @@ def _joined(cache: EventCache, source: Variant) -> Prefix | None:
 
 
 def wanted_sets(plan: Plan, event: DecisionEvent, baseline: pd.DataFrame) -> dict[str, list[Any]]:
-    """The plan's sets of those readouts that an event counts for; empty where it counts for none.
+    """The plan's sets of those readouts of which an event is a valid pair; empty without any.
 
     Raises:
         InputError: the event is not in the baseline.

@@ -35,7 +35,7 @@ MIN_PROMPTS = 5
 class Terms(NamedTuple):
     """Numerator and denominator of a measure per event and target; both 0 where it does not count.
 
-    A ratio of means then ranges over the counting events alone, in every resample of prompts.
+    A ratio of means then ranges over the valid pairs alone, in every resample of prompts.
     """
 
     numerator: Float[Tensor, "event target"]
@@ -58,7 +58,7 @@ def causal_effects(
     what was patched; `baseline` is the baseline table. `n` events counted, `n_excluded` of the
     half did not or were not patched; where none counts the effect is NaN. For
     `reduce_minus_restore`, n is the smaller of the two measures' n. Where fewer than `MIN_PROMPTS`
-    prompts have an event that counts, `low` and `high` are NaN; the effect stays.
+    prompts have a valid pair, `low` and `high` are NaN; the effect stays.
 
     Raises:
         InputError: columns missing, a half that is unknown, or the same result twice.
@@ -86,7 +86,7 @@ def causal_effects(
 def _measures(
     part: pd.DataFrame, base: pd.DataFrame, by: Sequence[str], n_resamples: int, seed: int
 ) -> Iterator[tuple[str, Interval, Int[Tensor, " target"]]]:
-    """Name, interval and number of counting events of every measure, for one half and positions."""
+    """Name, interval and number of valid pairs of every measure, for one half and positions."""
     ids = [str(prompt_id) for prompt_id in base.index.get_level_values("id")]
     terms = {name: measure_terms(part, base, measure, by) for name, measure in MEASURES.items()}
     intervals = effect_intervals(terms, ids, n_resamples=n_resamples, seed=seed)
@@ -117,7 +117,9 @@ def effect_intervals(
         )
 
     found = {name: resample(ratio_of_means, *one[:2]) for name, one in terms.items()}
-    prompts = {name: _prompts_counting(one.counts, prompt_ids) for name, one in terms.items()}
+    prompts = {
+        name: _prompts_with_valid_pairs(one.counts, prompt_ids) for name, one in terms.items()
+    }
     if set(CHIEFS) <= set(terms):
         restore, reduce = (terms[name] for name in CHIEFS)
         found[DIFFERENCE] = resample(_difference_of_ratios, *reduce[:2], *restore[:2])
@@ -129,10 +131,10 @@ def effect_intervals(
     return found
 
 
-def _prompts_counting(
+def _prompts_with_valid_pairs(
     counts: Bool[Tensor, "event target"], prompt_ids: Sequence[str]
 ) -> Int[Tensor, " target"]:
-    """Number of prompts with at least one event that counts, per target."""
+    """Number of prompts with at least one valid pair, per target."""
     position = {name: index for index, name in enumerate(dict.fromkeys(prompt_ids))}
     prompt = torch.tensor([position[name] for name in prompt_ids])
     events = torch.zeros(len(position), counts.shape[1], dtype=torch.int64)

@@ -58,7 +58,7 @@ def screen_heads(
         if progress is not None:
             progress(done, len(events))
     if not sums:
-        raise InputError("nothing to screen heads with: no event counts for any measure")
+        raise InputError("nothing to screen heads with: no event is a valid pair for any measure")
     rows = [
         (layer, head, run, float(sums[run][layer, head]) / counts[run], counts[run])
         for run in sums
