@@ -108,9 +108,10 @@ def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataF
     """Focus and Confusion of every variant, unpatched, and whether the event is a valid pair.
 
     One row per event and variant. An event is a valid pair when the model does the task on it
-    (clean Focus at least 0.5, clean Confusion at most 0.5) and the counterfactual moved it: `counts_far` when
-    Focus fell by at least 0.2, `counts_near` when Confusion rose by at least 0.2. Roles are those
-    of the clean prompt in every variant: Focus of the far one is the mass left on gold's cluster.
+    (clean Focus at least 0.5, clean Confusion at most 0.5) and the counterfactual moved it:
+    `counts_far` when Focus fell by at least 0.2, `counts_near` when Confusion rose by at least 0.2.
+    Roles are those of the clean prompt in every variant: Focus of the far one is the mass left on
+    gold's cluster.
     """
     rows = []
     for event in prompts:
