@@ -76,10 +76,7 @@ def test_distill_refuses_in_one_line(call, teacher, trace_file, by_hand, only_co
         (["--arm", "random", "--headset", by_hand], "give --scores FILE"),
         (["--arm", "random", "--headset", by_hand, "--scores", by_hand], "is not a scores table"),
         (["--headset", only_coarse], "heads of the refine pool, the head set has none"),
-        (
-            ["--arm", "cot", "--warmup-steps", "-5"],
-            "warmup_steps: input should be ",
-        ),
+        (["--arm", "cot", "--warmup-steps", "-5"], "warmup_steps: input should be "),
     ]:
         code, _, errors = call("distill", "--out", out, *given, *arguments)
         assert code == 2 and message in errors and "Traceback" not in errors

@@ -7,11 +7,7 @@ from fixtures.headsets import METHOD, model_record
 
 from workbench.errors import InputError
 from workbench.headsets.headset import describe_prompts
-from workbench.headsets.pooling import (
-    build_headset,
-    combine_tasks,
-    pool_heads,
-)
+from workbench.headsets.pooling import build_headset, combine_tasks, pool_heads
 from workbench.headsets.thresholds import Thresholds
 
 LAYERS, HEADS = 4, 4
@@ -55,11 +51,7 @@ def patch(head, measure, effect, low, positions="span", half="choose", n=20):
 
 def patched(head, restore=0.0, reduce=0.0, difference=0.0):
     """Rows of one head from the lower ends of its three intervals; effects 0.1 above them."""
-    lows = {
-        "coarse_restore": restore,
-        "refine_reduce": reduce,
-        "reduce_minus_restore": difference,
-    }
+    lows = {"coarse_restore": restore, "refine_reduce": reduce, "reduce_minus_restore": difference}
     return [patch(head, measure, low + 0.1, low) for measure, low in lows.items()]
 
 

@@ -1,9 +1,6 @@
 import pytest
 import torch
-from transformers.masking_utils import (
-    causal_mask_function,
-    sliding_window_causal_mask_function,
-)
+from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
 from workbench.models import shared_attention as attend
 from workbench.models.attention import Attention

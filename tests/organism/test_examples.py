@@ -6,12 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from workbench.labels.icd10cm import category
-from workbench.organism.examples import (
-    IGNORED,
-    Collator,
-    ExampleMix,
-    TrainingStream,
-)
+from workbench.organism.examples import IGNORED, Collator, ExampleMix, TrainingStream
 from workbench.prompts.coding import CodingTask, TaskConfig
 from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import END, WordEncoder, end_token

@@ -12,11 +12,7 @@ from workbench.errors import InputError
 from workbench.organism import train as organism
 from workbench.organism.examples import IGNORED
 from workbench.organism.mix import ExampleMix
-from workbench.organism.train import (
-    OrganismConfig,
-    train_organism,
-    weighted_cross_entropy,
-)
+from workbench.organism.train import OrganismConfig, train_organism, weighted_cross_entropy
 from workbench.progress import Reporter
 from workbench.prompts.coding import TaskConfig
 from workbench.prompts.word_encoder import END

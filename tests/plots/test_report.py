@@ -182,11 +182,7 @@ def test_summary_gives_heads_effect_controls_and_counts(report: str) -> None:
 
 def test_empty_pools_and_tables_are_said_in_words(tmp_path: Path) -> None:
     html = make_report(
-        tmp_path,
-        headset={},
-        pools=pd.DataFrame(),
-        patching=pd.DataFrame(),
-        trajectory=None,
+        tmp_path, headset={}, pools=pd.DataFrame(), patching=pd.DataFrame(), trajectory=None
     )
     text = Page(html).text
     assert "The coarse pool is empty: no head qualified." in text

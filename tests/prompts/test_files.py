@@ -228,11 +228,7 @@ TEXT_REFUSALS = {
         {"evidence": [8, 19]},
         "evidence: span [8, 19] starts inside a token",
     ),
-    "option in a word": (
-        ("options", 1),
-        {"span": [55, 60]},
-        "option 'E11.9': span [55, 60]",
-    ),
+    "option in a word": (("options", 1), {"span": [55, 60]}, "option 'E11.9': span [55, 60]"),
     "span outside": ((), {"evidence": [0, 999]}, "evidence: span [0, 999] is outside the text"),
     "two tokens": (("options", 0), {"token_text": " A B"}, "' A B' is not one token at the end"),
     "shared": (("options", 0), {"token_text": " C"}, "options 'E11.65' and 'I10' share token"),

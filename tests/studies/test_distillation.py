@@ -25,8 +25,7 @@ def test_a_plan_has_every_arm_with_its_seeds():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"arms": ["none"]}, {"arms": ["cot", "cot"]}, {"seeds": 0}, {"costs": {"cot": 1.0}}],
+    "wrong", [{"arms": ["none"]}, {"arms": ["cot", "cot"]}, {"seeds": 0}, {"costs": {"cot": 1.0}}]
 )
 def test_plans_that_make_no_sense_are_refused(wrong):
     with pytest.raises(InputError):

@@ -117,10 +117,7 @@ def _decoding(
 ) -> dict[str, Any]:
     import torch
 
-    from workbench.analysis.label_space.constrained import (
-        LabelConstraint,
-        generate_labels,
-    )
+    from workbench.analysis.label_space.constrained import LabelConstraint, generate_labels
     from workbench.models.loading import bundled_model_path, read_model
 
     tokenizer = _tokenizer()

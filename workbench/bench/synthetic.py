@@ -23,12 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workbench.bench.synthetic_titles import (
-    SENTENCE_WORDS,
-    sentences,
-    zipf,
-    zipf_titles,
-)
+from workbench.bench.synthetic_titles import SENTENCE_WORDS, sentences, zipf, zipf_titles
 from workbench.errors import InputError
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.labels.space import Label

@@ -26,10 +26,7 @@ from accelerate.utils.memory import clear_device_cache
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
-from transformer_lens.patching import (
-    generic_activation_patch,
-    layer_pos_head_vector_patch_setter,
-)
+from transformer_lens.patching import generic_activation_patch, layer_pos_head_vector_patch_setter
 from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient
 
 from workbench.heads import Head

@@ -70,8 +70,7 @@ class LossConfig(weights(TERMS.values())):
         ),
     ] = "options"
     per: Annotated[
-        Per,
-        Field(description="Average rows over the batch, or over each example first."),
+        Per, Field(description="Average rows over the batch, or over each example first.")
     ] = "row"
     route: Annotated[
         Route,
@@ -81,8 +80,7 @@ class LossConfig(weights(TERMS.values())):
         ),
     ] = "evidence"
     debiased: Annotated[
-        bool,
-        Field(description="Unbiased CKA; the biased one is near 1 where samples are few."),
+        bool, Field(description="Unbiased CKA; the biased one is near 1 where samples are few.")
     ] = True
     hidden_kind: Annotated[HiddenKind, Field(description="Distance of hidden states.")] = "mse"
     layers: Annotated[

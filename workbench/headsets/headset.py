@@ -266,10 +266,7 @@ def parse(text: str | bytes, source: str = "head set") -> HeadSet:
 
 def _explain(detail: ErrorDetails) -> str:
     path = json_path(detail["loc"])
-    reason = {
-        "extra_forbidden": "unknown key",
-        "missing": "key is missing",
-    }.get(detail["type"])
+    reason = {"extra_forbidden": "unknown key", "missing": "key is missing"}.get(detail["type"])
     if detail["loc"] == ("schema",) and reason is None:
         reason = f"is {shorten(detail['input'])}, this workbench reads {SCHEMA!r}"
     if reason is None and detail["type"] in ("head_set", "json_invalid"):

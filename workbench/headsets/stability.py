@@ -21,11 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
 
-from workbench.analysis.patching.effects import (
-    Terms,
-    effect_intervals,
-    measure_terms,
-)
+from workbench.analysis.patching.effects import Terms, effect_intervals, measure_terms
 from workbench.analysis.scores.nulls import RoleNull, null_p
 from workbench.analysis.scores.scores import EventScores, score_nulls
 from workbench.analysis.statistics import false_discovery_q

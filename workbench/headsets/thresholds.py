@@ -8,8 +8,7 @@ from workbench.files import settings
 
 Rate = Annotated[float, Field(gt=0, le=1, description="Largest q value of a pooled head's score.")]
 RestoreLow = Annotated[
-    float,
-    Field(ge=0, allow_inf_nan=False, description="A pooled head's interval lies above this."),
+    float, Field(ge=0, allow_inf_nan=False, description="A pooled head's interval lies above this.")
 ]
 ReadOutShare = Annotated[
     float,

@@ -139,11 +139,7 @@ def nearest_labels(
 
 
 def sparse_neighbours(
-    vectors: Any,
-    top_n: int,
-    *,
-    n_threads: int | None = None,
-    block_size: int = 65_536,
+    vectors: Any, top_n: int, *, n_threads: int | None = None, block_size: int = 65_536
 ) -> Neighbours:
     """Nearest rows of every row by inner product, itself left out; blocks of rows at a time.
 

@@ -33,10 +33,7 @@ class PackBudget:
         self._said = False
 
     def run(
-        self,
-        rows: Sequence[Row],
-        tokens_per_row: int,
-        forward: Callable[[Sequence[Row]], None],
+        self, rows: Sequence[Row], tokens_per_row: int, forward: Callable[[Sequence[Row]], None]
     ) -> None:
         """Call `forward` on consecutive packs of rows, at least one row each.
 

@@ -113,10 +113,7 @@ def _one_pass(model: HookedModel, tokens: Sequence[int], branches: Sequence[Bran
 
 
 def _in_one_sequence(
-    model: HookedModel,
-    tokens: Sequence[int],
-    branches: Sequence[Branch],
-    columns: Tensor | None,
+    model: HookedModel, tokens: Sequence[int], branches: Sequence[Branch], columns: Tensor | None
 ) -> list[Tensor]:
     """Branches of the last token alone beside their prefix, those that join late last."""
     logits: dict[int, Tensor] = {}

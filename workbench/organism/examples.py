@@ -45,11 +45,7 @@ class ExampleStream(Dataset[dict[str, Any]]):
     """What the map-style data sets of training examples share."""
 
     def __init__(
-        self,
-        task: Task,
-        encode: "WordEncoder",
-        mix: ExampleMix,
-        **sizes: Unpack[StreamSizes],
+        self, task: Task, encode: "WordEncoder", mix: ExampleMix, **sizes: Unpack[StreamSizes]
     ) -> None:
         self._task = task
         self._encode = encode
@@ -84,11 +80,7 @@ class TrainingStream(ExampleStream):
     """The examples that the bundled model is trained on."""
 
     def __init__(
-        self,
-        task: Task,
-        tokenizer: Tokenizer,
-        mix: ExampleMix,
-        **sizes: Unpack[StreamSizes],
+        self, task: Task, tokenizer: Tokenizer, mix: ExampleMix, **sizes: Unpack[StreamSizes]
     ) -> None:
         super().__init__(task, WordEncoder(tokenizer), mix, **sizes)
         self._lexicon: list[str] = []

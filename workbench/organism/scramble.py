@@ -26,11 +26,7 @@ def lexicon(task: CodingTask) -> list[str]:
 
 
 def scramble(
-    task: CodingTask,
-    prompt: DrawnPrompt,
-    words: Sequence[str],
-    rng: random.Random,
-    share: float,
+    task: CodingTask, prompt: DrawnPrompt, words: Sequence[str], rng: random.Random, share: float
 ) -> tuple[CodingTask, DrawnPrompt]:
     """The prompt with each family scrambled with probability `share`, and a task that knows it.
 

@@ -29,10 +29,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from workbench.analysis.chains.generation import (
-    GenerationAccuracy,
-    generation_accuracy,
-)
+from workbench.analysis.chains.generation import GenerationAccuracy, generation_accuracy
 from workbench.errors import InputError
 from workbench.files import claim, settings, write_text
 from workbench.labels.icd10cm import load_icd10cm
@@ -268,10 +265,7 @@ def _trainer(
         seed=config.seed,
     )
     return WeightedTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=stream,
-        data_collator=Collator(),
+        model=model, args=arguments, train_dataset=stream, data_collator=Collator()
     )
 
 

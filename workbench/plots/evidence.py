@@ -15,16 +15,7 @@ from plotly.subplots import make_subplots
 from workbench.errors import InputError
 from workbench.phases import OF_READOUT
 from workbench.plots.panels import PROBABILITY, band, error_bars, finish, line, row_name
-from workbench.plots.style import (
-    CONTROL,
-    INK,
-    POOL_COLOUR,
-    named,
-    nothing,
-    require,
-    titles,
-    where,
-)
+from workbench.plots.style import CONTROL, INK, POOL_COLOUR, named, nothing, require, titles, where
 
 KINDS = {
     "necessity": ("first k heads ablated", "lower is better"),

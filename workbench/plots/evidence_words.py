@@ -79,11 +79,7 @@ def aligned(chain: pd.DataFrame) -> pd.DataFrame:
 
 def sentences(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """What the tables say, a sentence or two each."""
-    known = {
-        "areas": _areas,
-        "winners_curse": _curse,
-        "turning_points": _turns,
-    }
+    known = {"areas": _areas, "winners_curse": _curse, "turning_points": _turns}
     return [
         text
         for name, words in known.items()

@@ -21,15 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.errors import InputError
 from workbench.files import explain, write_text
-from workbench.prompts.prompt import (
-    VARIANTS,
-    DecisionEvent,
-    Option,
-    PromptSet,
-    Role,
-    Span,
-    to_json,
-)
+from workbench.prompts.prompt import VARIANTS, DecisionEvent, Option, PromptSet, Role, Span, to_json
 from workbench.prompts.text import common_suffix, next_tokens, tokenize
 
 _Pair = Annotated[list[int], Field(min_length=2, max_length=2)]

@@ -142,11 +142,7 @@ def _provenance(subject: Subject) -> dict[str, Any]:
     return {
         "model": {name: getattr(info, name) for name in (*model, "weights_sha256")},
         "prompts": describe_prompts(
-            prompts.task,
-            prompts.sha256,
-            sorted(halves.choose),
-            sorted(halves.verify),
-            config.seed,
+            prompts.task, prompts.sha256, sorted(halves.choose), sorted(halves.verify), config.seed
         ),
         "tokenizer": _tokenizer(subject),
         "method": {

@@ -96,11 +96,7 @@ def test_what_is_patched_is_what_the_variants_share(
             start = len(case.chains[name].question) - shared
             chain_end = len(tokens) - n_cue
             middle = range(len(case.chains[name].question), chain_end) if same else ()
-            places[name] = [
-                *range(start, start + shared),
-                *middle,
-                *range(chain_end, len(tokens)),
-            ]
+            places[name] = [*range(start, start + shared), *middle, *range(chain_end, len(tokens))]
     names = [f"blocks.{layer}.attn.hook_z" for layer, _ in HEADS]
     [clean] = model.run([runs["clean"]], names)
     hooks = [

@@ -11,12 +11,7 @@ from workbench.analysis.chains.generation import generation_accuracy, write_chai
 from workbench.errors import InputError
 from workbench.models.greedy import greedy_tokens
 from workbench.models.hooked import HookedModel
-from workbench.prompts.chain import (
-    ChainCase,
-    make_chain,
-    question_cases,
-    step_spans,
-)
+from workbench.prompts.chain import ChainCase, make_chain, question_cases, step_spans
 from workbench.prompts.events import make_events
 from workbench.prompts.prompt import VARIANTS
 from workbench.prompts.templates import PlainTemplate

@@ -6,11 +6,7 @@ import pytest
 from fixtures.slow_patching import slow_patch
 from fixtures.tiny_runs import ARCHITECTURES, save_model
 
-from workbench.analysis.curves.areas import (
-    AREAS,
-    CURVES,
-    faithfulness_tables,
-)
+from workbench.analysis.curves.areas import AREAS, CURVES, faithfulness_tables
 from workbench.analysis.curves.faithfulness import (
     EVENT_COLUMNS,
     curve_event,

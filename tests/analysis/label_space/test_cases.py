@@ -4,11 +4,7 @@ from typing import Any
 
 import pytest
 
-from workbench.analysis.label_space.cases import (
-    FreeLabels,
-    decision_prompts,
-    iter_cases,
-)
+from workbench.analysis.label_space.cases import FreeLabels, decision_prompts, iter_cases
 from workbench.errors import InputError
 from workbench.labels.space import Label, LabelSpace
 from workbench.prompts.coding import CodingTask

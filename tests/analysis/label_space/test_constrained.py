@@ -4,11 +4,7 @@ import torch
 from fixtures.tiny_runs import save_model
 from transformers import AutoModelForCausalLM
 
-from workbench.analysis.label_space.constrained import (
-    LabelConstraint,
-    generate_labels,
-    read_labels,
-)
+from workbench.analysis.label_space.constrained import LabelConstraint, generate_labels, read_labels
 from workbench.errors import InputError
 from workbench.labels.index import LabelIndex
 

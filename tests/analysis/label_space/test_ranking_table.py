@@ -7,10 +7,7 @@ import torch
 
 from workbench.analysis.label_space.frequency import inverse_propensities
 from workbench.analysis.label_space.ranking import Rankings, ndcg_at, psp_at
-from workbench.analysis.label_space.ranking_table import (
-    COLUMNS,
-    evaluate_rankings,
-)
+from workbench.analysis.label_space.ranking_table import COLUMNS, evaluate_rankings
 from workbench.analysis.statistics import bootstrap, ratio_of_means
 from workbench.errors import InputError
 

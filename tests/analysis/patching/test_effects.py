@@ -2,12 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.analysis.patching.effects import (
-    DIFFERENCE,
-    HALVES,
-    MIN_PROMPTS,
-    causal_effects,
-)
+from workbench.analysis.patching.effects import DIFFERENCE, HALVES, MIN_PROMPTS, causal_effects
 from workbench.errors import InputError
 from workbench.phases import MEASURES
 

@@ -5,12 +5,7 @@ from transformer_lens.patching import get_act_patch_direct_path
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from workbench.analysis.patching.patching import baseline
-from workbench.analysis.patching.paths import (
-    Path,
-    path_effects,
-    paths_between,
-    sweep_paths,
-)
+from workbench.analysis.patching.paths import Path, path_effects, paths_between, sweep_paths
 from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.analysis.statistics import Halves
 from workbench.errors import InputError

@@ -1,11 +1,7 @@
 import pytest
 import torch
 
-from workbench.analysis.scores.attention import (
-    ROUTES,
-    attention_routes,
-    contrast_weights,
-)
+from workbench.analysis.scores.attention import ROUTES, attention_routes, contrast_weights
 
 EVIDENCE, DECISION = ROUTES.index("evidence"), ROUTES.index("decision")
 

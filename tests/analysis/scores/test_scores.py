@@ -9,17 +9,8 @@ from fixtures.event_scores import event_scores
 from workbench.analysis.patching.patching import EventCache
 from workbench.analysis.readout import Roles, coarse_margin, near_miss_margin, select_options
 from workbench.analysis.scores.attention import attention_routes
-from workbench.analysis.scores.attribution import (
-    frozen_parameters,
-    gradient_run,
-    head_effects,
-)
-from workbench.analysis.scores.scores import (
-    EventScores,
-    score_event,
-    score_heads,
-    scores_table,
-)
+from workbench.analysis.scores.attribution import frozen_parameters, gradient_run, head_effects
+from workbench.analysis.scores.scores import EventScores, score_event, score_heads, scores_table
 from workbench.prompts.prompt import PromptSet
 
 

@@ -250,11 +250,7 @@ def test_labels_come_in_the_order_they_were_written(small_task, raw_tokenizer, m
     monkeypatch.setattr(evaluate_answers, "written_answers", lambda *_, **__: written)
     table = answers(None, raw_tokenizer, small_task, n_prompts=3, seed=5, chain=True)
     gold = [[mention.label for mention in prompt.mentions] for prompt in prompts]
-    assert table["listed"].tolist() == [
-        " ".join(reversed(gold[0])),
-        " ".join(["?", *gold[1]]),
-        "",
-    ]
+    assert table["listed"].tolist() == [" ".join(reversed(gold[0])), " ".join(["?", *gold[1]]), ""]
     assert table["exact"].tolist() == [True, False, False]
     assert table["p1"].tolist() == [1, 0, 0] and table["fp"].tolist() == [0, 1, 0]
     assert table["setting"].unique().tolist() == ["chain"]

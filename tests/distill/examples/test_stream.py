@@ -12,11 +12,7 @@ from workbench.distill.examples.questions import (
     make_question,
     traced_example,
 )
-from workbench.distill.examples.stream import (
-    Collator,
-    DistillationStream,
-    check_context,
-)
+from workbench.distill.examples.stream import Collator, DistillationStream, check_context
 from workbench.distill.losses.losses import IGNORED
 from workbench.distill.reading.positions import Marks
 from workbench.errors import InputError

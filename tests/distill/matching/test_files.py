@@ -4,17 +4,8 @@ from typing import Any
 
 import pytest
 
-from workbench.distill.matching.files import (
-    folder_shape,
-    heads_for,
-    load,
-    save,
-)
-from workbench.distill.matching.head_map import (
-    HeadMap,
-    PooledHead,
-    match_by_depth,
-)
+from workbench.distill.matching.files import folder_shape, heads_for, load, save
+from workbench.distill.matching.head_map import HeadMap, PooledHead, match_by_depth
 from workbench.errors import InputError
 from workbench.heads import ModelShape
 from workbench.headsets.headset import parse
@@ -27,10 +18,7 @@ def shape(n_layers: int, n_heads: int = 8, n_kv_heads: int = 4) -> ModelShape:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[HeadMap, Path]:
-    heads = [
-        PooledHead(layer=3, head=0, pool="coarse"),
-        PooledHead(layer=4, head=6, pool="refine"),
-    ]
+    heads = [PooledHead(layer=3, head=0, pool="coarse"), PooledHead(layer=4, head=6, pool="refine")]
     headmap = match_by_depth(heads, shape(6), shape(4, 4, 2))
     save(headmap, tmp_path / "headmap.json")
     return headmap, tmp_path / "headmap.json"

@@ -5,10 +5,7 @@ import torch
 from workbench.distill.arms import ARMS, arm_config, find_arm
 from workbench.distill.config import DEFAULTS, DistillationConfig, StudentShape
 from workbench.distill.losses.losses import chain_loss
-from workbench.distill.matching.ablation import (
-    ablation_effects,
-    match_by_ablation,
-)
+from workbench.distill.matching.ablation import ablation_effects, match_by_ablation
 from workbench.distill.matching.pair import control_map, pair_heads
 from workbench.errors import InputError
 

@@ -13,11 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.analysis.curves.faithfulness import (
-    ABLATED,
-    CLEAN,
-    Plan,
-)
+from workbench.analysis.curves.faithfulness import ABLATED, CLEAN, Plan
 from workbench.analysis.statistics import Interval, bootstrap, mean_statistic
 from workbench.errors import InputError
 from workbench.phases import OF_READOUT

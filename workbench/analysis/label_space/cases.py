@@ -26,15 +26,7 @@ from workbench.errors import InputError
 from workbench.labels.index import LabelIndex
 from workbench.labels.space import LabelSpace
 from workbench.prompts.drawn import DrawnPrompt
-from workbench.prompts.prompt import (
-    VARIANTS,
-    DecisionEvent,
-    Option,
-    PromptSet,
-    Role,
-    Span,
-    Variant,
-)
+from workbench.prompts.prompt import VARIANTS, DecisionEvent, Option, PromptSet, Role, Span, Variant
 from workbench.prompts.task import Task
 from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.text import next_tokens, shared_suffix, tokenize
@@ -147,12 +139,7 @@ class _Place:
 
 
 def iter_cases(
-    task: Task,
-    tokenizer: Any,
-    labels: FreeLabels,
-    *,
-    seed: int,
-    context: int | None = None,
+    task: Task, tokenizer: Any, labels: FreeLabels, *, seed: int, context: int | None = None
 ) -> Iterator[FreeCase]:
     """Cases of a task, p0, p1 and so on without end; case i depends on the seed and i alone.
 

@@ -18,10 +18,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from workbench.analysis.label_space.cases import FreeCase, FreeLabels
-from workbench.analysis.label_space.constrained import (
-    LabelConstraint,
-    read_labels,
-)
+from workbench.analysis.label_space.constrained import LabelConstraint, read_labels
 from workbench.analysis.label_space.label_events import LabelEvents, label_events
 from workbench.analysis.statistics import bootstrap, mean_statistic
 from workbench.errors import InputError
@@ -245,11 +242,7 @@ def decode_labels(
 
 
 def _free(
-    model: HookedModel,
-    cases: Sequence[FreeCase],
-    index: LabelIndex,
-    line_end: int,
-    batch_size: int,
+    model: HookedModel, cases: Sequence[FreeCase], index: LabelIndex, line_end: int, batch_size: int
 ) -> list[int | None]:
     """Labels that greedy text spells up to the line's end, without the letter before it."""
     rows = greedy_tokens(

@@ -41,17 +41,7 @@ def every_run(event: DecisionEvent) -> Collection[str]:
     return tuple(RUNS)
 
 
-EVENT_COLUMNS = [
-    "layer",
-    "head",
-    "positions",
-    "run",
-    "id",
-    "event",
-    "half",
-    *OF_READOUT,
-    "group",
-]
+EVENT_COLUMNS = ["layer", "head", "positions", "run", "id", "event", "half", *OF_READOUT, "group"]
 """Columns of the `patching_events` table."""
 
 THRESHOLDS = {"clean_focus": 0.5, "clean_confusion": 0.5, "moved": 0.2}
@@ -233,11 +223,7 @@ def sweep(
     )
     for event in prompts:
         frame = sweep_event(
-            model,
-            event,
-            [[head] for head in heads],
-            positions,
-            runs=runs_of(event),
+            model, event, [[head] for head in heads], positions, runs=runs_of(event)
         )
         frame = frame.join(names, on="target").assign(half=halves.of(event.id))
         yield frame.reindex(columns=EVENT_COLUMNS)

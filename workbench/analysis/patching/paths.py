@@ -13,25 +13,14 @@ import pandas as pd
 from torch import Tensor
 
 from workbench.analysis.patching.effects import causal_effects
-from workbench.analysis.patching.patching import (
-    EventCache,
-    RunsOf,
-    check_positions,
-    every_run,
-)
+from workbench.analysis.patching.patching import EventCache, RunsOf, check_positions, every_run
 from workbench.analysis.readout import Roles, focus_confusion, widen
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import forked_forward
 from workbench.models.hooked import HookedModel
-from workbench.models.path_edges import (
-    ROUTES,
-    Received,
-    Route,
-    check_paths,
-    receive,
-)
+from workbench.models.path_edges import ROUTES, Received, Route, check_paths, receive
 from workbench.models.prefix import Prefix
 from workbench.phases import RUNS
 from workbench.prompts.prompt import DecisionEvent, PromptSet

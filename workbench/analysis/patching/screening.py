@@ -19,11 +19,7 @@ from torch import Tensor
 
 from workbench.analysis.patching.patching import RunsOf, every_run
 from workbench.analysis.readout import MARGINS, Roles, select_options
-from workbench.analysis.scores.attribution import (
-    frozen_parameters,
-    gradient_run,
-    head_effects,
-)
+from workbench.analysis.scores.attribution import frozen_parameters, gradient_run, head_effects
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel

@@ -209,9 +209,7 @@ def _summarise(
 
 
 def _together(
-    tables: Mapping[str, Mapping[str, pd.DataFrame]],
-    name: str,
-    who: Mapping[str, tuple[str, int]],
+    tables: Mapping[str, Mapping[str, pd.DataFrame]], name: str, who: Mapping[str, tuple[str, int]]
 ) -> pd.DataFrame:
     """One table of all models, with columns student, arm and seed in front."""
     frames = []

@@ -11,11 +11,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from workbench.distill.examples.questions import (
-    Example,
-    direct_example,
-    draw_question,
-)
+from workbench.distill.examples.questions import Example, direct_example, draw_question
 from workbench.distill.losses.losses import IGNORED
 from workbench.errors import InputError
 from workbench.organism.examples import ExampleStream, StreamSizes

@@ -19,12 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from workbench.distill.config import plain
-from workbench.distill.examples.questions import (
-    Example,
-    Question,
-    draw_question,
-    traced_example,
-)
+from workbench.distill.examples.questions import Example, Question, draw_question, traced_example
 from workbench.distill.examples.stream import check_context
 from workbench.errors import InputError
 from workbench.models.greedy import greedy_tokens

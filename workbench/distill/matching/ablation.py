@@ -88,9 +88,6 @@ def match_by_ablation(
     costs = (theirs.flatten()[strongest][:, None] - ours.flatten()[None]).abs()
     rows, columns = linear_sum_assignment(costs.numpy())
     return tuple(
-        (
-            divmod(int(strongest[row]), teacher.shape[1]),
-            divmod(int(column), student.shape[1]),
-        )
+        (divmod(int(strongest[row]), teacher.shape[1]), divmod(int(column), student.shape[1]))
         for row, column in zip(rows, columns, strict=True)
     )

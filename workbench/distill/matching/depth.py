@@ -62,9 +62,7 @@ def _cheapest_path(costs: Sequence[Sequence[int]], rises: Sequence[int]) -> list
 
 
 def place_heads(
-    asked: Sequence[tuple[int, int, int, Pool]],
-    teacher: tuple[int, int],
-    student: tuple[int, int],
+    asked: Sequence[tuple[int, int, int, Pool]], teacher: tuple[int, int], student: tuple[int, int]
 ) -> list[tuple[int, int]]:
     """Student (layer, head) for each (student layer, teacher layer, teacher head, pool), in turn.
 

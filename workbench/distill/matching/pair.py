@@ -9,10 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.distill.config import DistillationConfig, Heads, StudentShape
-from workbench.distill.matching.ablation import (
-    ablation_effects,
-    match_by_ablation,
-)
+from workbench.distill.matching.ablation import ablation_effects, match_by_ablation
 from workbench.distill.matching.head_map import (
     HeadMap,
     Pools,

@@ -116,11 +116,7 @@ class Capture:
         self._norm = final_norm(model) if wanted.scale else None
         model.set_attn_implementation(NAME if wanted.maps else "sdpa")
 
-    def run(
-        self,
-        forward: Callable[[], Any],
-        positions: Int[Tensor, "batch position"],
-    ) -> Reading:
+    def run(self, forward: Callable[[], Any], positions: Int[Tensor, "batch position"]) -> Reading:
         """Run a forward of the model and read it; `positions` are where heads' writing is read."""
         reading = Reading()
         with self._listening(reading, positions):
@@ -306,7 +302,5 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
     config = model.config.get_text_config()
     n_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     return ModelShape(
-        n_layers=config.num_hidden_layers,
-        n_heads=config.num_attention_heads,
-        n_kv_heads=n_kv_heads,
+        n_layers=config.num_hidden_layers, n_heads=config.num_attention_heads, n_kv_heads=n_kv_heads
     )

@@ -40,17 +40,8 @@ from workbench.distill.examples.traces import (
     write_traces,
 )
 from workbench.distill.matching.files import check_weights, load, save
-from workbench.distill.matching.head_map import (
-    HeadMap,
-    Pools,
-    check_pools,
-    match_by_depth,
-)
-from workbench.distill.matching.pair import (
-    control_map,
-    pair_by_ablation,
-    pair_heads,
-)
+from workbench.distill.matching.head_map import HeadMap, Pools, check_pools, match_by_depth
+from workbench.distill.matching.pair import control_map, pair_by_ablation, pair_heads
 from workbench.distill.reading.capture import attention_modules, final_norm, shape_of
 from workbench.distill.training.folder import (
     HEADMAP,

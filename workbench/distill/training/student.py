@@ -13,9 +13,7 @@ from workbench.prompts.word_encoder import END, WordEncoder
 
 
 def make_student(
-    wanted: StudentShape | str,
-    teacher: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
+    wanted: StudentShape | str, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
 ) -> PreTrainedModel:
     """A new Llama with the teacher's vocabulary, or the model of a folder that has it too.
 

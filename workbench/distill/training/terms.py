@@ -134,11 +134,7 @@ class Terms:
         return {name: found[name] for name in self._terms}
 
     def _losses(
-        self,
-        batch: Mapping[str, Tensor],
-        teacher: Reading,
-        student: Reading,
-        names: Sequence[str],
+        self, batch: Mapping[str, Tensor], teacher: Reading, student: Reading, names: Sequence[str]
     ) -> dict[str, Loss]:
         marks = Marks.of(batch, self.config.rows)
         return {name: self._terms[name].loss(marks, teacher, student) for name in names}
