@@ -25,15 +25,6 @@ def test_list_is_coarse_then_refine_strongest_first():
     assert to_list(headset([])) == []
 
 
-def test_qrhead_configuration():
-    text = to_qrhead_yaml(headset(TWO_POOLS), "coarse")
-    assert text == (
-        'attn_head_set: "1-1,0-1"\n'
-        'model_base_class: "Tiny-2L"\n'
-        'model_name_or_path: "someone/Tiny-2L"\n'
-    )
-
-
 def test_qrhead_configuration_survives_odd_names():
     name = 'C:\\models\\a "b": #ü/'
     assert yaml.safe_load(to_qrhead_yaml(headset(TWO_POOLS, name=name))) == {
@@ -100,8 +91,12 @@ def test_export_writes_each_form(tmp_path):
     heads = headset(TWO_POOLS)
     export(heads, tmp_path / "out" / "heads.txt", "list", "coarse")
     assert (tmp_path / "out" / "heads.txt").read_text() == "1-1\n0-1\n"
-    export(heads, tmp_path / "heads.yaml", "qrhead")
-    assert (tmp_path / "heads.yaml").read_text() == to_qrhead_yaml(heads)
+    export(heads, tmp_path / "heads.yaml", "qrhead", "coarse")
+    assert (tmp_path / "heads.yaml").read_text() == (
+        'attn_head_set: "1-1,0-1"\n'
+        'model_base_class: "Tiny-2L"\n'
+        'model_name_or_path: "someone/Tiny-2L"\n'
+    )
     export(heads, tmp_path / "graph.json", "eap-ig", "refine")
     assert json.loads((tmp_path / "graph.json").read_text()) == to_eap_ig(heads, "refine")
 

@@ -8,10 +8,8 @@ from fixtures.headsets import head_record, headset_document, model_record
 from pydantic import ValidationError
 
 from workbench.errors import InputError
-from workbench.heads import head_name
 from workbench.headsets.headset import (
     HeadScores,
-    HeadSet,
     check_model,
     describe_prompts,
     load,
@@ -88,22 +86,10 @@ def test_file_holds_what_was_read_and_reads_back_equal(document, tmp_path):
     assert load(tmp_path / "new" / "headset.json") == headset
 
 
-def test_file_without_heads_is_a_result_too(document):
-    assert parse(json.dumps({**document, "heads": [], "pools": []})).heads == ()
-
-
 def test_head_set_cannot_be_changed(document):
     headset = parse(json.dumps(document))
     with pytest.raises(ValidationError, match="frozen"):
         headset.heads[0].weight = 0.5
-
-
-def test_pool_is_listed_strongest_first(document):
-    headset = parse(json.dumps(document))
-    assert [head_name(item.layer, item.head) for item in headset.in_pool("coarse")] == [
-        "5-7",
-        "4-3",
-    ]
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(document, tmp_path, monkeypatch):
@@ -241,11 +227,3 @@ def test_schema_accepts_and_refuses_as_the_model_does(document):
         (("model", "weights_sha256"), "none"),
     ]:
         assert not validator.is_valid(changed(document, path, value)), path
-
-
-def test_every_key_is_required(document):
-    for key in HeadSet.model_json_schema()["required"]:
-        assert (
-            message({name: value for name, value in document.items() if name != key})
-            == f"f.json: {key}: key is missing"
-        )

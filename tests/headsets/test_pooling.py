@@ -3,7 +3,7 @@ import math
 
 import pandas as pd
 import pytest
-from fixtures.headsets import METHOD, model_record
+from fixtures.headsets import METHOD, head_record, model_record
 
 from workbench.errors import InputError
 from workbench.headsets.headset import describe_prompts
@@ -265,29 +265,14 @@ def built(pool_rows=POOL_ROWS, scores=None):
 
 def test_head_set_reports_the_verifying_half_over_the_span():
     (head,) = json.loads(built().model_dump_json())["heads"]
-    assert head == {
-        "layer": 1,
-        "head": 3,
-        "kv_head": 1,
-        "pool": "coarse",
-        "read_out": False,
-        "decision_share": None,
-        "weight": 1.0,
-        "tasks": 1,
-        "chosen_share": None,
-        "scores": {
-            "coarse": 0.1,
-            "coarse_q": 0.01,
-            "refine": 0.1 * 3,
-            "refine_q": 1.0,
-            "refine_direct": None,
-            "coarse_attribution": 0.5,
-        },
-        "effects": {
-            "coarse_restore": {"effect": 0.7, "low": 0.6, "high": 0.7 + 0.1, "n": 30},
-            "refine_reduce": {"effect": None, "low": None, "high": None, "n": 0},
-        },
+    scores = {"coarse": 0.1, "coarse_q": 0.01, "refine": 0.1 * 3, "refine_q": 1.0}
+    scores |= {"refine_direct": None, "coarse_attribution": 0.5}
+    effects = {
+        "coarse_restore": {"effect": 0.7, "low": 0.6, "high": 0.7 + 0.1, "n": 30},
+        "refine_reduce": {"effect": None, "low": None, "high": None, "n": 0},
     }
+    expected = head_record(1, 3, "coarse", 1.0, scores=scores, effects=effects)
+    assert head == expected | {"chosen_share": None}
 
 
 def test_head_set_keeps_thresholds_of_pooling_and_of_the_caller():

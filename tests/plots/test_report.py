@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from fixtures.headsets import head_record
 from fixtures.synthetic_tables import (
     make_baseline,
     make_patching,
@@ -25,22 +26,17 @@ NASTY = "<script>alert('x')</script>"
 
 
 def make_headset() -> dict[str, Any]:
-    def head(layer: int, head: int, pool: str, read_out: bool) -> dict[str, Any]:
-        effect = {"effect": 0.9, "low": 0.8, "high": 1.0, "n": 7}
-        scores = {"coarse": 0.9, "coarse_q": 0.004, "refine": 0.01, "refine_q": None}
-        return {
-            "layer": layer,
-            "head": head,
-            "kv_head": head // 2,
-            "pool": pool,
-            "read_out": read_out,
-            "decision_share": 0.95 if read_out else 0.1,
-            "weight": 1.0,
-            "scores": scores,
-            "effects": dict.fromkeys(list(MEASURES)[:4], effect),
-        }
-
-    heads = [head(4, 3, "coarse", False), head(5, 1, "refine", False), head(7, 2, "refine", True)]
+    effect = {"effect": 0.9, "low": 0.8, "high": 1.0, "n": 7}
+    known = {
+        "decision_share": 0.1,
+        "scores": {"coarse": 0.9, "coarse_q": 0.004, "refine": 0.01, "refine_q": None},
+        "effects": dict.fromkeys(list(MEASURES)[:4], effect),
+    }
+    heads = [
+        head_record(4, 3, "coarse", 1.0, **known),
+        head_record(5, 1, "refine", 1.0, **known),
+        head_record(7, 2, "refine", 1.0, **known | {"read_out": True, "decision_share": 0.95}),
+    ]
     return {"schema": "workbench.headset/1", "model": {"name": "tiny"}, "heads": heads}
 
 

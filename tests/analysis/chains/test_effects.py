@@ -3,6 +3,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from fixtures.tiny_model import HEADS as EVERY_HEAD
 
 from workbench.analysis.chains import effects as module
 from workbench.analysis.chains.effects import chain_effects
@@ -151,8 +152,7 @@ def test_all_heads_over_shared_chains_carry_everything(model, event, counting):
     All heads patched from clean at every position after the evidence: the answer is clean's.
     """
     case = case_of(event, same_chain=True)
-    everything = [(layer, head) for layer in range(3) for head in range(4)]
-    table = chain_effects(model, [case], {"all": everything}, stages=["fine"], n_resamples=5)
+    table = chain_effects(model, [case], {"all": EVERY_HEAD}, stages=["fine"], n_resamples=5)
     whole = table[table["layer"].isna() & (table["positions"] == "span")].set_index("measure")
     assert whole.loc["coarse_restore", "effect"] == pytest.approx(1, abs=1e-3)
 

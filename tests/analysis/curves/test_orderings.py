@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fixtures.tiny_model import HEADS
 from fixtures.tiny_runs import ARCHITECTURES, save_model
 
 from workbench.analysis.curves.faithfulness import plan_curves
@@ -13,20 +14,9 @@ from workbench.analysis.curves.orderings import (
     retrieval_scores,
     transported_z,
 )
-from workbench.analysis.patching.patching import baseline
 from workbench.analysis.readout import Roles, focus_confusion, select_options
-from workbench.analysis.statistics import Halves
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
-
-HALVES = Halves(frozenset({"p0", "p1"}), frozenset({"p2", "p3"}))
-HEADS = [(layer, head) for layer in range(3) for head in range(4)]
-
-
-@pytest.fixture(scope="module")
-def base(model, prompts) -> pd.DataFrame:
-    table = baseline(model, prompts, HALVES)
-    return table.assign(counts_far=True, counts_near=True)  # a random model does no task
 
 
 @pytest.fixture(scope="module")

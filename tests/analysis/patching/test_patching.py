@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import torch
 from fixtures.slow_patching import slow_patch
+from fixtures.tiny_model import HEADS
 
 from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.patching.patching import (
@@ -15,18 +16,8 @@ from workbench.analysis.patching.patching import (
     sweep_event,
 )
 from workbench.analysis.readout import Roles, focus_confusion, select_options
-from workbench.analysis.statistics import Halves
 from workbench.errors import InputError
 from workbench.phases import RUNS
-
-HALVES = Halves(frozenset({"p0", "p1"}), frozenset({"p2", "p3"}))
-ALL_HEADS = [(layer, head) for layer in range(3) for head in range(4)]
-
-
-@pytest.fixture(scope="module")
-def base(model, prompts) -> pd.DataFrame:
-    table = baseline(model, prompts, HALVES)
-    return table.assign(counts_far=True, counts_near=True)  # a random model does no task
 
 
 @pytest.mark.parametrize("evidence_first", [True, False])
@@ -42,7 +33,7 @@ def test_every_run_equals_patching_one_by_one(model, make_event, evidence_first)
 
 def test_patching_every_head_over_the_span_gives_the_other_run(model, event, base):
     """Far and clean share the suffix, so with all heads replaced there nothing differs."""
-    frame = sweep_event(model, event, [ALL_HEADS], ["span"]).set_index("run")
+    frame = sweep_event(model, event, [HEADS], ["span"]).set_index("run")
     rows = base[(base["id"] == "p0") & (base["event"] == 0)].set_index("variant")
     for run, (_, source) in RUNS.items():
         assert frame.loc[run, "focus"] == pytest.approx(rows.loc[source, "focus"], abs=1e-5)
@@ -63,9 +54,9 @@ def test_a_given_cache_is_used(model, event):
         assert a[where, runs[0]] != pytest.approx(a[where, runs[1]], abs=1e-7)
 
 
-def test_sweep_gives_one_frame_per_event(model, prompts):
+def test_sweep_gives_one_frame_per_event(model, prompts, halves):
     heads, labels = [(0, 0), (2, 1)], ["nominated", "control"]
-    options = {"halves": HALVES, "group": labels}
+    options = {"halves": halves, "group": labels}
     frames = list(sweep(model, prompts, heads, ["decision"], **options))
     assert [(f["id"][0], f["event"][0]) for f in frames] == [(e.id, e.event) for e in prompts]
     assert list(frames[0].columns) == EVENT_COLUMNS
@@ -74,9 +65,9 @@ def test_sweep_gives_one_frame_per_event(model, prompts):
     assert named == [[0, 0, "nominated"], [2, 1, "control"]]
 
 
-def test_set_of_one_head_has_the_head_s_own_effect(model, prompts, base):
+def test_set_of_one_head_has_the_head_s_own_effect(model, prompts, base, halves):
     heads = [(0, 2), (2, 1)]
-    frames = pd.concat(sweep(model, prompts, heads, halves=HALVES))
+    frames = pd.concat(sweep(model, prompts, heads, halves=halves))
     single = causal_effects(frames, base, halves=("verify",), n_resamples=50)
     seen = []
     joint = joint_effects(
@@ -113,8 +104,8 @@ def test_baseline_says_whether_an_event_counts(clean, far, near, counts_far, cou
     np.testing.assert_allclose(table["p_gold"], table["focus"] * (1 - table["confusion"]))
 
 
-def test_baseline_reads_each_variant_with_the_clean_roles(model, prompts):
-    table = baseline(model, prompts, HALVES).set_index(["id", "event", "variant"])
+def test_baseline_reads_each_variant_with_the_clean_roles(model, prompts, halves):
+    table = baseline(model, prompts, halves).set_index(["id", "event", "variant"])
     assert len(table) == 3 * len(prompts)
     for event in prompts:
         for variant in ("clean", "far", "near"):
@@ -123,7 +114,7 @@ def test_baseline_reads_each_variant_with_the_clean_roles(model, prompts):
             row = table.loc[(event.id, event.event, variant)]
             got = row[["focus", "confusion"]].tolist()
             assert got == pytest.approx([focus.item(), confusion.item()], abs=1e-6)
-            assert row["half"] == HALVES.of(event.id)
+            assert row["half"] == halves.of(event.id)
 
 
 def test_bad_requests_are_named(model, event, prompts, base):

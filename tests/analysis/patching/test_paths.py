@@ -4,10 +4,8 @@ import torch
 from transformer_lens.patching import get_act_patch_direct_path
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from workbench.analysis.patching.patching import baseline
 from workbench.analysis.patching.paths import Path, path_effects, paths_between, sweep_paths
 from workbench.analysis.readout import Roles, focus_confusion, select_options
-from workbench.analysis.statistics import Halves
 from workbench.errors import InputError
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import forked_forward
@@ -29,9 +27,8 @@ SIZES = {
 
 def build(kv_heads: int) -> HookedModel:
     torch.manual_seed(0)
-    return HookedModel.from_pretrained_model(
-        LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=kv_heads))
-    )
+    config = LlamaConfig(**SIZES, num_key_value_heads=kv_heads)
+    return HookedModel.from_pretrained_model(LlamaForCausalLM(config))
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +117,7 @@ def test_keys_and_values_of_a_group_reach_all_its_heads(pair, route, suffix):
     assert float((got - model.run([base])[0].logits).abs().max()) > 1e-2
 
 
-def test_the_table_has_every_path_and_the_measures_of_head_patching(model, prompts):
-    halves = Halves(frozenset({"p0", "p1"}), frozenset({"p2", "p3"}))
-    base = baseline(model, prompts, halves).assign(counts_far=True, counts_near=True)
+def test_the_table_has_every_path_and_the_measures_of_head_patching(model, prompts, base, halves):
     paths = paths_between(model, [(0, 1), (1, 3)], [(1, 0), (2, 2), (2, 3)])
     # Heads 2-2 and 2-3 share keys and values; 1-3 has no later head but those of layer 2.
     assert len(paths) == 3 + 2 + 2 + 2 + 2

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixtures.tiny_model import HEADS
 
 from workbench.analysis.patching.patching import EventCache
 from workbench.analysis.patching.screening import promising, screen_heads
@@ -26,7 +27,7 @@ def test_an_estimate_is_the_size_of_the_margin_s_slope_in_the_patched_run(model,
                     model,
                     cache.bases[base],
                     start + sign * step * change,
-                    [[(layer, head)] for layer in range(3) for head in range(4)],
+                    [[head] for head in HEADS],
                     tokens=event.option_tokens,
                 ),
                 Roles.of(event),

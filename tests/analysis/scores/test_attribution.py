@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixtures.tiny_model import HEADS
 
 from workbench.analysis.patching.patching import EventCache
 from workbench.analysis.readout import Roles, near_miss_margin, select_options
@@ -11,8 +12,6 @@ from workbench.analysis.scores.attribution import (
     z_names,
 )
 from workbench.models.forked import patch_heads
-
-HEADS = [(layer, head) for layer in range(3) for head in range(4)]
 
 
 def effects_at_near(model, event, clean_z):
