@@ -104,21 +104,18 @@ def test_padding_and_truncation_of_the_tokenizer_are_left_out_and_left_alone(tok
     assert raw.padding is not None and raw.truncation is not None
 
 
-def test_label_without_tokens_is_named():
-    with pytest.raises(InputError, match=r"^label 1: no tokens at all"):
-        index_of([[1], [], [2]])
-
-
-def test_end_token_inside_a_label_is_named():
-    with pytest.raises(InputError, match=r"^labels 0, 2: the end token 0 inside"):
-        index_of([[1, END], [1], [END, 3]])
-
-
-def test_same_tokens_are_named():
-    with pytest.raises(InputError, match=r"^labels 0 and 2 have the same tokens, keep"):
-        index_of([[3, 1], [1], [3, 1]])
-    with pytest.raises(InputError, match=r"labels 0 and 2 .*\(2 labels repeat an earlier one\)"):
-        index_of([[3, 1], [1], [3, 1], [3, 1]])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1], [], [2]], "^label 1: no tokens at all"),
+        ([[1, END], [1], [END, 3]], "^labels 0, 2: the end token 0 inside"),
+        ([[3, 1], [1], [3, 1]], "^labels 0 and 2 have the same tokens, keep"),
+        ([[3, 1], [1], [3, 1], [3, 1]], r"labels 0 and 2 .*\(2 labels repeat an earlier one\)"),
+    ],
+)
+def test_unusable_labels_are_named(rows, message):
+    with pytest.raises(InputError, match=message):
+        index_of(rows)
 
 
 def test_unusable_labels_can_be_skipped(caplog):

@@ -14,17 +14,14 @@ def tree() -> LabelSpace:
     labels = codes(
         ("A.11", ("A.1", "A")), ("A.12", ("A.1", "A")), ("A.21", ("A.2", "A")), ("B", ("B",))
     )
-    return LabelSpace("tree", labels, min_cluster_size=2)
+    return LabelSpace("tree", labels)
 
 
-def test_labels_come_back_in_the_order_given(tree):
+def test_labels_come_back_in_the_order_given_and_nodes_are_none(tree):
     assert tree.ids == ["A.11", "A.12", "A.21", "B"]
     assert [label.id for label in tree] == tree.ids
     assert len(tree) == 4
     assert tree["A.12"].text == "text of A.12"
-
-
-def test_contains_labels_and_not_nodes(tree):
     assert "A.11" in tree
     assert "A.1" not in tree
 
@@ -35,18 +32,11 @@ def test_members_of_a_node_are_all_labels_below_it(tree):
 
 
 @pytest.mark.parametrize(
-    ("label", "cluster"),
-    [("A.11", "A.1"), ("A.21", "A"), ("B", "B")],
-    ids=["nearest node is large enough", "falls back one up", "top node, though too small"],
+    ("label", "size", "cluster"),
+    [("A.11", 1, "A.1"), ("A.11", 2, "A.1"), ("A.11", 3, "A"), ("A.21", 2, "A"), ("B", 2, "B")],
 )
-def test_cluster(tree, label, cluster):
-    assert tree.cluster(label) == cluster
-
-
-def test_smallest_cluster_size_decides_how_far_labels_fall_back():
-    labels = codes(("A.11", ("A.1", "A")), ("A.12", ("A.1", "A")), ("A.21", ("A.2", "A")))
-    clusters = [LabelSpace("tree", labels, min_cluster_size=n).cluster("A.11") for n in (1, 2, 3)]
-    assert clusters == ["A.1", "A.1", "A"]
+def test_cluster_is_the_nearest_node_large_enough_else_the_top_one(tree, label, size, cluster):
+    assert LabelSpace("tree", tree, min_cluster_size=size).cluster(label) == cluster
 
 
 @pytest.mark.parametrize(

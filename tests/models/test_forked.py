@@ -22,6 +22,7 @@ from workbench.models import forked, hooked
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import can_fork, forked_forward, patch_heads
 from workbench.models.hooked import HookedModel
+from workbench.models.hooks import replace_z
 from workbench.models.prefix import run_prefix
 from workbench.models.reference import run_separately
 
@@ -86,26 +87,20 @@ def z_of(model: HookedModel, tokens: list[int], last: int) -> torch.Tensor:
     return torch.stack([activations[name][-last:] for name in Z])
 
 
+def base_and_source(model: HookedModel, prompts, last: int) -> tuple[list[int], torch.Tensor]:
+    base, other = prompts
+    return base, z_of(model, other, last)
+
+
 def one_by_one(model, base, source, groups) -> torch.Tensor:
     """The slow reference: a whole forward per group, hooks of the library head by head."""
-
-    def hook_for(layer, head):
-        def hook(z, hook):
-            z = z.clone()
-            z[:, -source.shape[1] :, head] = source[layer, :, head]
-            return z
-
-        return Z[layer], hook
-
-    with torch.no_grad():
-        return torch.stack(
-            [
-                model.bridge.run_with_hooks(
-                    torch.tensor([base]), fwd_hooks=[hook_for(*head) for head in group]
-                )[0, -1]
-                for group in groups
-            ]
-        )
+    last = slice(-source.shape[1], None)
+    tokens, rows = torch.tensor([base]), []
+    for group in groups:
+        hooks = [replace_z(at, (0, last, head), source[at, :, head]) for at, head in group]
+        with torch.no_grad():
+            rows.append(model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1])
+    return torch.stack(rows)
 
 
 def close(first: torch.Tensor, second: torch.Tensor) -> None:
@@ -123,8 +118,7 @@ GROUPS = [
 
 @pytest.mark.parametrize("last", [1, 2, 9, LENGTH])
 def test_every_group_equals_its_own_forward(model, prompts, last):
-    base, other = prompts
-    source = z_of(model, other, last)
+    base, source = base_and_source(model, prompts, last)
     patched = patch_heads(model, base, source, GROUPS)
     close(patched, one_by_one(model, base, source, GROUPS))
     unpatched = model.run([base])[0].logits
@@ -143,8 +137,7 @@ def test_a_whole_prompt_sweep_equals_transformer_lens(model, prompts):
 
 @pytest.mark.parametrize("last", [1, 9])
 def test_batch_size_and_order_change_nothing(llama, prompts, last):
-    base, other = prompts
-    source = z_of(llama, other, last)
+    base, source = base_and_source(llama, prompts, last)
     patched = patch_heads(llama, base, source, GROUPS)
     llama.pack_budget.tokens = 1
     close(patch_heads(llama, base, source, GROUPS), patched)
@@ -160,8 +153,7 @@ def test_a_head_named_twice_is_patched_once(llama, prompts):
 
 @pytest.mark.parametrize("last", [1, 9])
 def test_columns_and_no_groups(llama, prompts, last):
-    base, other = prompts
-    source = z_of(llama, other, last)
+    base, source = base_and_source(llama, prompts, last)
     columns = [9, 2, 40]
     whole = patch_heads(llama, base, source, GROUPS)
     close(patch_heads(llama, base, source, GROUPS, tokens=columns), whole[:, columns])
@@ -190,8 +182,7 @@ def test_decisions_go_beside_their_prefix(llama, prompts, monkeypatch):
 
 
 def test_decisions_too_many_for_one_pass_follow_their_prefix(llama, prompts, monkeypatch):
-    base, other = prompts
-    source = z_of(llama, other, 1)
+    base, source = base_and_source(llama, prompts, 1)
     expected = patch_heads(llama, base, source, EVERY_HEAD)
     llama.pack_budget.tokens = len(base) + 3
     monkeypatch.setattr(forked, "Together", lambda *_: pytest.fail("more tokens than fit"))
@@ -215,16 +206,7 @@ def test_an_edit_moves_its_own_branch_only(llama, prompts):
     plain = Branch(8, [1, 2, 3])
     first, second, third = forked_forward(llama, prefix, [plain, edited, plain])
     close(first, third)
-
-    def hook(z, hook):
-        z = z.clone()
-        z[0, -2:, 2] = value
-        return z
-
-    alone = llama.bridge.run_with_hooks(
-        torch.tensor([[*prefix[:8], 1, 2, 3]]), fwd_hooks=[(Z[1], hook)]
-    )[0, -3:].detach()
-    close(second, alone)
+    close(second, run_separately(llama, prefix, [edited], None, False)[0])
     close(second[0], first[0])  # before the edited positions nothing moves
     assert float((second[1:] - first[1:]).abs().min(0).values.max()) > 1e-2
 
@@ -251,8 +233,7 @@ def test_edits_of_some_positions_in_copies_of_the_end(model, prompts, last_only)
 
 
 def test_a_recorded_prefix_saves_its_run_and_changes_nothing(llama, prompts, monkeypatch):
-    base, other = prompts
-    source = z_of(llama, other, 9)
+    base, source = base_and_source(llama, prompts, 9)
     expected = patch_heads(llama, base, source, GROUPS)
     prefix = run_prefix(llama, base, 9)
     close(prefix.z, z_of(llama, base, 9))
@@ -271,8 +252,7 @@ def test_a_recorded_prefix_saves_its_run_and_changes_nothing(llama, prompts, mon
 
 
 def test_nothing_is_computed_below_the_patch(llama, prompts):
-    base, other = prompts
-    source = z_of(llama, other, 9)
+    base, source = base_and_source(llama, prompts, 9)
     prefix = run_prefix(llama, base, 9)
     patch_heads(llama, prefix, source, [[]])  # so that the probe of the model is not counted
     seen = {layer: [] for layer in range(LAYERS)}
@@ -290,8 +270,7 @@ def test_nothing_is_computed_below_the_patch(llama, prompts):
 
 
 def test_a_model_that_cannot_fork_gets_the_loop_and_says_so(llama, prompts, caplog):
-    base, other = prompts
-    source = z_of(llama, other, 9)
+    base, source = base_and_source(llama, prompts, 9)
     expected = patch_heads(llama, base, source, GROUPS)
     model = HookedModel.from_pretrained_model(build("llama"))
     model.view.model.set_attn_implementation("eager")  # as if attention could not be steered
@@ -303,8 +282,7 @@ def test_a_model_that_cannot_fork_gets_the_loop_and_says_so(llama, prompts, capl
 
 
 def test_a_model_built_otherwise_still_loads_and_gets_the_loop(llama, prompts, monkeypatch, caplog):
-    base, other = prompts
-    source = z_of(llama, other, 1)
+    base, source = base_and_source(llama, prompts, 1)
     monkeypatch.setattr(hooked, "_module_paths", lambda bridge: (["model.nowhere"], ["at.all"]))
     model = HookedModel.from_pretrained_model(build("llama"))
     close(patch_heads(model, base, source, GROUPS), patch_heads(llama, base, source, GROUPS))
@@ -315,25 +293,6 @@ def test_processed_weights_are_not_forked(prompts):
     model = HookedModel.from_pretrained_model(build("gpt2"))
     model.bridge.enable_compatibility_mode()
     assert not can_fork(model)
-
-
-def test_running_out_of_memory_halves_the_pack_and_goes_on(llama, prompts, monkeypatch, caplog):
-    base, other = prompts
-    source = z_of(llama, other, 9)
-    expected = patch_heads(llama, base, source, GROUPS)
-    run, sizes = llama.view.run, []
-
-    def small_memory(job, tokens, *rest):
-        sizes.append(len(getattr(job, "branches", [0])))
-        if sizes[-1] > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-        return run(job, tokens, *rest)
-
-    monkeypatch.setattr(llama.view, "run", small_memory)
-    with caplog.at_level(logging.WARNING):
-        close(patch_heads(llama, base, source, GROUPS), expected)
-    assert sizes == [1, 15, 7, 3, 3, 3, 3, 3]  # fifteen groups patch something
-    assert caplog.text.count("out of memory") == 1
 
 
 def test_bfloat16_is_forked_too(prompts):

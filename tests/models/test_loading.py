@@ -3,29 +3,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures.tiny_runs import save_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench.errors import InputError
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
 
-CONFIG = LlamaConfig(
-    vocab_size=48,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-)
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    LlamaForCausalLM(CONFIG).save_pretrained(tmp_path / "tiny")
-    return tmp_path / "tiny"
+    return save_model("llama", tmp_path / "tiny")
 
 
 def load_error(source: str | Path, **kwargs) -> str:
@@ -89,21 +79,18 @@ def test_a_shard_outside_the_folder_is_refused(folder):
     assert "outside the model folder" in load_error(folder)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "last.ckpt"])
-def test_pickle_weights_are_refused(folder, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adapter_model.safetensors", " but neither model.safetensors nor"),
+        ("pytorch_model.bin", ": pickle weights are refused; convert to safetensors"),
+        ("model.pt", ": pickle weights are refused; convert to safetensors"),
+        ("last.ckpt", ": pickle weights are refused; convert to safetensors"),
+    ],
+)
+def test_weights_that_are_not_loaded_are_named(folder, name, message):
     (folder / loading.SINGLE_FILE).rename(folder / name)
-    assert f"{name}: pickle weights are refused; convert to safetensors" in load_error(folder)
-
-
-def test_no_weights(folder):
-    (folder / loading.SINGLE_FILE).unlink()
-    assert "has no weights" in load_error(folder)
-
-
-def test_weights_under_another_name(folder):
-    (folder / loading.SINGLE_FILE).rename(folder / "adapter_model.safetensors")
-    message = load_error(folder)
-    assert "has adapter_model.safetensors but neither model.safetensors nor" in message
+    assert name + message in load_error(folder)
 
 
 def test_damaged_weights(folder):

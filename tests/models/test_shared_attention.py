@@ -41,6 +41,16 @@ def by_hand(attention: Attention, shared, mask) -> torch.Tensor:
     return z
 
 
+def attended(form: str, given: Attention, own: Attention, mask) -> torch.Tensor:
+    """By one of the forms, over the prefix and all keys of `own`."""
+    shared, mine = prefix(), (own.key, own.value)
+    if form == "folded":
+        return attend._folded(given, shared, mine, mask)
+    pairs = zip(shared, mine, strict=True)
+    whole = (torch.cat([s.expand(ROWS, -1, -1, -1), o], 2) for s, o in pairs)
+    return attend._fused(given, *whole, mask)
+
+
 def branch_mask(queries: int) -> torch.Tensor:
     """Rows that start at prefix positions 6, 4 and 1."""
     before = torch.arange(PREFIX) < torch.tensor([[6], [4], [1]])
@@ -50,18 +60,11 @@ def branch_mask(queries: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("queries", [1, 3])
-@pytest.mark.parametrize("form", [attend._folded, "fused"])
+@pytest.mark.parametrize("form", ["folded", "fused"])
 def test_both_forms_are_the_softmax_over_prefix_and_own_keys(queries, form):
-    attention, shared, mask = given(queries), prefix(), branch_mask(queries)
-    own = attention.key, attention.value
-    if form == "fused":
-        whole = [
-            torch.cat([s.expand(ROWS, -1, -1, -1), o], 2) for s, o in zip(shared, own, strict=True)
-        ]
-        z = attend._fused(attention, *whole, mask)
-    else:
-        z = form(attention, shared, own, mask)
-    torch.testing.assert_close(z, by_hand(attention, shared, mask))
+    attention, mask = given(queries), branch_mask(queries)
+    z = attended(form, attention, attention, mask)
+    torch.testing.assert_close(z, by_hand(attention, prefix(), mask))
 
 
 def test_capped_scores_are_capped():
@@ -75,18 +78,12 @@ def test_capped_scores_are_capped():
 @pytest.mark.parametrize(("queries", "own"), [(1, 1), (3, 3), (1, 3), (2, 3), (8, 8)])
 @pytest.mark.parametrize("form", ["folded", "fused"])
 def test_without_a_mask_the_last_queries_see_the_prefix_and_what_is_before_them(queries, own, form):
-    whole, shared = given(own), prefix()
+    whole = given(own)
     parts = (part[:, :, -queries:] for part in (whole.query, whole.key, whole.value))
     last = Attention(*parts, whole.scaling, whole.softcap, whole.may_attend)
     mask = torch.ones(own, PREFIX + own, dtype=torch.bool).tril(PREFIX).expand(ROWS, -1, -1)
-    if form == "folded":
-        z = attend._folded(last, shared, (whole.key, whole.value), None)
-    else:
-        pairs = zip(shared, (whole.key, whole.value), strict=True)
-        z = attend._fused(
-            last, *(torch.cat([s.expand(ROWS, -1, -1, -1), o], 2) for s, o in pairs), None
-        )
-    torch.testing.assert_close(z, by_hand(whole, shared, mask)[:, -queries:])
+    z = attended(form, last, whole, None)
+    torch.testing.assert_close(z, by_hand(whole, prefix(), mask)[:, -queries:])
 
 
 @pytest.mark.parametrize("softcap", [None, 0.5])

@@ -8,6 +8,7 @@ import workbench as wb
 from workbench.analysis.patching.patching import EventCache
 from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.labels.icd10cm import category, load_icd10cm
+from workbench.models.hooks import replace_z
 from workbench.organism.card import model_card
 from workbench.prompts.coding import split_categories
 
@@ -67,12 +68,7 @@ def test_patching_equals_one_forward_a_head(model, prompts, positions):
     got = wb.patch_heads(model, event.far, source, [[at] for at in heads])
     length = source.shape[1]
     for row, (layer, head) in zip(got, heads, strict=True):
-
-        def patch(z, hook, layer=layer, head=head):
-            z[:, -length:, head] = source[layer, :, head]
-            return z
-
-        hooks = [(f"blocks.{layer}.attn.hook_z", patch)]
+        hooks = [replace_z(layer, (0, slice(-length, None), head), source[layer, :, head])]
         with torch.no_grad():
             expected = model.bridge.run_with_hooks(torch.tensor([event.far]), fwd_hooks=hooks)
         torch.testing.assert_close(row, expected[0, -1], atol=1e-4, rtol=0)
