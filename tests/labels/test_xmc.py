@@ -92,19 +92,6 @@ def test_filtered_pairs_are_neither_labels_nor_forgotten(folder):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ("0 1\n5 0\n", "line 2: document 5, but trn.json has 3, counted from 0"),
-        ("0 4\n", "line 1: document 0, label 4, but labels go from 0 to 3 and documents from 0"),
-        ("0 1\n0\n", "line 2: not two numbers; 'document label' is needed"),
-    ],
-)
-def test_refused_filters(folder, pairs, message):
-    (folder / "filter_labels_train.txt").write_text(pairs)
-    assert refused(folder) == f"filter_labels_train.txt: {message}"
-
-
-@pytest.mark.parametrize(
     ("row", "message"),
     [
         (document("z", [1, 4]), "target_ind has 4, but labels go from 0 to 3"),
@@ -128,17 +115,18 @@ def test_refused_documents_with_file_and_line(folder, row, message):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([*LABELS, LABELS[1]], "line 5: uid 'l1' occurs for the second time; uids are distinct"),
-        ([{"uid": "l0"}], "line 1: no 'title'; a string is needed"),
-        (
-            [LABELS[0], "\n", LABELS[1]],
-            "line 2: not a JSON object in UTF-8; one object a line is needed",
-        ),
+        ([*LABELS, LABELS[1]], "5: uid 'l1' occurs for the second time; uids are distinct"),
+        ([{"uid": "l0"}], "1: no 'title'; a string is needed"),
+        ([LABELS[0], "\n"] * 2, "2: not a JSON object in UTF-8; one object a line is needed"),
+        ("0 1\n5 0\n", "2: document 5, but trn.json has 3, counted from 0"),
+        ("0 4\n", "1: document 0, label 4, but labels go from 0 to 3 and documents from 0"),
+        ("0 1\n0\n", "2: not two numbers; 'document label' is needed"),
     ],
 )
-def test_refused_labels_with_file_and_line(folder, rows, message):
-    write_lines(folder / "lbl.json", rows)
-    assert refused(folder) == f"lbl.json: {message}"
+def test_refused_labels_and_filters_with_file_and_line(folder, rows, message):
+    name = "filter_labels_train.txt" if isinstance(rows, str) else "lbl.json"
+    write_lines(folder / name, list(rows))
+    assert refused(folder) == f"{name}: line {message}"
 
 
 def test_no_labels_no_documents_and_no_such_split(folder):

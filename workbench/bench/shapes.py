@@ -130,7 +130,10 @@ def materialise(model: PreTrainedModel, device_map: DeviceMap, seed: int) -> Non
         module.to_empty(device=device, recurse=False)
         std = _std(path, module, model.config.num_hidden_layers)
         for parameter in module.parameters(recurse=False):
-            _draw(parameter, std, generators[device])
+            if parameter.ndim == 1:  # norms, the only vectors in a Llama model
+                parameter.fill_(1)
+            else:
+                parameter.normal_(std=std, generator=generators[device])
     _rebuild_rotary(model)
 
 
@@ -157,14 +160,6 @@ def _std(path: str, module: nn.Module, n_layers: int) -> float:
     if isinstance(module, nn.Embedding):
         return 1.0
     return STD / (2 * n_layers) if path.rpartition(".")[2] in WRITERS else STD
-
-
-def _draw(parameter: nn.Parameter, std: float, generator: torch.Generator) -> None:
-    """Norms, the only vectors in a Llama model, start at one, matrices normal."""
-    if parameter.ndim == 1:
-        parameter.fill_(1)
-    else:
-        parameter.normal_(std=std, generator=generator)
 
 
 def _rebuild_rotary(model: PreTrainedModel) -> None:

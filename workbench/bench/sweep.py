@@ -45,11 +45,18 @@ def bench_sweep(
     forwards = len(every) * len(RUNS) * len(prompts)
     with reporter.step("every head, and the loop on a sample", len(prompts)) as advance:
         loop, full, events = _side_by_side(model, prompts, every, halves, advance)
+    selection = list(prompts.subset(sorted(halves.choose)))
     with reporter.step("screened heads", len(prompts)) as advance:
-        estimated, kept = _timed(lambda: _screened(model, prompts, halves, config))
+        estimated, kept = _timed(
+            lambda: promising(screen_heads(model, selection), config.n_screened)
+        )
         controls = every[:: max(1, len(every) // config.n_controls)][: config.n_controls]
         patched = sorted({*kept, *controls})
-        swept, _ = _timed(lambda: _sweep(model, prompts, patched, halves, advance))
+        frames = sweep(model, prompts, patched, ("span",), halves=halves)
+        swept = 0.0
+        for done in range(1, len(prompts) + 1):
+            swept += _timed(lambda: next(frames))[0]
+            advance(done, len(prompts))
     base = baseline(model, prompts, halves)
     effects = causal_effects(events, base, halves=("all",), n_resamples=1, seed=config.seed)
     return {
@@ -76,27 +83,6 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter() - started, result
-
-
-def _sweep(
-    model: HookedModel,
-    prompts: PromptSet,
-    heads: Sequence[Head],
-    halves: Halves,
-    advance: Callable[[int, int], None],
-) -> pd.DataFrame:
-    frames = []
-    for frame in sweep(model, prompts, heads, ("span",), halves=halves):
-        frames.append(frame)
-        advance(len(frames), len(prompts))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _screened(
-    model: HookedModel, prompts: PromptSet, halves: Halves, config: RunConfig
-) -> list[Head]:
-    chosen = list(prompts.subset(sorted(halves.choose)))
-    return promising(screen_heads(model, chosen), config.n_screened)
 
 
 def _side_by_side(

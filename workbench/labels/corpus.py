@@ -103,11 +103,6 @@ def bad_line(path: Path, line: int, what: str) -> InputError:
     return InputError(f"{path}: line {line}: {what}")
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether the name says that a file is gzipped."""
-    return path.suffix == ".gz"
-
-
 def find_file(folder: Path, *names: str) -> Path | None:
     """The first of these names in a folder, gzipped or plain; None if there is none.
 
@@ -146,7 +141,7 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     with raw:
-        if is_gzip(path):
+        if path.suffix == ".gz":
             with gzip.GzipFile(fileobj=raw) as unzipped:
                 yield cast(BinaryIO, unzipped)
         else:

@@ -7,6 +7,7 @@ user's cache folder under a hash of texts and settings.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -230,7 +231,9 @@ def balanced_clusters(
         if len(members) > SAMPLED:
             sample = random.choice(members, SAMPLED, replace=False)
         means = _KMEANS(2, n_init=1, max_iter=20, random_state=int(random.integers(2**31)))
-        with _quiet():  # equal vectors make one centre, and any halves do
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # equal vectors make one centre, and any halves do
             means.fit(vectors[sample])
         first, second = means.cluster_centers_
         offset = (first @ first - second @ second) / 2
@@ -239,12 +242,6 @@ def balanced_clusters(
         order = np.argpartition(margin, half)
         waiting += [np.sort(members[order[half:]]), np.sort(members[order[:half]])]
     return clusters
-
-
-def _quiet() -> Any:
-    import warnings
-
-    return warnings.catch_warnings(action="ignore")
 
 
 def _check_count(name: str, value: int) -> None:

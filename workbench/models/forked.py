@@ -93,13 +93,9 @@ def _forked(
         # Step 4 of the module's docstring where all branches allow it, else step 1.
         if last_only and _one_pass(model, tokens, branches):
             return _in_one_sequence(model, tokens, branches, wanted)
-        prefix = run_prefix(model, tokens, _copied(tokens, branches))
+        copied = max((len(b.tokens) for b in branches if _repeats(tokens, b)), default=0)
+        prefix = run_prefix(model, tokens, copied)
     return _in_packs(model, prefix, branches, wanted, last_only)
-
-
-def _copied(tokens: Sequence[int], branches: Sequence[Branch]) -> int:
-    """How many trailing positions the branches that repeat the prefix's end cover."""
-    return max((len(b.tokens) for b in branches if _repeats(tokens, b)), default=0)
 
 
 def _repeats(tokens: Sequence[int], branch: Branch) -> bool:
@@ -115,7 +111,7 @@ def _one_pass(model: HookedModel, tokens: Sequence[int], branches: Sequence[Bran
 def _in_one_sequence(
     model: HookedModel, tokens: Sequence[int], branches: Sequence[Branch], columns: Tensor | None
 ) -> list[Tensor]:
-    """Branches of the last token alone beside their prefix, those that join late last."""
+    """Branches of the last token alone beside their prefix."""
     logits: dict[int, Tensor] = {}
     _run(
         model,
@@ -134,24 +130,21 @@ def _run(
     job: Callable[[list[Branch]], Together | Fresh],
     logits: dict[int, Tensor],
 ) -> None:
-    """Add the logits of some branches, all of one length, in as many forwards as memory wants."""
+    """Add the logits of some branches, all of one length, in as many forwards as memory wants.
 
-    def forward(pack: Sequence[int]) -> None:
-        done = job([branches[index] for index in pack]).run()
-        logits.update(zip(pack, done, strict=True))
-
-    order = _by_join(model, branches, indices)
-    model.pack_budget.run(order, len(branches[order[0]].tokens), forward)
-
-
-def _by_join(model: HookedModel, branches: Sequence[Branch], indices: Iterable[int]) -> list[int]:
-    """Indices of branches by the layer where they join, which is the last if nothing is edited."""
+    Those that join late come last.
+    """
 
     def join(index: int) -> int:
         low = branches[index].lowest_edit
         return model.info.n_layers if low is None else low
 
-    return sorted(indices, key=join)
+    def forward(pack: Sequence[int]) -> None:
+        done = job([branches[index] for index in pack]).run()
+        logits.update(zip(pack, done, strict=True))
+
+    order = sorted(indices, key=join)
+    model.pack_budget.run(order, len(branches[order[0]].tokens), forward)
 
 
 def _in_packs(
@@ -161,7 +154,7 @@ def _in_packs(
     columns: Tensor | None,
     last_only: bool,
 ) -> list[Tensor]:
-    """Branches of a kind and length together, those that join late last."""
+    """Branches of a kind and length together."""
     logits: dict[int, Tensor] = {}
     kinds: dict[tuple[type[Copies] | type[Fresh], int], list[int]] = {}
     for index, branch in enumerate(branches):

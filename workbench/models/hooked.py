@@ -69,12 +69,6 @@ class Run:
 class HookedModel:
     """A causal language model whose activations can be read and replaced by name."""
 
-    bridge: TransformerBridge
-    view: View
-    info: ModelInfo
-    tokenizer: PreTrainedTokenizerBase | None
-    pack_budget: PackBudget
-
     def __init__(
         self,
         bridge: TransformerBridge,

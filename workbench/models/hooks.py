@@ -1,4 +1,4 @@
-"""Hook functions: keep an activation, put a constant in its place, replace heads' outputs."""
+"""Hook functions: keep an activation, replace heads' outputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +14,6 @@ def store(name: str, into: dict[str, Tensor]) -> Hook:
 
     def function(value: Tensor, hook: Any) -> None:
         into[name] = value.detach()
-
-    return name, function
-
-
-def constant(name: str, value: Tensor) -> Hook:
-    """Hook that puts `value` in the activation's place."""
-
-    def function(activation: Tensor, hook: Any) -> Tensor:
-        return value
 
     return name, function
 

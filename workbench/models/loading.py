@@ -58,20 +58,16 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
         return folder.resolve()
     if folder.exists():
         raise InputError(f"{source} is a file; give the model folder that contains it")
-    if _looks_like_path(source):
+    text = str(source)
+    if isinstance(source, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1:
         raise InputError(f"model folder {source} does not exist")
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=HUB_PATTERNS))
+        return Path(snapshot_download(text, revision=revision, allow_patterns=HUB_PATTERNS))
     except (OSError, ValueError) as error:  # no network, unknown or gated repository, bad id
         raise InputError(
             f"model {source!r} is no local folder and cannot be fetched from the hub: "
             f"{first_line(error)}"
         ) from error
-
-
-def _looks_like_path(source: str | Path) -> bool:
-    text = str(source)
-    return isinstance(source, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1
 
 
 def read_config(folder: Path) -> dict[str, Any]:

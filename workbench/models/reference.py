@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.models.branches import Branch
 from workbench.models.hooked import HookedModel
-from workbench.models.hooks import Hook, replace_z
+from workbench.models.hooks import replace_z
 
 
 @torch.no_grad()
@@ -20,28 +20,14 @@ def run_separately(
     last_only: bool,
 ) -> list[Float[Tensor, "branch_position column"]]:
     """The logits of `forked_forward`, by a forward of every branch's own sequence."""
-    return [_logits(model, prefix, branch, columns, last_only) for branch in branches]
-
-
-def _logits(
-    model: HookedModel,
-    prefix: Sequence[int],
-    branch: Branch,
-    columns: Tensor | None,
-    last_only: bool,
-) -> Tensor:
-    sequence = [*prefix[: branch.start], *branch.tokens]
-    kept = range(len(sequence) - 1 if last_only else branch.start, len(sequence))
-    tokens = torch.tensor([sequence], device=model.device)
-    logits = model.logits_at(tokens, kept, _hooks(branch))[0]
-    return logits if columns is None else logits[:, columns.to(logits.device)]
-
-
-def _hooks(branch: Branch) -> list[Hook]:
-    hooks = []
-    for edit in branch.edits:
-        inside = torch.arange(len(branch.tokens))[edit.positions]
+    rows = []
+    for branch in branches:
+        sequence = [*prefix[: branch.start], *branch.tokens]
+        kept = range(len(sequence) - 1 if last_only else branch.start, len(sequence))
         # Indices stay on the CPU, from where they may address a layer on any device.
-        index = (0, branch.start + inside, edit.head)
-        hooks.append(replace_z(edit.layer, index, edit.value))
-    return hooks
+        at = torch.arange(branch.start, len(sequence))
+        hooks = [replace_z(e.layer, (0, at[e.positions], e.head), e.value) for e in branch.edits]
+        tokens = torch.tensor([sequence], device=model.device)
+        logits = model.logits_at(tokens, kept, hooks)[0]
+        rows.append(logits if columns is None else logits[:, columns.to(logits.device)])
+    return rows

@@ -119,7 +119,8 @@ def plant(
     hf_model = _Weights(generator, n_layers, n_heads, groups, place, muted).build()
     kinds = [frozenset(place[role] for role in roles) for roles in (COARSE, REFINE, DISTRACTORS)]
     model = HookedModel.from_pretrained_model(hf_model, name=f"planted-{seed}")
-    return Planted(model, _prompts(generator, n_prompts), *kinds)
+    events = tuple(_event(generator, index) for index in range(n_prompts))
+    return Planted(model, PromptSet("planted", events), *kinds)
 
 
 def _check(n_layers: int, n_heads: int, groups: int, n_prompts: int, muted: set[str]) -> None:
@@ -333,10 +334,6 @@ class _Weights:
         self._copy("prior", feature["option_label"], 0.3 * feature["out"])
         self._attend("copier", [(10.0, always, feature["evidence"])])
         self._copy("copier", feature["evidence_label"], feature["unread"])
-
-
-def _prompts(generator: torch.Generator, n_prompts: int) -> PromptSet:
-    return PromptSet("planted", tuple(_event(generator, index) for index in range(n_prompts)))
 
 
 def _event(generator: torch.Generator, index: int) -> DecisionEvent:
