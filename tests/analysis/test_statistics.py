@@ -129,12 +129,9 @@ def test_halves_are_disjoint_complete_and_reproducible():
     assert {halves.of(name) for name in halves.choose} == {"choose"}
 
 
-def test_two_prompts_give_one_each_and_one_is_refused():
+def test_two_prompts_give_one_each_and_others_are_refused():
     assert [len(half) for half in split_half(["a", "b", "a"])] == [1, 1]
     with pytest.raises(InputError, match="at least 2"):
         split_half(["a", "a"])
-
-
-def test_unknown_prompt_is_in_neither_half():
     with pytest.raises(InputError, match="'z' is in neither half"):
         split_half(["a", "b"]).of("z")

@@ -63,11 +63,6 @@ def test_pool_intervals_and_one_legend_entry_per_name() -> None:
     assert len(shown) == len(set(shown)) == 5
 
 
-def test_no_pools_is_said_in_words() -> None:
-    figure = figures.pool_effects(make_pools().iloc[:0])
-    assert "no head qualified" in figure.layout.annotations[0].text
-
-
 def test_trajectory_has_a_line_and_a_band_per_variant_and_panel() -> None:
     table = make_trajectory().sample(frac=1, random_state=0)
     figure = figures.trajectory(table)
@@ -86,11 +81,6 @@ def test_choose_verify_shows_nominated_heads_only() -> None:
     rows = patching.query("layer == 4 and head == 3 and positions == 'span'")
     effect = rows.query("measure == 'coarse_restore'").set_index("half")["effect"]
     assert (span.x[0], span.y[0]) == (effect["choose"], effect["verify"])
-
-
-def test_choose_verify_without_two_halves_says_so() -> None:
-    figure = figures.choose_verify(make_patching().query("half == 'verify'"))
-    assert "two halves" in figure.layout.annotations[0].text
 
 
 def test_bootstrap_equals_weighted_means_of_the_same_draws() -> None:
@@ -120,9 +110,19 @@ def test_logarithmic_loss_leaves_out_what_has_no_logarithm() -> None:
     assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
 
 
-def test_loss_without_rows_or_columns() -> None:
-    empty = pd.DataFrame({"step": [], "loss": []})
-    assert "no loss was recorded" in figures.loss_curve(empty).layout.annotations[0].text
+@pytest.mark.parametrize(
+    ("draw", "table", "said"),
+    [
+        (figures.pool_effects, make_pools().iloc[:0], "no head qualified"),
+        (figures.choose_verify, make_patching().query("half == 'verify'"), "two halves"),
+        (figures.loss_curve, pd.DataFrame({"step": [], "loss": []}), "no loss was recorded"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_in_words(draw, table, said) -> None:
+    assert said in draw(table).layout.annotations[0].text
+
+
+def test_missing_loss_is_named() -> None:
     with pytest.raises(InputError, match="column 'loss' is missing; it has 'step'"):
         figures.loss_curve(pd.DataFrame({"step": [1]}))
 

@@ -24,26 +24,28 @@ def outlines(figure: go.Figure) -> dict[str, Any]:
     }
 
 
+def map_of(rows: dict[str, Any], **more: Any) -> go.Figure:
+    return heatmaps.head_heatmap(pd.DataFrame(rows), "x", title="t", colorbar_title="u", **more)
+
+
 def test_values_land_at_layer_then_head() -> None:
-    table = pd.DataFrame({"layer": [4, 0], "head": [3, 5], "x": [0.5, -2.0]})
-    heat = heatmap_of(heatmaps.head_heatmap(table, "x", title="t", colorbar_title="u"))
+    heat = heatmap_of(map_of({"layer": [4, 0], "head": [3, 5], "x": [0.5, -2.0]}))
     assert heat.z[4][3] == 0.5
     assert heat.z[0][5] == -2.0
     assert np.isfinite(np.asarray(heat.z, dtype=float)).sum() == 2
     assert list(heat.y) == [0, 1, 2, 3, 4]
 
 
-def test_limits_are_symmetric_about_zero() -> None:
-    table = pd.DataFrame({"layer": [0, 0], "head": [0, 1], "x": [0.5, -2.0]})
-    heat = heatmap_of(heatmaps.head_heatmap(table, "x", title="t", colorbar_title="u"))
+def test_limits_are_symmetric_about_zero_and_values_beyond_them_are_told() -> None:
+    rows = {"layer": [0, 0], "head": [0, 1], "x": [0.5, -2.0]}
+    heat = heatmap_of(map_of(rows))
     assert (heat.zmin, heat.zmax) == (-2.0, 2.0)
-
-
-def test_colour_bar_says_when_values_lie_beyond_the_limit() -> None:
-    table = pd.DataFrame({"layer": [0, 0], "head": [0, 1], "x": [0.5, 3.0]})
-    heat = heatmap_of(heatmaps.head_heatmap(table, "x", title="t", colorbar_title="u", limit=1))
+    heat = heatmap_of(map_of(rows | {"x": [0.5, 3.0]}, limit=1))
     assert heat.zmax == 1.0
     assert heat.colorbar.ticktext[-1].startswith("≥ 1.00")
+    heat = heatmap_of(map_of({"layer": [0], "head": [0], "x": [np.nan], "n": [0]}))
+    assert "no valid pair" in heat.hovertext[0][0]
+    assert heat.zmax == 1.0
 
 
 def test_all_causal_measures_share_one_colour_scale() -> None:
@@ -76,13 +78,6 @@ def test_hover_tells_interval_events_and_absolute_boost() -> None:
     assert "events: 7 (1 did not count)" in text
     assert f"refine boost abs: {absolute:.2f}" in text
     assert "in the refine pool" in text
-
-
-def test_undefined_effect_says_that_no_event_counted() -> None:
-    table = pd.DataFrame({"layer": [0], "head": [0], "x": [np.nan], "n": [0]})
-    heat = heatmap_of(heatmaps.head_heatmap(table, "x", title="t", colorbar_title="u"))
-    assert "no valid pair" in heat.hovertext[0][0]
-    assert heat.zmax == 1.0
 
 
 def test_pooled_heads_are_outlined_where_they_are() -> None:
@@ -124,9 +119,7 @@ def test_score_hover_gives_q_and_route() -> None:
 )
 def test_bad_tables_are_refused(rows: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        heatmaps.head_heatmap(
-            pd.DataFrame(rows), "x", title="t", colorbar_title="u", shape=(N_LAYERS, N_HEADS)
-        )
+        map_of(rows, shape=(N_LAYERS, N_HEADS))
 
 
 def test_a_half_that_is_not_there_is_named() -> None:
@@ -137,10 +130,8 @@ def test_a_half_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("count", [8, 12, 32, 64, 80])
 def test_ticks_and_marks_fit_models_of_any_width(count: int) -> None:
-    table = pd.DataFrame({"layer": [count - 1], "head": [count - 1], "x": [1.0]})
-    figure = heatmaps.head_heatmap(
-        table, "x", title="t", colorbar_title="u", pooled={(0, 0): "coarse"}
-    )
+    rows = {"layer": [count - 1], "head": [count - 1], "x": [1.0]}
+    figure = map_of(rows, pooled={(0, 0): "coarse"})
     assert count / figure.layout.xaxis.dtick <= 16
     assert 250 < figure.layout.height < 1000
     assert outlines(figure)["coarse pool"].marker.size >= 6

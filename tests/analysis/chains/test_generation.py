@@ -1,11 +1,12 @@
 import random
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from fixtures.distillation import build
 from fixtures.shades import ShadesTask, shades_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from workbench.analysis.chains.generation import generation_accuracy, write_chains
 from workbench.errors import InputError
@@ -108,43 +109,30 @@ def prompts_by_text(task):
     return {task.render(p, PlainTemplate()).text.removesuffix(cue): p for p in prompts}
 
 
-def test_right_letters_score_one(run, prompts_by_text):
+@pytest.mark.parametrize(
+    ("chain", "written", "exact", "per_mention"),
+    [
+        pytest.param(False, lambda right: right, 1.0, 1.0, id="right letters"),
+        pytest.param(False, lambda right: ["BA"[x == "B"] for x in right], 0.0, 0.0, id="others"),
+        pytest.param(False, lambda right: [*right, "Z"], 0.0, 1.0, id="a letter too many"),
+        pytest.param(False, lambda right: [], 0.0, 0.0, id="nothing"),
+        pytest.param(True, lambda right: ["\nanswer:", *right], 1.0, 1.0, id="after a chain"),
+        pytest.param(True, lambda right: ["A B C"], 0.0, 0.0, id="a chain without an answer"),
+        pytest.param(True, None, 0.0, 0.0, id="no chain"),
+    ],
+)
+def test_letters_score_by_prompt_and_mention(
+    run, prompts_by_text, task, chain, written, exact, per_mention
+):
     def write(text):
-        return " " + " ".join(ShadesTask().answer(prompts_by_text[text.removesuffix("\nanswer:")]))
+        prompt = prompts_by_text[text.removesuffix("\nreason:" if chain else "\nanswer:")]
+        steps = [f"\n{step}" for step in task.chain(prompt)] if chain else []
+        return "".join(steps) + " " + " ".join(written(task.answer(prompt))) if written else ""
 
-    result, writer = run(write)
-    assert (result.n, result.exact, result.per_mention) == (20, 1.0, 1.0)
+    result, writer = run(write, chain=chain)
+    assert (result.n, result.exact, result.per_mention) == (20, exact, per_mention)
     assert len(writer.calls) == 3  # 20 prompts in batches of 8
     assert not any(call.do_sample for call in writer.calls)
-
-
-def test_right_letters_after_a_chain_score_one(run, prompts_by_text, task):
-    def write(text):
-        prompt = prompts_by_text[text.removesuffix("\nreason:")]
-        steps = task.chain(prompt)
-        return "\n" + "\n".join(steps) + "\nanswer: " + " ".join(ShadesTask().answer(prompt))
-
-    assert run(write, chain=True)[0].exact == 1.0
-
-
-def test_other_letters_score_zero(run, prompts_by_text):
-    def write(text):
-        right = ShadesTask().answer(prompts_by_text[text.removesuffix("\nanswer:")])
-        return "".join(f" {'B' if letter == 'A' else 'A'}" for letter in right)
-
-    result, _ = run(write)
-    assert (result.exact, result.per_mention) == (0.0, 0.0)
-
-
-@pytest.mark.parametrize("chain", [False, True])
-def test_nothing_written_scores_zero(run, chain):
-    result, _ = run(lambda text: "", chain=chain)
-    assert (result.exact, result.per_mention) == (0.0, 0.0)
-
-
-def test_a_chain_without_an_answer_scores_zero(run):
-    result, _ = run(lambda text: " A B C", chain=True)
-    assert (result.exact, result.per_mention) == (0.0, 0.0)
 
 
 def test_a_right_first_letter_counts_by_mention_only(run, prompts_by_text):
@@ -158,15 +146,6 @@ def test_a_right_first_letter_counts_by_mention_only(run, prompts_by_text):
     assert result.per_mention == 20 / sum(map(len, answers))
 
 
-def test_a_letter_too_many_is_not_exact(run, prompts_by_text):
-    def write(text):
-        right = ShadesTask().answer(prompts_by_text[text.removesuffix("\nanswer:")])
-        return "".join(f" {letter}" for letter in [*right, "Z"])
-
-    result, _ = run(write)
-    assert (result.exact, result.per_mention) == (0.0, 1.0)
-
-
 def test_new_tokens_leave_room_for_the_answer_and_its_end(run, task, raw_tokenizer):
     _, writer = run(lambda text: "")
     assert max(call.max_new_tokens for call in writer.calls) == task.most_decisions + 1
@@ -175,24 +154,12 @@ def test_new_tokens_leave_room_for_the_answer_and_its_end(run, task, raw_tokeniz
     assert writer.calls[0].eos_token_id == end_token(raw_tokenizer)
 
 
-def tiny(vocab_size: int, context: int = 1024) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=context,
-        initializer_range=0.3,
-    )
-    return LlamaForCausalLM(config).eval()
+tiny = partial(build, context=1024, initializer_range=0.3, tie_word_embeddings=False)
 
 
 def test_padded_greedy_through_the_bridge_is_the_model_s_own():
     prompts = [[3, 9, 4], [7], [5, 6, 7, 8, 9, 10, 11]]
-    plain = tiny(64)
+    plain = tiny(vocab_size=64)
     expected = []
     for prompt in prompts:  # by plain forwards, one prompt at a time
         row = list(prompt)
@@ -200,7 +167,7 @@ def test_padded_greedy_through_the_bridge_is_the_model_s_own():
             logits = plain(torch.tensor([row]), use_cache=False).logits[0, -1]
             row.append(int(logits.argmax()))
         expected.append(row[len(prompt) :])
-    bridged = HookedModel.from_pretrained_model(tiny(64)).bridge.original_model
+    bridged = HookedModel.from_pretrained_model(tiny(vocab_size=64)).bridge.original_model
     got = greedy_tokens(bridged, prompts, max_new_tokens=8, end=0, batch_size=2)
     cut = [row[: row.index(0)] if 0 in row else row for row in expected]
     assert got == cut
@@ -212,10 +179,7 @@ def test_padded_greedy_through_the_bridge_is_the_model_s_own():
 
 
 def test_each_token_is_read_once_whatever_the_model_was_trained_with():
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=20, num_hidden_layers=1, use_cache=False, **shape)
-    model = LlamaForCausalLM(config).eval()
+    model = build(n_layers=1, vocab_size=20, use_cache=False)
     model.generation_config.use_cache = False
     widths = []
     model.model.embed_tokens.register_forward_hook(
@@ -285,7 +249,7 @@ def test_written_chains_stop_before_the_answer(task, tokenizer, given, monkeypat
         return [[*chain[len(opening) :], *closing] for chain in chains]
 
     monkeypatch.setattr("workbench.analysis.chains.generation.greedy_tokens", write)
-    model = HookedModel.from_pretrained_model(tiny(len(tokenizer)))
+    model = HookedModel.from_pretrained_model(tiny(vocab_size=len(tokenizer)))
     bare = question_cases(prompts, tokenizer)
     assert write_chains(model, bare, tokenizer, variants=VARIANTS) == expected
     [clean, *_] = write_chains(model, bare, tokenizer)
@@ -296,7 +260,8 @@ def test_a_chain_needs_room_and_a_prompt_its_cue(task, tokenizer):
     prompts = make_events(task, PlainTemplate(), tokenizer, n_prompts=2, seed=0)
     cases = question_cases(prompts, tokenizer)
     longest = max(len(event.clean) for event in prompts)
-    model = HookedModel.from_pretrained_model(tiny(len(tokenizer), context=longest + 3))
+    short = tiny(vocab_size=len(tokenizer), context=longest + 3)
+    model = HookedModel.from_pretrained_model(short)
     with pytest.raises(InputError, match="no room for a chain"):
         write_chains(model, cases, tokenizer)
     with pytest.raises(InputError, match="no answer cue"):

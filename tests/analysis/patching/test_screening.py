@@ -1,12 +1,11 @@
 import pytest
 import torch
-from fixtures.tiny_model import HEADS
+from fixtures.slow_patching import patched_slope
 
 from workbench.analysis.patching.patching import EventCache
 from workbench.analysis.patching.screening import promising, screen_heads
-from workbench.analysis.readout import Roles, coarse_margin, near_miss_margin
+from workbench.analysis.readout import coarse_margin, near_miss_margin
 from workbench.errors import InputError
-from workbench.models.forked import patch_heads
 from workbench.phases import RUNS
 
 
@@ -17,24 +16,11 @@ def screen(model, event):
 
 def test_an_estimate_is_the_size_of_the_margin_s_slope_in_the_patched_run(model, event, screen):
     """Against a small step of exact patching from the base towards the source, head by head."""
-    cache, step = EventCache.of(model, event), 0.01
+    cache = EventCache.of(model, event)
     for run, (base, source) in RUNS.items():
         start, change = cache.z[base], cache.z[source] - cache.z[base]
         margin = coarse_margin if "far" in run else near_miss_margin
-        margins = [
-            margin(
-                patch_heads(
-                    model,
-                    cache.bases[base],
-                    start + sign * step * change,
-                    [[head] for head in HEADS],
-                    tokens=event.option_tokens,
-                ),
-                Roles.of(event),
-            ).double()
-            for sign in (1, -1)
-        ]
-        slope = ((margins[0] - margins[1]) / (2 * step)).abs()
+        slope = patched_slope(model, event, cache.bases[base], start, change, margin).abs()
         got = torch.tensor(screen.loc[screen["run"] == run, "estimate"].to_numpy())
         torch.testing.assert_close(got, slope, rtol=0.01, atol=0.002 * float(slope.max()))
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from fixtures.tiny_model import HEADS
+from fixtures.slow_patching import patched_slope
 
 from workbench.analysis.patching.patching import EventCache
 from workbench.analysis.readout import Roles, near_miss_margin, select_options
@@ -11,7 +11,6 @@ from workbench.analysis.scores.attribution import (
     margin_effects,
     z_names,
 )
-from workbench.models.forked import patch_heads
 
 
 def effects_at_near(model, event, clean_z):
@@ -30,18 +29,7 @@ def cache(model, event) -> EventCache:
 def test_first_order_effect_is_the_slope_of_exact_patching(model, event, cache, positions):
     near, clean = cache.source("near", positions), cache.source("clean", positions)
     estimate = effects_at_near(model, event, clean).total[0].flatten()
-    step = 0.01
-    margins = []
-    for sign in (1, -1):
-        option_logits = patch_heads(
-            model,
-            event.near,
-            near + sign * step * (clean - near),
-            [[head] for head in HEADS],
-            tokens=event.option_tokens,
-        )
-        margins.append(near_miss_margin(option_logits, Roles.of(event)).double())
-    slope = (margins[0] - margins[1]) / (2 * step)
+    slope = patched_slope(model, event, event.near, near, clean - near, near_miss_margin)
     largest = slope.abs().max().item()
     torch.testing.assert_close(estimate, slope, rtol=0.01, atol=0.002 * largest)
 

@@ -118,17 +118,17 @@ def test_a_head_without_any_effect_has_p_one():
     assert refine_null_p([torch.zeros(4, 1, 1)], [0], n_permutations=10).item() == 1
 
 
-def test_no_permutations_are_refused():
-    with pytest.raises(InputError, match="n_permutations is 0"):
-        refine_null_p([torch.zeros(4, 1, 1)], [0], n_permutations=0)
-
-
-def test_a_single_head_can_pass_among_many():
-    """499 shuffles could not do it: 0.002 times 200 heads is 0.4."""
-    p = coarse_null_p(coarse_values(planted=3.0), [WEIGHTS] * N_EVENTS, n_permutations=499)
-    assert p[0, 0].item() * p.numel() <= 0.05
+def test_permutations_suffice_for_a_single_head_of_all():
+    """In the first test, 499 shuffles could not do it: 0.002 times 200 heads is 0.4."""
     assert enough_permutations(2000, 48) == 2000
     assert enough_permutations(1, 48) == 960
+
+
+def test_bad_requests_are_named():
+    with pytest.raises(InputError, match="n_permutations is 0"):
+        refine_null_p([torch.zeros(4, 1, 1)], [0], n_permutations=0)
+    with pytest.raises(InputError, match="1 events, 2 prompt ids"):
+        refine_null_p([torch.zeros(4, 1, 1)], [0], prompt_ids=["p", "q"])
 
 
 GOLDS = {
@@ -225,8 +225,3 @@ def test_samples_of_prompts_equal_the_prompts_written_out(few_permutations):
     torch.testing.assert_close(every, doubled)
     alone = coarse_null_p(routes[:4], weights[:4], prompt_ids=ids[:4], n_permutations=300)
     assert (half - alone).abs().max() < 0.15  # other shuffles, the same distribution
-
-
-def test_lists_of_different_lengths_are_refused():
-    with pytest.raises(InputError, match="1 events, 2 prompt ids"):
-        refine_null_p([torch.zeros(4, 1, 1)], [0], prompt_ids=["p", "q"])
