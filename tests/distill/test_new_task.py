@@ -2,35 +2,27 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fixtures.distillation import QUIET, SMALL
 from fixtures.shades import ShadesTask, shades_tokenizer
-from rich.console import Console
 
-from workbench.distill.config import DistillationConfig, LossConfig, StudentShape
+from workbench.distill.config import LossConfig
 from workbench.distill.evaluation import answers
 from workbench.distill.evaluation.evaluate import evaluate_students
 from workbench.distill.examples.questions import make_question, traced_example
 from workbench.distill.examples.traces import TraceConfig, read_traces, write_traces
 from workbench.distill.training.run import distill, trace_config
 from workbench.models import loading
-from workbench.progress import Reporter
 from workbench.prompts.events import make_events
 from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import WordEncoder
 
 TASK = ShadesTask()
-CONFIG = DistillationConfig(
-    loss=LossConfig(attention=0.5, update=0.0, interaction=0.0),
-    student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
-    steps=2,
-    batch_size=4,
-    n_traces=8,
-    warmup_steps=1,
-    bf16=False,
-)
-QUIET = Reporter(Console(quiet=True))
+LOSS = LossConfig(attention=0.5, update=0.0, interaction=0.0)
+CONFIG = replace(SMALL, loss=LOSS, steps=2, n_traces=8)
 
 
 @pytest.fixture

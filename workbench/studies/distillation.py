@@ -73,20 +73,13 @@ def plan(
     if len(set(arms)) < len(arms) or not arms or min(seeds, main_seeds, steps) < 1:
         raise InputError("a study needs distinct arms, and at least one seed and step")
     longer = equal_compute(costs, steps) if costs is not None else {}
-    students = [
-        planned
-        for arm in arms
-        for seed in range(main_seeds if arm in MAIN else seeds)
-        for planned in _with_longer(arm, seed, steps, longer.get(arm))
-    ]
+    students = []
+    for arm in arms:
+        for seed in range(main_seeds if arm in MAIN else seeds):
+            students.append(Planned(f"{arm}-{seed}", arm, seed, steps))
+            if arm in longer:
+                students.append(Planned(f"{arm}-compute-{seed}", arm, seed, longer[arm]))
     return sorted(students, key=lambda student: student.seed)
-
-
-def _with_longer(arm: str, seed: int, steps: int, longer: int | None) -> list[Planned]:
-    students = [Planned(f"{arm}-{seed}", arm, seed, steps)]
-    if longer is not None:
-        students.append(Planned(f"{arm}-compute-{seed}", arm, seed, longer))
-    return students
 
 
 def run_study(

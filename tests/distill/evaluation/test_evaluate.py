@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.distillation import QUIET
 from fixtures.tiny_runs import save_model, save_prompts
-from rich.console import Console
 from typer.testing import CliRunner
 
 from workbench.analysis.chains import generation
@@ -35,7 +35,6 @@ from workbench.distill.matching.head_map import swap_teacher
 from workbench.errors import InputError
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
-from workbench.progress import Reporter
 
 SMALL = {"n_prompts": 6, "n_trajectory_prompts": 3, "n_resamples": 50, "max_new_tokens": 12}
 
@@ -71,16 +70,9 @@ def write_student(make_model, tokenizer, headmap, teacher, tmp_path):
 
 
 @pytest.fixture
-def teacher(make_model, tokenizer, tmp_path) -> Path:
-    make_model(0).save_pretrained(tmp_path / "teacher")
-    tokenizer.save_pretrained(tmp_path / "teacher")
-    return tmp_path / "teacher"
-
-
-@pytest.fixture
 def run(teacher, small_task, tmp_path):
     def call(students, **options):
-        settings = {**SMALL, "task": small_task, "reporter": Reporter(Console(quiet=True))}
+        settings = {**SMALL, "task": small_task, "reporter": QUIET}
         return evaluate_students(tmp_path / "out", teacher, students, **{**settings, **options})
 
     return call
@@ -194,20 +186,9 @@ def test_an_evaluation_takes_in_further_students(run, write_student):
     pd.testing.assert_frame_equal(kept, first.answers)
 
 
-def test_records_without_a_newer_setting_keep_their_arm(write_student):
-    record = json.loads((write_student("old", "mechanistic") / "training.json").read_text())
-    del record["config"]["loss"]["update_space"]
-    assert arm_of(record["config"]) == "mechanistic"
-    record["config"]["loss"]["update_space"] = "options"
-    assert arm_of(record["config"]) == "custom"
-
-
 def test_students_of_more_steps_are_an_arm_of_their_own(write_student):
-    folders = {name: write_student(name) for name in ("cot-0", "cot-compute-0")}
-    record = folders["cot-compute-0"] / "training.json"
-    written = json.loads(record.read_text())
-    written["config"]["steps"] = 6000
-    record.write_text(json.dumps(written))
+    folders = {"cot-0": write_student("cot-0")}
+    folders["cot-compute-0"] = write_student("cot-compute-0", steps=6000)
     found = read_students({"mech-0": write_student("mech-0", "mechanistic"), **folders})
     assert [student.arm for student in found] == ["cot", "cot@6000", "mechanistic"]
 
@@ -301,9 +282,11 @@ def test_distances_are_means_over_the_steps_that_both_have():
 def test_every_arm_is_known_by_its_record():
     for name in ARMS:
         assert arm_of(json.loads(json.dumps(plain(asdict(arm_config(name, DEFAULTS)))))) == name
-    other = arm_config("mechanistic", DEFAULTS)
-    changed = replace(other, loss=replace(other.loss, attention=0.25))
-    assert arm_of(plain(asdict(changed))) == "custom"
+    record = plain(asdict(arm_config("mechanistic", DEFAULTS)))
+    for changed in ({"attention": 0.25}, {"update_space": "options"}):
+        assert arm_of(record | {"loss": record["loss"] | changed}) == "custom"
+    del record["loss"]["update_space"]  # as before there was that setting
+    assert arm_of(record) == "mechanistic"
 
 
 def test_heads_are_borrowed_of_a_student_of_the_same_shape(write_student, headmap):

@@ -12,7 +12,7 @@ from workbench.distill.examples.questions import (
     make_question,
     traced_example,
 )
-from workbench.distill.examples.stream import Collator, DistillationStream, check_context
+from workbench.distill.examples.stream import Collator, check_context
 from workbench.distill.losses.losses import IGNORED
 from workbench.distill.reading.positions import Marks
 from workbench.errors import InputError
@@ -142,26 +142,22 @@ def test_marks_point_where_they_say(batch):
     assert Marks.of(batch, "target").rows.sum() == (batch["length"] - batch["question"] + 1).sum()
 
 
-def test_a_context_that_no_question_fits_is_refused(small_task, encode, traces):
-    sizes = {"n_samples": 40, "same_size": 4, "seed": 0}
-    mix = ExampleMix(direct=0.3, partial=0.0)
+def test_a_context_that_no_question_fits_is_refused(make_stream):
     with pytest.raises(InputError, match="context is 20: even of the questions with the fewest"):
-        DistillationStream(small_task, encode, traces, mix, context=20, **sizes)
-    only_traces = replace(mix, direct=0.0)
-    stream = DistillationStream(small_task, encode, traces, only_traces, context=20, **sizes)
-    assert len(stream[0]["ids"]) > 20
+        make_stream(context=20)
+    only_traces = ExampleMix(direct=0.0, partial=0.0)
+    assert len(make_stream(context=20, mix=only_traces)[0]["ids"]) > 20
 
 
 def test_where_no_direct_question_fits_another_example_stands(
-    small_task, encode, traces, monkeypatch
+    small_task, encode, traces, make_stream, monkeypatch
 ):
     shortest = check_context(small_task, encode, 400)
     context = len(shortest.question.ids) + len(shortest.target) + 1  # fits few, and those in time
-    sizes = {"n_samples": 40, "same_size": 4, "seed": 0}
-    all_direct = ExampleMix(direct=1.0, partial=0.0)
-    stream = DistillationStream(small_task, encode, [], all_direct, context=context, **sizes)
+    sizes = {"context": context, "mix": ExampleMix(direct=1.0, partial=0.0)}
+    stream = make_stream(40, **sizes, traces=[])
     assert all(len(stream[index]["ids"]) <= context for index in range(40))
-    stream = DistillationStream(small_task, encode, traces, all_direct, context=context, **sizes)
+    stream = make_stream(40, **sizes)
     monkeypatch.setattr(data, "LAST_TRY", 1)
     chains = [trace.target for trace in traces]
     kept = [s for s in map(stream.__getitem__, range(40)) if len(s["ids"]) > context]

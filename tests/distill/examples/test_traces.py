@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from workbench.distill.examples import traces
+from workbench.distill.examples import questions, traces
 from workbench.distill.examples.traces import (
     SCHEMA,
     TraceConfig,
@@ -22,20 +22,11 @@ CONFIG = TraceConfig(n=10, same_size=4, ramp=0.5)
 def perfect_teacher(right_chain, monkeypatch):
     """Writes right chains, but for every third prompt; says which prompts it was asked."""
     chains, asked = {}, []
-    draw = traces.draw_question
+    make = questions.make_question
 
-    def remember(task, encode, rng, sizes, ease):
-        drawn = []
-        drawing = type(task).draw
-
-        def keep(self, *args):
-            drawn.append(drawing(self, *args))
-            return drawn[-1]
-
-        with monkeypatch.context() as patched:
-            patched.setattr(type(task), "draw", keep)
-            question = draw(task, encode, rng, sizes, ease)
-        chains[question.ids] = right_chain(task, drawn[0])
+    def remember(task, prompt, encode):
+        question = make(task, prompt, encode)
+        chains[question.ids] = right_chain(task, prompt)
         return question
 
     def write(model, prompts, *, max_new_tokens, **_):
@@ -47,7 +38,7 @@ def perfect_teacher(right_chain, monkeypatch):
             written.append(chains[ids][: -1 if wrong else None][:max_new_tokens])
         return written
 
-    monkeypatch.setattr(traces, "draw_question", remember)
+    monkeypatch.setattr(questions, "make_question", remember)
     monkeypatch.setattr(traces, "greedy_tokens", write)
     return asked
 
@@ -99,13 +90,13 @@ def test_chains_that_were_cut_off_are_left_out(perfect_teacher, write, tmp_path)
         read_traces(path)
 
 
-def test_files_of_other_settings_are_refused(perfect_teacher, write, tmp_path):
+def test_files_of_other_settings_and_unfinished_ones_are_refused(perfect_teacher, write, tmp_path):
     path = tmp_path / "traces.jsonl"
     write(path)
     with pytest.raises(InputError, match=r"other settings \(seed\)"):
         write(path, TraceConfig(n=10, same_size=4, ramp=0.5, seed=1))
-    path.write_text('{"id": "p0"}\n')
-    with pytest.raises(InputError, match="is no trace file"):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="is unfinished, 9 of 10 draws"):
         read_traces(path)
 
 
@@ -126,7 +117,8 @@ def test_a_folder_of_parts_is_the_whole(perfect_teacher, write, tmp_path):
     perfect_teacher.clear()
     for which in range(3):
         write(folder / f"{9 - which}.jsonl", replace(CONFIG, part=(which, 3)))
-    assert read_traces(folder) == read_traces(whole)
+    parts = read_traces(folder)
+    assert parts == read_traces(whole) and fingerprint(parts) != fingerprint(parts[1:])
     assert count_draws(folder) == count_draws(whole) == CONFIG.n
     (folder / "8.jsonl").rename(tmp_path / "away")
     with pytest.raises(InputError, match="part 1 of 3 is missing"):
@@ -134,14 +126,6 @@ def test_a_folder_of_parts_is_the_whole(perfect_teacher, write, tmp_path):
     write(folder / "8.jsonl", replace(CONFIG, part=(1, 3), seed=1))
     with pytest.raises(InputError, match="is no further part of the traces in"):
         read_traces(folder)
-
-
-def test_an_unfinished_file_is_refused(perfect_teacher, write, tmp_path):
-    path = tmp_path / "traces.jsonl"
-    write(path)
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match="is unfinished, 9 of 10 draws"):
-        read_traces(path)
 
 
 def test_only_one_process_writes_a_file(perfect_teacher, write, tmp_path):
@@ -168,15 +152,6 @@ def test_what_is_no_trace_file_is_left_as_it_is(perfect_teacher, write, tmp_path
         assert path.read_bytes() == there
     with pytest.raises(InputError, match="cannot be written, is a folder"):
         write(tmp_path)
-
-
-def test_whole_and_parts_have_the_same_fingerprint(perfect_teacher, write, tmp_path):
-    write(tmp_path / "whole.jsonl")
-    perfect_teacher.clear()
-    for which in range(2):
-        write(tmp_path / "parts" / f"{which}.jsonl", replace(CONFIG, part=(which, 2)))
-    whole, parts = read_traces(tmp_path / "whole.jsonl"), read_traces(tmp_path / "parts")
-    assert fingerprint(whole) == fingerprint(parts) != fingerprint(whole[1:])
 
 
 def test_a_context_that_nothing_fits_is_refused_before_the_teacher_writes(write, tmp_path):

@@ -6,15 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from rich.console import Console
-from transformers import TrainingArguments
 
 from workbench.distill.config import DistillationConfig, LossConfig, weights
-from workbench.distill.examples.stream import Collator
 from workbench.distill.losses.losses import Loss
 from workbench.distill.losses.term import TERMS, Term, register
 from workbench.distill.reading.wanted import Wanted
 from workbench.distill.training.loss_table import LossTable
-from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.files import settings
 
@@ -49,35 +46,23 @@ def with_sharpness():
     TERMS.update(before)
 
 
-def test_a_new_term_trains_is_logged_and_is_checked(
-    with_sharpness, make_model, make_stream, tmp_path
-):
+def test_a_new_term_trains_is_logged_and_is_checked(with_sharpness, make_model, make_trainer):
     config = with_sharpness(attention=0.0, sharpness=0.5)
     assert config.on == {"chain": 1.0, "sharpness": 0.5} and not config.needs_teacher
     assert DistillationConfig(loss=replace(config, chain=2.0)).loss.on["sharpness"] == 0.5
     with pytest.raises(InputError, match=r"sharpness: input should be greater than .*, got -1"):
         with_sharpness(sharpness=-1.0)
 
-    args = TrainingArguments(
-        str(tmp_path),
-        max_steps=2,
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=2,
-        learning_rate=0.1,
-        logging_steps=1,
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-    )
     student = make_model(seed=1)
     before = student.model.layers[1].self_attn.q_proj.weight.clone()
-    trainer = MechanisticDistillationTrainer(
-        student,
-        make_model(),
+    trainer = make_trainer(
         replace(config, chain=0.0),
-        args=args,
-        train_dataset=make_stream(),
-        data_collator=Collator(8),
+        student,
+        max_steps=2,
+        gradient_accumulation_steps=2,
+        learning_rate=0.1,
+        lr_scheduler_type="linear",
+        save_strategy="no",
     )
     console = Console(record=True, width=200, file=io.StringIO())
     trainer.add_callback(LossTable(console, list(trainer.terms.config.on)))

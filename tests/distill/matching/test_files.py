@@ -3,6 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.distillation import shape
+from fixtures.headsets import head_record, headset_document, model_record
 
 from workbench.distill.matching.files import folder_shape, heads_for, load, save
 from workbench.distill.matching.head_map import HeadMap, PooledHead, match_by_depth
@@ -10,10 +12,6 @@ from workbench.errors import InputError
 from workbench.heads import ModelShape
 from workbench.headsets.headset import parse
 from workbench.models import loading
-
-
-def shape(n_layers: int, n_heads: int = 8, n_kv_heads: int = 4) -> ModelShape:
-    return ModelShape(n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads)
 
 
 @pytest.fixture
@@ -135,57 +133,12 @@ def test_bad_head_files_are_refused(tmp_path: Path, document: dict[str, Any], me
 
 
 def test_a_head_set_and_its_file_give_the_same_map(tmp_path: Path):
-    scores = dict.fromkeys(
-        ["coarse", "coarse_q", "refine", "refine_q", "refine_direct", "coarse_attribution"]
-    )
-    common = {
-        "read_out": False,
-        "decision_share": None,
-        "tasks": 1,
-        "scores": scores,
-        "effects": {},
-    }
-    document = {
-        "schema": "workbench.headset/1",
-        "model": {
-            "name": "someone/tiny",
-            "revision": None,
-            "architecture": "LlamaForCausalLM",
-            "n_layers": 6,
-            "n_heads": 8,
-            "n_kv_heads": 4,
-            "d_model": 16,
-            "weights_sha256": None,
-        },
-        "prompts": {
-            "task": "codes",
-            "n": 2,
-            "sha256": "a" * 64,
-            "n_choose": 1,
-            "n_verify": 1,
-            "split_seed": 0,
-            "choose_sha256": "b" * 64,
-            "verify_sha256": "c" * 64,
-        },
-        "tokenizer": {"sha256": None, "template": None, "special_tokens": {}},
-        "method": {
-            "versions": dict.fromkeys(
-                ["workbench", "transformer_lens", "transformers", "torch"], "0"
-            ),
-            "dtype": "float32",
-            "attention_implementation": "eager",
-            "compatibility_mode": False,
-            "thresholds": {},
-            "seeds": {},
-            "positions": "span",
-        },
-        "heads": [
-            {"layer": 4, "head": 3, "kv_head": 1, "pool": "refine", "weight": 0.25, **common},
-            {"layer": 4, "head": 6, "kv_head": 3, "pool": "refine", "weight": 0.75, **common},
-            {"layer": 3, "head": 0, "kv_head": 0, "pool": "coarse", "weight": 1.0, **common},
-        ],
-        "pools": [],
-    }
+    heads = [
+        head_record(4, 3, "refine", 0.25),
+        head_record(4, 6, "refine", 0.75),
+        head_record(3, 0, "coarse", 1.0),
+    ]
+    document = headset_document(model_record(6, 8, 4), heads)
     headset = parse(json.dumps(document))
     teacher = ModelShape.of(headset.model)
     headmap = match_by_depth(headset, teacher, shape(4))

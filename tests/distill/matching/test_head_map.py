@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixtures.distillation import shape
 from pydantic import ValidationError
 
 from workbench.distill.matching.head_map import (
@@ -12,11 +13,6 @@ from workbench.distill.matching.head_map import (
     swap_teacher,
 )
 from workbench.errors import InputError
-from workbench.heads import ModelShape
-
-
-def shape(n_layers: int, n_heads: int = 8, n_kv_heads: int = 4) -> ModelShape:
-    return ModelShape(n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads)
 
 
 def pooled(*heads: tuple[int, int, Pool, float]) -> list[PooledHead]:
@@ -53,7 +49,7 @@ def layers(headmap: HeadMap) -> list[int]:
 def test_layers_by_depth(
     coarse: int, refine: int, n_teacher: int, n_student: int, expected: list[int]
 ):
-    heads: dict[Pool, list[tuple[int, int]]] = {"coarse": [(coarse, 0)], "refine": [(refine, 1)]}
+    heads = {"coarse": [(coarse, 0)], "refine": [(refine, 1)]}
     headmap = match_by_depth(heads, shape(n_teacher), shape(n_student))
     assert layers(headmap) == expected
 
@@ -67,10 +63,7 @@ def test_a_single_layer_goes_where_relative_depth_says():
 
 
 def test_interleaved_pools_rise_at_each_step_if_there_is_room():
-    heads: dict[Pool, list[tuple[int, int]]] = {
-        "coarse": [(3, 0), (5, 0)],
-        "refine": [(4, 0), (6, 0)],
-    }
+    heads = {"coarse": [(3, 0), (5, 0)], "refine": [(4, 0), (6, 0)]}
     assert layers(match_by_depth(heads, shape(7), shape(4))) == [1, 2, 2, 3]
     assert layers(match_by_depth(heads, shape(8), shape(4))) == [0, 1, 1, 2]  # one reads
     assert layers(match_by_depth(heads, shape(8), shape(3))) == [0, 1, 1, 2]
@@ -163,7 +156,7 @@ def test_attention_finds_heads_that_look_alike_wherever_they_are():
     ours[3][:, 1] = 0.9 * theirs[1][:, 0] + 0.1 * ours[3][:, 1]
     ours[0][:, 2] = 0.9 * theirs[2][:, 1] + 0.1 * ours[0][:, 2]
     ours[2][:, 0] = theirs[0][:, 0]
-    heads: dict[Pool, list[tuple[int, int]]] = {"coarse": [(1, 0)], "refine": [(2, 1), (0, 0)]}
+    heads = {"coarse": [(1, 0)], "refine": [(2, 1), (0, 0)]}
     theirs[2][:, :, 0] = ours[0][:, :, 0] = float("nan")  # rows that are not chosen
     headmap = match_by_attention(heads, theirs, ours, ROWS, shape(3, 2, 1), shape(4, 3, 3))
     assert paired(headmap) == {(1, 0): (3, 1), (2, 1): (0, 2), (0, 0): (2, 0)}
@@ -175,18 +168,18 @@ def test_attention_uses_a_student_head_once_while_there_are_enough():
     for head in range(3):  # all alike, the last one exactly head 0-0 of the student
         theirs[0][:, head] = 0.02 * (2 - head) * theirs[0][:, head]
         theirs[0][:, head] += (1 - 0.02 * (2 - head)) * ours[0][:, 0]
-    two: dict[Pool, list[tuple[int, int]]] = {"coarse": [(0, 0)], "refine": [(0, 2)]}
+    two = {"coarse": [(0, 0)], "refine": [(0, 2)]}
     teacher, student = shape(1, 3, 1), shape(2, 1, 1)
     found = paired(match_by_attention(two, theirs, ours, ROWS, teacher, student))
     assert sorted(found.values()) == [(0, 0), (1, 0)]
-    three: dict[Pool, list[tuple[int, int]]] = {"coarse": [(0, 0), (0, 1), (0, 2)]}
+    three = {"coarse": [(0, 0), (0, 1), (0, 2)]}
     found = paired(match_by_attention(three, theirs, ours, ROWS, teacher, student))
     assert sorted(found.values()) == [(0, 0), (0, 0), (1, 0)], "the third has its nearest"
 
 
 def test_attention_refuses_what_does_not_fit():
     theirs, ours = patterns(2, 2, seed=0), patterns(2, 2, seed=1)
-    heads: dict[Pool, list[tuple[int, int]]] = {"coarse": [(1, 0)]}
+    heads = {"coarse": [(1, 0)]}
     small = shape(2, 2, 1)
     with pytest.raises(InputError, match="teacher: layer 1 is not given"):
         match_by_attention(heads, {0: theirs[0]}, ours, ROWS, small, small)

@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 import torch
+from fixtures.distillation import POOLS
 
 from workbench.distill.arms import ARMS, arm_config, find_arm
 from workbench.distill.config import DEFAULTS, DistillationConfig, StudentShape
@@ -13,7 +14,6 @@ SCORES = pd.DataFrame(
     [(layer, head, 10.0 * layer + head) for layer in range(2) for head in range(4)],
     columns=["layer", "head", "output_norm"],
 )
-POOLS = {"coarse": [(0, 1)], "refine": [(1, 2), (1, 3)]}
 
 
 def test_ablation_effect_is_the_rise_of_the_loss_without_the_head(make_model, batch):

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from fixtures.distillation import POOLS, QUIET, SMALL
 from rich.console import Console
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from workbench.analysis.readout import Roles, focus_confusion, select_options
-from workbench.distill.config import DistillationConfig, LossConfig, StudentShape
+from workbench.distill.config import LossConfig
 from workbench.distill.examples.traces import SCHEMA
 from workbench.distill.training import run
 from workbench.distill.training.folder import held, last_checkpoint
@@ -22,16 +24,9 @@ from workbench.progress import Reporter
 from workbench.prompts.events import make_events
 from workbench.prompts.templates import PlainTemplate
 
-CONFIG = DistillationConfig(
-    loss=LossConfig(attention=0.5, update=0.1, interaction=0.1, hidden=0.1),
-    student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
-    steps=4,
-    batch_size=4,
-    n_traces=24,
-    warmup_steps=1,
-    bf16=False,
+CONFIG = replace(
+    SMALL, loss=LossConfig(attention=0.5, update=0.1, interaction=0.1, hidden=0.1), steps=4
 )
-POOLS = {"coarse": [(0, 1)], "refine": [(1, 2), (1, 3)]}
 
 
 @pytest.fixture
@@ -45,8 +40,7 @@ def distilled(teacher, small_task, prompts, trace_file):
 
     def call(out, config=CONFIG, pools=POOLS, **options):
         settings = {"readout_every": 2, "checkpoint_every": 2, "workers": 0, "prompts": prompts}
-        settings |= {"traces": trace_file}
-        settings["reporter"] = Reporter(Console(quiet=True))
+        settings |= {"traces": trace_file, "reporter": QUIET}
         return distill(out, teacher, pools, config, task=small_task, **{**settings, **options})
 
     return call
@@ -70,11 +64,13 @@ def test_folder_has_student_map_readout_and_record(distilled, tmp_path, tokenize
     assert not list(out.rglob("*.bin")) and not (out / "checkpoints").exists()
 
 
-def test_traces_of_another_teacher_are_refused(distilled, tmp_path):
+def test_traces_that_are_missing_or_of_another_teacher_are_refused(distilled, tmp_path):
     path = tmp_path / "others.jsonl"
     path.write_text(json.dumps({"schema": SCHEMA, "teacher": "x", "n": 0, "part": [0, 1]}) + "\n")
     with pytest.raises(InputError, match="traces of another teacher"):
         distilled(tmp_path / "student", traces=path)
+    with pytest.raises(InputError, match=r"trcaes\.jsonl: cannot be read, No such file"):
+        distilled(tmp_path / "student", traces=tmp_path / "trcaes.jsonl")
 
 
 def test_losses_and_readouts_are_told_as_a_table(distilled, tmp_path):
@@ -91,91 +87,80 @@ def test_losses_and_readouts_are_told_as_a_table(distilled, tmp_path):
     assert all(len(row) == 10 for row in rows)
 
 
-def test_interrupted_distillation_ends_as_uninterrupted(distilled, tmp_path, monkeypatch):
-    whole = distilled(tmp_path / "whole")
-    compute, steps = run.MechanisticDistillationTrainer.compute_loss, []
-
-    def interrupted(self, *args, **kwargs):
-        steps.append(self.state.global_step)
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        return compute(self, *args, **kwargs)
-
-    monkeypatch.setattr(run.MechanisticDistillationTrainer, "compute_loss", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        distilled(tmp_path / "parts")
-    with pytest.raises(InputError, match=r"other settings \(config.loss.attention\)"):
-        other = replace(CONFIG, loss=replace(CONFIG.loss, attention=1.0))
-        distilled(tmp_path / "parts", other)
-    with pytest.raises(InputError, match=r"other settings \(pools\)"):
-        distilled(tmp_path / "parts", pools={"coarse": [(0, 0)], "refine": [(1, 1)]})
-    parts = distilled(tmp_path / "parts")
-    assert steps == [0, 1, 2, 3, 2, 3]
-    assert parts["loss"] == whole["loss"]
-    tables = [pd.read_parquet(tmp_path / name / "readout.parquet") for name in ("whole", "parts")]
-    pd.testing.assert_frame_equal(*tables)
-    with pytest.raises(InputError, match="holds a trained student already"):
-        distilled(tmp_path / "parts")
-
-
 @pytest.fixture
-def stop_at(monkeypatch):
-    """Ends training as if killed at the start of a step."""
-    compute = run.MechanisticDistillationTrainer.compute_loss
+def stopped(distilled, monkeypatch, tmp_path):
+    """A folder in which training ended as if killed at the start of a step, and the steps run.
 
-    def stop(step):
+    Training that goes on there is not stopped, and adds its steps.
+    """
+
+    def at(step):
+        compute, steps = run.MechanisticDistillationTrainer.compute_loss, []
+
         def stopping(self, *args, **kwargs):
-            if self.state.global_step == step:
+            steps.append(self.state.global_step)
+            if len(steps) == step + 1:
                 raise KeyboardInterrupt
             return compute(self, *args, **kwargs)
 
         monkeypatch.setattr(run.MechanisticDistillationTrainer, "compute_loss", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            distilled(tmp_path / "student")
+        return tmp_path / "student", steps
 
-    return stop
+    return at
 
 
-def test_a_checkpoint_that_was_cut_off_is_passed_over(distilled, stop_at, tmp_path):
-    out = tmp_path / "student"
-    stop_at(3)
-    with pytest.raises(KeyboardInterrupt):
+def test_interrupted_distillation_ends_as_uninterrupted(distilled, stopped, tmp_path):
+    whole, folder = distilled(tmp_path / "whole"), tmp_path / "whole"
+    out, steps = stopped(3)
+    with pytest.raises(InputError, match=r"other settings \(config.loss.attention\)"):
+        distilled(out, replace(CONFIG, loss=replace(CONFIG.loss, attention=1.0)))
+    with pytest.raises(InputError, match=r"other settings \(pools\)"):
+        distilled(out, pools={"coarse": [(0, 0)], "refine": [(1, 1)]})
+    parts = distilled(out)
+    assert steps == [0, 1, 2, 3, 2, 3]
+    assert parts["loss"] == whole["loss"]
+    weights, others = (load_file(each / "model.safetensors") for each in (folder, out))
+    assert weights.keys() == others.keys()
+    assert all(weight.equal(others[name]) for name, weight in weights.items())
+    tables = [pd.read_parquet(each / "readout.parquet") for each in (folder, out)]
+    pd.testing.assert_frame_equal(*tables)
+    with pytest.raises(InputError, match="holds a trained student already"):
         distilled(out)
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(distilled, stopped):
+    out, _ = stopped(3)
     whole, cut = out / "checkpoints" / "checkpoint-2", out / "checkpoints" / "checkpoint-3"
     shutil.copytree(whole, cut)
     state = cut / "trainer_state.json"
     state.write_text(state.read_text()[:20])
     (cut / "optimizer.pt").unlink()
     assert last_checkpoint(out) == str(whole)
-    stop_at(None)
     record = distilled(out)
     assert [row["step"] for row in record["loss"]] == [1, 2, 3, 4]
 
 
-def test_training_goes_on_with_the_same_traces_only(distilled, stop_at, trace_file, tmp_path):
-    out = tmp_path / "student"
-    stop_at(3)
-    with pytest.raises(KeyboardInterrupt):
-        distilled(out)
+def test_training_goes_on_with_the_same_traces_only(distilled, stopped, trace_file, tmp_path):
+    out, _ = stopped(3)
     lines = trace_file.read_text().splitlines(keepends=True)
     other = tmp_path / "other.jsonl"
     other.write_text("".join([lines[0], *lines[:0:-1]]))
-    stop_at(None)
     with pytest.raises(InputError, match=r"other settings \(traces.sha256\)"):
         distilled(out, traces=other)
     moved = shutil.copy(trace_file, tmp_path / "moved.jsonl")
     assert distilled(out, traces=moved)["traces"]["kept"] == len(lines) - 1
 
 
-def test_a_start_that_failed_binds_nobody(distilled, stop_at, tmp_path):
-    out = tmp_path / "student"
-    stop_at(1)
-    with pytest.raises(KeyboardInterrupt):
-        distilled(out)
+def test_a_start_that_failed_binds_nobody(distilled, stopped):
+    out, _ = stopped(1)
+    others = {"coarse": [(0, 2)], "refine": [(1, 3)]}
     assert (out / "headmap.json").is_file() and (out / "readout.parquet").is_file()
     with held(out), pytest.raises(InputError, match="another process is training into it"):
-        distilled(out, pools={"coarse": [(0, 2)], "refine": [(1, 3)]})
+        distilled(out, pools=others)
     assert (out / "headmap.json").is_file() and (out / "readout.parquet").is_file()
-    stop_at(None)
-    record = distilled(out, pools={"coarse": [(0, 2)], "refine": [(1, 3)]})
+    record = distilled(out, pools=others)
     assert [pair["teacher"] for pair in record["headmap"]["pairs"]] == [[0, 2], [1, 3]]
 
 
@@ -200,11 +185,6 @@ def test_heads_are_checked_before_traces_are_drawn(
     with pytest.raises(InputError, match=message):
         distilled(tmp_path / "student", config, pools, traces=None)
     assert not (tmp_path / "student").exists()
-
-
-def test_traces_that_are_given_are_there(distilled, tmp_path):
-    with pytest.raises(InputError, match=r"trcaes\.jsonl: cannot be read, No such file"):
-        distilled(tmp_path / "student", traces=tmp_path / "trcaes.jsonl")
 
 
 def test_checkpoints_stay_where_no_weights_were_written(distilled, monkeypatch, tmp_path):

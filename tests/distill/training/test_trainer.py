@@ -4,17 +4,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.examples.stream import Collator
+from workbench.distill.matching.head_map import swap_teacher
 from workbench.distill.training.terms import PROJECTIONS, drop_projections
-from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.models.attention import NAME
 
-PAIRS = (((0, 1), (0, 2)), ((1, 2), (1, 0)))
+STUDENT_SIDE = {"coarse": [(0, 0)], "refine": [(1, 0), (1, 1)]}
+"""Heads that learn, in `headmap`."""
 NOTHING = dict.fromkeys(TERMS, 0.0)
 SUMS = {
     "chain": 1.0,
@@ -30,45 +31,6 @@ def config_of(**weights) -> LossConfig:
     return LossConfig(**{**NOTHING, **weights})
 
 
-@pytest.fixture
-def make_trainer(make_model, make_stream, headmap, tmp_path):
-    def make(config, student=None, teacher=None, circuit=PAIRS, headmap=headmap, **arguments):
-        given = {
-            "output_dir": str(tmp_path / "run"),
-            "max_steps": 4,
-            "per_device_train_batch_size": 4,
-            "learning_rate": 1e-3,
-            "lr_scheduler_type": "constant",
-            "logging_steps": 1,
-            "save_steps": 2,
-            "report_to": "none",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "seed": 0,
-        }
-        return MechanisticDistillationTrainer(
-            student or make_model(seed=1),
-            teacher or make_model(seed=0),
-            config,
-            headmap=headmap,
-            circuit=circuit,
-            args=TrainingArguments(**{**given, **arguments}),
-            train_dataset=make_stream(),
-            data_collator=Collator(8),
-        )
-
-    return make
-
-
-def gradients(trainer, batch) -> dict[str, torch.Tensor]:
-    trainer.compute_loss(trainer.model, batch).backward()
-    return {
-        name: weight.grad.clone()
-        for name, weight in trainer.model.named_parameters()
-        if weight.grad is not None
-    }
-
-
 def log_of(trainer) -> list[dict[str, float]]:
     return [
         {name: row[name] for name in row if name.startswith("loss") or name == "step"}
@@ -80,7 +42,9 @@ def log_of(trainer) -> list[dict[str, float]]:
 @pytest.mark.parametrize("term", TERMS)
 def test_every_term_teaches_the_student_and_not_the_teacher(term, make_trainer, batch):
     trainer = make_trainer(config_of(**{term: 1.0}))
-    found = gradients(trainer, batch)
+    trainer.compute_loss(trainer.model, batch).backward()
+    weights = trainer.model.named_parameters()
+    found = {name: weight.grad for name, weight in weights if weight.grad is not None}
     # All terms but the chain's look at layer 0 or below it, which hears of layer 1 as well.
     below = [grad for name, grad in found.items() if ".layers.0.self_attn.q_proj" in name]
     assert below[0].abs().max() > 0
@@ -153,30 +117,6 @@ def test_each_term_is_logged_unweighted(make_trainer):
         )
 
 
-def test_training_goes_on_from_a_checkpoint_as_if_never_interrupted(make_trainer, tmp_path):
-    config = config_of(chain=1.0, attention=0.5, hidden=0.1)
-    whole = make_trainer(config, output_dir=str(tmp_path / "whole"))
-    whole.train()
-    first = make_trainer(config, output_dir=str(tmp_path / "parts"))
-    steps = []
-    compute = first.compute_loss
-
-    def interrupted(*args, **kwargs):
-        steps.append(first.state.global_step)
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        return compute(*args, **kwargs)
-
-    first.compute_loss = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        first.train()
-    second = make_trainer(config, output_dir=str(tmp_path / "parts"))
-    second.train(resume_from_checkpoint=get_last_checkpoint(str(tmp_path / "parts")))
-    assert log_of(second) == log_of(whole)
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, second.model.state_dict()[name]), name
-
-
 def test_the_teacher_is_in_no_checkpoint(make_trainer, make_model, tmp_path):
     student = make_model(seed=1, n_layers=2)
     names = set(student.state_dict()) - {"lm_head.weight"}  # tied
@@ -224,8 +164,7 @@ def test_attention_alone_brings_the_students_maps_to_the_teachers(make_trainer, 
 
 def test_a_student_that_is_its_teacher_loses_nothing(make_trainer, make_model, batch, headmap):
     config = config_of(logit=1.0, attention=1.0, update=1.0, interaction=1.0, minilm=1.0)
-    pairs = [pair.model_copy(update={"student": pair.teacher}) for pair in headmap.pairs]
-    same = headmap.model_copy(update={"pairs": tuple(pairs)})
+    same = swap_teacher(headmap, STUDENT_SIDE)
     for route, space in (("evidence", "residual"), ("decision", "options")):
         given = replace(config, route=route, update_space=space)
         trainer = make_trainer(given, make_model(), make_model(), headmap=same)
@@ -235,8 +174,7 @@ def test_a_student_that_is_its_teacher_loses_nothing(make_trainer, make_model, b
 
 
 def test_over_options_an_update_has_a_size(make_trainer, make_model, batch, headmap):
-    pairs = [pair.model_copy(update={"student": pair.teacher}) for pair in headmap.pairs]
-    same = headmap.model_copy(update={"pairs": tuple(pairs)})
+    same = swap_teacher(headmap, STUDENT_SIDE)
     student = make_model()
     with torch.no_grad():
         for pair in same.in_pool("refine"):

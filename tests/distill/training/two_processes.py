@@ -7,56 +7,39 @@ the CPU are some. --stop-at STEP ends as if killed, --begin-at STEP is where it 
 import argparse
 import os
 import sys
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
+from fixtures.distillation import POOLS, QUIET, SMALL, make_small_task
 from fixtures.small_icd10cm import small_icd10cm
-from rich.console import Console
 from torch.distributed.tensor import DTensor
 
-from workbench.distill.config import DistillationConfig, LossConfig, StudentShape
+from workbench.distill.config import LossConfig
 from workbench.distill.training.run import distill
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.models import loading
-from workbench.progress import Reporter
-from workbench.prompts.coding import CodingTask, TaskConfig, split_categories
 from workbench.prompts.events import make_events
 from workbench.prompts.templates import PlainTemplate
 
 STEPS = 6
 
 
-@cache
-def small_task() -> CodingTask:
-    space = small_icd10cm()
-    sizes = TaskConfig(n_mentions=(1, 2), n_families=(2, 2), family_size=(2, 3))
-    return CodingTask(space, split_categories(space)[0], sizes)
-
-
 def distil_small(
     teacher: Path, traces: Path, out: Path, accumulation: int, interaction: float = 0.1
 ) -> None:
     """A few steps with every kind of mechanistic term, the same in however many processes."""
-    task = small_task()
-    config = DistillationConfig(
-        loss=LossConfig(attention=0.5, update=0.1, interaction=interaction),
-        student=StudentShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_mlp=24),
-        steps=STEPS,
-        batch_size=4,
-        accumulation=accumulation,
-        n_traces=24,
-        warmup_steps=1,
-        bf16=False,
-    )
+    task = make_small_task(small_icd10cm())
+    loss = LossConfig(attention=0.5, update=0.1, interaction=interaction)
+    config = replace(SMALL, loss=loss, steps=STEPS, accumulation=accumulation)
     tokenizer = loading.read_tokenizer(teacher)
     distill(
         out,
         teacher,
-        {"coarse": [(0, 1)], "refine": [(1, 2), (1, 3)]},
+        POOLS,
         config,
         task=task,
         prompts=make_events(task, PlainTemplate(), tokenizer, n_prompts=5, seed=9),
@@ -68,7 +51,7 @@ def distil_small(
             "disable_tqdm": True,
             **({"ddp_backend": "gloo"} if "RANK" in os.environ else {}),
         },
-        reporter=Reporter(Console(quiet=True)),
+        reporter=QUIET,
     )
 
 

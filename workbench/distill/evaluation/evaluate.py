@@ -35,7 +35,7 @@ from workbench.distill.evaluation.students import (
     speed,
     teacher_heads,
 )
-from workbench.distill.evaluation.work import Examined, Work, open_teacher
+from workbench.distill.evaluation.work import Examined, Work
 from workbench.distill.matching.files import check_weights, folder_shape
 from workbench.distill.matching.head_map import Pools, check_pools
 from workbench.errors import InputError
@@ -152,7 +152,7 @@ def evaluate_students(
     _check_teacher(work, found, pools)
     heads = {TEACHER: teacher_heads(pools, found)}
     heads |= {one.name: heads_of(one, found) for one in found}
-    chief = open_teacher(work)
+    chief = Examined(work, TEACHER, work.teacher, work.digest)
     tables = {TEACHER: chief.tables(heads[TEACHER][0], chief)}
     for one in found:
         examined = Examined(work, one.name, one.folder, one.weights_sha256)

@@ -111,10 +111,9 @@ def _measures(part: pd.DataFrame, weights: Weights) -> Iterator[tuple[str, Draws
             ratio[1:] = np.nan  # no interval over so few
         yield "", ratio, int(counts.sum())
         return
-    of_answers = "listed" in part
     for name in (column for column in part if column not in NO_MEANS):
         yield name, weights @ part[name].to_numpy(float), len(part)
-    if of_answers:
+    if "listed" in part:
         gold, listed = ([str(row).split() for row in part[name]] for name in ("gold", "listed"))
         ranked = Rankings.of_names(gold, listed)
         yield "micro_f1", micro_f1(ranked).draws(weights), len(part)

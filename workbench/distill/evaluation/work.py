@@ -14,7 +14,6 @@ from transformer_lens.utilities.devices import get_device
 
 from workbench.distill.evaluation.answers import answers
 from workbench.distill.evaluation.effects import pool_terms
-from workbench.distill.evaluation.statistics import TEACHER
 from workbench.distill.evaluation.students import PoolHeads
 from workbench.distill.evaluation.trajectories import distances, followed, write_own_chains
 from workbench.distill.training.monitor import direct_readout
@@ -183,11 +182,6 @@ class Examined:
             if not found.loc[found["setting"] == pool, "counts"].any():
                 work.reporter.say(f"{self.name}: no valid pair for the {pool} heads, so no effects")
         return found
-
-
-def open_teacher(work: Work) -> Examined:
-    """The teacher of an evaluation."""
-    return Examined(work, TEACHER, work.teacher, work.digest)
 
 
 def _forget_heads(path: Path) -> None:

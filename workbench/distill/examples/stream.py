@@ -73,7 +73,8 @@ class DistillationStream(ExampleStream):
         rng = self._rng(index)
         example = self._traces[index % len(self._traces)] if self._traces else None
         if rng.random() < self._mix.direct or example is None:
-            example = self._direct(index, rng, example) or example or self._shortest(rng)
+            example = self._direct(index, rng, example) or example
+            example = example or check_context(self._task, self._encode, self._context, rng)
         question = example.question
         return {
             **self._sample(question.ids, example.target),
@@ -96,9 +97,6 @@ class DistillationStream(ExampleStream):
             if _length(example) < (room if tries < TRIES else self._context):
                 return example
         return None
-
-    def _shortest(self, rng: random.Random) -> Example:
-        return check_context(self._task, self._encode, self._context, rng)
 
 
 def check_context(

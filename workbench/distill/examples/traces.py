@@ -129,8 +129,7 @@ def read_traces(path: Path, teacher: str | None = None) -> list[Example]:
         InputError: no trace file, one that is damaged, unfinished, of another teacher or without
             examples, or a folder whose parts do not make one whole.
     """
-    files = _parts(path) if path.is_dir() else [path]
-    examples = [example for file in files for example in _read(file, teacher)]
+    examples = [example for file in _parts(path) for example in _read(file, teacher)]
     if not examples:
         raise InputError(
             f"{path}: holds no trace; the teacher answered nothing rightly that fits the context"
@@ -144,8 +143,8 @@ def count_draws(path: Path) -> int:
     Raises:
         InputError: as `read_traces`.
     """
-    files = _parts(path) if path.is_dir() else [path]
-    return int(_check_head(files[0], _lines(files[0])[:1])["n"])
+    first = _parts(path)[0]
+    return int(_check_head(first, _lines(first)[:1])["n"])
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
@@ -179,7 +178,9 @@ def _read(path: Path, teacher: str | None) -> list[Example]:
 
 
 def _parts(folder: Path) -> list[Path]:
-    """Files of a folder in the order of their parts, all of which are there and alike."""
+    """A file itself; of a folder the files of all its parts, in order and alike."""
+    if not folder.is_dir():
+        return [folder]
     found: dict[int, Path] = {}
     settings: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.jsonl")):

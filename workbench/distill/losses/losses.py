@@ -32,7 +32,10 @@ IGNORED = -100
 """Label of a token that no loss is taken on."""
 
 FLOOR = 1e-6
-"""Added to every probability before its logarithm: no entry's gradient is above 1 / FLOOR."""
+"""Added to every probability before its logarithm: no entry's gradient is above 1 / FLOOR.
+
+Raised to the smallest normal number of the student's dtype.
+"""
 
 
 class Loss(NamedTuple):
@@ -67,11 +70,10 @@ def attention_loss(
     keys: Bool[Tensor, "batch key"] | None = None,
     *,
     per: Per = "row",
-    floor: float = FLOOR,
 ) -> Loss:
     """KL(teacher ‖ student) between pooled attention patterns, row by row.
 
-    Both sides are restricted to `keys` (the real tokens) and normalised; then `floor` is added to
+    Both sides are restricted to `keys` (the real tokens) and normalised; then `FLOOR` is added to
     each entry, so that a key the student does not look at at all has a finite loss and gradient.
     A row in which the teacher looks at no allowed key does not count.
 
@@ -82,13 +84,11 @@ def attention_loss(
         keys: tokens that may be looked at; None for all.
         per: "row" gives every row its weight, so long examples count for more; "example" averages
             the rows of an example first, and then gives every example 1.
-        floor: raised to the smallest normal number of the student's dtype, which in float16
-            (6e-5) keeps the gradient from overflowing.
 
     The choice of heads and their pooling is this project's; KL between attention distributions as
     a loss is that of MiniLM (Wang et al. 2020).
     """
-    floor = smallest_floor(floor, student)
+    floor = smallest_floor(FLOOR, student)
     losses, weights = pattern_divergence(teacher, student, weights, keys, floor)
     return Loss(*weighted_sum(losses, weights, per))
 
@@ -100,7 +100,6 @@ def minilm_attention_loss(
     keys: Bool[Tensor, "batch key"] | None = None,
     *,
     per: Per = "row",
-    floor: float = FLOOR,
 ) -> Loss:
     """The same KL over all heads of mapped layers: the baseline that knows no head set.
 
@@ -109,29 +108,17 @@ def minilm_attention_loss(
     Mean over layers, so that the value compares with `attention_loss`. After MiniLM (Wang et al.
     2020), which takes the last layer only and adds a loss on value relations, left out here.
     """
-    losses = [
-        _all_heads(theirs, ours, weights, keys, per, floor)
-        for theirs, ours in zip(teacher, student, strict=True)
-    ]
+    losses = []
+    for theirs, ours in zip(teacher, student, strict=True):
+        floor = smallest_floor(FLOOR, ours)
+        if theirs.shape[1] != ours.shape[1]:
+            theirs, ours = (x.float().mean(dim=1, keepdim=True) for x in (theirs, ours))
+        heads = ours.shape[1]
+        repeated = weights[:, None].expand(-1, heads, -1)
+        each, counted = pattern_divergence(theirs, ours, repeated, keys, floor)
+        # A row counts once, however many heads it was compared in.
+        losses.append(weighted_sum(each, counted / heads, per))
     return Loss(*(torch.stack(part).mean() for part in zip(*losses, strict=True)))
-
-
-def _all_heads(
-    teacher: Float[Tensor, "batch teacher_head query key"],
-    student: Float[Tensor, "batch student_head query key"],
-    weights: Shaped[Tensor, "batch query"],
-    keys: Bool[Tensor, "batch key"] | None,
-    per: Per,
-    floor: float,
-) -> Loss:
-    floor = smallest_floor(floor, student)
-    if teacher.shape[1] != student.shape[1]:
-        teacher, student = (x.float().mean(dim=1, keepdim=True) for x in (teacher, student))
-    heads = student.shape[1]
-    repeated = weights[:, None].expand(-1, heads, -1)
-    losses, counted = pattern_divergence(teacher, student, repeated, keys, floor)
-    # A row counts once, however many heads it was compared in.
-    return Loss(*weighted_sum(losses, counted / heads, per))
 
 
 def update_loss(
@@ -197,17 +184,16 @@ def interaction_loss(
     *,
     temperature: float = 1.0,
     per: Per = "row",
-    floor: float = FLOOR,
 ) -> Loss:
     """KL between where coarse heads look × what refine heads write, as distributions over options.
 
     With m_o the coarse heads' attention mass for option o (`features.decision_mass` or
     `features.evidence_mass`) and c_o the direct contribution of the
     refine heads to its logit (`features.option_contribution`):
-    I_o = (m_o + floor) · exp(c_o / T) / Σ over options of the same. An exponential, because adding
+    I_o = (m_o + FLOOR) · exp(c_o / T) / Σ over options of the same. An exponential, because adding
     a constant to all option logits then changes nothing, as in the model's own softmax, and a
     contribution multiplies the odds that the coarse heads gave. An option nobody looks at keeps
-    `floor`. A row in which the teacher's mass is 0 on all options says nothing and does not count;
+    `FLOOR`. A row in which the teacher's mass is 0 on all options says nothing and does not count;
     where the student's is, its attention counts as uniform. T (`temperature`) and `options` as in
     `option_update_loss`.
 
@@ -215,7 +201,7 @@ def interaction_loss(
     """
     looks = teacher_mass > 0 if options is None else (teacher_mass > 0) & options
     weights = weights * looks.any(dim=-1)
-    floor = smallest_floor(floor, student_mass)
+    floor = smallest_floor(FLOOR, student_mass)
     counts = (weights != 0)[..., None]  # of the others, no logarithm is taken
     theirs, ours = (
         (torch.where(counts, mass.float(), 0.0) + floor).log() + contribution.float() / temperature

@@ -1,6 +1,7 @@
 """Matching heads by what their ablation does, for the circuit baseline."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -30,28 +31,20 @@ def ablation_effects(
         effects = torch.zeros(shape.n_layers, shape.n_heads)
         for layer, attention in enumerate(attention_modules(model)[0]):
             for head in range(shape.n_heads):
-                remove = _Silence(head, shape.n_heads)
-                handle = attention.get_submodule("o_proj").register_forward_pre_hook(remove)
-                try:
+                silence = partial(_silence, head, shape.n_heads)
+                projection = attention.get_submodule("o_proj")
+                with projection.register_forward_pre_hook(silence):
                     effects[layer, head] = _loss(model, batches) - whole
-                finally:
-                    handle.remove()
     finally:
         model.train(training)
     return effects
 
 
-class _Silence:
+def _silence(head: int, n_heads: int, module: object, args: tuple[Tensor]) -> tuple[Tensor]:
     """Hook that sets one head's output to 0 before the output projection."""
-
-    def __init__(self, head: int, n_heads: int) -> None:
-        self._head = head
-        self._n_heads = n_heads
-
-    def __call__(self, module: object, args: tuple[Tensor]) -> tuple[Tensor]:
-        z = args[0].unflatten(-1, (self._n_heads, -1)).clone()
-        z[..., self._head, :] = 0
-        return (z.flatten(-2),)
+    z = args[0].unflatten(-1, (n_heads, -1)).clone()
+    z[..., head, :] = 0
+    return (z.flatten(-2),)
 
 
 def _loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> float:

@@ -242,7 +242,8 @@ def _listed(pools: Pools, teacher: ModelShape) -> list[PooledHead]:
                 f"head set is of a model of {describe(made_for)}, the teacher has "
                 f"{describe(teacher)}"
             )
-        given = [PooledHead(**head.model_dump(include=_READ)) for head in pools.heads]
+        read = set(PooledHead.model_fields)
+        given = [PooledHead(**head.model_dump(include=read)) for head in pools.heads]
     elif isinstance(pools, Mapping):
         given = [
             PooledHead(layer=layer, head=head, pool=pool)
@@ -262,9 +263,6 @@ def _listed(pools: Pools, teacher: ModelShape) -> list[PooledHead]:
             raise InputError(f"teacher head {head_name(one.layer, one.head)} is listed twice")
         seen.add((one.layer, one.head))
     return [head for pool in POOLS for head in _shared_out(given, pool)]
-
-
-_READ = set(PooledHead.model_fields)
 
 
 def _shared_out(given: Sequence[PooledHead], pool: Pool) -> list[PooledHead]:

@@ -62,15 +62,6 @@ def claim_folder(out: Path, asked: Mapping[str, Any], *, first: bool = True) -> 
     claim(out, out / WORK / ASKED, asked, KIND)
 
 
-def claim_traces(out: Path, traces: Mapping[str, Any]) -> None:
-    """Refuse to go on with other traces than training began with.
-
-    Raises:
-        InputError: as `claim`.
-    """
-    claim(out, out / WORK / TAUGHT, traces, KIND)
-
-
 def last_checkpoint(out: Path) -> str | None:
     """The newest checkpoint that was written whole: its state, which is written last, is there."""
     numbered = {}

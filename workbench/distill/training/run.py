@@ -9,7 +9,7 @@ What was begun goes on where it stopped; other settings are refused.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +30,6 @@ from transformers.integrations import (  # moved in later releases, and still fo
 )
 
 from workbench.distill.config import DEFAULTS, DistillationConfig, plain
-from workbench.distill.examples.questions import Example
 from workbench.distill.examples.stream import Collator, DistillationStream
 from workbench.distill.examples.traces import (
     TraceConfig,
@@ -45,11 +44,12 @@ from workbench.distill.matching.pair import control_map, pair_by_ablation, pair_
 from workbench.distill.reading.capture import attention_modules, final_norm, shape_of
 from workbench.distill.training.folder import (
     HEADMAP,
+    KIND,
     READOUT,
+    TAUGHT,
     TRACES,
     WORK,
     claim_folder,
-    claim_traces,
     held,
     last_checkpoint,
     write_student,
@@ -60,13 +60,12 @@ from workbench.distill.training.student import make_student, word_encoder
 from workbench.distill.training.terms import drop_projections
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
-from workbench.heads import Head
+from workbench.files import claim
 from workbench.headsets.headset import HeadSet
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
-from workbench.prompts.word_encoder import WordEncoder
 
 MATCHING_SIZE = 16
 """Examples on which heads are matched by attention or by ablation effect."""
@@ -138,7 +137,11 @@ def distill(
             "pools": _listed(pools),
         }
     )
-    _check_loading()
+    if is_fsdp_enabled():  # by its name sharding alone, in fact: with this way of loading
+        raise InputError(
+            "fsdp_cpu_ram_efficient_loading gives weights to the first process alone, and each "
+            "needs the whole teacher; set it to false"
+        )
     dtype = torch.float32 if args.device.type == "cpu" else torch.bfloat16
     taught = loading.read_model(folder, dtype=dtype, device_map=teacher_device_map)
     if teacher_device_map is None:
@@ -155,13 +158,29 @@ def distill(
         with args.main_process_first(local=False, desc="claim, traces and head map"):
             claim_folder(out, asked, first=first)
             path = traces or out / TRACES
-            examples = given or _draw(path, taught, task, encode, config, digest, reporter)
-            made_of = {"drawn": count_draws(path), "kept": len(examples)}
-            made_of |= {"sha256": fingerprint(examples)}
-            claim_traces(out, {"traces": made_of})
-            stream = _stream(examples, task, encode, config, args)
+            if given is None:
+                with reporter.step("traces", config.n_traces) as advance:
+                    how = trace_config(config)
+                    write_traces(path, taught, task, encode, how, teacher=digest, progress=advance)
+                given = read_traces(path, digest)
+            made_of = {"drawn": count_draws(path), "kept": len(given)}
+            made_of |= {"sha256": fingerprint(given)}
+            claim(out, out / WORK / TAUGHT, {"traces": made_of}, KIND)
+            stream = DistillationStream(
+                task,
+                encode,
+                given,
+                config.mix,
+                n_samples=config.steps * config.batch_size * config.accumulation * args.world_size,
+                context=config.context,
+                same_size=config.batch_size,
+                seed=config.seed,
+            )
             headmap = _head_map(out, taught, student, pools, config, stream, scores)
-        circuit = _circuit(taught, student, pools, config, stream)
+        circuit = ()
+        if config.loss.by_ablation and pools is not None:  # as many pairs as the pools have heads
+            n = check_pools(pools, shape_of(taught)).total()
+            circuit = pair_by_ablation(taught, student, n, [_first(stream)])
         set_seed(config.seed)
         trainer = MechanisticDistillationTrainer(
             student,
@@ -180,7 +199,7 @@ def distill(
             trainer.remove_callback(theirs)
         trainer.add_callback(LossTable(reporter.console, list(config.loss.on), monitor))
         reporter.say(
-            f"student of {student.num_parameters():,} parameters, {len(examples):,} traces, terms "
+            f"student of {student.num_parameters():,} parameters, {len(given):,} traces, terms "
             + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
         )
         started = time.monotonic()
@@ -208,15 +227,6 @@ def _listed(pools: Pools | None) -> list[Any]:
         return [[pool, plain(list(heads))] for pool, heads in pools.items()]
     heads = pools.heads if isinstance(pools, HeadSet) else pools
     return [[head.pool, head.layer, head.head, head.weight] for head in heads]
-
-
-def _check_loading() -> None:
-    """Refuse what would leave the teacher without weights in all processes but the first."""
-    if is_fsdp_enabled():  # by its name sharding alone, in fact: with this way of loading
-        raise InputError(
-            "fsdp_cpu_ram_efficient_loading gives weights to the first process alone, and each "
-            "needs the whole teacher; set it to false"
-        )
 
 
 def _check_heads(
@@ -263,41 +273,6 @@ def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> 
     )
 
 
-def _draw(
-    path: Path,
-    teacher: PreTrainedModel,
-    task: Task,
-    encode: WordEncoder,
-    config: DistillationConfig,
-    digest: str,
-    reporter: Reporter,
-) -> list[Example]:
-    with reporter.step("traces", config.n_traces) as advance:
-        settings = trace_config(config)
-        write_traces(path, teacher, task, encode, settings, teacher=digest, progress=advance)
-    return read_traces(path, digest)
-
-
-def _stream(
-    examples: Sequence[Example],
-    task: Task,
-    encode: WordEncoder,
-    config: DistillationConfig,
-    args: TrainingArguments,
-) -> DistillationStream:
-    per_step = config.batch_size * config.accumulation * args.world_size
-    return DistillationStream(
-        task,
-        encode,
-        examples,
-        config.mix,
-        n_samples=config.steps * per_step,
-        context=config.context,
-        same_size=config.batch_size,
-        seed=config.seed,
-    )
-
-
 def _head_map(
     out: Path,
     teacher: PreTrainedModel,
@@ -316,20 +291,6 @@ def _head_map(
     found = pair_heads(teacher, student, pools, config, _first(stream), scores)
     save(found, path)
     return found
-
-
-def _circuit(
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
-    pools: Pools | None,
-    config: DistillationConfig,
-    stream: DistillationStream,
-) -> tuple[tuple[Head, Head], ...]:
-    """As many pairs as the pools have heads, matched by ablation effect on the first samples."""
-    if not config.loss.by_ablation or pools is None:
-        return ()
-    n = check_pools(pools, shape_of(teacher)).total()
-    return pair_by_ablation(teacher, student, n, [_first(stream)])
 
 
 def _first(stream: DistillationStream) -> dict[str, torch.Tensor]:

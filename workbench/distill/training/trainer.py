@@ -76,19 +76,25 @@ class MechanisticDistillationTrainer(Trainer):
     ) -> None:
         check_vocabulary(teacher, model)
         terms = Terms(Models(config, teacher, model, headmap, circuit))
-        if terms.wanted["student"].maps:
-            _check_arguments(args)
+        wanted = terms.wanted["student"]
+        for name in ("torch_compile", "gradient_checkpointing"):
+            if wanted.maps and getattr(args, name):
+                raise InputError(f"{name} cannot be used where activations are read; turn it off")
         args.remove_unused_columns = False
         if args.n_gpu > 1:  # copies of the model in one process could not be read
             args._n_gpu = 1
         self.terms = terms
-        self._student_capture = Capture(model, terms.wanted["student"])
+        self._student_capture = Capture(model, wanted)
         self._teacher_capture = Capture(teacher, terms.wanted["teacher"])
         super().__init__(model=model, args=args, **kwargs)
         # Known only now: `accelerate launch` says it to the accelerator, not in the arguments.
         self.is_sharded = bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        if self.is_sharded:
-            _check_sharded(terms)
+        if self.is_sharded and (wanted.scale or wanted.hidden):
+            raise InputError(
+                "terms interaction, hidden, and update over options need whole weights outside the "
+                "forward; they cannot be used with weights sharded over devices; give "
+                "--interaction 0"
+            )
         # As `loss_is_scaled_for_ga`, for releases of transformers that do not know it.
         self.model_accepts_loss_kwargs = True
         self.teacher = teacher.eval().requires_grad_(False)
@@ -199,18 +205,3 @@ class MechanisticDistillationTrainer(Trainer):
             summed = self.accelerator.reduce(summed, "sum")
         assert isinstance(summed, Tensor)
         return dict(zip(names, summed, strict=True))
-
-
-def _check_arguments(args: TrainingArguments) -> None:
-    for name in ("torch_compile", "gradient_checkpointing"):
-        if getattr(args, name):
-            raise InputError(f"{name} cannot be used where activations are read; turn it off")
-
-
-def _check_sharded(terms: Terms) -> None:
-    wanted = terms.wanted["student"]
-    if wanted.scale or wanted.hidden:
-        raise InputError(
-            "terms interaction, hidden, and update over options need whole weights outside the "
-            "forward; they cannot be used with weights sharded over devices; give --interaction 0"
-        )
