@@ -100,9 +100,7 @@ def test_command_line_words_mentions_in_shorthand(tmp_path, capsys):
 def test_command_line_counts(tmp_path):
     main(["--kind", "xmc", "--out", str(tmp_path), "--documents", "5", "--labels", "7"])
     corpus = load_xmc(tmp_path)
-    assert len(corpus.label_ids) == 7
-    documents = list(corpus.documents("train"))
-    assert len(documents) == 5
+    assert (len(corpus.label_ids), len(list(corpus.documents("train")))) == (7, 5)
 
 
 def test_folders_in_the_repository_are_read():

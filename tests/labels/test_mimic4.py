@@ -170,26 +170,23 @@ def test_splits_from_a_file(folder, key, suffix):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("kind", "content", "message"),
     [
-        ("hadm_id,split\n20,train\n21,dev\n", "line 3: the split is none of train, val, test"),
-        ("hadm_id,split\n20,train\n20,val\n", "line 3: hadm_id occurs for the second time"),
-        ("_id,split\n20,train\nx1,val\n", "line 3: _id is not a whole number"),
-        ("id,split\n20,train\n", "columns hadm_id (or _id) and split are needed"),
-        ("", "cannot be read as csv"),
+        ("csv", "hadm_id,split\n1,train\n2,dev\n", "line 3: the split is none of train, val, test"),
+        ("csv", "hadm_id,split\n20,train\n20,val\n", "line 3: hadm_id occurs for the second time"),
+        ("csv", "_id,split\n20,train\nx1,val\n", "line 3: _id is not a whole number"),
+        ("csv", "id,split\n20,train\n", "columns hadm_id (or _id) and split are needed"),
+        ("csv", "", "cannot be read as csv"),
+        ("feather", "not feather", "cannot be read as feather"),
+        ("feather", None, "no such file"),
+        ("json", "{}", "a csv, feather or parquet file of splits is needed"),
     ],
 )
-def test_refused_splits(folder, content, message):
-    path = folder / "splits.csv"
-    path.write_text(content)
-    assert refused(folder, splits=path) == f"splits.csv: {message}"
-
-
-def test_splits_that_cannot_be_read(folder):
-    assert "no such file" in refused(folder, splits=folder / "none.feather")
-    (folder / "s.feather").write_bytes(b"not feather")
-    assert refused(folder, splits=folder / "s.feather").endswith("cannot be read as feather")
-    assert "a csv, feather or parquet file" in refused(folder, splits=folder / "s.json")
+def test_refused_splits(folder, kind, content, message):
+    path = folder / f"splits.{kind}"
+    if content is not None:
+        path.write_text(content)
+    assert refused(folder, splits=path) == f"{path.name}: {message}"
 
 
 def test_without_a_file_of_splits_there_is_one(folder):

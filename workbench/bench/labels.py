@@ -33,14 +33,8 @@ def bench_labels(
 ) -> dict[str, Any]:
     """Seconds, peak MB and correctness of each part, on `n` synthetic titles.
 
-    Args:
-        n: labels.
-        parts: of `PARTS`; decoding needs the bundled model.
-        seed: of titles, prefixes, prompts and samples.
-        generations: labels written under the constraint, all checked against the set.
-        batch_size: rows of a generation step.
-        sample: labels whose neighbours are compared with brute force.
-        n_threads: of the sparse products.
+    Decoding needs the bundled model; its `generations` labels are all checked against the set. The
+    neighbours of `sample` labels are compared with brute force.
     """
     texts = synthetic_titles(n, seed)
     results: dict[str, Any] = {"n": n, "mean_characters": statistics.fmean(map(len, texts))}

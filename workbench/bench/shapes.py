@@ -139,12 +139,10 @@ def materialise(model: PreTrainedModel, device_map: DeviceMap, seed: int) -> Non
 
 def device_of(path: str, device_map: DeviceMap) -> torch.device:
     """Device of the longest mapped path at or above a module; the first one's for those above."""
-    parts = path.split(".") if path else []
-    for length in range(len(parts), -1, -1):
-        above = ".".join(parts[:length])
-        if above in device_map:
-            return torch.empty(0, device=device_map[above]).device
-    return torch.empty(0, device=next(iter(device_map.values()))).device
+    while path and path not in device_map:
+        path = path.rpartition(".")[0]
+    device = device_map.get(path, next(iter(device_map.values())))
+    return torch.empty(0, device=device).device
 
 
 def spread(model: PreTrainedModel, device_map: DeviceMap) -> PreTrainedModel:

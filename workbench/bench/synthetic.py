@@ -46,13 +46,8 @@ def write_xmc(
 ) -> Path:
     """An XMC folder: lbl, trn and tst as `.json.gz`, and both filter files.
 
-    Args:
-        folder: gets the files; none of them may be there already.
-        documents: in the training file.
-        labels: in the label file.
-        seed: of everything random.
-        words: of a document's content, besides the quoted titles; in whole sentences of 12.
-        test_share: documents of the test file, as a share of `documents`.
+    A document's content has `words` words in whole sentences of 12, besides the quoted titles; the
+    test file has `test_share` as many documents as the training file.
 
     Raises:
         InputError: a count below 1, or one of the files exists.
@@ -193,13 +188,8 @@ def write_mimic4(
 ) -> Path:
     """A MIMIC-IV folder: `hosp/` and `note/` as `.csv.gz`, and `splits.csv` (`_id`, `split`).
 
-    Args:
-        folder: gets the files; none of them may be there already.
-        documents: discharge notes, one an admission.
-        labels: ICD-10-CM codes described, in groups of siblings; a few ICD-9 and procedure codes
-            come on top.
-        seed: of everything random.
-        mention: how a note words a code's description.
+    Documents are discharge notes, one an admission. `labels` counts the described ICD-10-CM codes,
+    in groups of siblings; a few ICD-9 and procedure codes come on top.
 
     Raises:
         InputError: a count below 1, or one of the files exists.

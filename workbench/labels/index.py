@@ -142,13 +142,7 @@ class LabelIndex:
         end: int,
         problems: Problems = "refuse",
     ) -> "LabelIndex":
-        """Sort labels that are tokens already.
-
-        Args:
-            tokens: tokens of all labels one after the other, without end tokens.
-            lengths: how many of them each label has.
-            end: token that ends a label.
-            problems: as in `build`.
+        """Sort labels that are tokens already, one after the other and without end tokens.
 
         Raises:
             InputError: as in `build`, or a token that is negative.

@@ -119,12 +119,7 @@ def nearest_labels(
 ) -> Neighbours:
     """The `top_n` nearest labels of every label by TF-IDF cosine, read from the cache if there.
 
-    Args:
-        texts: label texts.
-        top_n: neighbours of each.
-        config: how texts become vectors.
-        n_threads: of the products; all cores by default.
-        cache_dir: the user's cache folder by default.
+    Products take all cores unless `n_threads` says less; `cache_dir` is the user's by default.
 
     Raises:
         InputError: as `tfidf_vectors` does, or `top_n` below 1.

@@ -25,9 +25,8 @@ _ARRAYS = ("data", "indices", "indptr")
 class LabelRetriever:
     """The labels that share the words that tell most with a query.
 
-    Args:
-        texts: label texts; a label goes by its position among them.
-        cache_dir: where the index is kept; the user's cache folder by default.
+    A label goes by its position in `texts`. The index is kept in `cache_dir`, the user's
+    by default.
 
     Raises:
         InputError: no texts or none with a word.

@@ -52,18 +52,8 @@ def model_card(record: Mapping[str, Any]) -> str:
 
 
 def _command(config: Mapping[str, Any]) -> str:
-    mix = config["mix"]
-    flags = {
-        "steps": config["steps"],
-        "batch-size": config["batch_size"],
-        "n-layers": config["n_layers"],
-        "learning-rate": config["learning_rate"],
-        "warmup-steps": config["warmup_steps"],
-        "direct": mix["direct"],
-        "prompt-weight": mix["prompt_weight"],
-        "ramp": mix["ramp"],
-        "invented": mix["invented"],
-        "seed": config["seed"],
-    }
-    words = [f"--{name} {value}" for name, value in flags.items()]
+    values = {**config["mix"], **config}
+    names = ("steps", "batch_size", "n_layers", "learning_rate", "warmup_steps")
+    names += ("direct", "prompt_weight", "ramp", "invented", "seed")
+    words = [f"--{name.replace('_', '-')} {values[name]}" for name in names]
     return " ".join(["workbench organism --out FOLDER", *words])

@@ -157,7 +157,9 @@ def train_organism(
     space = load_icd10cm()
     seen, unseen = split_categories(space, held_out=config.held_out, seed=config.split_seed)
     task = CodingTask(space, seen, config.task)
-    _claim(out, config)
+    if (out / RECORD).is_file():
+        raise InputError(f"{out}: holds a trained model already; give another --out")
+    claim(out, out / "checkpoints" / "asked.json", _plain(config), "a training")
     tokenizer = _tokenizer(out, task, config)
     end = end_token(tokenizer)
     model = config.build(config.vocab_size, 2 * config.context, eos_token_id=end, pad_token_id=end)
@@ -179,13 +181,6 @@ def train_organism(
     _write(out, model, tokenizer, config, accuracy, trainer.state.log_history, seconds)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return accuracy
-
-
-def _claim(out: Path, config: OrganismConfig) -> None:
-    """Refuse to go on from another configuration's checkpoint or to replace a finished model."""
-    if (out / RECORD).is_file():
-        raise InputError(f"{out}: holds a trained model already; give another --out")
-    claim(out, out / "checkpoints" / "asked.json", _plain(config), "a training")
 
 
 def _plain(config: OrganismConfig) -> dict[str, Any]:
