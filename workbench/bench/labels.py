@@ -115,7 +115,7 @@ def _decoding(
     from workbench.models.loading import bundled_model_path, read_model
 
     tokenizer = _tokenizer()
-    model = read_model(bundled_model_path(), dtype=torch.float32, device_map=None)
+    model = read_model(bundled_model_path(), dtype=torch.float32)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     width = 32

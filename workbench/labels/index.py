@@ -123,7 +123,9 @@ class LabelIndex:
             raise InputError("the tokenizer names no end token; give one with end=")
         lines = (before + text for text in texts) if before else iter(texts)
         parts, lengths = [], []
-        dtype = token_dtype(max(_n_tokens(tokenizer), end + 1))
+        sized = hasattr(tokenizer, "get_vocab_size")
+        n_tokens = tokenizer.get_vocab_size() if sized else len(tokenizer)
+        dtype = token_dtype(max(n_tokens, end + 1))
         for ids in _encode(lines, tokenizer):
             lengths.append(np.fromiter(map(len, ids), np.int32, len(ids)))
             parts.append(np.fromiter(chain.from_iterable(ids), dtype, int(lengths[-1].sum())))
@@ -340,10 +342,6 @@ def _encode(texts: Iterator[str], tokenizer: Any) -> Iterator[list[list[int]]]:
     else:
         while block := list(islice(texts, BLOCK)):
             yield tokenizer(block, add_special_tokens=False)["input_ids"]
-
-
-def _n_tokens(tokenizer: Any) -> int:
-    return tokenizer.get_vocab_size() if hasattr(tokenizer, "get_vocab_size") else len(tokenizer)
 
 
 def _unusable(tokens: Any, lengths: Any, end: int, problems: Problems) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
@@ -265,15 +265,17 @@ class HookedModel:
         return [runs[index] for index in range(len(sequences))]
 
     def _run_batch(self, batch: Sequence[Sequence[int]], names: Collection[str]) -> list[Run]:
-        tokens, mask = _pad(batch, self.device)
+        tokens = pad_sequence([torch.tensor(list(one)) for one in batch], batch_first=True)
+        lengths = torch.tensor([len(sequence) for sequence in batch])
+        mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long().to(self.device)
         stored: dict[str, Tensor] = {}
         last = sorted({len(sequence) - 1 for sequence in batch})
         logits = self.logits_at(
-            tokens,
+            tokens.to(self.device),
             last,
             [store(name, stored) for name in names],
-            attention_mask=mask.long(),
-            position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
         )
         silent = [name for name in names if name not in stored]
         if silent:
@@ -366,13 +368,3 @@ def _module_paths(bridge: TransformerBridge) -> tuple[list[str], list[str]]:
     component = adapter.component_mapping["blocks"]
     blocks = [f"{component.name}.{layer}" for layer in range(bridge.cfg.n_layers)]
     return blocks, [f"{block}.{component.submodules['attn'].name}" for block in blocks]
-
-
-def _pad(
-    batch: Sequence[Sequence[int]], device: torch.device
-) -> tuple[Int[Tensor, "batch position"], Bool[Tensor, "batch position"]]:
-    """Token ids, padded on the right, and which of them are real; padding is never attended."""
-    tokens = pad_sequence([torch.tensor(list(sequence)) for sequence in batch], batch_first=True)
-    lengths = torch.tensor([len(sequence) for sequence in batch])
-    mask = torch.arange(tokens.shape[1]) < lengths[:, None]
-    return tokens.to(device), mask.to(device)

@@ -143,7 +143,6 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
         InputError: damaged weights or config, an architecture without a causal language model,
             or weights that leave some parameter at its random initial value.
     """
-    placement = {} if device_map is None else {"device_map": device_map}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -153,7 +152,7 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
-            **placement,
+            device_map=device_map,
         )
     except READ_ERRORS as error:
         raise InputError(f"model folder {folder} cannot be loaded: {first_line(error)}") from error

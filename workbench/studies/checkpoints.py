@@ -198,7 +198,10 @@ def _later_targets(pools: dict[Any, list[Head]], extra_heads: Sequence[Head]) ->
 def _open(
     out: Path, by_step: dict[int, Path], prompts: PromptSet, targets: list[Target], dtype: str
 ) -> RunFolder:
-    heads = {pool: _names(pool, targets) for pool in (*POOLS, "extra")}
+    heads = {
+        pool: [head_name(*t.heads[0]) for t in targets if t.pool == pool and not t.whole]
+        for pool in (*POOLS, "extra")
+    }
     weights = {
         f"step-{step:06}": loading.files_sha256(loading.weight_files(loading.model_folder(path)))
         for step, path in by_step.items()
@@ -213,10 +216,6 @@ def _open(
     if known != len(weights):
         raise InputError(f"{out}: was begun with {known} checkpoints, not {len(weights)}")
     return folder
-
-
-def _names(pool: str, targets: Sequence[Target]) -> list[str]:
-    return [head_name(*at) for t in targets if t.pool == pool and not t.whole for at in t.heads]
 
 
 def _check_fit(
