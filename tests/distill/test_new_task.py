@@ -1,21 +1,17 @@
 """A task that nobody has heard of is distilled and evaluated: one file has all that is new."""
 
-import json
-import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fixtures.distillation import QUIET, SMALL
+from fixtures.distillation import QUIET, SMALL, right_traces, save_traces
 from fixtures.shades import ShadesTask, shades_tokenizer
 
 from workbench.distill.config import LossConfig
 from workbench.distill.evaluation import answers
 from workbench.distill.evaluation.evaluate import evaluate_students
-from workbench.distill.examples.questions import make_question, traced_example
-from workbench.distill.examples.traces import TraceConfig, read_traces, write_traces
-from workbench.distill.training.run import distill, trace_config
-from workbench.models import loading
+from workbench.distill.examples.traces import read_traces
+from workbench.distill.training.run import distill
 from workbench.prompts.events import make_events
 from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import WordEncoder
@@ -35,24 +31,9 @@ def teacher(make_model, tmp_path) -> Path:
 
 @pytest.fixture
 def traces(teacher, tmp_path) -> Path:
-    """Chains of the task, as if the teacher had written them."""
     encode = WordEncoder(shades_tokenizer().backend_tokenizer)
-    path, settings = tmp_path / "traces.jsonl", trace_config(CONFIG)
-    digest = loading.files_sha256(loading.weight_files(teacher))
-    write_traces(path, None, TASK, encode, TraceConfig(n=0), teacher=digest)
-    head = json.loads(path.read_text()) | {"n": settings.n}
-    lines = [json.dumps(head)]
-    for number in range(settings.n):
-        prompt = TASK.draw("", random.Random(number))
-        steps = "".join(f"\n{step}" for step in TASK.chain(prompt))
-        answer = "".join(f" {word}" for word in TASK.answer(prompt))
-        example = traced_example(
-            make_question(TASK, prompt, encode), encode(f"{steps}\nanswer:{answer}"), encode
-        )
-        assert example is not None
-        lines.append(json.dumps({"draw": number, **example.to_json()}))
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    chains = right_traces(TASK, encode, CONFIG.n_traces)
+    return save_traces(tmp_path / "traces.jsonl", chains, teacher)
 
 
 def test_a_new_task_is_distilled_and_evaluated(teacher, traces, tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ def test_what_is_done_is_not_done_again(run, write_student, monkeypatch, tmp_pat
     settings = tmp_path / "out" / "one" / "settings.json"  # as earlier releases wrote it
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"heads": {"coarse": []}}))
     monkeypatch.setattr(evaluate_answers, "written_answers", None)
-    monkeypatch.setattr("workbench.distill.evaluation.work.write_own_chains", None)
+    monkeypatch.setattr("workbench.distill.evaluation.work.write_chains", None)
     again = run(students)
     for name in ("answers", "distances", "metrics", "causal", "seeds"):
         pd.testing.assert_frame_equal(getattr(first, name), getattr(again, name))

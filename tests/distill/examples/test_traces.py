@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from fixtures.distillation import right_chain
 
 from workbench.distill.examples import questions, traces
 from workbench.distill.examples.traces import (
@@ -19,14 +20,14 @@ CONFIG = TraceConfig(n=10, same_size=4, ramp=0.5)
 
 
 @pytest.fixture
-def perfect_teacher(right_chain, monkeypatch):
+def perfect_teacher(monkeypatch):
     """Writes right chains, but for every third prompt; says which prompts it was asked."""
     chains, asked = {}, []
     make = questions.make_question
 
     def remember(task, prompt, encode):
         question = make(task, prompt, encode)
-        chains[question.ids] = right_chain(task, prompt)
+        chains[question.ids] = right_chain(task, prompt, encode)
         return question
 
     def write(model, prompts, *, max_new_tokens, **_):

@@ -14,15 +14,13 @@ FOLDER = Path("somewhere")
 def fast(kind: str, **options) -> PreTrainedTokenizerFast:
     """A tokenizer that knows single bytes or characters only."""
     if kind == "bytes":
-        vocabulary = {byte: n for n, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-        tokenizer = Tokenizer(models.BPE(vocabulary, []))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = ByteLevel()
+        characters, decoder = pre_tokenizers.ByteLevel.alphabet(), ByteLevel()
+        splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:
-        vocabulary = {char: n for n, char in enumerate(sorted({*SAMPLE, "▁"}))}
-        tokenizer = Tokenizer(models.BPE(vocabulary, []))
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.decoder = Metaspace()
+        characters, decoder, splitter = {*SAMPLE, "▁"}, Metaspace(), pre_tokenizers.Metaspace()
+    vocabulary = {character: n for n, character in enumerate(sorted(characters))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = splitter, decoder
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options)
 
 

@@ -58,7 +58,8 @@ class Evaluation:
 
     Attributes:
         answers: a row per prompt and setting (direct, chain), see `answers.answers`.
-        chain_values: Focus and Confusion after each step of each chain, see `followed`.
+        chain_values: `chain_values` along the teacher's chains and its own, told apart by source
+            ("teacher_chain", "own_chain").
         distances: a row per decision and setting, see `distances`; none of the teacher.
         effects: a row per event, pool and measure, see `pool_terms`.
         metrics: setting, measure (exact, p1, p3, ndcg3, micro_f1, macro_f1), value, low, high, n.

@@ -5,67 +5,20 @@ the teacher writes: the same tokens for both. Beside it stands step 0 alone, and
 its own chains, compared at the steps that both have.
 """
 
-from collections.abc import Sequence
-
 import pandas as pd
 
-from workbench.analysis.chains.generation import write_chains
-from workbench.analysis.chains.trajectories import READOUTS, chain_values
-from workbench.models.hooked import HookedModel
-from workbench.prompts.chain import ChainCase, question_cases
-from workbench.prompts.prompt import PromptSet
-from workbench.prompts.task import Task
+from workbench.analysis.chains.trajectories import READOUTS
 
 TEACHERS, OWN = "teacher_chain", "own_chain"
 STEP_0 = "step_0"
 COLUMNS = ["setting", "id", "event", "steps", *READOUTS]
 
 
-def write_own_chains(
-    model: HookedModel,
-    task: Task,
-    prompts: PromptSet,
-    *,
-    max_new_tokens: int = 256,
-    batch_size: int = 64,
-) -> list[ChainCase]:
-    """The decisions of a task's `prompts`, with chains that the model writes for the clean ones.
-
-    Raises:
-        InputError: prompts without the answer cue, or what `write_chains` refuses.
-    """
-    cases = question_cases(prompts, model.tokenizer)
-    return write_chains(
-        model,
-        cases,
-        model.tokenizer,
-        variants=("clean",),
-        stages=task.stages,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-    )
-
-
-def followed(
-    model: HookedModel, teachers: Sequence[ChainCase], own: Sequence[ChainCase]
-) -> pd.DataFrame:
-    """`chain_values` of a model along the teacher's chains and along its own.
-
-    Columns: those of `chain_values`, with source "teacher_chain" or "own_chain".
-
-    Raises:
-        InputError: a chain that the model cannot run, for example too long for it.
-    """
-    along = [(teachers, TEACHERS), (own, OWN)]
-    frames = [chain_values(model, cases, source=source) for cases, source in along]
-    return pd.concat(frames, ignore_index=True)
-
-
 def distances(student: pd.DataFrame, teacher: pd.DataFrame) -> pd.DataFrame:
     """Mean absolute differences of Focus and Confusion along the chain of each decision.
 
     Args:
-        student: table of `followed`.
+        student: its `chain_values`, of sources `TEACHERS` and `OWN`.
         teacher: the teacher's.
 
     Returns:

@@ -12,17 +12,19 @@ import pandas as pd
 import torch
 from transformer_lens.utilities.devices import get_device
 
+from workbench.analysis.chains.generation import write_chains
+from workbench.analysis.chains.trajectories import chain_values
 from workbench.distill.evaluation.answers import answers
 from workbench.distill.evaluation.effects import pool_terms
 from workbench.distill.evaluation.students import PoolHeads
-from workbench.distill.evaluation.trajectories import distances, followed, write_own_chains
+from workbench.distill.evaluation.trajectories import OWN, TEACHERS, distances
 from workbench.distill.training.monitor import direct_readout
 from workbench.distill.training.student import check_tokenizers, word_encoder
 from workbench.files import claim, replacing, write_text
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
-from workbench.prompts.chain import ChainCase
+from workbench.prompts.chain import ChainCase, question_cases
 from workbench.prompts.events import make_events
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
@@ -113,10 +115,12 @@ class Examined:
         """The decisions, with chains of thought that this model writes."""
         work = self.work
         with work.reporter.step(f"{self.name}: chains of thought"):
-            return write_own_chains(
+            return write_chains(
                 self.hooked,
-                work.task,
-                work.events,
+                question_cases(work.events, work.tokenizer),
+                work.tokenizer,
+                variants=("clean",),
+                stages=work.task.stages,
                 max_new_tokens=work.max_new_tokens,
                 batch_size=work.batch_size,
             )
@@ -170,9 +174,10 @@ class Examined:
         return pd.concat(frames, ignore_index=True)
 
     def _follow(self, teacher: "Examined") -> pd.DataFrame:
-        along, own = teacher.cases, self.cases
+        along = {TEACHERS: teacher.cases, OWN: self.cases}
         with self.work.reporter.step(f"{self.name}: along chains of thought"):
-            return followed(self.hooked, along, own)
+            frames = [chain_values(self.hooked, along[of], source=of) for of in along]
+        return pd.concat(frames, ignore_index=True)
 
     def _effects(self, heads: PoolHeads) -> pd.DataFrame:
         work = self.work

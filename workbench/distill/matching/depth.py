@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf
 
 from workbench.phases import POOLS, Pool
 
@@ -47,18 +48,14 @@ def _cheapest_path(costs: Sequence[Sequence[int]], rises: Sequence[int]) -> list
     width = len(costs[0])
     # best[column]: the cheapest way to a column at or before this one, as (cost, columns). Of equal
     # costs the smaller columns win.
-    best: list[tuple[int, list[int]] | None] = [(0, [])] * width
+    best: list[tuple[float, list[int]]] = [(0, [])] * width
     for row, rise in zip(costs, rises, strict=True):
-        after: list[tuple[int, list[int]] | None] = []
+        after: list[tuple[float, list[int]]] = []
         for column in range(width):
-            before = best[column - rise] if column >= rise else None
-            here = None if before is None else (before[0] + row[column], [*before[1], column])
-            ways = [way for way in (after[-1] if after else None, here) if way is not None]
-            after.append(min(ways, default=None))
+            cost, columns = best[column - rise] if column >= rise else (inf, [])
+            after.append(min([*after[-1:], (cost + row[column], [*columns, column])]))
         best = after
-    found = best[-1]
-    assert found is not None  # fewer rises than columns
-    return found[1]
+    return best[-1][1]  # there is a way: rises are fewer than columns
 
 
 def place_heads(

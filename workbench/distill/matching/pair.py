@@ -108,9 +108,4 @@ def _all_patterns(model: Any, batch: Batch) -> dict[int, Tensor]:
         reading = Capture(model, wanted).run(
             lambda: model(input_ids=ids, use_cache=False), no_positions
         )
-    return {
-        layer: torch.stack(
-            [reading.patterns[layer, head].cpu() for head in range(shape.n_heads)], dim=1
-        )
-        for layer in range(shape.n_layers)
-    }
+    return {layer: reading.layer(layer).cpu() for layer in range(shape.n_layers)}
