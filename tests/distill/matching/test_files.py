@@ -55,9 +55,7 @@ def test_a_map_is_refused_for_other_models(saved: tuple[HeadMap, Path]):
         ({"pairs.teacher": [-1, 6]}, r"pairs\[0\].teacher\[0\]: "),
     ],
 )
-def test_broken_maps_are_refused_in_one_line(
-    saved: tuple[HeadMap, Path], change: dict[str, Any], message: str
-):
+def test_broken_maps_are_refused_in_one_line(saved, change, message):
     _, path = saved
     document = json.loads(path.read_text())
     for key, value in change.items():

@@ -46,9 +46,7 @@ def layers(headmap: HeadMap) -> list[int]:
         (5, 2, 6, 3, [2, 1]),  # the teacher's own order is refine first
     ],
 )
-def test_layers_by_depth(
-    coarse: int, refine: int, n_teacher: int, n_student: int, expected: list[int]
-):
+def test_layers_by_depth(coarse, refine, n_teacher, n_student, expected):
     heads = {"coarse": [(coarse, 0)], "refine": [(refine, 1)]}
     headmap = match_by_depth(heads, shape(n_teacher), shape(n_student))
     assert layers(headmap) == expected

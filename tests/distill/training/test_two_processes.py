@@ -32,15 +32,16 @@ def processes() -> BaseContext:
 def launch(processes, teacher, trace_file, tmp_path):
     """Two processes that train into a folder of this name: exit codes and standard error."""
 
-    def run(name: str, *flags: str, **environment: str) -> tuple[list[int | None], str]:
-        arguments = [str(teacher), str(trace_file.parent), str(tmp_path / name), "1", *flags]
+    def run(name: str, environment=(), **options) -> tuple[list[int | None], str]:
+        given = {"teacher": teacher, "traces": trace_file.parent, "accumulation": 1, **options}
+        given["out"] = tmp_path / name
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         errors = [tmp_path / f"{port}-{rank}.txt" for rank in range(2)]
         both = []
         for rank, log in enumerate(errors):
-            of_rank = {
+            of_rank = dict(environment) | {
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": "2",
@@ -49,8 +50,7 @@ def launch(processes, teacher, trace_file, tmp_path):
                 "MASTER_PORT": str(port),
                 "OMP_NUM_THREADS": "1",
             }
-            given = ({**of_rank, **environment}, log, arguments)
-            both.append(processes.Process(target=in_process, args=given))
+            both.append(processes.Process(target=in_process, args=(of_rank, log), kwargs=given))
         for each in both:
             each.start()
         for each in both:
@@ -92,11 +92,11 @@ def test_two_processes_train_as_one_that_accumulates(teacher, trace_file, launch
 
 def test_sharded_weights_are_trained_stopped_and_saved(teacher, trace_file, launch, fsdp, tmp_path):
     distil_small(teacher, trace_file.parent, tmp_path / "one", 2, interaction=0.0)
-    two, flags = tmp_path / "two", ["--sharded", "--interaction", "0"]
-    codes, _ = launch("two", *flags, "--stop-at", "5", **fsdp)
+    two, flags = tmp_path / "two", {"sharded": True, "interaction": 0.0}
+    codes, _ = launch("two", fsdp, **flags, stop_at=5)
     assert 0 not in codes and not (two / "model.safetensors").exists()
     assert last_checkpoint(two) == str(two / "checkpoints" / "checkpoint-3")
-    codes, errors = launch("two", *flags, "--begin-at", "3", **fsdp)
+    codes, errors = launch("two", fsdp, **flags, begin_at=3)
     assert codes == [0, 0], errors[-2000:]
     assert_alike(tmp_path / "one", two)
     whole, saved = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", two))

@@ -1,10 +1,5 @@
-"""A small distillation, one of two processes: TEACHER TRACES OUT ACCUMULATION [flags].
+"""A small distillation, one of two processes."""
 
---sharded trains under FSDP: accelerate shards over devices only, so it is told that processes on
-the CPU are some. --stop-at STEP ends as if killed, --begin-at STEP is where it must go on.
-"""
-
-import argparse
 import os
 import sys
 from dataclasses import replace
@@ -80,27 +75,25 @@ def watch(sharded: bool, begin_at: int, stop_at: int | None) -> None:
     MechanisticDistillationTrainer.compute_loss = watched
 
 
-def in_process(environment: dict[str, str], errors: Path, arguments: list[str]) -> None:
-    """What a process of `torch.distributed.run` does, with standard error in a file."""
+def in_process(
+    environment: dict[str, str],
+    errors: Path,
+    *,
+    sharded: bool = False,
+    begin_at: int = 0,
+    stop_at: int | None = None,
+    **given: Any,
+) -> None:
+    """What a process of `torch.distributed.run` does, with standard error in a file.
+
+    If sharded it trains under FSDP: accelerate shards over devices only, so it is told that
+    processes on the CPU are some. `stop_at` is the step where it ends as if killed, `begin_at`
+    where it must go on.
+    """
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
     os.environ |= environment
     torch.set_num_threads(1)
-    main(arguments)
-
-
-def main(arguments: list[str]) -> None:
-    """Distil as the arguments say."""
-    parser = argparse.ArgumentParser()
-    for name in ("teacher", "traces", "out"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("accumulation", type=int)
-    parser.add_argument("--interaction", type=float, default=0.1)
-    parser.add_argument("--sharded", action="store_true")
-    parser.add_argument("--begin-at", type=int, default=0)
-    parser.add_argument("--stop-at", type=int)
-    given = vars(parser.parse_args(arguments))
-    sharded = given.pop("sharded")
     if sharded:
         shard_on_the_cpu()
-    watch(sharded, given.pop("begin_at"), given.pop("stop_at"))
+    watch(sharded, begin_at, stop_at)
     distil_small(**given)
