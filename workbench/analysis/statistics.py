@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from scipy.stats import false_discovery_control
@@ -145,12 +146,16 @@ def _resample_weights(
     prompt_ids: Sequence[str], n_resamples: int, generator: torch.Generator
 ) -> Float[Tensor, "resample event"]:
     """Rows of event weights that sum to 1: first every prompt once, then the resamples."""
-    position = {name: index for index, name in enumerate(dict.fromkeys(prompt_ids))}
-    prompt = torch.tensor([position[name] for name in prompt_ids])
-    counts = resample_counts(len(position), n_resamples, generator)
-    once = torch.ones(1, len(position), dtype=torch.float64)
-    weights = torch.cat([once, counts.to(torch.float64)])[:, prompt]
+    prompt = prompt_numbers(prompt_ids)
+    n_prompts = int(prompt.max()) + 1
+    counts = resample_counts(n_prompts, n_resamples, generator)
+    weights = torch.cat([torch.ones(1, n_prompts), counts]).double()[:, prompt]
     return weights / weights.sum(dim=1, keepdim=True)
+
+
+def prompt_numbers(prompt_ids: Sequence[str]) -> Int[Tensor, " event"]:
+    """Number of each event's prompt, in order of first appearance."""
+    return torch.from_numpy(pd.Index(prompt_ids, dtype=object).factorize()[0])
 
 
 def resample_counts(

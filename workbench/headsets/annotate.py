@@ -1,11 +1,11 @@
 """What was found out about a head set after it was made, added to it."""
 
-import math
 from typing import Any
 
 import pandas as pd
 
 from workbench.headsets.headset import Area, HeadSet
+from workbench.headsets.pooling import number
 from workbench.phases import PHASES
 
 
@@ -39,13 +39,9 @@ def _areas(areas: pd.DataFrame, readout: str) -> tuple[Area, ...]:
         Area(
             order=str(row["order"]),
             kind=row["kind"],
-            cpr=_number(row["cpr"]),
-            low=_number(row["cpr_low"]),
-            high=_number(row["cpr_high"]),
+            cpr=number(row["cpr"]),
+            low=number(row["cpr_low"]),
+            high=number(row["cpr_high"]),
         )
         for row in rows
     )
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -243,10 +243,10 @@ def _head_records(
                 "kv_head": head * model["n_kv_heads"] // model["n_heads"],
                 "pool": row["pool"],
                 "read_out": bool(row["read_out"]),
-                "decision_share": _number(row["decision_share"]),
+                "decision_share": number(row["decision_share"]),
                 "weight": float(row["weight"]),
                 "tasks": int(row.get("tasks", 1)),
-                "scores": {name: _number(scores_of[layer, head][name]) for name in SCORES},
+                "scores": {name: number(scores_of[layer, head][name]) for name in SCORES},
                 "effects": _effects(verified.get((layer, head), {}).values()),
             }
         )
@@ -282,7 +282,7 @@ def _pool_records(pools: pd.DataFrame) -> list[dict[str, Any]]:
 def _effects(rows: Iterable[Mapping[Any, Any]]) -> dict[str, dict[str, Any]]:
     return {
         row["measure"]: {
-            **{name: _number(row[name]) for name in ("effect", "low", "high")},
+            **{name: number(row[name]) for name in ("effect", "low", "high")},
             "n": int(row["n"]),
         }
         for row in rows
@@ -295,14 +295,15 @@ def _control_effects(rows: Sequence[Mapping[Any, Any]]) -> dict[str, dict[str, A
         draws = [row for row in rows if row["measure"] == measure]
         # numpy's mean, min and max pass NaN on: a draw without a value leaves none for all.
         effects[measure] = {
-            "effect": _number(np.mean([row["effect"] for row in draws])),
-            "low": _number(np.min([row["low"] for row in draws])),
-            "high": _number(np.max([row["high"] for row in draws])),
+            "effect": number(np.mean([row["effect"] for row in draws])),
+            "low": number(np.min([row["low"] for row in draws])),
+            "high": number(np.max([row["high"] for row in draws])),
             "n": int(min(row["n"] for row in draws)),
             "draws": len({row["draw"] for row in draws}),
         }
     return effects
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """A number as the file holds it: None where it is not finite."""
     return float(value) if pd.notna(value) and math.isfinite(value) else None

@@ -24,7 +24,7 @@ from transformer_lens.utilities.statistics import derive_generator
 from workbench.analysis.patching.effects import Terms, effect_intervals, measure_terms
 from workbench.analysis.scores.nulls import RoleNull, null_p
 from workbench.analysis.scores.scores import EventScores, score_nulls
-from workbench.analysis.statistics import false_discovery_q
+from workbench.analysis.statistics import false_discovery_q, resample_counts
 from workbench.errors import InputError, require
 from workbench.headsets.pooling import KEYS, HeadId, pool_heads
 from workbench.headsets.thresholds import Thresholds
@@ -68,10 +68,7 @@ def selection_stability(
     chooser = _Chooser(scores, prompt_ids, events, baseline, thresholds)
     n_prompts = len(chooser.prompts)
     _check_least("n_resamples", n_resamples)
-    drawn = torch.randint(
-        n_prompts, (n_resamples, n_prompts), generator=derive_generator(seed, "stability")
-    )
-    counts = torch.stack([torch.bincount(row, minlength=n_prompts) for row in drawn])
+    counts = resample_counts(n_prompts, n_resamples, derive_generator(seed, "stability"))
     chosen = list(chooser.pools(counts, n_permutations, n_inner, seed))
     rows = [
         (pool, *head, sum(head in pools[pool] for pools in chosen) / n_resamples, n_resamples)

@@ -15,9 +15,9 @@ from workbench.plots.style import (
     INK,
     POOL_COLOUR,
     UNPATCHED,
+    interval,
     named,
     nothing,
-    number,
     require,
     shown_measures,
     where,
@@ -155,8 +155,8 @@ def _effects_heatmap(
         # An interval that was not measured excludes nothing.
         written[cell] = short if low > 0 or high < 0 else f"({short})"
         hover[cell] = f"{name}, step {row['step']}<br>"
-        hover[cell] += f"{row['measure'].replace('_', ' ')}: {number(effect)} "
-        hover[cell] += f"[{number(low)}, {number(high)}]<br>{int(row['n'])} events"
+        hover[cell] += f"{row['measure'].replace('_', ' ')}: {interval(row, 'effect')}"
+        hover[cell] += f"<br>{int(row['n'])} events"
     trace = go.Heatmap(z=z, x=list(steps), y=list(range(len(heads))), coloraxis="coloraxis")
     trace.update(xgap=1, ygap=1, hovertext=hover, hovertemplate="%{hovertext}<extra></extra>")
     if len(steps) <= MOST_LABELS:

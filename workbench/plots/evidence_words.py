@@ -1,14 +1,13 @@
 """What the evidence says, in words, and what each of its figures does and does not support."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.plots import chains
 from workbench.plots import evidence as drawings
-from workbench.plots.style import number, where
+from workbench.plots.style import interval, number, where
 
 NOTES = {
     "curves": (
@@ -51,6 +50,7 @@ NOTES = {
 TIE = 0.005
 """Areas closer than this are the same, however sure their difference is."""
 
+ENDS = ("cpr_low", "cpr_high")
 READOUT_WORDS = {"focus": "Focus", "confusion": "the right label inside its cluster"}
 
 
@@ -112,16 +112,11 @@ def _areas(areas: pd.DataFrame) -> list[str]:
         elif lead["high"] < 0:
             verdict = f"{name} wins"
         texts.append(
-            f"Sufficiency for {words}: CPR {_interval(own[0], 'cpr')} for the pool's order, "
-            f"{_interval(best, 'cpr')} for the best rival, {name}; difference "
-            f"{number(lead['effect'])} [{number(lead['low'])}, {number(lead['high'])}]: {verdict}."
+            f"Sufficiency for {words}: CPR {interval(own[0], 'cpr', *ENDS)} for the pool's order, "
+            f"{interval(best, 'cpr', *ENDS)} for the best rival, {name}; difference "
+            f"{interval(lead, 'effect')}: {verdict}."
         )
     return texts
-
-
-def _interval(row: Mapping[Any, Any], name: str) -> str:
-    ends = f"[{number(row[f'{name}_low'])}, {number(row[f'{name}_high'])}]"
-    return f"{number(row[name])} {ends}"
 
 
 def _curse(curse: pd.DataFrame) -> list[str]:
@@ -148,9 +143,7 @@ def _turns(turns: pd.DataFrame) -> list[str]:
         if pd.isna(row["at"]):
             said = f"undefined ({row['note']})"
         else:
-            ends = f"[{number(row['low'])}, {number(row['high'])}]"
-            note = f" ({row['note']})" if row["note"] else ""
-            said = f"{number(row['at'])} {ends}{note}"
+            said = interval(row, "at") + (f" ({row['note']})" if row["note"] else "")
         texts.append(
             f"Along {row['source']} chains, in {axes[row['axis']]}: {what[row['what']]}: {said}."
         )

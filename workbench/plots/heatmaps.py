@@ -73,7 +73,8 @@ def head_heatmap(
         pool = pooled.get(cell, "")
         hover[cell[0]][cell[1]] = _hover(row, (value, low, high), extra_hover, pool)
     figure = go.Figure(_heatmap(z, hover, limit, colorbar_title))
-    height = _cell_height(n_layers)
+    # Pixels per layer: roomy for small models, still told apart with 80 layers.
+    height = float(np.clip(420 / n_layers, 9, 34))
     figure.add_traces(_pool_markers(pooled, min(height, 560 / n_heads)))
     figure.update_layout(
         **titles(title, subtitle), height=int(n_layers * height + 72 + 84), plot_bgcolor=UNPATCHED
@@ -173,8 +174,7 @@ def _one_measure(rows: pd.DataFrame, measure: str, positions: str) -> pd.DataFra
 def pooled_heads(headset: Mapping[str, Any]) -> dict[tuple[int, int], str]:
     """(layer, head) → pool name, with " read-out" added where it holds, from a head-set dict."""
     return {
-        (int(head["layer"]), int(head["head"])): head.get("pool", "pooled")
-        + (" read-out" if head.get("read_out") else "")
+        (head["layer"], head["head"]): head["pool"] + " read-out" * head["read_out"]
         for head in headset.get("heads", [])
     }
 
@@ -190,11 +190,6 @@ def _shape(table: pd.DataFrame, pooled: Mapping[tuple[int, int], str]) -> tuple[
     layers = [*table["layer"], *(layer for layer, _ in pooled)]
     heads = [*table["head"], *(head for _, head in pooled)]
     return int(max(layers, default=0)) + 1, int(max(heads, default=0)) + 1
-
-
-def _cell_height(n_layers: int) -> float:
-    """Pixels per layer: roomy for small models, still told apart with 80 layers."""
-    return float(np.clip(420 / n_layers, 9, 34))
 
 
 def _head_axis(count: int) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from workbench.plots.style import (
     CONTROL,
     POOL_COLOUR,
     READ_OUT,
+    interval,
     named,
     nothing,
-    number,
     require,
     titles,
     where,
@@ -104,7 +104,7 @@ def _path_link(row: Mapping[Any, Any], n_heads_per_kv: int) -> dict[str, Any]:
         "effect": row["effect"],
         "colour": f"rgba({ROUTE_COLOUR[row['route']]},{faint})",
         "text": f"{_name(source)} → {ROUTE_NAMES[row['route']]} of {_name(target)}: "
-        f"{_interval(row)}",
+        f"{interval(row, 'effect')}",
     }
 
 
@@ -120,7 +120,7 @@ def _answer_links(whole: pd.DataFrame, ends: Sequence[Node]) -> list[dict[str, A
             "to": ANSWER,
             "effect": row["effect"],
             "colour": "rgba(138,144,153,0.35)",
-            "text": f"{row['layer']}-{row['head']}, whole head: {_interval(row)}",
+            "text": f"{row['layer']}-{row['head']}, whole head: {interval(row, 'effect')}",
         }
         for row in rows
         for node in ends
@@ -130,10 +130,6 @@ def _answer_links(whole: pd.DataFrame, ends: Sequence[Node]) -> list[dict[str, A
 
 def _name(node: Node) -> str:
     return " ".join(f"{layer}-{head}" for layer, head in node) or "answer"
-
-
-def _interval(row: Mapping[Any, Any]) -> str:
-    return f"{number(row['effect'])} [{number(row['low'])}, {number(row['high'])}]"
 
 
 def _node_colour(node: Node, pools: Mapping[Head, str]) -> str:

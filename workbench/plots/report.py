@@ -93,6 +93,14 @@ def write_report(
         InputError: a table lacks a column that a figure needs.
     """
     pooled = heatmaps.pooled_heads(headset)
+    overview = {
+        "pools": figures.pool_effects(pools),
+        "baseline": figures.focus_confusion(baseline),
+        "halves": figures.choose_verify(patching),
+    }
+    if trajectory is not None:
+        overview["trajectory"] = figures.trajectory(trajectory)
+    score_maps = heatmaps.score_heatmaps(scores, pooled, words)
     return write_page(
         path,
         "report.html.jinja",
@@ -101,8 +109,8 @@ def write_report(
         model=_model_name(headset, manifest),
         counts=counts,
         findings=[pool_finding(pool, headset, pools) for pool in PHASES],
-        overview=_overview_cards(baseline, patching, pools, trajectory),
-        score_cards=_score_cards(scores, pooled, words),
+        overview=[card(name, figure, *OTHER_NOTES[name]) for name, figure in overview.items()],
+        score_cards=[card(f"score-{name}", one, *SCORE_NOTE) for name, one in score_maps.items()],
         patching_cards=_patching_cards(patching, pooled, scores),
         path_cards=_path_cards(paths, patching, headset),
         evidence_cards=[
@@ -128,29 +136,6 @@ def _model_name(headset: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
 
 
 # Figures and what each of them can and cannot support.
-
-
-def _overview_cards(
-    baseline: pd.DataFrame,
-    patching: pd.DataFrame,
-    pools: pd.DataFrame,
-    trajectory: pd.DataFrame | None,
-) -> list[dict[str, Any]]:
-    drawn = {
-        "pools": figures.pool_effects(pools),
-        "baseline": figures.focus_confusion(baseline),
-        "halves": figures.choose_verify(patching),
-    }
-    if trajectory is not None:
-        drawn["trajectory"] = figures.trajectory(trajectory)
-    return [card(name, figure, *OTHER_NOTES[name]) for name, figure in drawn.items()]
-
-
-def _score_cards(
-    scores: pd.DataFrame, pooled: Mapping[tuple[int, int], str], words: ScoreWords | None
-) -> list[dict[str, Any]]:
-    drawn = heatmaps.score_heatmaps(scores, pooled, words)
-    return [card(f"score-{name}", figure, *SCORE_NOTE) for name, figure in drawn.items()]
 
 
 def _patching_cards(
@@ -195,7 +180,7 @@ def _path_cards(
 
 def pool_finding(pool: str, headset: Mapping[str, Any], pools: pd.DataFrame) -> dict[str, Any]:
     """What the run found about one pool: its heads, its joint effect in words, and warnings."""
-    heads = [head for head in headset.get("heads", []) if head.get("pool") == pool]
+    heads = [head for head in headset.get("heads", []) if head["pool"] == pool]
     names = [f"{head['layer']}-{head['head']}" for head in heads]
     finding: dict[str, Any] = {"pool": pool, "heads": names, "headline": "–", "interval": ""}
     unit, phrase = PHASES[pool].share_of, PHASES[pool].finding
@@ -255,24 +240,13 @@ def _against_controls(effect: Mapping[Any, Any], rows: pd.DataFrame) -> tuple[st
 
 def head_rows(headset: Mapping[str, Any], scores: Iterable[str]) -> list[dict[str, Any]]:
     """Pooled heads, by pool and then by weight, with what is known of each."""
-    heads = sorted(
-        headset.get("heads", []),
-        key=lambda head: (head.get("pool", ""), -(head.get("weight") or 0.0)),
-    )
+    names = list(scores)
+    heads = sorted(headset.get("heads", []), key=lambda head: (head["pool"], -head["weight"]))
     return [
         {
-            "layer": head["layer"],
-            "head": head["head"],
-            "kv_head": head.get("kv_head"),
-            "pool": head.get("pool", ""),
-            "read_out": bool(head.get("read_out")),
-            "share": head.get("decision_share", head.get("span_share_at_decision")),
-            "weight": head.get("weight"),
-            "scores": [
-                (head.get("scores", {}).get(name), head.get("scores", {}).get(f"{name}_q"))
-                for name in scores
-            ],
-            "effects": [head.get("effects", {}).get(name) or {} for name in MEASURES],
+            **head,
+            "scores": [(head["scores"].get(x), head["scores"].get(f"{x}_q")) for x in names],
+            "effects": [head["effects"].get(name, {}) for name in MEASURES],
         }
         for head in heads
     ]

@@ -79,6 +79,11 @@ def number(value: Any) -> str:
     return digits.replace("-", "−")
 
 
+def interval(row: Mapping[Any, Any], value: str, low: str = "low", high: str = "high") -> str:
+    """A number with the ends of its interval, from these columns of a row."""
+    return f"{number(row[value])} [{number(row[low])}, {number(row[high])}]"
+
+
 def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
     """Check that the table has these columns.
 

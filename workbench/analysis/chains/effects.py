@@ -33,15 +33,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.patching.effects import causal_effects
-from workbench.analysis.patching.patching import POSITIONS, baseline_rows
+from workbench.analysis.patching.patching import POSITIONS, base_run, baseline_rows, check_positions
 from workbench.analysis.readout import Roles, focus_confusion, widen
-from workbench.analysis.scores.attribution import z_names
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.branches import Branch, Edit
-from workbench.models.forked import can_fork, forked_forward
+from workbench.models.forked import forked_forward
 from workbench.models.hooked import HookedModel
-from workbench.models.prefix import Prefix, run_prefix
+from workbench.models.prefix import Prefix
 from workbench.phases import RUNS
 from workbench.prompts.chain import Chain, ChainCase
 from workbench.prompts.prompt import VARIANTS, Variant
@@ -145,12 +144,9 @@ def _groups(
 def _check(cases: Sequence[ChainCase], stages: Sequence[str], positions: Sequence[str]) -> None:
     if not cases:
         raise InputError("no chains to patch: give at least one case")
-    for what, given, known in (
-        ("stages", stages, CHAIN_STAGES),
-        ("positions", positions, POSITIONS),
-    ):
-        if not given or not set(given) <= set(known):
-            raise InputError(f"{what} {list(given)} must be among {', '.join(known)}")
+    if not stages or not set(stages) <= set(CHAIN_STAGES):
+        raise InputError(f"stages {list(stages)} must be among {', '.join(CHAIN_STAGES)}")
+    check_positions(positions)
     for case in cases:
         where = f"prompt {case.event.id!r} event {case.event.event}"
         for name in VARIANTS:
@@ -167,7 +163,6 @@ def _check(cases: Sequence[ChainCase], stages: Sequence[str], positions: Sequenc
 def _kept(chain: Chain, stage: str, options: Sequence[int]) -> int | None:
     """How many tokens of a chain are there at a stage; None where the chain has no such stage."""
     own = chain.own_step
-    fine = chain.stages.index("fine") + 1 if "fine" in chain.stages else None
     if stage == "direct":
         return 0
     if own is None:
@@ -179,7 +174,7 @@ def _kept(chain: Chain, stage: str, options: Sequence[int]) -> int | None:
     if stage == "coarse":
         return chain.kept(own)
     if stage == "fine":
-        return None if fine is None else chain.kept(fine)
+        return chain.kept(chain.stages.index("fine") + 1) if "fine" in chain.stages else None
     return chain.kept(chain.n_steps)
 
 
@@ -197,21 +192,9 @@ def _run(model: HookedModel, case: ChainCase, stage: str) -> dict[Variant, _Ran]
         written = chain.tokens[:kept]
         tail = (*chain.question[len(chain.question) - shared :], *written, *cue)
         tokens = [*chain.question, *written, *cue]
-        base, z, logits = _one_run(model, tokens, len(tail))
+        base, z, logits = base_run(model, tokens, len(tail))
         ran[name] = _Ran(base, written, tail, z, widen(logits[options]).cpu())
     return ran
-
-
-def _one_run(
-    model: HookedModel, tokens: list[int], recorded: int
-) -> tuple[Prefix | list[int], list[Tensor], Tensor]:
-    """What branches start from, every head's output over the last positions, the last logits."""
-    if can_fork(model):
-        prefix = run_prefix(model, tokens, recorded)
-        return prefix, prefix.z_by_layer, prefix.logits
-    names = z_names(model.info.n_layers)
-    [run] = model.run([tokens], names)
-    return tokens, [run.activations[name][-recorded:] for name in names], run.logits
 
 
 def _baseline(case: ChainCase, stage: str, ran: Mapping[Variant, _Ran]) -> list[dict[str, object]]:

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from workbench.analysis.readout import Roles, focus_confusion, widen
 from workbench.analysis.statistics import Interval, bootstrap, mean_statistic
-from workbench.errors import InputError
+from workbench.errors import InputError, require
 from workbench.models.answers import early_answers
 from workbench.models.branches import Branch
 from workbench.models.forked import forked_forward
 from workbench.models.hooked import HookedModel
-from workbench.prompts.chain import Chain, ChainCase
+from workbench.prompts.chain import ChainCase
 
 ALIGNMENTS = ("step", "offset")
 READOUTS = ("focus", "confusion")
@@ -85,11 +85,11 @@ def chain_values(
         raise InputError("no chains to follow: give at least one case")
     frames = []
     for case in cases:
-        roles = Roles.of(case.event)
         logits = widen(early_option_logits(model, case)).cpu().double()
-        focus, confusion = focus_confusion(logits, roles)
-        chain = case.clean
+        focus, confusion = focus_confusion(logits, Roles.of(case.event))
+        chain, own = case.clean, case.clean.own_step
         steps = np.arange(chain.n_steps + 1)
+        offsets = [pd.NA if own is None else step - own for step in steps]
         frames.append(
             pd.DataFrame(
                 {
@@ -100,7 +100,7 @@ def chain_values(
                     "step": steps,
                     "n_steps": chain.n_steps,
                     "share": steps / max(chain.n_steps, 1),
-                    "offset": _offsets(chain),
+                    "offset": pd.array(offsets, dtype="Int64"),
                     "label": ["direct", *chain.stages],
                     "focus": focus.numpy(),
                     "confusion": confusion.numpy(),
@@ -109,12 +109,6 @@ def chain_values(
             )
         )
     return pd.concat(frames, ignore_index=True)
-
-
-def _offsets(chain: Chain) -> Any:
-    own = chain.own_step
-    steps = range(chain.n_steps + 1)
-    return pd.array([pd.NA if own is None else step - own for step in steps], dtype="Int64")
 
 
 def chain_trajectory(
@@ -309,8 +303,6 @@ def _note(what: str, at: float, first: float, start: float) -> str:
 
 def _check(values: pd.DataFrame) -> None:
     wanted = ["model", "source", "id", "event", "step", "share", "offset", "label", *READOUTS]
-    missing = [name for name in wanted if name not in values]
-    if missing:
-        raise InputError(f"the table of chain values lacks column {missing[0]!r}")
+    require(values, "chain values", wanted)
     if values.empty:
         raise InputError("the table of chain values is empty")

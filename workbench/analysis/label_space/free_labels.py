@@ -8,6 +8,7 @@ the gold label's first ones: they say how soon the written text outweighs what t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ from workbench.analysis.label_space.cases import FreeCase, FreeLabels
 from workbench.analysis.label_space.constrained import LabelConstraint, read_labels
 from workbench.analysis.label_space.label_events import LabelEvents, label_events
 from workbench.analysis.statistics import bootstrap, mean_statistic
-from workbench.errors import InputError
+from workbench.errors import InputError, require
 from workbench.labels.index import FAR, NEAR, LabelIndex
-from workbench.models.greedy import greedy_tokens
+from workbench.models.greedy import generated, greedy_tokens
 from workbench.models.hooked import HookedModel
 from workbench.prompts.prompt import VARIANTS
 
@@ -129,9 +130,7 @@ def free_summary(table: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0)
     Raises:
         InputError: a column is missing, or no row.
     """
-    missing = [name for name in COLUMNS if name not in table]
-    if missing:
-        raise InputError(f"the table of label tokens lacks column {missing[0]!r}")
+    require(table, "label tokens", COLUMNS)
     if table.empty:
         raise InputError("the table of label tokens is empty")
     share = (table["label_share"] * SHARES).astype(int).clip(upper=SHARES - 1)
@@ -146,8 +145,8 @@ def free_summary(table: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0)
             chosen = table.assign(place=places[align])[table["variant"] == variant]
             for place, here in chosen.groupby("place", sort=True):
                 row: dict[str, Any] = {"align": align, "variant": variant, "place": place}
-                for name, count in (("focus", "n_far"), ("confusion", "n_near")):
-                    row |= _mean(pd.DataFrame(here[here[count] > 0]), name, n_resamples, seed)
+                for name, of in (("focus", "n_far"), ("confusion", "n_near")):
+                    row |= _mean(pd.DataFrame(here[here[of] > 0]), name, n_resamples, seed)
                 rows.append(row)
     return pd.DataFrame(rows)
 
@@ -267,24 +266,15 @@ def _only_label(index: LabelIndex, tokens: Sequence[int]) -> int | None:
 def _constrained(
     model: HookedModel, cases: Sequence[FreeCase], index: LabelIndex, batch_size: int
 ) -> list[int | None]:
-    numbers: list[int | None] = []
-    network: Any = model.bridge.original_model
-    for start in range(0, len(cases), batch_size):
-        batch = cases[start : start + batch_size]
-        rows = [case.prompts["clean"] for case in batch]
-        width = max(map(len, rows))
-        padding = [width - len(row) for row in rows]
-        ids = [[index.end] * missing + [*row] for missing, row in zip(padding, rows, strict=True)]
-        mask = [[0] * missing + [1] * (width - missing) for missing in padding]
-        constraint = _EndByLetter(index, width, [case.ends for case in batch])
-        output = network.generate(
-            input_ids=torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            logits_processor=LogitsProcessorList([constraint]),
-            max_new_tokens=index.longest,
-            do_sample=False,
-            eos_token_id=index.end,
-            pad_token_id=index.end,
-        )
-        numbers += [_only_label(index, row) for row in output[:, width:].tolist()]
-    return numbers
+    starts = count(0, batch_size)
+
+    def constrained(width: int) -> dict[str, Any]:
+        start = next(starts)
+        ends = [case.ends for case in cases[start : start + batch_size]]
+        processors = LogitsProcessorList([_EndByLetter(index, width, ends)])
+        return {"logits_processor": processors, "max_new_tokens": index.longest, "do_sample": False}
+
+    prompts = [case.prompts["clean"] for case in cases]
+    network = model.bridge.original_model
+    rows = generated(network, prompts, index.end, batch_size, constrained)
+    return [_only_label(index, row) for row in rows]

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.analysis.statistics import Interval, bootstrap, ratio_of_means
+from workbench.analysis.statistics import Interval, bootstrap, prompt_numbers, ratio_of_means
 from workbench.errors import InputError, require
 from workbench.phases import CHIEFS, DIFFERENCE, MEASURES, OF_READOUT, PHASES, Measure
 
@@ -135,9 +135,8 @@ def _prompts_with_valid_pairs(
     counts: Bool[Tensor, "event target"], prompt_ids: Sequence[str]
 ) -> Int[Tensor, " target"]:
     """Number of prompts with at least one valid pair, per target."""
-    position = {name: index for index, name in enumerate(dict.fromkeys(prompt_ids))}
-    prompt = torch.tensor([position[name] for name in prompt_ids])
-    events = torch.zeros(len(position), counts.shape[1], dtype=torch.int64)
+    prompt = prompt_numbers(prompt_ids)
+    events = torch.zeros(len(prompt), counts.shape[1], dtype=torch.int64)
     return (events.index_add_(0, prompt, counts.long()) > 0).sum(dim=0)
 
 

@@ -68,13 +68,8 @@ class EventCache:
         z: dict[Variant, Tensor] = {}
         bases: dict[Variant, Prefix | list[int]] = {}
         for variant in VARIANTS:
-            tokens = list(event.variant(variant))
-            if can_fork(model):
-                bases[variant] = prefix = run_prefix(model, tokens, kept)
-                z[variant] = prefix.z
-            else:
-                bases[variant] = tokens
-                z[variant] = _z_of(model, tokens, kept)
+            bases[variant], layers, _ = base_run(model, list(event.variant(variant)), kept)
+            z[variant] = torch.stack([layer.to(layers[0].device) for layer in layers])
         return cls(z, bases)
 
     def source(
@@ -84,14 +79,16 @@ class EventCache:
         return self.z[variant][:, -1:] if positions == "decision" else self.z[variant]
 
 
-def _z_of(
+def base_run(
     model: HookedModel, tokens: list[int], kept: int
-) -> Float[Tensor, "layer position head d_head"]:
-    """Every head's output at the last positions, through the bridge."""
+) -> tuple[Prefix | list[int], list[Float[Tensor, "position head d_head"]], Tensor]:
+    """What patched forwards start from, every head's output at the last positions, last logits."""
+    if can_fork(model):
+        prefix = run_prefix(model, tokens, kept)
+        return prefix, prefix.z_by_layer, prefix.logits
     names = z_names(model.info.n_layers)
     [run] = model.run([tokens], names)
-    layers = [run.activations[name][-kept:] for name in names]
-    return torch.stack([layer.to(layers[0].device) for layer in layers])
+    return tokens, [run.activations[name][-kept:] for name in names], run.logits
 
 
 def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataFrame:
@@ -146,8 +143,8 @@ def sweep_event(
     """The patched runs of one event for every group of heads, each patched as one.
 
     Columns: target (index into `groups`), positions, run, id, event, focus, confusion. `runs` are
-    the names of those wanted, all four unless given.
-    Without `cache` the three variants are run first.
+    the names of those wanted, all four unless given. Without `cache` the three variants are run
+    first.
 
     Raises:
         InputError: positions other than "decision" and "span", no run or an unknown one, or a head
@@ -218,13 +215,10 @@ def sweep(
     that an event is wanted for.
     """
     labels = [group] * len(heads) if isinstance(group, str) else list(group)
-    names = pd.DataFrame(
-        {"layer": [head[0] for head in heads], "head": [head[1] for head in heads], "group": labels}
-    )
+    names = pd.DataFrame(heads, columns=["layer", "head"]).assign(group=labels)
+    groups = [[head] for head in heads]
     for event in prompts:
-        frame = sweep_event(
-            model, event, [[head] for head in heads], positions, runs=runs_of(event)
-        )
+        frame = sweep_event(model, event, groups, positions, runs=runs_of(event))
         frame = frame.join(names, on="target").assign(half=halves.of(event.id))
         yield frame.reindex(columns=EVENT_COLUMNS)
 
@@ -281,16 +275,14 @@ def event_counts(
     fails = (clean["focus"] < thresholds["clean_focus"]) | (
         clean["confusion"] > thresholds["clean_confusion"]
     )
-    rows = []
-    for phase in PHASES.values():
-        out = ~clean[phase.valid].astype(bool)
-        rows.append(
-            {
-                "variant": phase.counterfactual,
-                "events": len(clean),
-                "counted": int((~out).sum()),
-                "failed": int((out & fails).sum()),
-                "unmoved": int((out & ~fails).sum()),
-            }
-        )
-    return rows
+    left_out = {p.counterfactual: ~clean[p.valid].astype(bool) for p in PHASES.values()}
+    return [
+        {
+            "variant": variant,
+            "events": len(clean),
+            "counted": int((~out).sum()),
+            "failed": int((out & fails).sum()),
+            "unmoved": int((out & ~fails).sum()),
+        }
+        for variant, out in left_out.items()
+    ]

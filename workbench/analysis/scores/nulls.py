@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
 
+from workbench.analysis.statistics import prompt_numbers
 from workbench.errors import InputError
 
 PERMUTATIONS_AT_ONCE = 128
@@ -96,7 +97,7 @@ def coarse_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> Role
     """
     _check(events, prompt_ids)
     keys = [(name, event.options) for name, event in zip(prompt_ids, events, strict=True)]
-    prompt = _numbered(prompt_ids)
+    prompt = prompt_numbers(prompt_ids).tolist()
     blocks: list[tuple[int, Tensor, Tensor]] = []
     for key in dict.fromkeys(keys):
         members = [event for event, other in enumerate(keys) if other == key]
@@ -146,7 +147,7 @@ def refine_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> Role
     values = [event.values.double() for event in events]
     gold = [int(event.weights.argmax()) for event in events]
     rows: list[list[Hashable]] = [list(event.options) for event in events]
-    prompt = _numbered(prompt_ids)
+    prompt = prompt_numbers(prompt_ids).tolist()
     of_prompt = [
         [event for event, number in enumerate(prompt) if number == index]
         for index in range(max(prompt) + 1)
@@ -246,12 +247,6 @@ def null_p(
             part = slice(first, first + step)
             hits[part] += (score(drawn, weights[part]) >= reached[part]).sum(dim=1)
     return (1 + hits) / (1 + n_permutations)
-
-
-def _numbered(names: Sequence[str]) -> list[int]:
-    """Number of each event's prompt, in order of first appearance."""
-    position = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    return [position[name] for name in names]
 
 
 def _events_of(prompt: Sequence[int]) -> Float[Tensor, " prompt"]:
