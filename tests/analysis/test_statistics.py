@@ -33,15 +33,8 @@ def naive_resamples(ids: list[str], n_resamples: int, seed: int, labels: list[st
 
 def test_ratio_interval_equals_a_loop_over_resampled_prompts():
     numerator, denominator = draw(7, 3), 1 + draw(7, 3, seed=1)
-    got = bootstrap(
-        ratio_of_means,
-        numerator,
-        denominator,
-        prompt_ids=IDS,
-        n_resamples=200,
-        seed=3,
-        labels=["x"],
-    )
+    options = {"n_resamples": 200, "seed": 3, "labels": ["x"]}
+    got = bootstrap(ratio_of_means, numerator, denominator, prompt_ids=IDS, **options)
     values = np.array(
         [
             (numerator[chosen].mean(0) / denominator[chosen].mean(0)).numpy()

@@ -39,11 +39,7 @@ def test_a_turning_point_that_does_not_exist_says_why() -> None:
 
 
 def test_every_figure_has_its_note() -> None:
-    drawn = evidence_words.cards(
-        {
-            "stability": pd.DataFrame(
-                [("coarse", 3, 0, 0.9, 200)], columns=evidence_words.drawings.STABILITY
-            )
-        }
-    )
+    columns = evidence_words.drawings.STABILITY
+    stability = pd.DataFrame([("coarse", 3, 0, 0.9, 200)], columns=columns)
+    drawn = evidence_words.cards({"stability": stability})
     assert set(drawn) == {"stability"} <= set(evidence_words.NOTES)

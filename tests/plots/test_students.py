@@ -136,14 +136,10 @@ def test_a_term_adds_what_the_arm_without_it_lacks(tables):
     seeds = tables["seeds"]
     assert term_rows(seeds).empty
     lacks = [-0.11, -0.16, -0.06, 3]
+    others = ("update", "update(3-5,4-2)", "attention@9")
     rows = [
         ("metrics", arm, "mechanistic", setting, "exact", *lacks)
-        for arm in (
-            "cot",
-            "mechanistic-update",
-            "mechanistic-update(3-5,4-2)",
-            "mechanistic-attention@9",
-        )
+        for arm in ("cot", *(f"mechanistic-{term}" for term in others))
         for setting in ("direct", "chain")
     ]
     more = pd.DataFrame(rows, columns=students.OVER_SEEDS)
@@ -166,9 +162,9 @@ def test_a_page_is_made_from_tables_on_disk(tables, tmp_path):
 
 
 def test_empty_tables_say_so(tables):
-    for table, draw in (("readouts", students.training_curves), ("seeds", None)):
-        empty = tables[table].iloc[:0]
-        figure = draw(empty) if draw else students.student_differences(empty)
+    drawn = {"readouts": students.training_curves, "seeds": students.student_differences}
+    for table, draw in drawn.items():
+        figure = draw(tables[table].iloc[:0])
         assert not figure.data and len(figure.layout.annotations) == 1
     with pytest.raises(InputError, match="'step' is missing"):
         students.training_curves(tables["readouts"].drop(columns="step"))

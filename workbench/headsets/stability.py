@@ -12,7 +12,7 @@ Scores and patched values of every event are made once, so no model is run.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -215,7 +215,8 @@ class _Chooser:
         for sample, row in enumerate(counts):
             scores = self.heads.assign(**{name: value[sample] for name, value in q.items()})
             pooled = pool_heads(scores, self._patching(row, n_inner, seed), self.thresholds)
-            yield {name: _heads_of(pooled, name) for name in POOLS}
+            heads = list(zip(pooled["layer"].tolist(), pooled["head"].tolist(), strict=True))
+            yield {name: frozenset(compress(heads, pooled["pool"] == name)) for name in POOLS}
 
     def _patching(self, counts: Int[Tensor, " prompt"], n_inner: int, seed: int) -> pd.DataFrame:
         """Effects of one sample as the rows of a patching table that the rule reads."""
@@ -244,11 +245,6 @@ def _q_values(
 ) -> Float[np.ndarray, "sample head"]:
     p = null_p(null, counts, n_permutations=n_permutations, seed=seed)
     return np.stack([false_discovery_q(sample).numpy().ravel() for sample in p])
-
-
-def _heads_of(pooled: pd.DataFrame, pool: str) -> frozenset[HeadId]:
-    rows = pooled.loc[pooled["pool"] == pool, KEYS]
-    return frozenset(cast(Any, rows.itertuples(index=False, name=None)))
 
 
 def _jaccard(heads: frozenset[HeadId], whole: frozenset[HeadId]) -> float:

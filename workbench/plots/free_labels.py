@@ -45,8 +45,7 @@ def free_labels(summary: pd.DataFrame) -> go.Figure:
     if summary.empty:
         return nothing(title, "no label was followed")
     require(summary, SUMMARY)
-    present = set(summary["align"])
-    aligns = [align for align in AXES if align in present]
+    aligns = [align for align in AXES if align in set(summary["align"])]
     figure = make_subplots(
         rows=2,
         cols=len(aligns),

@@ -154,25 +154,13 @@ def test_every_order_holds_every_head_once(model, table):
 def test_only_the_choosing_half_is_looked_at(model, prompts, base, scores, patching, table):
     """Roles of verifying prompts do not matter, the draws depend on the seed alone."""
     seen = []
-    orders = read_orders(
-        order_scores(
-            model,
-            prompts.subset(["p0", "p1"]),
-            base,
-            scores,
-            patching,
-            [(2, 0), (1, 1)],
-            n_query_events=2,
-            progress=lambda done, total: seen.append((done, total)),
-        )
-    )
+    options = {"n_query_events": 2, "progress": lambda *done: seen.append(done)}
+    tables, chosen = (base, scores, patching), prompts.subset(["p0", "p1"])
+    orders = read_orders(order_scores(model, chosen, *tables, [(2, 0), (1, 1)], **options))
     assert orders == read_orders(table)
     assert seen == [(done, 7) for done in range(1, 8)]  # 3 events, and 2 for either readout
-    other = read_orders(
-        order_scores(
-            model, prompts, base, scores, patching, [], n_query_events=1, n_random=1, seed=1
-        )
-    )
+    options = {"n_query_events": 1, "n_random": 1, "seed": 1}
+    other = read_orders(order_scores(model, prompts, *tables, [], **options))
     assert other["random 1"] != orders["random 1"]
     assert other["pool"] == other["score"]  # no pool
 
@@ -180,11 +168,8 @@ def test_only_the_choosing_half_is_looked_at(model, prompts, base, scores, patch
 def test_without_events_for_a_readout_there_is_no_query_order(
     model, prompts, base, scores, patching
 ):
-    orders = read_orders(
-        order_scores(
-            model, prompts, base.assign(counts_near=False), scores, patching, [], n_query_events=1
-        )
-    )
+    tables = base.assign(counts_near=False), scores, patching
+    orders = read_orders(order_scores(model, prompts, *tables, [], n_query_events=1))
     assert list(orders["query"]) == ["focus"]
     assert list(orders["pool"]) == ["focus", "confusion"]
 

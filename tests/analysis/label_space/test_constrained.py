@@ -136,15 +136,7 @@ def test_refused(index, model):
         generate_labels(model, [[1]], index, max_labels=2)
     with pytest.raises(InputError, match="no tokens"):
         generate_labels(model, [[]], index)
-
-
-def test_a_wrong_prompt_length_is_told():
-    constraint = LabelConstraint(index_of([[1, 2]]), 1)
     with pytest.raises(InputError, match="prompt_length must be the width"):
-        allowed(constraint, [50, 1], [50, 1])
-
-
-def test_labels_of_another_vocabulary_are_refused():
-    constraint = LabelConstraint(index_of([[1], [D_VOCAB]]), 1)
+        allowed(LabelConstraint(index_of([[1, 2]]), 1), [50, 1], [50, 1])
     with pytest.raises(InputError, match=r"token 64, the model's vocabulary is 0\.\.63"):
-        allowed(constraint, [])
+        allowed(LabelConstraint(index_of([[1], [D_VOCAB]]), 1), [])

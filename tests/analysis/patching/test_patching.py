@@ -70,14 +70,8 @@ def test_set_of_one_head_has_the_head_s_own_effect(model, prompts, base, halves)
     frames = pd.concat(sweep(model, prompts, heads, halves=halves))
     single = causal_effects(frames, base, halves=("verify",), n_resamples=50)
     seen = []
-    joint = joint_effects(
-        model,
-        prompts,
-        base,
-        [[head] for head in heads],
-        n_resamples=50,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    options = {"n_resamples": 50, "progress": lambda *done: seen.append(done)}
+    joint = joint_effects(model, prompts, base, [[head] for head in heads], **options)
     assert seen == [(1, 2), (2, 2)]  # only the verifying half is run
     keys = ["target", "positions", "measure"]
     single = single.assign(target=single["layer"] // 2).sort_values(keys)

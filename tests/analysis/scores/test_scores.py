@@ -97,13 +97,8 @@ def test_planted_heads_stand_out():
 
 def test_same_seed_same_table_and_progress_is_told(model, prompts, table):
     seen = []
-    again = score_heads(
-        model,
-        prompts,
-        n_resamples=100,
-        n_permutations=99,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    options = {"n_resamples": 100, "n_permutations": 99}
+    again = score_heads(model, prompts, **options, progress=lambda *done: seen.append(done))
     pd.testing.assert_frame_equal(again, table)
     assert seen == [(done, 5) for done in range(1, 6)]
 

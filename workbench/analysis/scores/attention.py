@@ -28,7 +28,9 @@ def attention_routes(
 
     `pattern` rows sum to 1; the last query is the decision token.
     """
-    members = _span_members(spans, pattern.shape[-1]).to(pattern)
+    members = pattern.new_zeros(len(spans), pattern.shape[-1])
+    for row, span in enumerate(spans):
+        members[row, slice(*span)] = 1
     means = members / members.sum(dim=1, keepdim=True)
     start, end = evidence
     option_asks = einsum(
@@ -48,10 +50,3 @@ def contrast_weights(event: DecisionEvent) -> Float[Tensor, " option"]:
     roles = Roles.of(event)
     relevant, far = roles.relevant.double(), roles.far.double()
     return relevant / relevant.sum() - far / far.sum()
-
-
-def _span_members(spans: Sequence[Span], n_positions: int) -> Float[Tensor, "option position"]:
-    members = torch.zeros(len(spans), n_positions)
-    for row, (start, end) in enumerate(spans):
-        members[row, start:end] = 1
-    return members
