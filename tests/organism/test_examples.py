@@ -14,16 +14,10 @@ from workbench.prompts.word_encoder import END, WordEncoder, end_token
 
 @pytest.fixture(scope="module")
 def make_stream(seen_task, raw_tokenizer):
-    def make(n_samples=300, context=4096, same_size=4, seed=0, task=seen_task, **mix):
-        return TrainingStream(
-            task,
-            raw_tokenizer,
-            ExampleMix(**mix),
-            n_samples=n_samples,
-            context=context,
-            same_size=same_size,
-            seed=seed,
-        )
+    def make(task=seen_task, **mix):
+        usual = {"n_samples": 300, "context": 4096, "same_size": 4, "seed": 0}
+        sizes = {name: mix.pop(name, size) for name, size in usual.items()}
+        return TrainingStream(task, raw_tokenizer, ExampleMix(**mix), **sizes)
 
     return make
 

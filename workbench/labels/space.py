@@ -21,11 +21,8 @@ class Label:
 class LabelSpace:
     """Labels by id, and the clusters that the taxonomy gives them.
 
-    Args:
-        name: what the space is called in prompt files and reports.
-        labels: the labels; ids must be distinct.
-        min_cluster_size: a taxonomy node with fewer labels below it is too small to be a cluster,
-            and the label falls back to the next node up.
+    A taxonomy node with fewer than `min_cluster_size` labels below it is too small to be a cluster:
+    the label falls back to the next node up.
 
     Raises:
         InputError: no labels, the same id twice, or a label without an ancestor.

@@ -50,12 +50,8 @@ class Filters:
 class XmcFolder:
     """A folder such as LF-WikiSeeAlso-320K: labels in memory, documents streamed.
 
-    A `LabelledCorpus`.
-
-    Args:
-        folder: holds lbl.json and trn.json or tst.json or both, each gzipped or plain.
-        titles_only: leave out `content` where it is there, as the Titles data sets do.
-        name: what the corpus is called; the folder's name by default.
+    A `LabelledCorpus`, called by the folder's name by default. `titles_only` leaves out `content`
+    where it is there, as the Titles data sets do.
 
     Raises:
         InputError: a file is missing, or, with file and line, the labels or filters are not as
