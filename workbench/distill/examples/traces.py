@@ -209,15 +209,13 @@ def _alone(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(EISDIR, "is a folder, not a file")
-        lock.acquire()
+        held = lock.acquire()
     except Timeout:
         raise InputError(f"{path}: another process is writing traces to it") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be written, {error.strerror or error}") from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:

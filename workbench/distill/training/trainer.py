@@ -138,7 +138,10 @@ class MechanisticDistillationTrainer(Trainer):
         shares = totals / torch.where(divisors > 0, divisors, 1.0)
         total = (shares * self._weights).sum()
         if model.training:
-            self._note(shares.detach())
+            if self._logged_from < 0:
+                self._logged_from = self.state.global_step
+            noted = shares.detach()
+            self._logged = noted if self._logged is None else self._logged + noted
         if self.accelerator.num_processes > 1:
             # Gradients are averaged over processes, of which each divided by the count of all.
             total = total * self.accelerator.num_processes
@@ -189,11 +192,6 @@ class MechanisticDistillationTrainer(Trainer):
         self._logged = None
         self._logged_from = -1  # not known before the state of a checkpoint is read
         return super().train(resume_from_checkpoint, *args, **kwargs)
-
-    def _note(self, shares: Float[Tensor, " term"]) -> None:
-        if self._logged_from < 0:
-            self._logged_from = self.state.global_step
-        self._logged = shares if self._logged is None else self._logged + shares
 
     def _whole_counts(self, batches: list[Any]) -> Counts:
         each = [self.terms.counts(batch) for batch in batches]
