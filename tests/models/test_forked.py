@@ -295,6 +295,25 @@ def test_processed_weights_are_not_forked(prompts):
     assert not can_fork(model)
 
 
+def test_running_out_of_memory_halves_the_pack_and_goes_on(llama, prompts, monkeypatch, caplog):
+    base, other = prompts
+    source = z_of(llama, other, 9)
+    expected = patch_heads(llama, base, source, GROUPS)
+    run, sizes = llama.view.run, []
+
+    def small_memory(job, tokens, *rest):
+        sizes.append(len(getattr(job, "branches", [0])))
+        if sizes[-1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return run(job, tokens, *rest)
+
+    monkeypatch.setattr(llama.view, "run", small_memory)
+    with caplog.at_level(logging.WARNING):
+        close(patch_heads(llama, base, source, GROUPS), expected)
+    assert sizes == [1, 15, 7, 3, 3, 3, 3, 3]  # fifteen groups patch something
+    assert caplog.text.count("out of memory") == 1
+
+
 def test_bfloat16_is_forked_too(prompts):
     base, other = prompts
     model = HookedModel.from_pretrained_model(build("llama").to(torch.bfloat16))
