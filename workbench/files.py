@@ -33,20 +33,28 @@ def settings(cls: type[_Settings]) -> type[_Settings]:
         try:
             init(self, *args, **kwargs)
         except ValidationError as error:
-            raise InputError(explain(error)) from None
+            raise InputError(explain(error, depth=1)) from None
 
     made.__init__ = checked
     return made
 
 
-_REASONS = {"extra_forbidden": "unknown key", "missing": "key is missing"}
+_REASONS = {
+    "extra_forbidden": "unknown key",
+    "missing": "key is missing",
+    "too_short": "too few: needs at least {min_length}, got {actual_length}",
+    "too_long": "too many: takes at most {max_length}, got {actual_length}",
+}
 
 
-def explain(error: ValidationError) -> str:
-    """The first thing a pydantic model refused, with its place, and how many more there are."""
+def explain(error: ValidationError, depth: int | None = None) -> str:
+    """The first thing a pydantic model refused, with its place, and how many more there are.
+
+    What lies deeper than `depth` in one value counts once.
+    """
     details = error.errors(include_url=False)
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return _explain_one(details[0]) + more
+    more = len({detail["loc"][:depth] for detail in details}) - 1
+    return _explain_one(details[0]) + (f" (and {more} more)" if more else "")
 
 
 def _explain_one(detail: ErrorDetails) -> str:
@@ -54,8 +62,9 @@ def _explain_one(detail: ErrorDetails) -> str:
     if isinstance(own, InputError):  # raised by a check of ours, which says the place itself
         return str(own)
     path = json_path(detail["loc"])
-    reason = _REASONS.get(detail["type"])
-    if reason is None:
+    if detail["type"] in _REASONS:
+        reason = _REASONS[detail["type"]].format(**detail.get("ctx", {}))
+    else:
         message = detail["msg"]
         reason = f"{message[0].lower()}{message[1:]}, got {shorten(detail['input'])}"
     return " ".join(f"{path}: {reason}".removeprefix(": ").split())

@@ -1,31 +1,16 @@
 import json
-from pathlib import Path
 
 import pandas as pd
-import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from fixtures.tiny_runs import save_reader
 from typer.testing import CliRunner
 
 from workbench.cli import app
 from workbench.prompts.files import read_prompts
 
 
-@pytest.fixture
-def small_model(tokenizer, tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
-    shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.3}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, **shape)
-    folder = tmp_path / "model"
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def test_labels_writes_a_prompt_file_tables_and_a_figure(small_model, tmp_path):
-    out = tmp_path / "labels"
-    flags = ["--out", str(out), "--model", str(small_model), "--n", "2", "--n-decoded", "2"]
+def test_labels_writes_a_prompt_file_tables_and_a_figure(tokenizer, tmp_path):
+    model, out = save_reader(tokenizer, tmp_path / "model", n_layers=1), tmp_path / "labels"
+    flags = ["--out", str(out), "--model", str(model), "--n", "2", "--n-decoded", "2"]
     result = CliRunner().invoke(app, ["labels", *flags, "--n-resamples", "20"])
     assert result.exit_code == 0, result.output
     assert len(read_prompts(out / "free.jsonl", None)) == 2

@@ -10,7 +10,7 @@ from workbench.prompts.drawn import Counterfactuals
 from workbench.prompts.events import make_events
 from workbench.prompts.files import read_prompts, write_prompts
 from workbench.prompts.prompt import VARIANTS, DecisionEvent
-from workbench.prompts.templates import ChatTemplate, PlainTemplate
+from workbench.prompts.templates import PlainTemplate
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +18,6 @@ def task(space, categories) -> CodingTask:
     """Small prompts, so that the tests are quick; two mentions may be of one family."""
     config = TaskConfig(n_mentions=(1, 3), n_families=(3, 3), family_size=(3, 3), same_family=0.3)
     return CodingTask(space, categories[0], config)
-
-
-@pytest.fixture(scope="module", params=["plain", "chat"])
-def setting(request):
-    """Template and tokenizer."""
-    if request.param == "plain":
-        return PlainTemplate(), request.getfixturevalue("tokenizer")
-    tokenizer = request.getfixturevalue("chat_tokenizer")
-    return ChatTemplate(tokenizer), tokenizer
 
 
 @pytest.fixture(scope="module")

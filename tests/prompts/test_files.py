@@ -142,10 +142,7 @@ def test_bytes_that_are_not_utf8(tmp_path):
 
 MALFORMED = {
     '{"id": "p0", }': "not JSON, column 14: ",
-    '{"id": "p0"': "not JSON, column 12: Expecting ',' delimiter",
-    "p0": "not JSON, column 1: Expecting value",
     "[1, 2]": "a JSON object is needed, got list",
-    "null": "a JSON object is needed, got NoneType",
     '{"id": "p0", "id": "p1"}': "key 'id' occurs twice in one object",
     '{"clean": ' + "[" * 100_000: "not JSON: nested too deeply",
     '{"event": ' + "1" * 5000 + "}": "not JSON: nested too deeply, or a number of thousands of",
@@ -161,25 +158,14 @@ def test_malformed_lines(file, text, reason):
 
 REFUSALS = {
     "unknown key": ((), {"colour": 1}, "colour: unknown key"),
-    "unknown key of a variant": (("far",), {"mask": []}, "far.mask: unknown key"),
-    "unknown key of an option": (("options", 1), {"text": "x"}, "mixes text ('text') and token"),
-    "another unknown key": (("options", 1), {"name": "x"}, "options[1].name: unknown key"),
+    "text in tokens": (("options", 1), {"text": "x"}, "mixes text ('text') and token"),
+    "unknown key of an option": (("options", 1), {"name": "x"}, "options[1].name: unknown key"),
     "missing suffix": ((), {"aligned_suffix": None}, "aligned_suffix: key is missing"),
-    "missing label": (("options", 0), {"label": None}, "options[0].label: key is missing"),
     "bool for int": ((), {"event": True}, "event: input should be a valid integer, got True"),
-    "float for int": ((), {"aligned_suffix": 3.0}, "aligned_suffix: input should be a valid int"),
     "text for int": (("options", 2), {"token": "22"}, "options[2].token: input should be a valid"),
-    "int for text": ((), {"id": 7}, "id: input should be a valid string, got 7"),
-    "bool among tokens": (
-        ("near",),
-        {"input_ids": [8, True]},
-        "near.input_ids[1]: input should be a valid integer, got True",
-    ),
-    "three numbers": ((), {"evidence": [1, 2, 3]}, "evidence: list should have at most 2 items"),
+    "three numbers": ((), {"evidence": [1, 2, 3]}, "evidence: too many: takes at most 2, got 3"),
     "role": (("options", 0), {"role": "best"}, "options[0].role: input should be 'gold', 'near'"),
     "span outside": ((), {"evidence": [5, 7]}, "prompt 'p0' event 0: evidence [5, 7] is outside"),
-    "suffix": ((), {"aligned_suffix": 4}, "prompt 'p0' event 0: variant 'far' does not share the"),
-    "shared token": (("options", 2), {"token": 20}, "options 'E11.65' and 'I10' share token 20"),
 }
 
 
@@ -231,10 +217,7 @@ TEXT_REFUSALS = {
     "option in a word": (("options", 1), {"span": [55, 60]}, "option 'E11.9': span [55, 60]"),
     "span outside": ((), {"evidence": [0, 999]}, "evidence: span [0, 999] is outside the text"),
     "two tokens": (("options", 0), {"token_text": " A B"}, "' A B' is not one token at the end"),
-    "shared": (("options", 0), {"token_text": " C"}, "options 'E11.65' and 'I10' share token"),
-    "suffix": ((), {"aligned_suffix": 900}, "does not share the last 900 tokens"),
     "no suffix": (("near",), {"text": "note: x"}, "clean, far and near end in different tokens"),
-    "empty": (("near",), {"text": ""}, "clean, far and near end in different tokens"),
 }
 
 

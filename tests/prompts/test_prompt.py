@@ -31,7 +31,6 @@ def with_option(index: int, **changes) -> dict:
 REFUSALS = {
     "empty variant": ({"far": ()}, "variant 'far' is empty"),
     "evidence is empty": ({"evidence": (2, 2)}, "evidence [2, 2] is outside"),
-    "evidence is reversed": ({"evidence": (3, 1)}, "evidence [3, 1] is outside"),
     "evidence starts before": ({"evidence": (-1, 2)}, "evidence [-1, 2] is outside"),
     "span ends behind": (
         with_option(2, span=(3, 7)),
@@ -71,10 +70,6 @@ def test_unknown_role_is_refused():
     object.__setattr__(strange, "role", "close")  # the annotations are enforced under test
     with pytest.raises(InputError, match=r"'E11.9' has role 'close', not one of gold, near, far"):
         replace(EVENT, options=(EVENT.options[0], strange))
-
-
-def test_suffix_may_be_shorter_than_what_is_shared():
-    assert replace(EVENT, aligned_suffix=1).aligned_suffix == 1
 
 
 def test_roles_and_tokens():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.shades import SHADES, ShadesTask, shades_tokenizer
+from fixtures.tiny_runs import save_reader
 
 from workbench.errors import InputError
 from workbench.prompts import choices
@@ -94,10 +95,9 @@ def test_roles(prompts):
         assert roles[label] == ("near" if is_near else "far")
 
 
-def test_a_registered_task_gives_prompts(registered, tmp_path, make_model):
+def test_a_registered_task_gives_prompts(registered, tmp_path):
     tokenizer = shades_tokenizer()
-    make_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    save_reader(tokenizer, tmp_path)
     prompts = make_prompts(tmp_path / "p.jsonl", model=tmp_path, task="shades", n_prompts=4, seed=3)
     assert prompts == make_events(ShadesTask(), PlainTemplate(), tokenizer, n_prompts=4, seed=3)
     assert prompts.task == "shades" and (tmp_path / "p.jsonl").is_file()

@@ -8,12 +8,6 @@ from workbench.prompts.text import common_suffix, next_tokens, tokenize
 TEXT = "note: 1 . left fx ;\noptions:\n Type 2 diabetes A\nanswer:"
 
 
-def resolve_text(tokenizer, text, spans=()):
-    """Token ids, and the token spans of character spans."""
-    tokenized = tokenize(tokenizer, text)
-    return tokenized.tokens, [tokenized.token_span(span) for span in spans]
-
-
 def span_of(words: str) -> tuple[int, int]:
     start = TEXT.index(words)
     return start, start + len(words)

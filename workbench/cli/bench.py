@@ -7,7 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.app import MAINTAINERS, app, check_new, command, commands, prepare
-from workbench.cli.flags import Dtype, Force, Model, OutFile, Teacher, setting_flags
+from workbench.cli.flags import (
+    Dtype,
+    Force,
+    Model,
+    OutFile,
+    Teacher,
+    some_distillation_flags,
+    some_run_flags,
+)
 
 MEASURED = "cot,cot+logits,mechanistic,minilm,hidden,circuit"
 """Arms whose steps are timed: all but those that compute what the full objective does, or part."""
@@ -17,13 +25,7 @@ bench = commands("Measured comparisons of cost.")
 app.add_typer(bench, name="bench", rich_help_panel=MAINTAINERS)
 
 
-def _positions() -> Any:
-    from workbench.runs.config import RunConfig
-
-    return setting_flags(RunConfig, ("positions",))
-
-
-@command(MAINTAINERS, settings=_positions, of=bench)
+@command(MAINTAINERS, settings=lambda: some_run_flags("positions"), of=bench)
 def patching(
     out: OutFile,
     settings: dict[str, Any],
@@ -108,20 +110,17 @@ def labels(
     typer.echo(f"benchmark: {out}")
 
 
-@command(MAINTAINERS, of=bench)
+@command(MAINTAINERS, settings=lambda: some_distillation_flags("batch_size", "bf16"), of=bench)
 def distill(
     out: OutFile,
+    settings: dict[str, Any],
     headset: Annotated[Path, typer.Option(help="The teacher's head set.")],
     traces: Annotated[Path, typer.Option(help="Trace file, or folder of all its parts.")],
     teacher: Teacher = None,
     arms: Annotated[str, typer.Option(help="Arms by name.")] = MEASURED,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Examples of a forward.", show_default="as in training")
-    ] = None,
     n_batches: Annotated[int, typer.Option(min=1, help="Batches that steps go through.")] = 4,
     n_steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 50,
     repeats: Annotated[int, typer.Option(min=1, help="Of every arm; the best counts.")] = 3,
-    bf16: Annotated[bool, typer.Option(help="Mixed precision.")] = True,
 ) -> None:
     """What a training step of each arm costs, side by side on the same batches."""
     import json
@@ -141,8 +140,8 @@ def distill(
 
     check_new(out)
     prepare()
-    size = DEFAULTS.batch_size if batch_size is None else batch_size
-    config = replace(DEFAULTS, bf16=bf16, batch_size=size)
+    config = replace(DEFAULTS, **settings)
+    size = config.batch_size
     folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
     on_gpu = torch.cuda.is_available()
     model: Any = loading.read_model(folder, dtype=torch.bfloat16 if on_gpu else torch.float32)
@@ -165,7 +164,7 @@ def distill(
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "torch": torch.__version__,
         "shapes": [list(batch["input_ids"].shape) for batch in batches],
-        "bf16": bf16,
+        "bf16": config.bf16,
     }
     rounds = step_costs(
         model,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.app import STUDENTS, command, prepare
-from workbench.cli.flags import Device, Flag, Teacher, setting_flags
+from workbench.cli.flags import Device, Flag, Teacher, setting_flags, some_distillation_flags
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ def _flags() -> dict[str, Flag]:
         **setting_flags(type(DEFAULTS.mix), MIX),
         **setting_flags(type(DEFAULTS), mine),
     }
-
-
-def _trace_flags() -> dict[str, Flag]:
-    from workbench.distill.config import DistillationConfig
-
-    return setting_flags(DistillationConfig, TRACES)
 
 
 @command(STUDENTS, settings=_flags)
@@ -140,7 +134,7 @@ def _scores(given: Path | None, headset: Path | None, heads: str) -> Any:
         raise InputError(f"{path}: is not a scores table of a run ({error})") from None
 
 
-@command(STUDENTS, settings=_trace_flags)
+@command(STUDENTS, settings=lambda: some_distillation_flags(*TRACES))
 def traces(
     out: Annotated[Path, typer.Option(help="Trace file (.jsonl), continued if it is there.")],
     settings: dict[str, Any],

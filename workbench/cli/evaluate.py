@@ -1,21 +1,23 @@
 """Commands about students of a head set: their evaluation, and its figures."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+import workbench as wb
 from workbench.cli.app import STUDENTS, command, prepare
-from workbench.cli.flags import Device, Teacher
+from workbench.cli.flags import Device, Teacher, some_run_flags
 from workbench.errors import InputError
 
 PAGE = "students.html"
 
 
-@command(STUDENTS, "evaluate-students")
+@command(STUDENTS, "evaluate-students", settings=lambda: some_run_flags("n_resamples"))
 def evaluate(
     students: Annotated[list[Path], typer.Argument(help="Folders of finished students.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables; taken up if it is there.")],
+    settings: dict[str, Any],
     teacher: Teacher = None,
     headset: Annotated[
         Path | None,
@@ -28,9 +30,6 @@ def evaluate(
     n_trajectory: Annotated[
         int, typer.Option("--n-trajectory", min=1, help="Prompts for trajectories and patching.")
     ] = 64,
-    n_resamples: Annotated[
-        int, typer.Option(min=1, help="Bootstrap resamples of prompts behind every interval.")
-    ] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of prompts and resamples.")] = 1,
     device: Device = None,
 ) -> None:
@@ -50,7 +49,7 @@ def evaluate(
         n_prompts=n,
         n_trajectory_prompts=n_trajectory,
         seed=seed,
-        n_resamples=n_resamples,
+        n_resamples=wb.RunConfig(**settings).n_resamples,
         device=device,
     )
     found.save(out)

@@ -44,10 +44,23 @@ class Flag:
 
 def run_flags(*commands: str) -> dict[str, Flag]:
     """The settings that decide what these commands find, and the seed."""
-    from workbench.runs.config import RunConfig
     from workbench.runs.steps import settings_of
 
-    return setting_flags(RunConfig, settings_of(*commands))
+    return some_run_flags(*settings_of(*commands))
+
+
+def some_run_flags(*names: str) -> dict[str, Flag]:
+    """Settings of a run by name."""
+    from workbench.runs.config import RunConfig
+
+    return setting_flags(RunConfig, names)
+
+
+def some_distillation_flags(*names: str) -> dict[str, Flag]:
+    """Settings of a distillation by name."""
+    from workbench.distill.config import DistillationConfig
+
+    return setting_flags(DistillationConfig, names)
 
 
 def setting_flags(

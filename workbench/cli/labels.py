@@ -8,17 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.app import LABELS, command, prepare
-from workbench.cli.flags import Device, Dtype, Flag, Model, setting_flags
+from workbench.cli.flags import Device, Dtype, Model, some_run_flags
 from workbench.errors import InputError
 
 
-def _flags() -> dict[str, Flag]:
-    from workbench.runs.config import RunConfig
-
-    return setting_flags(RunConfig, ("n_prompts", "split", "n_resamples", "seed"))
-
-
-@command(LABELS, settings=_flags)
+@command(LABELS, settings=lambda: some_run_flags("n_prompts", "split", "n_resamples", "seed"))
 def labels(
     out: Annotated[Path, typer.Option(help="Folder to write: new or empty.")],
     settings: dict[str, Any],

@@ -6,22 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.app import LABELS, MAINTAINERS, app, check_new, command, commands, prepare
-from workbench.cli.flags import Device, Dtype, Prompts, setting_flags
+from workbench.cli.flags import Device, Dtype, Prompts, some_run_flags
 
 study = commands("Studies of training runs and of distillation.")
 app.add_typer(study, name="study", rich_help_panel=MAINTAINERS)
 
 
-def _few(*names: str) -> Any:
-    def flags() -> Any:
-        from workbench.runs.config import RunConfig
-
-        return setting_flags(RunConfig, names)
-
-    return flags
-
-
-@command(LABELS, settings=_few("n_prompts", "n_resamples", "seed"))
+@command(LABELS, settings=lambda: some_run_flags("n_prompts", "n_resamples", "seed"))
 def trajectory(
     models: Annotated[list[str], typer.Argument(help="Model folders or hub ids: teacher first.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables and the figure.")],
@@ -89,7 +80,7 @@ def selftest(
         typer.echo(line)
 
 
-@command(MAINTAINERS, settings=_few("n_resamples", "seed"), of=study)
+@command(MAINTAINERS, settings=lambda: some_run_flags("n_resamples", "seed"), of=study)
 def checkpoints(
     folders: Annotated[
         list[Path], typer.Argument(help="Model folders step-000600 and so on, or one of them all.")
