@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 import pandas as pd
 import pytest
+from fixtures.headsets import head_record
 from fixtures.tiny_runs import ARCHITECTURES, FAST, save_model, save_prompts
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -248,10 +249,7 @@ def test_validate_a_headset_against_another_model(
     assert "architecture is LlamaForCausalLM in the head set" in refusal(result)
     assert "9 events of 8 prompts" in result.stdout  # good files are still reported
     headset = json.loads((finished / "headset.json").read_text())
-    head = {"layer": 9, "head": 0, "kv_head": 0, "pool": "coarse", "weight": 1.0, "tasks": 1}
-    head |= {"read_out": False, "decision_share": None, "effects": {}}
-    scores = ("coarse", "coarse_q", "refine", "refine_q", "refine_direct", "coarse_attribution")
-    headset["heads"] = [head | {"scores": dict.fromkeys(scores)}]
+    headset["heads"] = [head_record(9, 0, "coarse", 1.0)]
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps(headset))
     message = refusal(invoke("validate", bad, "--model", llama))

@@ -51,10 +51,6 @@ class Block(NamedTuple):
     text: str
     runs: bool
 
-    @property
-    def name(self) -> str:
-        return self.page.relative_to(ROOT).with_suffix("").as_posix()
-
 
 def blocks(page: Path) -> list[Block]:
     found = BLOCK.finditer(page.read_text(encoding="utf-8"))

@@ -8,7 +8,6 @@ from workbench.errors import InputError
 from workbench.prompts.coding import CodingTask, TaskConfig
 from workbench.prompts.drawn import Counterfactuals
 from workbench.prompts.events import make_events
-from workbench.prompts.files import read_prompts, write_prompts
 from workbench.prompts.prompt import VARIANTS, DecisionEvent
 from workbench.prompts.templates import PlainTemplate
 
@@ -135,11 +134,6 @@ def test_all_events_of_a_prompt(prompts):
 def test_a_chosen_event(task, tokenizer):
     prompts = make_events(task, PlainTemplate(), tokenizer, n_prompts=8, seed=0, event=2)
     assert [event.event for event in prompts] == [2] * 8
-
-
-def test_events_survive_a_file(prompts, tmp_path):
-    write_prompts(prompts, tmp_path / "icd10cm.jsonl")
-    assert read_prompts(tmp_path / "icd10cm.jsonl") == prompts
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def in_text() -> dict:
         return [clean.index(words), clean.index(words) + len(words)]
 
     options = [
-        ("E11.65", " With hyperglycemia A"),
-        ("E11.9", "Without B"),
-        ("I10", "Hypertension C"),
+        ("E11.65", "gold", " With hyperglycemia A"),
+        ("E11.9", "near", "Without B"),
+        ("I10", "far", "Hypertension C"),
     ]
     return {
         "id": "p0",
@@ -45,7 +45,7 @@ def in_text() -> dict:
         "evidence": span("hyperglycemia"),
         "options": [
             {"label": label, "token_text": words[-2:], "role": role, "span": span(words)}
-            for (label, words), role in zip(options, ("gold", "near", "far"), strict=True)
+            for label, role, words in options
         ],
     }
 

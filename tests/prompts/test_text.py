@@ -91,23 +91,14 @@ def test_next_tokens_follow_the_text(any_tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("continuation", "message"),
-    [
-        (" A B", "' A B' is not one token at the end of the prompt, it takes 2"),
-        ("", "'' is not one token at the end of the prompt, it takes 0"),
-    ],
+    ("text", "continuation", "why"),
+    [(TEXT, " A B", "takes 2"), (TEXT, "", "takes 0"), (TEXT + " ", "A", "merges with its end")],
 )
-def test_continuations_of_several_tokens_are_refused(tokenizer, continuation, message):
+def test_continuations_that_are_not_one_token_are_refused(tokenizer, text, continuation, why):
     with pytest.raises(InputError) as refusal:
-        next_tokens(tokenizer, TEXT, [" A", continuation])
-    assert str(refusal.value) == message
-
-
-def test_a_continuation_that_changes_the_tokens_before_it_is_refused(tokenizer):
-    with pytest.raises(
-        InputError, match=r"'A' is not one token at the end of the prompt, it merges with its end"
-    ):
-        next_tokens(tokenizer, TEXT + " ", ["A"])
+        next_tokens(tokenizer, text, [continuation])
+    said = f"{continuation!r} is not one token at the end of the prompt, it {why}"
+    assert str(refusal.value) == said
 
 
 def test_tokenizer_without_offsets_is_refused():

@@ -287,8 +287,6 @@ def test_made_prompts_have_the_trained_task_at_full_size(
     assert wb.read_prompts(path).sha256 == made.sha256
     _, unseen = split_categories(space, held_out=0.3, seed=5)
     assert {option.label[:3] for event in made for option in event.options} <= set(unseen)
-    with pytest.raises(InputError, match="exists already"):
-        wb.make_prompts(path, model=with_tokenizer, **config.of_prompts())
 
 
 def test_only_the_report_with_text_holds_text(with_tokenizer: Path, tmp_path: Path) -> None:

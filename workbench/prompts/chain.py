@@ -217,10 +217,9 @@ def numbered_stages(event: int, steps: Sequence[str]) -> list[str]:
     stages = []
     for step in steps:
         found = _NUMBERED.match(step)
-        number = int(found[1]) - 1 if found else None
-        if found is None or number is None:
+        if found is None:
             stages.append("other")
-        elif number == event:
+        elif (number := int(found[1]) - 1) == event:
             stages.append("coarse" if found[2] == "in" else "fine")
         else:
             stages.append("before" if number < event else "after")

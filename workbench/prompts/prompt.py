@@ -174,13 +174,5 @@ def to_json(event: DecisionEvent) -> dict[str, object]:
         **{name: {"input_ids": list(event.variant(name))} for name in VARIANTS},
         "aligned_suffix": event.aligned_suffix,
         "evidence": list(event.evidence),
-        "options": [
-            {
-                "label": option.label,
-                "token": option.token,
-                "role": option.role,
-                "span": list(option.span),
-            }
-            for option in event.options
-        ],
+        "options": [vars(option) | {"span": list(option.span)} for option in event.options],
     }

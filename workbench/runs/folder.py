@@ -90,14 +90,7 @@ class RunFolder:
         Raises:
             InputError: naming every entry that differs, with both values.
         """
-        differences = [
-            f"{name} is {_short(old)} there and {_short(new)} now"
-            for name, old, new in _differences(self.manifest, identity)
-        ]
-        if differences:
-            raise InputError(
-                f"{self.path}: holds another run: {'; '.join(differences)}; give another --out"
-            )
+        self._check_same("holds another run:", self.manifest, identity, " is")
 
     def check_step(self, step: str, settings: Mapping[str, Any]) -> None:
         """Refuse to do a step with other settings than those it was begun with.
@@ -108,15 +101,17 @@ class RunFolder:
         record = self.manifest["steps"].get(step)
         if record is None or not (record["status"] == "done" or self.parts(step)):
             return
+        self._check_same(f"step {step!r} was run with", record["settings"], settings)
+
+    def _check_same(
+        self, what: str, old: Mapping[str, Any], new: Mapping[str, Any], verb: str = ""
+    ) -> None:
         differences = [
-            f"{name} {_short(old)} there and {_short(new)} now"
-            for name, old, new in _differences(record["settings"], settings)
+            f"{name}{verb} {_short(before)} there and {_short(now)} now"
+            for name, before, now in _differences(old, new)
         ]
         if differences:
-            raise InputError(
-                f"{self.path}: step {step!r} was run with {'; '.join(differences)}; "
-                "give another --out"
-            )
+            raise InputError(f"{self.path}: {what} {'; '.join(differences)}; give another --out")
 
     def begin(self, step: str, settings: Mapping[str, Any]) -> bool:
         """Whether the step is still to do; then it is marked as running.

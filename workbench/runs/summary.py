@@ -34,7 +34,9 @@ def summary(out: str | Path) -> Group:
         for word, name in (("head set", "headset.json"), ("report", "report.html"))
         if (folder.path / name).is_file()
     ]
-    return Group(table, *map(Text, _counts(folder)), *files)
+    counts = folder.manifest["steps"]["baseline"]["counts"]
+    pairs = [Text(explain_counts(variant, counts[variant])) for variant in ("far", "near")]
+    return Group(table, *pairs, *files)
 
 
 def _effects(pools: pd.DataFrame, pool: str) -> list[str]:
@@ -53,12 +55,6 @@ def _effects(pools: pd.DataFrame, pool: str) -> list[str]:
         percent(norm.mean()) if len(norm) else "–",
         str(int(joint["n"])),
     ]
-
-
-def _counts(folder: RunFolder) -> list[str]:
-    """Valid pairs, and the reason of the other events, per counterfactual."""
-    counts = folder.manifest["steps"]["baseline"]["counts"]
-    return [explain_counts(variant, counts[variant]) for variant in ("far", "near")]
 
 
 def explain_counts(variant: str, counts: dict[str, int]) -> str:

@@ -27,10 +27,8 @@ def validate(path: str | Path, *, model: "HookedModel | str | Path | None" = Non
         from workbench.models.hooked import HookedModel
 
         model = HookedModel.load(model)
-    return _validate_headset(path, model) if suffix == ".json" else _validate_prompts(path, model)
-
-
-def _validate_prompts(path: str | Path, model: "HookedModel | None") -> str:
+    if suffix == ".json":
+        return _validate_headset(path, model)
     prompts = read_prompts(path, model=model)
     return f"{path}: OK, {len(prompts)} events of {len(prompts.prompt_ids)} prompts"
 
