@@ -3,7 +3,7 @@ import pytest
 from workbench.prompts.templates import ChatTemplate, PlainTemplate
 
 
-@pytest.fixture(scope="session", params=["plain", "chat"])
+@pytest.fixture(scope="module", params=["plain", "chat"])
 def setting(request):
     """Template and tokenizer."""
     if request.param == "plain":
