@@ -25,31 +25,18 @@ def call():
     return run
 
 
-HEADS = [{"layer": 0, "head": 1, "pool": "coarse"}, {"layer": 1, "head": 2, "pool": "refine"}]
-
-
 @pytest.fixture
 def by_hand(tmp_path):
     """A head set that someone wrote: nothing but heads and pools."""
     path = tmp_path / "heads.json"
-    path.write_text(json.dumps({"heads": HEADS}))
+    heads = [{"layer": 0, "head": 1, "pool": "coarse"}, {"layer": 1, "head": 2, "pool": "refine"}]
+    path.write_text(json.dumps({"heads": heads}))
     return path
 
 
-@pytest.fixture
-def only_coarse(tmp_path):
-    path = tmp_path / "coarse.json"
-    path.write_text(json.dumps({"heads": HEADS[:1]}))
-    return path
-
-
-@pytest.fixture
-def given(teacher, trace_file, by_hand):
-    return ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file.parent]
-
-
-def test_distill_from_a_head_set_made_by_hand(call, given, tmp_path):
+def test_distill_from_a_head_set_made_by_hand(call, teacher, trace_file, by_hand, tmp_path):
     out = tmp_path / "student"
+    given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file.parent]
     code, said, errors = call("distill", "--out", out, *given, SMALL, SHORT, "--attention 1")
     assert code == 0, errors
     assert f"student: {out}" in said
@@ -60,6 +47,13 @@ def test_distill_from_a_head_set_made_by_hand(call, given, tmp_path):
     assert len(record["loss"]) == 2
     code, _, errors = call("distill", "--out", out, *given, SMALL, SHORT)
     assert code == 2 and "holds a trained student already" in errors
+
+
+@pytest.fixture
+def only_coarse(tmp_path):
+    path = tmp_path / "coarse.json"
+    path.write_text(json.dumps({"heads": [{"layer": 0, "head": 1, "pool": "coarse"}]}))
+    return path
 
 
 def test_one_pool_alone_is_taught(call, teacher, trace_file, only_coarse, tmp_path):
@@ -115,8 +109,9 @@ def warm_at_once(monkeypatch):
 
 
 @pytest.mark.usefixtures("warm_at_once")
-def test_steps_of_arms_are_timed_side_by_side(call, given, tmp_path):
+def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand, tmp_path):
     out = tmp_path / "cost.json"
+    given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file]
     short = "--arms cot,cot+logits,mechanistic --batch-size 2 --n-steps 1 --repeats 2 --no-bf16"
     code, _, errors = call("bench distill", "--out", out, *given, short)
     assert code == 0, errors
@@ -132,7 +127,9 @@ def test_steps_of_arms_are_timed_side_by_side(call, given, tmp_path):
 
 
 @pytest.mark.usefixtures("warm_at_once")
-def test_a_stopped_measurement_keeps_its_rounds(call, given, tmp_path, monkeypatch):
+def test_a_stopped_measurement_keeps_its_rounds(
+    call, teacher, trace_file, by_hand, tmp_path, monkeypatch
+):
     timed, times = speed._timed, []
 
     def stop_in_round_three(*given):
@@ -143,6 +140,7 @@ def test_a_stopped_measurement_keeps_its_rounds(call, given, tmp_path, monkeypat
 
     monkeypatch.setattr(speed, "_timed", stop_in_round_three)
     out = tmp_path / "cost.json"
+    given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file]
     short = "--arms cot,cot+logits --batch-size 2 --n-steps 1 --repeats 3 --no-bf16"
     code, _, _ = call("bench distill", "--out", out, *given, short)
     assert code != 0

@@ -1,5 +1,5 @@
 from dataclasses import replace
-from unittest.mock import Mock
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -42,7 +42,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> OpenRun:
     return opened
 
 
-def test_evidence_comes_after_pooling_and_ends_in_headset_and_report(opened, monkeypatch) -> None:
+def test_evidence_comes_after_pooling_and_ends_in_headset_and_report(
+    opened: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match="workbench pool"):
         wb.evidence(opened)
     bare = wb.pool(opened)
@@ -65,11 +67,17 @@ def test_evidence_comes_after_pooling_and_ends_in_headset_and_report(opened, mon
         wb.evidence(opened)
     monkeypatch.setattr(Parts, "__setitem__", real)
     assert opened.folder.is_done("stability") and not opened.folder.is_done("curves")
-    curves = Mock(wraps=evidence.curve_event)
-    monkeypatch.setattr(evidence, "curve_event", curves)
+    ran = []
+    monkeypatch.setattr(
+        evidence,
+        "curve_event",
+        lambda model, event, sets, curve=evidence.curve_event: (
+            ran.append(event.id) or curve(model, event, sets)
+        ),
+    )
     found = wb.evidence(opened)
     counts = opened.folder.manifest["steps"]["curves"]["counts"]
-    assert curves.call_count == counts["events"] - 2
+    assert len(ran) == counts["events"] - 2
 
     assert all(head.chosen_share is not None for head in found.heads)
     assert headset_file.load(opened.folder.path / "headset.json") == found
@@ -81,7 +89,9 @@ def test_evidence_comes_after_pooling_and_ends_in_headset_and_report(opened, mon
     assert "CPR" in page.read_text()
 
 
-def test_prompts_without_a_place_for_a_chain_say_so(opened: OpenRun, capsys) -> None:
+def test_prompts_without_a_place_for_a_chain_say_so(
+    opened: OpenRun, tmp_path: Path, capsys
+) -> None:
     wb.pool(opened)  # already done where the test above came to the same worker
     loud = replace(opened, reporter=Reporter())
     opened.folder.forget_unless("chain", None)
