@@ -21,8 +21,8 @@ def parse_heads(text: str) -> list[Head]:
         layer, dash, head = name.strip().partition("-")
         if not (dash and layer.isdecimal() and head.isdecimal()):
             raise InputError(
-                f"heads {text!r}: {name!r} is not LAYER-HEAD; give all, nominated, or a list "
-                "such as 4-3,5-1"
+                f"heads {text!r}: {name!r} is not LAYER-HEAD; give all, nominated, screen, "
+                "or a list such as 4-3,5-1"
             )
         heads.append((int(layer), int(head)))
     twice = [at for at in heads if heads.count(at) > 1]

@@ -51,9 +51,9 @@ class _Commands(TyperGroup):
         rooms: dict[str, list[tuple[str, str]]] = {}
         for name, one in self.commands.items():
             room: Any = getattr(one, "rich_help_panel", None)
-            rooms.setdefault(room, []).append((name, one.get_short_help_str(80)))
+            rooms.setdefault(room, []).append((name, one.get_short_help_str(200)))
         for room, rows in rooms.items():
-            with formatter.section(room):
+            with formatter.section(room if len(rooms) > 1 else "Commands"):
                 formatter.write_dl(rows)
 
 

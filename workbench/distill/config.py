@@ -117,6 +117,11 @@ class LossConfig(weights(TERMS.values())):
         return {pool for term in self._terms for pool in term.pools(self)}
 
     @property
+    def about_heads(self) -> str:
+        """Names of the terms that need heads of the teacher, for a message."""
+        return ", ".join(term.name for term in self._terms if term.pools(self) or term.by_ablation)
+
+    @property
     def by_ablation(self) -> bool:
         """Whether any term needs heads that are paired by ablation effect."""
         return any(term.by_ablation for term in self._terms)

@@ -45,7 +45,8 @@ def pair_heads(
         InputError: no pools, or what matching and `control_map` refuse.
     """
     if pools is None:
-        raise InputError(f"loss terms {', '.join(config.loss.on)} need the teacher's pooled heads")
+        names = config.loss.about_heads
+        raise InputError(f"{names} need the teacher's pooled heads: give a head set")
     theirs, ours = shape_of(teacher), shape_of(student)
     scratch = isinstance(config.student, StudentShape)
     if config.matching == "depth" or (config.matching == "auto" and scratch):

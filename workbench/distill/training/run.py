@@ -241,7 +241,10 @@ def _check_heads(
     loss = config.loss
     if loss.taught_pools or loss.by_ablation:
         if pools is None:
-            raise InputError(f"loss terms {', '.join(loss.on)} need the teacher's pooled heads")
+            raise InputError(
+                f"{loss.about_heads} need the teacher's pooled heads: give a head set (--headset), "
+                "or an arm without (--arm cot)"
+            )
         if isinstance(pools, HeadSet):
             check_weights("head set", pools.model.weights_sha256, digest)
         missing = sorted(loss.taught_pools - check_pools(pools, shape_of(teacher)).keys())
