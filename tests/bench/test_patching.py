@@ -196,7 +196,7 @@ def test_spread_evenly_keeps_both_ends():
         ({"shape": "huge"}, "shape 'huge'"),
         ({"model": Path("/no/such/folder")}, "does not exist"),
         ({"positions": ["middle"]}, "input should be 'decision' or 'span', got 'middle'"),
-        ({"positions": []}, "at least 1 item"),
+        ({"positions": []}, "too few: needs at least 1"),
         ({"positions": ["span", "span"]}, "name each once"),
         ({"length": 24, "suffix": 24}, "suffix is 24, must be below the length of 24"),
         ({"length": 24, "suffix": 30}, "suffix is 30"),
