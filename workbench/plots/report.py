@@ -54,7 +54,7 @@ OTHER_NOTES = {
         "A pool with a large effect is sufficient here, not complete: other heads may matter too.",
     ),
     "halves": (
-        "How much of an effect remains on prompts that had no part in choosing the heads.",
+        "How much of an effect remains on the held-out half, which had no part in selecting heads.",
         "Points below the diagonal are expected, since choosing the largest favours luck.",
     ),
     "trajectory": (
@@ -201,7 +201,7 @@ def pool_finding(pool: str, headset: Mapping[str, Any], pools: pd.DataFrame) -> 
     interval = f"[{percent(effect['low'])}, {percent(effect['high'])}]"
     text = (
         f"Patched together {POSITIONS[place]}, the {pool} pool {phrase.format(share)} {interval}, "
-        f"over {int(effect['n'])} events of prompts that had no part in choosing the heads."
+        f"over {int(effect['n'])} events of the held-out half."
     )
     controls, warnings = _against_controls(effect, rows)
     return finding | {
