@@ -29,18 +29,17 @@ class _HeadFile(BaseModel):
     heads: tuple[PooledHead, ...]
 
 
-def heads_for(path: str | Path, folder: Path) -> tuple[PooledHead, ...]:
-    """Heads of a head-set file, also of one made by hand, for the model in a folder.
+def load_heads(path: str | Path, shape: ModelShape) -> tuple[PooledHead, ...]:
+    """Heads of a head-set file, also of one made by hand, for a model of this shape.
 
     Needed are `heads` with `layer`, `head` and `pool`, and perhaps `weight`; what `model` says of
-    shape and weights is compared with the folder. A whole head set is read strictly by
-    `headset.load`.
+    the shape is compared. A whole head set is read strictly by `headset.load`.
 
     Raises:
         InputError: the file cannot be read, lacks these, has another schema version, or is of a
-            model of another shape or of other weights.
+            model of another shape.
     """
-    given, shape = _read(path, _HeadFile), folder_shape(folder)
+    given = _read(path, _HeadFile)
     for field, value in shape.model_dump().items():
         if given.model.get(field, value) != value:
             found = shorten(given.model[field])
@@ -50,10 +49,20 @@ def heads_for(path: str | Path, folder: Path) -> tuple[PooledHead, ...]:
         if len(weighed) > 1:
             raise InputError(f"{path}: pool {pool!r} gives weights to some of its heads only")
     check_pools(given.heads, shape)
-    if given.model.get("weights_sha256") is not None:  # else not read: it can take minutes
-        digest = loading.files_sha256(loading.weight_files(folder))
-        check_weights(str(path), given.model["weights_sha256"], digest)
     return given.heads
+
+
+def heads_for(path: str | Path, folder: Path) -> tuple[PooledHead, ...]:
+    """`load_heads` for the model in a folder, whose weights are compared, too.
+
+    Raises:
+        InputError: as in `load_heads`, or the file is of a model of other weights.
+    """
+    heads = load_heads(path, folder_shape(folder))
+    theirs = _read(path, _HeadFile).model.get("weights_sha256")
+    if theirs is not None:  # else not read: it can take minutes
+        check_weights(str(path), theirs, loading.files_sha256(loading.weight_files(folder)))
+    return heads
 
 
 def check_weights(heads: str, theirs: object, teacher: str) -> None:
