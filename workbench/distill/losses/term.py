@@ -5,6 +5,7 @@ A term is one file in `terms/` with a registered class. Its weight becomes a set
 are read where torch must not be loaded, so files of terms import it inside of their methods.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -25,7 +26,7 @@ SIDES: tuple[Side, Side] = get_args(Side)
 Per = Literal["row", "example"]
 
 
-class Term:
+class Term(ABC):
     """A term of the loss; an instance serves one training.
 
     Attributes:
@@ -65,16 +66,16 @@ class Term:
         """What must be read of one side."""
         return Wanted()
 
+    @abstractmethod
     def count(self, marks: "Marks") -> "Tensor":
         """What `loss` is a sum over in this batch, known before any model has run.
 
         Counts of batches add up: their sum is the normaliser over an accumulated step.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
         """Total and count over a batch, unweighted."""
-        raise NotImplementedError
 
 
 TERMS: dict[str, type[Term]] = {}

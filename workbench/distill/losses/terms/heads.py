@@ -1,5 +1,6 @@
 """Terms on matched heads: where they look, what they write, and both together."""
 
+from abc import abstractmethod
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,11 @@ class _Grouped(Term):
         losses = [self.of_group(marks, teacher, student, group) for group in self.groups]
         return average(losses, [group.weight for group in self.groups])
 
+    @abstractmethod
     def of_group(
         self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
     ) -> "Loss":
-        raise NotImplementedError
+        """Total and count of one group of matched heads."""
 
 
 @register
