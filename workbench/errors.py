@@ -1,7 +1,11 @@
-"""The one exception that means "what the user gave is wrong"."""
+"""The one exception that means "what the user gave is wrong", and how its line is written."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class InputError(ValueError):
@@ -21,3 +25,60 @@ def require(table: Any, name: str, columns: Iterable[str]) -> None:
     missing = [column for column in columns if column not in table]
     if missing:
         raise InputError(f"{name} table lacks column {', '.join(map(repr, missing))}")
+
+
+_REASONS = {
+    "extra_forbidden": "unknown key",
+    "missing": "key is missing",
+    "too_short": "too few: needs at least {min_length}, got {actual_length}",
+    "too_long": "too many: takes at most {max_length}, got {actual_length}",
+}
+
+
+def explain(error: "ValidationError", depth: int | None = None) -> str:
+    """The first thing a pydantic model refused, with its place, and how many more there are.
+
+    What lies deeper than `depth` in one value counts once.
+    """
+    details = error.errors(include_url=False)
+    more = len({detail["loc"][:depth] for detail in details}) - 1
+    return _explain_one(details[0]) + (f" (and {more} more)" if more else "")
+
+
+def _explain_one(detail: "ErrorDetails") -> str:
+    own = detail.get("ctx", {}).get("error")
+    if isinstance(own, InputError):  # raised by a check of ours, which says the place itself
+        return str(own)
+    path = json_path(detail["loc"])
+    if detail["type"] in _REASONS:
+        reason = _REASONS[detail["type"]].format(**detail.get("ctx", {}))
+    else:
+        message = detail["msg"]
+        reason = f"{message[0].lower()}{message[1:]}, got {shorten(detail['input'])}"
+    return " ".join(f"{path}: {reason}".removeprefix(": ").split())
+
+
+def json_path(location: tuple[int | str, ...]) -> str:
+    """A pydantic location as written in most languages, e.g. `options[2].span[0]`."""
+    # "[key]" is pydantic's mark for "the key itself", not part of the path.
+    steps = (
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in location if step != "[key]"
+    )
+    return "".join(steps).removeprefix(".")
+
+
+LONGEST_SHOWN = 24
+
+
+def shorten(value: object) -> str:
+    """A value as a message shows it: numbers and words, of anything longer only its size.
+
+    Messages end up in logs, where the text of a prompt must not go.
+    """
+    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
+        return f"a text of {len(value)} characters"
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} keys"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"a list of {len(value)}"
+    return repr(value)

@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
 import pydantic.dataclasses
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from workbench.errors import InputError
+from workbench.errors import InputError, explain, shorten
 
 _Settings = TypeVar("_Settings")
 
@@ -39,83 +41,196 @@ def settings(cls: type[_Settings]) -> type[_Settings]:
     return made
 
 
-_REASONS = {
-    "extra_forbidden": "unknown key",
-    "missing": "key is missing",
-    "too_short": "too few: needs at least {min_length}, got {actual_length}",
-    "too_long": "too many: takes at most {max_length}, got {actual_length}",
-}
+LARGEST_READ = 1 << 30
+"""Bytes of a file that is read whole; corpora are read line by line instead."""
 
 
-def explain(error: ValidationError, depth: int | None = None) -> str:
-    """The first thing a pydantic model refused, with its place, and how many more there are.
+def read_text(path: str | Path) -> str:
+    """A whole UTF-8 text, with or without a byte-order mark, with its ends of lines as they are.
 
-    What lies deeper than `depth` in one value counts once.
+    Raises:
+        InputError: it cannot be read, is larger than `LARGEST_READ`, or is not UTF-8; then with
+            the line of the first wrong byte.
     """
-    details = error.errors(include_url=False)
-    more = len({detail["loc"][:depth] for detail in details}) - 1
-    return _explain_one(details[0]) + (f" (and {more} more)" if more else "")
-
-
-def _explain_one(detail: ErrorDetails) -> str:
-    own = detail.get("ctx", {}).get("error")
-    if isinstance(own, InputError):  # raised by a check of ours, which says the place itself
-        return str(own)
-    path = json_path(detail["loc"])
-    if detail["type"] in _REASONS:
-        reason = _REASONS[detail["type"]].format(**detail.get("ctx", {}))
-    else:
-        message = detail["msg"]
-        reason = f"{message[0].lower()}{message[1:]}, got {shorten(detail['input'])}"
-    return " ".join(f"{path}: {reason}".removeprefix(": ").split())
-
-
-def json_path(location: tuple[int | str, ...]) -> str:
-    """A pydantic location as written in most languages, e.g. `options[2].span[0]`."""
-    # "[key]" is pydantic's mark for "the key itself", not part of the path.
-    steps = (
-        f"[{step}]" if isinstance(step, int) else f".{step}" for step in location if step != "[key]"
-    )
-    return "".join(steps).removeprefix(".")
-
-
-LONGEST_SHOWN = 24
-
-
-def shorten(value: object) -> str:
-    """A value as a message shows it: numbers and words, of anything longer only its size.
-
-    Messages end up in logs, where the text of a prompt must not go.
-    """
-    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
-        return f"a text of {len(value)} characters"
-    if isinstance(value, Mapping):
-        return f"an object of {len(value)} keys"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"a list of {len(value)}"
-    return repr(value)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text with `replacing`; folders above it are made."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+    with reading(path):
+        size = path.stat().st_size
+        if size > LARGEST_READ:
+            raise InputError(f"{path}: has {size:,} bytes, at most {LARGEST_READ:,} are read")
+        content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: as `read_text` and `parse_json`, with the path.
+    """
+    text = read_text(path)
+    try:
+        return parse_json(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says, where it says one thing: no key twice, no number that overflows.
+
+    Raises:
+        InputError: says what is wrong and where; not which file, which the caller knows.
+    """
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_without_repeats,
+            parse_int=_bounded,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno} " if "\n" in text.rstrip() else ""
+        raise InputError(f"not JSON, {line}column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise InputError("not JSON that can be read: nested too deeply") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"key {shorten(twice)} occurs twice in one object")
+    return keys
+
+
+def _bounded(digits: str) -> int:
+    size = len(digits.lstrip("-"))
+    if size > 18:  # nothing here counts beyond 64 bits, and torch and numpy cannot
+        raise InputError(f"a whole number of {size} digits is too large")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise InputError(f"the number {shorten(digits)} is not finite")
+    return number
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def reading(path: str | Path) -> Iterator[None]:
+    """Turns the system's refusals to read into one line.
+
+    Raises:
+        InputError: "PATH: cannot be read, No such file or directory".
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turns the system's refusals to write into one line.
+
+    Raises:
+        InputError: "PATH: cannot be written, No space left on device".
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written, {error.strerror or error}") from None
+
+
+def make_folder(path: str | Path, *, private: bool = False) -> None:
+    """Make a folder and those above it; a private one, for texts of prompts, is its owner's alone.
+
+    A folder that is there keeps its mode.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
+
+
+def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
+    """Write a UTF-8 text with `replacing`; folders above it are made.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = Path(path)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: cannot be written, the text holds half of a character") from None
+    make_folder(path.parent)
+    with replacing(path, private=private) as beside:
+        beside.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A path beside the target to write to, which is then moved into its place.
 
-    A reader never sees half a file; on an error nothing changes.
+    A reader, or a machine that loses its power, never has half a file; on an error nothing changes.
+    A private file, and what a killed write leaves of it, can be read by its owner alone.
+
+    Raises:
+        InputError: the system refuses to write.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A short name: one made from the target's could be too long where the target's is not.
+    beside = path.with_name(f".{os.getpid()}-{sha256(path.name.encode()).hexdigest()[:16]}.tmp")
+    with writing(path):
+        try:
+            beside.unlink(missing_ok=True)
+            mode = 0o600 if private else 0o666
+            os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+            yield beside
+            _sync(beside)
+            beside.replace(path)
+            _sync(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the system put a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield beside
-        beside.replace(path)
+        with suppress(OSError) if path.is_dir() else nullcontext():  # not every system can
+            os.fsync(descriptor)
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(lock: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, which goes with the process; the folder above it is made.
+
+    Raises:
+        InputError: `busy`, where another process holds it; or it cannot be written.
+    """
+    make_folder(lock.parent)
+    held = FileLock(lock, timeout=0)
+    with writing(lock.parent):
+        try:
+            held.acquire()
+        except Timeout:
+            raise InputError(busy) from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def claim(folder: Path, file: Path, asked: Mapping[str, Any], what: str) -> None:
@@ -130,7 +245,7 @@ def claim(folder: Path, file: Path, asked: Mapping[str, Any], what: str) -> None
     if not file.is_file():
         write_text(file, json.dumps(asked, indent=1))
         return
-    different = differences(json.loads(file.read_text(encoding="utf-8")), asked)
+    different = differences(read_json(file), asked)
     if different:
         raise InputError(
             f"{folder}: holds {what} with other settings ({', '.join(different)}); give another "

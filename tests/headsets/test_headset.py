@@ -100,7 +100,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(document, tmp_path, m
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="cannot be written, disk full"):
         save(parse(json.dumps(document)), path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

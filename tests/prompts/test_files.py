@@ -144,8 +144,10 @@ MALFORMED = {
     '{"id": "p0", }': "not JSON, column 14: ",
     "[1, 2]": "a JSON object is needed, got list",
     '{"id": "p0", "id": "p1"}': "key 'id' occurs twice in one object",
-    '{"clean": ' + "[" * 100_000: "not JSON: nested too deeply",
-    '{"event": ' + "1" * 5000 + "}": "not JSON: nested too deeply, or a number of thousands of",
+    '{"clean": ' + "[" * 100_000: "not JSON that can be read: nested too deeply",
+    '{"event": ' + "1" * 5000 + "}": "a whole number of 5000 digits is too large",
+    '{"event": 1e999}': "the number '1e999' is not finite",
+    '{"event": NaN}': "the number 'NaN' is not finite",
     "{}": "id: key is missing (and 7 more)",
     '{"clean": 1, "options": {"a": 1}}': "id: key is missing",
 }

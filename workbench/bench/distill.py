@@ -18,8 +18,7 @@ from workbench.distill.matching.head_map import Pools
 from workbench.distill.matching.pair import pair_by_ablation, pair_heads
 from workbench.distill.training.student import make_student
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
-from workbench.errors import InputError
-from workbench.files import explain
+from workbench.errors import InputError, explain
 
 WARMUP_STEPS = 10
 REFERENCE = "cot+logits"

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from workbench.errors import InputError
-from workbench.files import json_path, shorten, write_text
+from workbench.errors import InputError, json_path, shorten
+from workbench.files import write_text
 from workbench.heads import head_name
 from workbench.phases import Pool
 

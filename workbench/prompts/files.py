@@ -19,8 +19,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workbench.errors import InputError
-from workbench.files import explain, write_text
+from workbench.errors import InputError, explain
+from workbench.files import parse_json, write_text
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, Option, PromptSet, Role, Span, to_json
 from workbench.prompts.text import common_suffix, next_tokens, tokenize
 
@@ -175,29 +175,12 @@ def _parse_line(raw: bytes, tokenizer: Any) -> DecisionEvent:
 def _load_object(raw: bytes) -> dict[str, Any]:
     """The line as a JSON object; finds what pydantic would let pass or place less well."""
     try:
-        content = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
+        content = parse_json(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8, byte {error.start + 1} of the line") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON, column {error.colno}: {error.msg}") from None
-    except InputError:
-        raise
-    except (RecursionError, ValueError):
-        raise InputError(
-            "not JSON: nested too deeply, or a number of thousands of digits"
-        ) from None
     if not isinstance(content, dict):
         raise InputError(f"a JSON object is needed, got {type(content).__name__}")
     return content
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = dict(pairs)
-    if len(keys) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"key {twice!r} occurs twice in one object")
-    return keys
 
 
 def _form(content: dict[str, Any]) -> type[_TokenLine] | type[_TextLine]:

@@ -151,7 +151,7 @@ def test_what_is_no_trace_file_is_left_as_it_is(perfect_teacher, write, tmp_path
             with pytest.raises(InputError, match="is no trace file"):
                 read(path)
         assert path.read_bytes() == there
-    with pytest.raises(InputError, match="cannot be written, is a folder"):
+    with pytest.raises(InputError, match="is a folder; give a file"):
         write(tmp_path)
 
 

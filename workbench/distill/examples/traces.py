@@ -11,17 +11,15 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from errno import EISDIR
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from workbench.distill.config import plain
 from workbench.distill.examples.questions import Example, Question, draw_question, traced_example
 from workbench.distill.examples.stream import check_context
 from workbench.errors import InputError
+from workbench.files import alone, write_text, writing
 from workbench.models.greedy import greedy_tokens
 from workbench.progress import Advance
 from workbench.prompts.task import Task
@@ -102,19 +100,20 @@ def write_traces(
     head = {"schema": SCHEMA, "teacher": teacher, **plain(task.settings() | asdict(config))}
     draws = config.draws
     check_context(task, encode, config.context)
-    with _alone(path), path.open("a", encoding="utf-8") as file:
+    with _alone(path):
         done, kept = _continue(path, head)
-        for start in range(done, len(draws), batch_size):
-            numbers = draws[start : start + batch_size]
-            questions = [_question(task, encode, config, number) for number in numbers]
-            examples = _written(model, questions, encode, config)
-            for number, example in zip(numbers, examples, strict=True):
-                record = {} if example is None else example.to_json()
-                file.write(json.dumps({"draw": number, **record}, separators=(",", ":")) + "\n")
-                kept += example is not None
-            file.flush()
-            if progress:
-                progress(numbers.stop - draws.start, len(draws))
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            for start in range(done, len(draws), batch_size):
+                numbers = draws[start : start + batch_size]
+                questions = [_question(task, encode, config, number) for number in numbers]
+                examples = _written(model, questions, encode, config)
+                for number, example in zip(numbers, examples, strict=True):
+                    record = {} if example is None else example.to_json()
+                    file.write(json.dumps({"draw": number, **record}, separators=(",", ":")) + "\n")
+                    kept += example is not None
+                file.flush()
+                if progress:
+                    progress(numbers.stop - draws.start, len(draws))
     return kept
 
 
@@ -204,25 +203,18 @@ def _parts(folder: Path) -> list[Path]:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """The only writer of a file, whose folder is made."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(EISDIR, "is a folder, not a file")
-        held = lock.acquire()
-    except Timeout:
-        raise InputError(f"{path}: another process is writing traces to it") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written, {error.strerror or error}") from None
-    with held:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file for the traces")
+    busy = f"{path}: another process is writing traces to it"
+    with alone(path.with_name(f".{path.name}.lock"), busy):
         yield
 
 
 def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
     """Draws and traces that are there; a last line that was cut off is removed."""
-    lines = _lines(path)
+    lines = _lines(path) if path.exists() else []
     if not lines:
-        path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(head) + "\n", private=True)
         return 0, 0
     there = _check_head(path, lines[:1])
     different = sorted(name for name, value in head.items() if there.get(name) != value)
@@ -233,7 +225,7 @@ def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
         )
     if not lines[-1].endswith("\n"):
         lines = lines[:-1] or [json.dumps(head) + "\n"]
-        path.write_text("".join(lines), encoding="utf-8")
+        write_text(path, "".join(lines), private=True)
     return len(lines) - 1, sum('"target"' in line for line in lines[1:])
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.distill.matching.head_map import HeadMap, PooledHead, check_pools, describe
-from workbench.errors import InputError
-from workbench.files import explain, shorten, write_text
+from workbench.errors import InputError, explain, shorten
+from workbench.files import write_text
 from workbench.heads import ModelShape
 from workbench.headsets.headset import SCHEMA as HEADSET_SCHEMA
 from workbench.models import loading

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
-from workbench.files import claim, write_text
+from workbench.files import alone, claim, write_text
 from workbench.models import loading
 
 RECORD = "training.json"
@@ -36,14 +35,9 @@ def held(out: Path) -> Iterator[None]:
     """
     if (out / RECORD).is_file():
         raise InputError(f"{out}: holds a trained student already; give another --out")
-    (out / WORK).mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / WORK / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise InputError(
-            f"{out}: another process is training into it; give another --out"
-        ) from None
+    busy = f"{out}: another process is training into it; give another --out"
+    with alone(out / WORK / ".lock", busy):
+        yield
 
 
 def claim_folder(out: Path, asked: Mapping[str, Any], *, first: bool = True) -> None:
