@@ -24,7 +24,7 @@ from transformer_lens.utilities.devices import get_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
-from workbench.models import loading
+from workbench.models import loading, parity
 from workbench.models.batch_budget import PackBudget
 from workbench.models.hooks import Hook, store
 from workbench.models.steered import View
@@ -147,6 +147,7 @@ class HookedModel:
         revision: str | None,
         weights_sha256: str,
     ) -> "HookedModel":
+        plain = parity.run_plain(hf_model, name)
         view = View(hf_model)  # before the bridge puts its own modules into the model
         bridge = loading.build_bridge(hf_model, tokenizer, name)
         # A model built otherwise is as good, only its sweeps are slower (`can_fork`).
@@ -168,7 +169,9 @@ class HookedModel:
             attention_implementation=str(hf_model.config._attn_implementation),
             compatibility_mode=bool(bridge.compatibility_mode),
         )
-        return cls(bridge, view, info, tokenizer)
+        model = cls(bridge, view, info, tokenizer)
+        parity.check_bridge(model, plain)
+        return model
 
     @property
     def device(self) -> torch.device:

@@ -185,7 +185,8 @@ def build_bridge(
     """TransformerLens's bridge around a model in memory; needs no network and no tokenizer.
 
     Raises:
-        InputError: an architecture the bridge does not know, or without per-head attention outputs.
+        InputError: an architecture the bridge does not know, fails on, or gives no per-head
+            attention outputs.
     """
     architecture = type(hf_model).__name__
     try:
@@ -197,9 +198,10 @@ def build_bridge(
             tokenizer=copy.deepcopy(tokenizer),
             model_name=name,
         )
-    except ValueError as error:
+    except Exception as error:  # each of its adapters has its own ways to fail
         raise InputError(
-            f"model {name!r}: architecture {architecture} is not supported: {first_line(error)}"
+            f"model {name!r} is not supported: TransformerLens's bridge does not take "
+            f"{architecture}: {first_line(error)}"
         ) from error
     for layer in range(bridge.cfg.n_layers):
         if f"blocks.{layer}.attn.hook_z" not in bridge.hook_dict:
