@@ -1,12 +1,7 @@
 """What the figures with axes must show of tables with known effects."""
 
-import sys
-from pathlib import Path
-
-import kaleido
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 from fixtures.synthetic_tables import (
     N_LAYERS,
@@ -15,7 +10,6 @@ from fixtures.synthetic_tables import (
     make_pools,
     make_trajectory,
 )
-from kaleido.errors import ChromeNotFoundError
 
 from workbench.errors import InputError
 from workbench.plots import figures
@@ -125,55 +119,3 @@ def test_what_cannot_be_drawn_is_said_in_words(draw, table, said) -> None:
 def test_missing_loss_is_named() -> None:
     with pytest.raises(InputError, match="column 'loss' is missing; it has 'step'"):
         figures.loss_curve(pd.DataFrame({"step": [1]}))
-
-
-def test_png_has_twice_the_pixels_asked_for(tmp_path: Path) -> None:
-    history = pd.DataFrame({"step": [0, 50], "loss": [8.3, 0.5]})
-    target = tmp_path / "new" / "loss.png"
-    try:
-        path = figures.save_png(figures.loss_curve(history), target, width=300, height=200)
-    except InputError as error:
-        # No browser here. What one would be asked for is tested below.
-        assert "no Chrome or Chromium found" in str(error) and not target.exists()
-        return
-    image = path.read_bytes()
-    assert image.startswith(b"\x89PNG")
-    assert (int.from_bytes(image[16:20]), int.from_bytes(image[20:24])) == (600, 400)
-
-
-def test_png_asks_for_twice_the_pixels_and_no_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: dict[str, object] = {}
-
-    def draw(figure: go.Figure, **settings: object) -> bytes:
-        asked.update(settings, figure=figure)
-        return b"an image"
-
-    monkeypatch.setattr(kaleido, "calc_fig_sync", draw)
-    figure, target = go.Figure(), tmp_path / "new" / "x.png"
-    assert figures.save_png(figure, target, width=300, height=200) == target
-    assert target.read_bytes() == b"an image" and asked["figure"] is figure
-    assert asked["opts"] == {"format": "png", "width": 300, "height": 200, "scale": 2}
-    assert asked["kopts"] == {"mathjax": False}
-
-
-def test_png_without_a_browser_says_so_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def draw(*_: object, **__: object) -> bytes:
-        raise ChromeNotFoundError("none")
-
-    monkeypatch.setattr(kaleido, "calc_fig_sync", draw)
-    with pytest.raises(InputError, match="no Chrome or Chromium found"):
-        figures.save_png(go.Figure(), tmp_path / "new" / "x.png")
-    assert not (tmp_path / "new").exists()
-
-
-def test_png_without_kaleido_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "kaleido", None)
-    with pytest.raises(InputError, match="pip install 'kaleido>=1'"):
-        figures.save_png(go.Figure(), tmp_path / "x.png")
-    assert not (tmp_path / "x.png").exists()

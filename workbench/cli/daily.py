@@ -98,6 +98,27 @@ def export(
     typer.echo(f"{form}: {out}")
 
 
+@command(DAILY)
+def pictures(
+    files: Annotated[
+        list[Path], typer.Argument(help="Reports (.html) and executed notebooks (.ipynb).")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures of reports.")] = Path(
+        "pictures"
+    ),
+    limit: Annotated[float, typer.Option(min=1, help="Seconds for each file, at most.")] = 120,
+) -> None:
+    """PNG of the figures of a report; in a notebook, a PNG beside each interactive figure."""
+    from workbench.plots.pictures import notebook_pictures, page_pictures
+
+    for file in files:
+        if file.suffix == ".ipynb":
+            made, where = notebook_pictures(file, limit_s=limit), file
+        else:
+            made, where = len(page_pictures(file, out, limit_s=limit)), out
+        typer.echo(f"{made} pictures: {where}")
+
+
 def summarise(out: Path) -> None:
     """Print the pools of a finished run."""
     from rich.console import Console

@@ -12,11 +12,11 @@ from workbench.plots.figures import (
     focus_confusion,
     loss_curve,
     pool_effects,
-    save_png,
     trajectory,
 )
 from workbench.plots.heatmaps import head_heatmap, patching_heatmaps, score_heatmaps
 from workbench.plots.paths import path_sankey
+from workbench.plots.pictures import save_png
 from workbench.plots.students import (
     student_accuracy,
     student_differences,

@@ -1,7 +1,6 @@
 """Figures with axes: the unpatched model, the pools, the steps, the two halves, a training run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +8,6 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from scipy.stats import bootstrap
 
-from workbench.errors import InputError
-from workbench.files import replacing
 from workbench.phases import MEASURES, OF_READOUT, PHASES
 from workbench.plots.panels import (
     PROBABILITY,
@@ -259,31 +256,3 @@ def loss_curve(history: pd.DataFrame, *, log: bool = False) -> go.Figure:
         axis = {"type": "log", "dtick": 1, "minor": {"dtick": "D1", "ticks": "outside"}}
         figure.update_xaxes(axis).update_yaxes(axis, rangemode="normal")
     return figure
-
-
-def save_png(figure: go.Figure, path: str | Path, width: int = 900, height: int = 480) -> Path:
-    """Draw the figure into a PNG file of twice this many pixels, and return the path.
-
-    Needs the package kaleido and an installed Chrome or Chromium, but no network.
-
-    Raises:
-        InputError: one of the two is not installed.
-    """
-    try:
-        import kaleido
-        from kaleido.errors import ChromeNotFoundError
-    except ImportError as error:
-        raise InputError("save_png: kaleido 1 is missing; pip install 'kaleido>=1'") from error
-    options = {"format": "png", "width": width, "height": height, "scale": 2}
-    try:
-        # plotly's own write_image has the page ask the network for MathJax, which no figure uses.
-        image = kaleido.calc_fig_sync(figure, opts=options, kopts={"mathjax": False})
-    except ChromeNotFoundError as error:
-        raise InputError(
-            "save_png: no Chrome or Chromium found; install one, or name it in BROWSER_PATH"
-        ) from error
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        beside.write_bytes(image)
-    return path
