@@ -8,6 +8,8 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -63,7 +65,7 @@ def build(name: str, std: float = 0.3) -> PreTrainedModel:
 @pytest.fixture(scope="module", params=["llama", "qwen2", "mistral", "gemma2", "gpt2"])
 def model(request) -> HookedModel:
     model = HookedModel.from_pretrained_model(build(request.param))
-    assert can_fork(model)
+    assert can_fork(model, [1] * LENGTH)
     return model
 
 
@@ -277,7 +279,7 @@ def test_a_model_that_cannot_fork_gets_the_loop_and_says_so(llama, prompts, capl
     with caplog.at_level(logging.WARNING):
         close(patch_heads(model, base, source, GROUPS), expected)
         close(patch_heads(model, base, source, GROUPS, tokens=[3, 1]), expected[:, [3, 1]])
-    assert not can_fork(model)
+    assert not can_fork(model, base)
     assert caplog.text.count("does not support the forked forward") == 1
 
 
@@ -292,7 +294,7 @@ def test_a_model_built_otherwise_still_loads_and_gets_the_loop(llama, prompts, m
 def test_processed_weights_are_not_forked(prompts):
     model = HookedModel.from_pretrained_model(build("gpt2"))
     model.bridge.enable_compatibility_mode()
-    assert not can_fork(model)
+    assert not can_fork(model, prompts[0])
 
 
 def test_running_out_of_memory_halves_the_pack_and_goes_on(llama, prompts, monkeypatch, caplog):
@@ -318,10 +320,56 @@ def test_bfloat16_is_forked_too(prompts):
     base, other = prompts
     model = HookedModel.from_pretrained_model(build("llama").to(torch.bfloat16))
     source = z_of(model, other, 1)
-    assert can_fork(model)
+    assert can_fork(model, base)
     patched = patch_heads(model, base, source, GROUPS).float()
     expected = one_by_one(model, base, source, GROUPS).float()
     assert torch.nn.functional.cosine_similarity(patched, expected).min() > 0.999
+
+
+def scaled_by_position(dtype: torch.dtype) -> HookedModel:
+    """Llama 4, whose queries are scaled from token 20 on, by their place in the forward."""
+    torch.manual_seed(0)
+    tuned = {"floor_scale": 20, "attn_temperature_tuning": True, "no_rope_layers": [1, 0, 1]}
+    experts = {"num_local_experts": 2, "intermediate_size_mlp": 48, "head_dim": D_HEAD}
+    config = Llama4TextConfig(**GROUPED, **tuned, **experts, pad_token_id=0, initializer_range=0.3)
+    return HookedModel.from_pretrained_model(Llama4ForCausalLM(config).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prompts_are_forked_as_far_as_branches_are_right(prompts, dtype, caplog):
+    base, other = prompts
+    model = scaled_by_position(dtype)
+    assert can_fork(model, base)
+    source, long = z_of(model, other, 9), base + base
+    patched = patch_heads(model, long, source, EVERY_HEAD)
+    torch.testing.assert_close(patched, one_by_one(model, long, source, EVERY_HEAD))
+    assert not can_fork(model, long) and can_fork(model, base)
+    assert "for 28 tokens or more" in caplog.text
+
+
+@pytest.fixture
+def longrope() -> HookedModel:
+    """Rotates all positions otherwise from 14 tokens on."""
+    torch.manual_seed(0)
+    factors = {"short_factor": [1.0, 1.2, 1.5, 2.0], "long_factor": [1.5, 3.0, 6.0, 12.0]}
+    kind = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 5.0, **factors}
+    rope = {**kind, "original_max_position_embeddings": LENGTH - 1}
+    config = LlamaConfig(**GROUPED, rope_parameters=rope, initializer_range=0.3)
+    return HookedModel.from_pretrained_model(LlamaForCausalLM(config))
+
+
+def test_sequences_that_are_rotated_otherwise_share_no_forward(longrope, prompts):
+    base, other = prompts
+    sequences = [base, base[3:], other[1:], other]
+    for run, tokens in zip(longrope.run(sequences), sequences, strict=True):
+        with torch.no_grad():
+            close(run.logits, longrope.bridge(torch.tensor([tokens]))[0, -1])
+    branches = [Branch(10, [1, 2, 3, 4]), Branch(10, [5])]  # of 14 and of 11 tokens
+    for branch, logits in zip(branches, forked_forward(longrope, base, branches), strict=True):
+        sequence = [*base[: branch.start], *branch.tokens]
+        with torch.no_grad():
+            close(logits, longrope.bridge(torch.tensor([sequence]))[0, branch.start :])
+    assert can_fork(longrope, base) and can_fork(longrope, base[3:])
 
 
 def test_errors_name_what_is_wrong(llama, prompts):

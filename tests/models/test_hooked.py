@@ -1,8 +1,8 @@
 import pytest
 import torch
 from einops import einsum
-from models.test_forked import build
-from transformers import MambaConfig, MambaForCausalLM
+from models.test_forked import GROUPED, build
+from transformers import MambaConfig, MambaForCausalLM, Olmo2Config, Olmo2ForCausalLM
 
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
@@ -121,29 +121,25 @@ def test_a_model_without_attention_heads_is_refused():
         HookedModel.from_pretrained_model(MambaForCausalLM(config))
 
 
-def test_supports_probes_once_and_logs(caplog):
+def test_sequences_that_depend_on_their_batch_run_alone(caplog):
     model = HookedModel.from_pretrained_model(build("llama", std=0.2))
-    calls = []
-
-    def probe():
-        calls.append(1)
-        return torch.zeros(2), torch.ones(2)
-
-    assert not model.supports("imaginary path", probe)
-    assert not model.supports("imaginary path", probe)
-    assert len(calls) == 1
-    assert "does not support the imaginary path" in caplog.text
+    sequences = [[1, 2, 3, 4, 5], [6, 7, 8, 9]]
+    alone = [model.run([one])[0].logits for one in sequences]
+    embedding = model.bridge.original_model.get_input_embeddings()  # as experts of limited capacity
+    embedding.register_forward_hook(lambda module, args, output: output + output - output.mean(0))
+    for run, logits in zip(model.run(sequences), alone, strict=True):
+        torch.testing.assert_close(run.logits, logits)
+    assert "does not support the run of sequences side by side" in caplog.text
 
 
-def test_a_shortcut_that_gives_no_numbers_is_not_supported():
-    model = HookedModel.from_pretrained_model(build("llama", std=0.2))
-    nothing, ones = torch.full((2,), torch.nan), torch.ones(2)
-    assert not model.supports("guess", lambda: (nothing, ones))
-    assert model.supports("copy", lambda: (ones, ones))
-
-    def full():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-
-    with pytest.raises(torch.OutOfMemoryError):  # says nothing about the shortcut
-        model.supports("another", full)
-    assert model.supports("another", lambda: (ones, ones))
+def test_olmo_in_half_precision_is_what_transformers_computes():
+    """It rotates by float32 sines; what is rotated is in the model's own dtype again."""
+    torch.manual_seed(0)
+    config = Olmo2Config(**GROUPED, pad_token_id=0, initializer_range=0.2)
+    olmo = Olmo2ForCausalLM(config).to(torch.bfloat16).eval()
+    olmo.set_attn_implementation("eager")
+    tokens = [3, 14, 15, 9, 26, 5]
+    with torch.no_grad():
+        plain = olmo(torch.tensor([tokens]), use_cache=False).logits[0, -1]
+    [run] = HookedModel.from_pretrained_model(olmo).run([tokens])
+    torch.testing.assert_close(run.logits, plain, rtol=0.02, atol=0.02)

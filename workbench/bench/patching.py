@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from workbench.bench.shapes import check_shape, random_model
 from workbench.bench.sweep import bench_sweep
-from workbench.bench.ways import N_OPTIONS, SEED, devices_of, make_case, measure
+from workbench.bench.ways import N_OPTIONS, SEED, devices_of, make_case, measure, random_prompts
 from workbench.errors import InputError
 from workbench.files import write_text
 from workbench.models import loading
@@ -79,7 +79,7 @@ def bench(
         raise InputError(f"length is {length}, model {name!r} takes {hooked.context_length} tokens")
     config = RunConfig(n_prompts=max(2, sweep_prompts), seed=SEED)
     prompts = make_prompts(model=model, **config.of_prompts()) if sweep_prompts else None
-    forked = can_fork(hooked)
+    forked = can_fork(hooked, random_prompts(hooked.info.d_vocab, length, 0)[0])
     devices = devices_of(plain)
     return {
         "schema": SCHEMA,

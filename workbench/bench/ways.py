@@ -249,7 +249,7 @@ def _patch_from(
 def _time_forked(case: Case, kept: dict[str, Tensor]) -> dict[str, Any]:
     """Every head with `patch_heads`, the prompt's own run included; keeps the sampled logits."""
     model = case.model
-    if not can_fork(model):
+    if not can_fork(model, case.base):
         raise ValueError("the model cannot fork, so its heads are patched by the loop")
     z = [case.source[name][0, -case.patched :].to(model.device) for name in case.names]
     source = torch.stack(z)

@@ -38,14 +38,18 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.branch_batch import Copies, Fresh
+from workbench.models.branch_check import check_layers
 from workbench.models.branches import Branch, Edit, check_branch
 from workbench.models.hooked import HookedModel
 from workbench.models.one_sequence import Together
 from workbench.models.prefix import Prefix, run_prefix
 from workbench.models.reference import run_separately
+from workbench.models.shortcuts import supports
 
 Group = Sequence[Head]
 """Heads that are patched together."""
+
+FORKED = "forked forward"
 
 
 @torch.no_grad()
@@ -87,7 +91,12 @@ def _forked(
         return []
     tokens = prefix.tokens if isinstance(prefix, Prefix) else list(prefix)
     wanted = None if columns is None else torch.tensor(list(columns), device=model.device)
-    if not can_fork(model):
+    ends = [branch.start + len(branch.tokens) for branch in branches]
+    if not can_fork(model, tokens, longest=max(ends)):
+        return run_separately(model, tokens, branches, wanted, last_only)
+    rotation = model.rotation(len(tokens))
+    if any(model.rotation(end) != rotation for end in ends):
+        # The prefix's keys are rotated otherwise than those of such a branch's own sequence.
         return run_separately(model, tokens, branches, wanted, last_only)
     if not isinstance(prefix, Prefix):
         # Step 4 of the module's docstring where all branches allow it, else step 1.
@@ -176,27 +185,32 @@ def _in_packs(
     return [logits[index] for index in range(len(branches))]
 
 
-def can_fork(model: HookedModel) -> bool:
-    """Whether a forked forward gives this model's own logits.
+def can_fork(model: HookedModel, tokens: Sequence[int], longest: int = 0) -> bool:
+    """Whether forked forwards of this prompt give the model's own logits.
 
-    Found out once per model by a probe: branches that start at different places and branches with
-    edits, also beside their prefix, against separate forwards. A bridge whose weights were
-    processed has others than the view, so it cannot fork.
+    Found out by a probe at the prompt's length, or at `longest` if a branch reaches further:
+    branches that start at different places and branches with edits, also beside their prefix,
+    against separate forwards. A bridge whose weights were processed has others than the view, so it
+    cannot fork.
     """
     if model.bridge.compatibility_mode:
         return False
-    return model.supports("forked forward", lambda: _probe(model))
+    missing = max(0, longest - len(tokens))
+    whole = [*tokens, *tokens[:1] * missing]
+    return supports(model, FORKED, whole, lambda probed: _probe(model, probed))
 
 
 @torch.no_grad()
-def _probe(model: HookedModel) -> tuple[Tensor, Tensor]:
+def _probe(model: HookedModel, whole: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Edits in one layer of each kind, one in all layers at once, and two branches of new tokens.
 
     The first edit leaves the rows below it untouched, the others check attention over the prefix.
+    Branches with edits repeat half of the prefix.
     """
-    length = min(12, (model.context_length or 14) - 2)
-    tokens = [(7 * index + 1) % model.info.d_vocab for index in range(length)]
-    recorded = length - 3
+    length = max(1, len(whole) - 2)
+    tokens, end = list(whole[:length]), list(whole[length:]) or list(whole[-1:])
+    recorded = (length + 1) // 2
+    check_layers(model, tokens, recorded)
     prefix = run_prefix(model, tokens, recorded)
     layers = list(_one_layer_of_each_kind(model).values())
     sets = [*([layer] for layer in layers), range(model.info.n_layers)]
@@ -212,11 +226,13 @@ def _probe(model: HookedModel) -> tuple[Tensor, Tensor]:
         )
         for at in sets
     ]
-    branches += [Branch(length, tokens[:2]), Branch(length - 4, tokens[:2])]
     decisions = [
         Branch(length - 1, tokens[-1:], [replace(e, value=e.value[-1:]) for e in branch.edits])
-        for branch in branches[: len(sets)]
+        for branch in branches
     ]
+    fresh = [Branch(start, end) for start in (length, length // 2)]
+    alike = model.rotation(length)
+    branches += [b for b in fresh if model.rotation(b.start + len(end)) == alike]
     quick = _in_packs(model, prefix, branches, None, True)
     quick += _in_one_sequence(model, tokens, decisions, None)
     plain = run_separately(model, tokens, [*branches, *decisions], None, True)

@@ -7,15 +7,14 @@ The numerics are the Hugging Face model's own: no weight is folded, centred or o
 
 import difflib
 import inspect
-import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -27,12 +26,12 @@ from workbench.errors import InputError
 from workbench.models import loading, parity
 from workbench.models.batch_budget import PackBudget
 from workbench.models.hooks import Hook, store
+from workbench.models.rotary import switches
+from workbench.models.shortcuts import Shortcut, supports
 from workbench.models.steered import View
 
-logger = logging.getLogger(__name__)
-
-
 PATTERNS = ("hook_pattern", "hook_attn_scores")
+SIDE_BY_SIDE = "run of sequences side by side"
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ class HookedModel:
         self.info = info
         self.tokenizer = tokenizer
         self.pack_budget = PackBudget(self.device)
-        self._supported: dict[str, bool] = {}
+        self.shortcuts: dict[str, Shortcut] = {}
+        self._switches = switches(self.text_config)
         self._forward_parameters = frozenset(
             inspect.signature(bridge.original_model.forward).parameters
         )
@@ -251,7 +251,8 @@ class HookedModel:
         """Run token sequences of any lengths; results in their order.
 
         Batches are made of sequences of similar length. Attention mask and position ids are given
-        explicitly, so a batched run equals a single one.
+        explicitly, so a batched run equals a single one; sequences whose logits would depend on
+        what they are batched with run alone.
 
         Raises:
             InputError: an empty or overlong sequence, a token outside the vocabulary, or a name
@@ -259,13 +260,37 @@ class HookedModel:
         """
         self.check_sequences(sequences)
         self._check_names(names)
-        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
         runs: dict[int, Run] = {}
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
+        for indices in self._batches(sequences, batch_size):
             batch = [sequences[index] for index in indices]
-            runs.update(zip(indices, self._run_batch(batch, names), strict=True))
+            if len(batch) > 1 and not supports(self, SIDE_BY_SIDE, batch[-1], self._side_by_side):
+                done = [run for one in batch for run in self._run_batch([one], names)]
+            else:
+                done = self._run_batch(batch, names)
+            runs.update(zip(indices, done, strict=True))
         return [runs[index] for index in range(len(sequences))]
+
+    def _batches(self, sequences: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+        """Indices of sequences of similar length, which are rotated alike."""
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        for _, alike in groupby(order, key=lambda index: self.rotation(len(sequences[index]))):
+            indices = list(alike)
+            yield from (indices[start : start + size] for start in range(0, len(indices), size))
+
+    def _side_by_side(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Logits of a sequence and a shorter one in one batch, and each by itself."""
+        shorter = len(tokens) * 3 // 4
+        if self.rotation(shorter) != self.rotation(len(tokens)):
+            shorter = len(tokens)
+        both = [tokens, tokens[-shorter:]]
+        quick = self._run_batch(both, ())
+        plain = [run for one in both for run in self._run_batch([one], ())]
+        together, alone = (torch.stack([run.logits for run in runs]) for runs in (quick, plain))
+        return together, alone
+
+    def rotation(self, length: int) -> int:
+        """What a sequence's length decides about its rotary embeddings: sequences of one kind."""
+        return sum(length > switch for switch in self._switches)
 
     def _run_batch(self, batch: Sequence[Sequence[int]], names: Collection[str]) -> list[Run]:
         tokens = pad_sequence([torch.tensor(list(one)) for one in batch], batch_first=True)
@@ -327,34 +352,6 @@ class HookedModel:
         if "logits_to_keep" in kwargs:
             return logits
         return logits[:, kept]
-
-    def supports(self, shortcut: str, probe: Callable[[], tuple[Tensor, Tensor]]) -> bool:
-        """Whether a shortcut gives this model's own logits; found out once, then remembered.
-
-        `probe` returns logits by the shortcut and by plain forwards. They may differ by 1e-3 (less
-        when the logits are small) and by the rounding of the model's dtype. A shortcut that is not
-        supported is logged.
-        """
-        if shortcut not in self._supported:
-            try:
-                quick, plain = (logits.float() for logits in probe())
-                difference = float((quick - plain).abs().max())
-                scale = float(plain.abs().max())
-                allowed = 1e-3 * min(1.0, scale) + 8 * torch.finfo(self.dtype).eps * scale
-                reason = "" if difference <= allowed else f"logits differ by {difference:.2g}"
-            except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-                if isinstance(error, InputError) or should_reduce_batch_size(error):
-                    raise  # says nothing about the shortcut
-                reason = loading.first_line(error)
-            self._supported[shortcut] = not reason
-            if reason:
-                logger.warning(
-                    "model %s does not support the %s; falling back to a slower path (%s)",
-                    self.info.name,
-                    shortcut,
-                    reason,
-                )
-        return self._supported[shortcut]
 
     def _check_names(self, names: Collection[str]) -> None:
         known = self.bridge.hook_dict

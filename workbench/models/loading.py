@@ -209,7 +209,19 @@ def build_bridge(
                 f"model {name!r}: layer {layer} of {architecture} has no per-head attention output"
             )
     bridge.cfg.n_devices = len({parameter.device for parameter in hf_model.parameters()})
+    if hf_model.dtype != torch.float32:
+        _round_rotated(bridge, hf_model.dtype)
     return bridge
+
+
+def _round_rotated(bridge: TransformerBridge, dtype: torch.dtype) -> None:
+    """Rotated queries and keys in the model's dtype, as transformers has them.
+
+    The OLMo family rotates by float32 sines, and the bridge leaves the outcome in float32.
+    """
+    for name, point in bridge.hook_dict.items():
+        if name.endswith(("hook_rot_q", "hook_rot_k")):
+            point.add_perma_hook(lambda rotated, hook: rotated.to(dtype))
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:

@@ -20,10 +20,11 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.attention import Attention
-from workbench.models.forked import can_fork
+from workbench.models.forked import FORKED, can_fork
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
 from workbench.models.shared_attention import over_prefix
+from workbench.models.shortcuts import SHORTEST, supports
 from workbench.models.steered import Call, Job, Run, Taken
 
 Route = Literal["q", "k", "v"]
@@ -51,7 +52,7 @@ def receive(
         InputError: a model that cannot fork, or one whose heads do not add z · W_O to the residual
             stream; or a source longer than what the prefix recorded.
     """
-    check_paths(model)
+    check_paths(model, prefix.tokens)
     positions = source.shape[1]
     if positions > prefix.recorded:
         raise InputError(
@@ -132,31 +133,39 @@ def _change(
     return (source[layer, :, head].to(before) - before) @ weights.to(before)
 
 
-def check_paths(model: HookedModel) -> None:
-    """Refuse models in which the edge between two heads is not z · W_O.
+def check_paths(model: HookedModel, tokens: Sequence[int]) -> None:
+    """Refuse models in which the edge between two heads is not z · W_O, at this prompt's length.
 
     Raises:
         InputError: the model cannot fork, or normalises or scales what its attention writes.
     """
     name = model.info.name
-    if not can_fork(model):
-        raise InputError(f"model {name!r} cannot run branches, so its paths cannot be patched")
-    if not model.supports("path patching", lambda: _written(model)):
+    if not can_fork(model, tokens):
+        raise InputError(
+            f"model {name!r} cannot run branches of {len(tokens)} tokens, so its paths cannot be "
+            f"patched ({model.shortcuts[FORKED].reason})"
+        )
+    if not supports(model, "path patching", tokens[:SHORTEST], lambda few: _written(model, few)):
         raise InputError(
             f"model {name!r} normalises or scales what its heads write before adding it, so a path "
             "from one head into another is not defined by hook_z · W_O"
         )
 
 
-def _written(model: HookedModel) -> tuple[Tensor, Tensor]:
-    """What attention adds to the residual stream in the first block, and z · W_O + b_O."""
-    names = [f"blocks.0.{name}" for name in ("hook_resid_pre", "hook_resid_mid", "attn.hook_z")]
-    if names[1] not in model.bridge.hook_dict:  # attention and MLP side by side: both are added
-        return torch.zeros(1), torch.zeros(1)
-    [run] = model.run([[index % model.info.d_vocab for index in range(1, 7)]], names)
-    before, after, z = (run.activations[name] for name in names)
-    attention: Any = model.bridge.blocks[0].attn
-    written = torch.einsum("phd,hdm->pm", z, attention.W_O.detach().to(z))
-    if attention.b_O is not None:
-        written = written + attention.b_O.detach().to(z)
-    return after - before, written
+def _written(model: HookedModel, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The stream behind every attention: what was before it plus z · W_O + b_O, and as it is."""
+    known = model.bridge.hook_dict
+    # Without a middle, attention and MLP run side by side: both are added.
+    layers = [n for n in range(model.info.n_layers) if f"blocks.{n}.hook_resid_mid" in known]
+    parts = ("hook_resid_pre", "hook_resid_mid", "attn.hook_z")
+    [run] = model.run([tokens], [f"blocks.{n}.{part}" for n in layers for part in parts])
+    sums, found = [torch.zeros(1, model.info.d_model)], [torch.zeros(1, model.info.d_model)]
+    for layer in layers:
+        before, after, z = (run.activations[f"blocks.{layer}.{part}"] for part in parts)
+        attention: Any = model.bridge.blocks[layer].attn
+        written = torch.einsum("phd,hdm->pm", z, attention.W_O.detach().to(z))
+        if attention.b_O is not None:
+            written = written + attention.b_O.detach().to(z)
+        sums.append((before + written).float().cpu())
+        found.append(after.float().cpu())
+    return torch.cat(sums), torch.cat(found)

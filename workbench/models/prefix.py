@@ -42,8 +42,16 @@ class Prefix:
 
 
 @torch.no_grad()
-def run_prefix(model: HookedModel, tokens: Sequence[int], recorded: int) -> Prefix:
+def run_prefix(
+    model: HookedModel,
+    tokens: Sequence[int],
+    recorded: int,
+    *,
+    queries: list[Float[Tensor, "1 head recorded d_head"]] | None = None,
+) -> Prefix:
     """Run a prompt once through the view, recording its last `recorded` positions.
+
+    Each layer's queries there are added to `queries`, if given.
 
     Raises:
         InputError: an empty or overlong prompt, or a token outside the vocabulary.
@@ -52,7 +60,7 @@ def run_prefix(model: HookedModel, tokens: Sequence[int], recorded: int) -> Pref
     prefix = Prefix(tuple(tokens), recorded)
     length = len(tokens)
     logits = model.view.run(
-        _Recording(prefix),
+        _Recording(prefix, queries),
         torch.tensor([list(tokens)], device=model.device),
         torch.arange(length, device=model.device)[None],
         [length - 1],
@@ -64,8 +72,9 @@ def run_prefix(model: HookedModel, tokens: Sequence[int], recorded: int) -> Pref
 class _Recording(Job):
     """The job of running as the model does, and keeping what the prefix wants."""
 
-    def __init__(self, prefix: Prefix) -> None:
+    def __init__(self, prefix: Prefix, queries: list[Tensor] | None) -> None:
         self.prefix = prefix
+        self.queries = queries
 
     def _last(self, value: Tensor) -> Tensor:
         """The recorded positions; a copy where the rest can then be freed."""
@@ -89,6 +98,8 @@ class _Recording(Job):
     def attend(self, layer: int, given: Attention) -> Float[Tensor, "row position head d_head"]:
         self.prefix.keys.append(given.key)
         self.prefix.values.append(given.value)
+        if self.queries is not None:
+            self.queries.append(given.query[:, :, given.query.shape[2] - self.prefix.recorded :])
         z = whole_sequence(given)
         self.prefix.z_by_layer.append(self._last(z)[0])
         return z

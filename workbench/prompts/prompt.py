@@ -111,6 +111,11 @@ class DecisionEvent:
         """Token ids of one variant."""
         return {"clean": self.clean, "far": self.far, "near": self.near}[name]
 
+    @property
+    def longest(self) -> tuple[int, ...]:
+        """Token ids of the longest variant."""
+        return max((self.variant(name) for name in VARIANTS), key=len)
+
     def with_role(self, role: Role) -> list[int]:
         """Indices into `options` of those with this role."""
         return [index for index, option in enumerate(self.options) if option.role == role]

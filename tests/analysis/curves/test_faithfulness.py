@@ -19,6 +19,7 @@ from workbench.analysis.patching.patching import EventCache
 from workbench.errors import InputError
 from workbench.models.forked import can_fork
 from workbench.models.hooked import HookedModel
+from workbench.models.shortcuts import Shortcut
 from workbench.phases import OF_READOUT
 
 UP = {"focus": HEADS, "confusion": HEADS}
@@ -93,8 +94,8 @@ def test_sets_of_a_deep_order_start_late_and_are_right(model, event, monkeypatch
 def test_without_branches_the_values_are_the_same(model, event, monkeypatch):
     plan = plan_curves(model, {"down": DOWN}, [1, 3])
     quick = curve_event(model, event, plan.sets)
-    monkeypatch.setitem(model._supported, "forked forward", False)
-    assert not can_fork(model)
+    monkeypatch.setitem(model.shortcuts, "forked forward", Shortcut(wrong_from=0))
+    assert not can_fork(model, event.clean)
     slow = curve_event(model, event, plan.sets)
     pd.testing.assert_frame_equal(quick, slow, atol=1e-5)
 

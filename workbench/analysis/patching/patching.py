@@ -83,7 +83,7 @@ def base_run(
     model: HookedModel, tokens: list[int], kept: int
 ) -> tuple[Prefix | list[int], list[Float[Tensor, "position head d_head"]], Tensor]:
     """What patched forwards start from, every head's output at the last positions, last logits."""
-    if can_fork(model):
+    if can_fork(model, tokens):
         prefix = run_prefix(model, tokens, kept)
         return prefix, prefix.z_by_layer, prefix.logits
     names = z_names(model.info.n_layers)

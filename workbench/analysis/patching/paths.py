@@ -117,8 +117,9 @@ def sweep_paths(
     Raises:
         InputError: as `check_paths`, or positions that are unknown.
     """
-    check_paths(model)
     check_positions(positions)
+    if prompts:
+        check_paths(model, max((event.longest for event in prompts), key=len))
     for event in prompts:
         cache, runs = EventCache.of(model, event, positions), runs_of(event)
         frames = [
