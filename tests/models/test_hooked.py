@@ -123,7 +123,7 @@ def test_a_model_without_attention_heads_is_refused():
 
 def test_sequences_that_depend_on_their_batch_run_alone(caplog):
     model = HookedModel.from_pretrained_model(build("llama", std=0.2))
-    sequences = [[1, 2, 3, 4, 5], [6, 7, 8, 9]]
+    sequences = [[*range(1, 21)], [*range(21, 40)]]
     alone = [model.run([one])[0].logits for one in sequences]
     embedding = model.bridge.original_model.get_input_embeddings()  # as experts of limited capacity
     embedding.register_forward_hook(lambda module, args, output: output + output - output.mean(0))
