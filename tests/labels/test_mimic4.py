@@ -1,3 +1,4 @@
+import codecs
 import gzip
 from pathlib import Path
 
@@ -131,6 +132,107 @@ def test_codes_without_a_description_are_counted_and_kept_apart(folder):
     assert load_mimic4(folder, version=9).undescribed == {}
 
 
+def rewrite(folder: Path, name: str, change) -> None:
+    """Change the cells of a table as a script of someone else would."""
+    path = folder / name
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    change(table)
+    table.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [str.lower, lambda code: f"  {code} ", lambda code: dotted(code, 10, "diagnosis")],
+    ids=["small letters", "spaces", "dots"],
+)
+@pytest.mark.parametrize("name", ["d_icd_diagnoses", "diagnoses_icd", "d_icd_procedures"])
+def test_codes_of_other_scripts_are_the_same_codes(folder, name, write):
+    right = {version: labels_of(load_mimic4(folder, version=version)) for version in (9, 10)}
+    rewrite(folder, f"hosp/{name}.csv", lambda t: t.update(t.icd_code.map(write)))
+    for version, labels in right.items():
+        corpus = load_mimic4(folder, version=version)
+        assert labels_of(corpus) == labels
+        assert set(corpus.undescribed) == ({"Q99.99", "Z00.00"} if version == 10 else set())
+
+
+PROCEDURES = "icd_code,icd_version,long_title\n0744,9,Lymph\n744,9,Section\n0331,9,Spinal tap\n"
+HEADER = "subject_id,hadm_id,seq_num,icd_code,icd_version\n"
+
+
+def procedures(folder: Path, *codes: str):
+    """The codes of one admission, out of three that are described."""
+    (folder / "hosp/d_icd_procedures.csv").write_text(PROCEDURES)
+    rows = [f"2,22,{n},{code},9\n" for n, code in enumerate(codes)]
+    (folder / "hosp/procedures_icd.csv").write_text(HEADER + "".join(rows))
+    corpus = load_mimic4(folder, version=9, kinds=("procedure",))
+    return labels_of(corpus).get("c", []), corpus
+
+
+def test_a_code_that_lost_its_zero_is_never_another_one(folder):
+    labels, corpus = procedures(folder, "0744", "744", "0331")
+    assert labels == ["07.44", "74.4", "03.31"] and not corpus.undescribed + corpus.ambiguous
+    labels, corpus = procedures(folder, "744", "331", "744")
+    assert labels == []
+    assert corpus.ambiguous == {"74.4": 2} and corpus.undescribed == {"33.1": 1}
+    assert corpus.left_out[0] == (
+        "warning: 3 of 3 rows of codes are left out: 1 without a description (33.1), "
+        "2 that may be others which lost a zero (74.4)"
+    )
+    # None has kept its zero, so that 744 may have lost one; a single odd row says nothing.
+    assert procedures(folder, "744", "44")[0] == []
+    assert procedures(folder, *["0331"] * 200, "744", "331")[0] == ["03.31", "74.4"]
+
+
+def test_rows_left_out_are_said_and_many_are_a_warning(folder):
+    corpus = load_mimic4(folder)
+    said = "2 of 7 rows of codes are left out: 2 without a description (Q99.99, Z00.00)"
+    assert corpus.left_out == (f"warning: {said}",)
+    list(corpus.documents())
+    assert corpus.left_out[1] == "4 notes are left out: 3 without a code of ICD-10, 1 without text"
+    with (folder / "hosp/diagnoses_icd.csv").open("a") as out:
+        out.write("1,20,1,E1165,10\n" * 100)
+    assert load_mimic4(folder).left_out[0] == said.replace("7", "107")
+    change(folder, "hosp/diagnoses_icd.csv", "Q9999", f'"{SECRET}"')
+    assert SECRET.upper() not in str(load_mimic4(folder).left_out)
+
+
+def test_tables_written_again_with_gaps_read_the_same(folder):
+    right = labels_of(load_mimic4(folder))
+
+    def as_floats(name: str, column: str, *gaps: int) -> None:
+        def change(table):
+            table[column] = table[column] + ".0"
+            table.loc[list(gaps), column] = ""
+
+        rewrite(folder, name, change)
+
+    as_floats("hosp/diagnoses_icd.csv", "hadm_id", 2)
+    as_floats("hosp/diagnoses_icd.csv", "icd_version", 7)
+    as_floats("hosp/diagnoses_icd.csv", "seq_num")
+    as_floats("hosp/d_icd_diagnoses.csv", "icd_version")
+    as_floats("note/discharge.csv", "hadm_id", 4)
+    splits = folder / "splits.csv"
+    splits.write_text("hadm_id,split\n20.0,test\n21.0,test\n,train\n22,\n")
+    corpus = load_mimic4(folder, splits=splits)
+    assert labels_of(corpus, "test") == right and labels_of(corpus, "train") == {}
+    assert corpus.left_out == (
+        "warning: 2 of 7 rows of codes are left out: 1 without an admission, "
+        "1 without an ICD version",
+        "2 notes are left out: 1 without an admission, 1 without text",
+    )
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_byte_order_marks_and_line_ends_of_windows(folder, name):
+    right = labels_of(load_mimic4(folder))
+    path = folder / name
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert labels_of(load_mimic4(folder)) == right
+    path.write_bytes(path.read_bytes() + "1,2,é\r\n".encode("latin-1"))
+    line = path.read_bytes().count(b"\n")
+    assert refused(folder) == f"{name}: line {line}: not UTF-8; save the file as UTF-8"
+
+
 def test_notes_come_whole_and_stay_private(folder):
     corpus = load_mimic4(folder)
     note = next(corpus.documents())
@@ -200,9 +302,11 @@ def test_without_a_file_of_splits_there_is_one(folder):
         ("hosp/diagnoses_icd.csv", "1,21,1,Q9999,10", "1,x,1,Q9999,10", "line 4: hadm_id is not"),
         ("hosp/diagnoses_icd.csv", "Q9999,10", "Q9999,11", "line 4: icd_version is neither 9 nor"),
         ("hosp/diagnoses_icd.csv", "icd_code", "code", "columns hadm_id, seq_num, icd_code"),
-        ("hosp/d_icd_diagnoses.csv", "E1169", "E1165", "line 5: code 'E1165' of ICD-10 is desc"),
+        ("hosp/d_icd_diagnoses.csv", "E1169", "E1165", "line 5: a code of ICD-10 (E1165) is desc"),
         ("note/discharge.csv", "b,1,21", "a,1,21", "line 4: note_id occurs twice"),
-        ("note/discharge.csv", "b,1,21", "b,1,", "line 4: hadm_id is not a whole number"),
+        ("note/discharge.csv", "b,1,21", "b,1,2.5", "line 4: hadm_id is not a whole number"),
+        ("hosp/d_icd_diagnoses.csv", "B219,10", "19,10", "line 7: a code of ICD-10 (19) has fewer"),
+        ("hosp/d_icd_procedures.csv", "B2111ZZ", "16070", "line 4: a code of ICD-10 (16070) has"),
         ("note/discharge.csv", "b,1,21,", "b,1,21,,", "line 4: 9 fields, but the header has 8"),
         ("note/discharge.csv", "third", '"third', "line 5: not csv; a quote is missing"),
         ("note/discharge.csv", "hadm_id", "hadm", "line 1: no column 'hadm_id'"),

@@ -1,3 +1,4 @@
+import codecs
 import gzip
 import json
 from pathlib import Path
@@ -69,12 +70,23 @@ def test_titles_only_data_have_no_text_whether_left_out_or_not_there(folder):
     assert (titled.id, titled.text, titled.full_text) == ("9", "", "T")
 
 
+def test_files_of_other_tools_read_the_same(folder):
+    (folder / "filter_labels_train.txt").write_text("1 3\n")
+    plain = list(load_xmc(folder).documents("train"))
+    for path in folder.iterdir():
+        lines = path.read_bytes().replace(b"\n", b"\r\n")
+        path.write_bytes(codecs.BOM_UTF8 + lines.replace(b"1 3", b"1.0 3.0"))
+    assert list(load_xmc(folder).documents("train")) == plain
+    write_lines(folder / "tst.json", [{"uid": 12.0, "title": "T", "target_ind": [0]}])
+    assert next(load_xmc(folder).documents("test")).id == "12"
+
+
 def test_documents_are_streamed(folder):
     with (folder / "trn.json").open("a") as out:
         out.write("not JSON\n")
     documents = load_xmc(folder).documents("train")
     assert [next(documents).id for _ in range(3)] == ["a", "b", "c"]
-    with pytest.raises(InputError, match=r"trn\.json: line 4: not a JSON object"):
+    with pytest.raises(InputError, match=r"trn\.json: line 4: not JSON"):
         next(documents)
 
 
@@ -99,8 +111,27 @@ def test_filtered_pairs_are_neither_labels_nor_forgotten(folder):
         (document("b"), "uid 'b' occurs for the second time; uids are distinct"),
         (document("", [0]), "no 'uid'; a string or a number is needed"),
         ({"uid": "z", "target_ind": [0]}, "no 'title'; a string is needed"),
-        ('{"uid": "z", "title\n', "not a JSON object in UTF-8; one object a line is needed"),
-        ("[1]\n", "not a JSON object in UTF-8; one object a line is needed"),
+        (
+            '{"uid": "z", "title\n',
+            "not JSON, column 20: Invalid control character at; one object a line is needed",
+        ),
+        (document("z", [True]), "no 'target_ind'; a list of label numbers is needed"),
+        (document("z", [1.0]), "no 'target_ind'; a list of label numbers is needed"),
+        (
+            document("z", [9**30]),
+            "a whole number of 29 digits is too large; one object a line is needed",
+        ),
+        (
+            document("z", [0], target_rel=[float("nan")]),
+            "the number 'NaN' is not finite; one object a line is needed",
+        ),
+        (document("z", [0], target_rel=["1"]), "target_rel has something else than numbers"),
+        ({"uid": True, "title": ""}, "no 'uid'; a string or a number is needed"),
+        (
+            '{"uid": ' + "[" * 10**5 + "\n",
+            "not JSON that can be read: nested too deeply; one object a line is needed",
+        ),
+        ("[1]\n", "not a JSON object; one object a line is needed"),
     ],
 )
 def test_refused_documents_with_file_and_line(folder, row, message):
@@ -114,10 +145,20 @@ def test_refused_documents_with_file_and_line(folder, row, message):
     [
         ([*LABELS, LABELS[1]], "5: uid 'l1' occurs for the second time; uids are distinct"),
         ([{"uid": "l0"}], "1: no 'title'; a string is needed"),
-        ([LABELS[0], "\n"] * 2, "2: not a JSON object in UTF-8; one object a line is needed"),
+        (
+            [{"uid": "l0", "title": "x" * 10**5}],
+            "1: the title has 100,000 characters, at most 10,000 are read; is it a document?",
+        ),
+        (
+            [{"uid": "l0", "title": "\ud800"}],
+            "1: 'title' holds half of a character (a lone \\u escape)",
+        ),
+        ([LABELS[0], "\n"] * 2, "2: not a JSON object; one object a line is needed"),
         ("0 1\n5 0\n", "2: document 5, but trn.json has 3, counted from 0"),
-        ("0 4\n", "1: document 0, label 4, but labels go from 0 to 3 and documents from 0"),
-        ("0 1\n0\n", "2: not two numbers; 'document label' is needed"),
+        ("0 4\n", "1: document 0, label 4, but labels go from 0 to 3"),
+        (f"{9**99} 0\n", "1: not two numbers from 0; 'document label' is needed"),
+        ("0 -1\n", "1: not two numbers from 0; 'document label' is needed"),
+        ("0 1\n0\n", "2: not two numbers from 0; 'document label' is needed"),
     ],
 )
 def test_refused_labels_and_filters_with_file_and_line(folder, rows, message):

@@ -1,3 +1,4 @@
+import gzip
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -38,6 +39,7 @@ class Corpus:
     taxonomy: bool = True
     name: str = "small"
     text_is_private: bool = False
+    left_out: tuple[str, ...] = ()
     label_texts: list[str] = field(
         default_factory=lambda: [f"{group} of the {kind}" for group in GROUPS for kind in KINDS]
     )
@@ -287,6 +289,25 @@ def test_a_run_on_notes_ends_in_a_head_set_without_a_word_of_them(model, tmp_pat
     for text in (*shown, (out / "manifest.json").read_text().lower(), result.output.lower()):
         assert not any(sentence in text for sentence in sentences if len(sentence) > 10)
     assert '"mimic4:mimic4-icd10"' in shown[0]
+
+
+def test_what_is_left_out_of_notes_is_said_with_the_prompts(model, tmp_path, taxonomy):
+    notes = write_mimic4(tmp_path / "notes", documents=40)
+    path = notes / "hosp/diagnoses_icd.csv.gz"
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    codes = [line.split(",") for line in lines[1:]]
+    ten = [row for row in codes if row[4] == "10"]
+    for row in ten[: len(ten) // 3]:
+        row[3] = "X99999"
+    lost = sum(row[3] == "X99999" for row in codes)
+    path.write_bytes(
+        gzip.compress("\n".join(lines[:1] + [",".join(row) for row in codes]).encode())
+    )
+    arguments = ["--task", f"mimic4:{notes}", "--n", "2", "--model", str(model)]
+    result = CliRunner().invoke(app, ["prompts", "--out", str(tmp_path / "p.jsonl"), *arguments])
+    assert result.exit_code == 0, result.output
+    assert f"warning: {lost} of " in result.stderr
+    assert f"left out: {lost} without a description (X99.999)" in result.stderr
 
 
 def test_prompts_of_an_xmc_folder_fit_the_model(model, tmp_path):

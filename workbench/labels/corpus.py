@@ -1,22 +1,16 @@
-"""Documents with labels, whatever format they come in, and reading their files line by line.
+"""Documents with labels, whatever format they come in, and finding their files.
 
 Labels go by their position in the corpus, counted from 0: `label_ids[position]`,
 `label_texts[position]`. A million labels are then two plain lists, and a document's labels are
 small integers in every format.
 """
 
-import gzip
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from workbench.errors import InputError
-
-BROKEN = (OSError, EOFError, zlib.error)
-"""What a damaged gzip raises when it is read."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +69,11 @@ class LabelledCorpus(Protocol):
         """Whether documents must not be shown outside the run folder."""
         ...
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """What of the files is not used, as far as they were read; a line each, for people."""
+        ...
+
     def documents(self, split: str) -> Iterator[Document]:
         """The documents of a split in the order of the file, one at a time in memory.
 
@@ -96,11 +95,6 @@ def check_split(corpus: LabelledCorpus, split: str) -> None:
     if split not in corpus.splits:
         known = ", ".join(corpus.splits)
         raise InputError(f"corpus {corpus.name!r} has no split {split!r}; it has {known}")
-
-
-def bad_line(path: Path, line: int, what: str) -> InputError:
-    """The error about one line of a file; lines count from 1."""
-    return InputError(f"{path}: line {line}: {what}")
 
 
 def find_file(folder: Path, *names: str) -> Path | None:
@@ -127,53 +121,3 @@ def need_file(folder: Path, *names: str) -> Path:
     if path is None:
         raise InputError(f"{folder}: no {names[0]}.gz (or {names[0]}) in this folder")
     return path
-
-
-@contextmanager
-def open_binary(path: Path) -> Iterator[BinaryIO]:
-    """A file opened to read bytes, unzipped when its name ends in `.gz`.
-
-    Raises:
-        InputError: the file cannot be opened.
-    """
-    try:
-        raw = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    with raw:
-        if path.suffix == ".gz":
-            with gzip.GzipFile(fileobj=raw) as unzipped:
-                yield cast(BinaryIO, unzipped)
-        else:
-            yield raw
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Line numbers from 1 and lines, gzipped or not, one at a time in memory.
-
-    Empty lines at the end are left out. Others are not: line numbers may be label numbers.
-
-    Raises:
-        InputError: the file cannot be read or its gzip is broken, with the line it broke in.
-    """
-    number = empty = 0
-    with open_binary(path) as stream:
-        while True:
-            try:
-                line = stream.readline()
-            except BROKEN:
-                raise broken_gzip(path, number + 1) from None
-            if not line:
-                return
-            number += 1
-            if not line.strip():
-                empty += 1
-                continue
-            yield from ((before, b"") for before in range(number - empty, number))
-            empty = 0
-            yield number, line
-
-
-def broken_gzip(path: Path, line: int) -> InputError:
-    """The error about a file that cannot be unzipped from a line on."""
-    return bad_line(path, line, "the gzip is broken or cut off here; fetch the file again")

@@ -2,70 +2,54 @@
 
 1. `hosp/d_icd_diagnoses`, `hosp/d_icd_procedures`: every described code of one ICD version is a
    label; diagnoses come first. Codes are strings throughout (leading zeros count), and always go
-   with their version: the same letters mean other things in ICD-9 and ICD-10.
+   with their version: the same letters mean other things in ICD-9 and ICD-10. Dots, small letters
+   and spaces in them are taken out; what lost its leading zeros is left out (`icd_codes`).
 2. `hosp/diagnoses_icd`, `hosp/procedures_icd`: the codes of an admission, in order of `seq_num`,
    diagnoses first. A code without a description is no label: it is counted and kept apart.
-3. `note/discharge`: streamed. A note joins its admission's codes on `hadm_id`; notes without text
-   or without a code of this version are left out.
+3. `note/discharge`: streamed. A note joins its admission's codes on `hadm_id`; notes without one,
+   without text or without a code of this version are left out, and counted.
 4. Splits come from a file that gives `hadm_id` a split, as Edin et al. (2023) publish theirs.
 
 The data are credentialed: nothing of a note may leave the run folder. `text_is_private` says so,
 documents hide their text in `repr`, and no error here shows a value of a note.
 """
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow
 
 from workbench.errors import InputError
-from workbench.labels.corpus import (
-    BROKEN,
-    Document,
-    bad_line,
-    broken_gzip,
-    check_split,
-    need_file,
-    numbered_lines,
-    open_binary,
-)
+from workbench.labels.corpus import Document, check_split, need_file
 from workbench.labels.icd10cm import load_icd10cm
+from workbench.labels.icd_codes import KINDS, Found, Kind, dotted, plain, shortest, shown
+from workbench.labels.lines import bad_line
+from workbench.labels.mimic4_files import (
+    NO_NUMBER,
+    SPLITS,
+    line_of,
+    notes,
+    read_splits,
+    tables,
+    versions,
+    whole_numbers,
+)
 from workbench.labels.space import Label, LabelSpace
 
-Kind = Literal["diagnosis", "procedure"]
-KINDS: tuple[Kind, ...] = ("diagnosis", "procedure")
-SPLITS = ("train", "val", "test")
 ALL = "all"
 """The one split when there is no file of splits."""
+MANY = 0.05
+"""Share of the rows of codes that are left out from which on it is a warning."""
 
 _DESCRIPTIONS: dict[Kind, str] = {
     "diagnosis": "d_icd_diagnoses.csv",
     "procedure": "d_icd_procedures.csv",
 }
 _CODES: dict[Kind, str] = {"diagnosis": "diagnoses_icd.csv", "procedure": "procedures_icd.csv"}
-_VERSIONS = ("9", "10")
-_CHUNK = 200_000
-_NOTE_COLUMNS = ("note_id", "hadm_id", "text")
-_LONGEST_FIELD = 2**24  # a note is one field; the module's own limit of 128 kB is near the longest
-
-
-def dotted(code: str, version: int, kind: Kind) -> str:
-    """A code as it is written with its dot: E1165 → E11.65, E8801 (ICD-9) → E880.1, 0331 → 03.31.
-
-    ICD-10 procedures have no dot.
-    """
-    if kind == "procedure":
-        cut = 2 if version == 9 else len(code)
-    else:
-        cut = 4 if version == 9 and code.startswith("E") else 3
-    return f"{code[:cut]}.{code[cut:]}" if len(code) > cut else code
+_NO_ADMISSION = "without an admission"
 
 
 class Mimic4:
@@ -85,10 +69,12 @@ class Mimic4:
     Attributes:
         kinds: "diagnosis" or "procedure", for every label.
         undescribed: dotted codes without a description, with the number of rows that have them.
+        ambiguous: the same of codes left out because they may be others that lost a leading zero.
 
     Raises:
         InputError: a file or a column is missing, or, with file and line, a broken gzip, a code
-            described twice, an id that is no number, an ICD version that is neither 9 nor 10.
+            described twice or too short, an id that is no number, an ICD version that is neither 9
+            nor 10.
     """
 
     text_is_private = True
@@ -114,25 +100,36 @@ class Mimic4:
         self.label_texts: list[str] = []
         self.kinds: list[Kind] = []
         self.undescribed: Counter[str] = Counter()
+        self.ambiguous: Counter[str] = Counter()
+        self._rows: Counter[str] = Counter()
+        self._left: dict[str, Counter[str]] = {}
         hosp = Path(folder)
         described: dict[Kind, pd.Series] = {
             kind: self._add_labels(hosp, kind) for kind in KINDS if kind in kinds
         }
         self._admissions, self._starts, self._codes = self._read_codes(hosp, described)
-        self._split_of = _read_splits(Path(splits)) if splits else None
+        self._split_of = read_splits(Path(splits)) if splits else None
         self.splits = SPLITS if splits else (ALL,)
 
     def _add_labels(self, hosp: Path, kind: Kind) -> pd.Series:
         """Undotted codes → positions of the labels that they are."""
         path = need_file(hosp, f"hosp/{_DESCRIPTIONS[kind]}", _DESCRIPTIONS[kind])
-        (table,) = _tables(path, ["icd_code", "icd_version", "long_title"], chunk=None)
-        _check_versions(path, table)
-        twice = table.duplicated(["icd_code", "icd_version"])
+        (table,) = tables(path, ["icd_code", "icd_version", "long_title"], chunk=None)
+        table = table[versions(path, table.icd_version) == self.version]
+        table = table.assign(icd_code=plain(table.icd_code))
+        twice = table.duplicated("icd_code")
         if twice.any():
-            row = table.loc[twice].iloc[0]
-            what = f"code {row.icd_code[:16]!r} of ICD-{row.icd_version} is described twice"
-            raise bad_line(path, _line_of(twice), f"{what}; each (icd_code, icd_version) once")
-        table = table[(table.icd_version == str(self.version)) & (table.long_title != "")]
+            code = Counter([table.icd_code[twice].iloc[0]])
+            what = f"a code of ICD-{self.version}{shown(code)} is described for the second time"
+            raise bad_line(path, line_of(twice), what)
+        least = shortest(self.version, kind)
+        short = table.icd_code.str.len() < least
+        if short.any():
+            code = Counter([table.icd_code[short].iloc[0]])
+            what = f"a code of ICD-{self.version}{shown(code)} has fewer than {least} characters"
+            way_out = "leading zeros are lost where codes are read as numbers, read them as text"
+            raise bad_line(path, line_of(short), f"{what}; {way_out}")
+        table = table[table.long_title != ""]
         first = len(self.label_ids)
         self.label_ids += [dotted(code, self.version, kind) for code in table.icd_code]
         self.label_texts += table.long_title.tolist()
@@ -143,29 +140,71 @@ class Mimic4:
         self, hosp: Path, described: dict[Kind, pd.Series]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Admissions, where the codes of each start, and the codes as positions of labels."""
-        nothing = np.empty(0, dtype=np.int64)
-        columns = ([nothing], [nothing], [nothing])
-        for place, (kind, positions) in enumerate(described.items()):
-            path = need_file(hosp, f"hosp/{_CODES[kind]}", _CODES[kind])
-            needed = ["hadm_id", "seq_num", "icd_code", "icd_version"]
-            for table in _tables(path, needed, chunk=_CHUNK):
-                _check_versions(path, table)
-                hadm = _whole_numbers(path, table.hadm_id)
-                order = _whole_numbers(path, table.seq_num)
-                ours = (table.icd_version == str(self.version)).to_numpy()
-                codes = table.icd_code[ours]
-                label = positions.reindex(codes).fillna(-1).to_numpy(dtype=np.int32)
-                self.undescribed.update(
-                    dotted(code, self.version, kind) for code in codes[label < 0]
-                )
-                found = np.flatnonzero(ours)[label >= 0]
-                columns[0].append(hadm[found])
-                columns[1].append(order[found] + place * 2**32)  # diagnoses before procedures
-                columns[2].append(label[label >= 0])
-        hadm, order, label = (np.concatenate(parts) for parts in columns)
+        parts = [
+            self._read_file(hosp, kind, place, positions)
+            for place, (kind, positions) in enumerate(described.items())
+        ]
+        hadm, order, label = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         by = np.lexsort((order, hadm))
         admissions, starts = np.unique(hadm[by], return_index=True)
         return admissions, np.append(starts, len(by)), label[by]
+
+    def _read_file(
+        self, hosp: Path, kind: Kind, place: int, positions: pd.Series
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Admission, order in it and label of every row of one kind of codes."""
+        path = need_file(hosp, f"hosp/{_CODES[kind]}", _CODES[kind])
+        found = Found(positions)
+        columns = ([np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)])
+        labels = [np.empty(0, dtype=np.int32)]
+        for table in tables(path, ["hadm_id", "seq_num", "icd_code", "icd_version"]):
+            version = versions(path, table.icd_version)
+            hadm = whole_numbers(path, table.hadm_id)
+            order = whole_numbers(path, table.seq_num)
+            order[order == NO_NUMBER] = 2**31  # behind those that say their place
+            self._rows["without an ICD version"] += int((version == NO_NUMBER).sum())
+            ours = version == self.version
+            self._rows["read"] += int(ours.sum())
+            self._rows[_NO_ADMISSION] += int((hadm[ours] == NO_NUMBER).sum())
+            ours &= hadm != NO_NUMBER
+            label = found.positions(plain(table.icd_code[ours]))
+            at = np.flatnonzero(ours)[label >= 0]
+            columns[0].append(hadm[at])
+            columns[1].append(order[at] + place * 2**32)  # diagnoses before procedures
+            labels.append(label[label >= 0])
+        label = np.concatenate(labels)
+        kept = ~found.in_doubt(label)
+        for mine, theirs in (
+            (self.undescribed, found.undescribed),
+            (self.ambiguous, found.ambiguous),
+        ):
+            for code, n in theirs.items():
+                mine[dotted(code, self.version, kind)] += n
+        hadm, order = (np.concatenate(parts)[kept] for parts in columns)
+        return hadm, order, label[kept]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What of the files is not used, in a line each: rows of codes, and notes read so far."""
+        rows = {
+            f"without a description{shown(self.undescribed)}": self.undescribed.total(),
+            f"that may be others which lost a zero{shown(self.ambiguous)}": self.ambiguous.total(),
+            _NO_ADMISSION: self._rows[_NO_ADMISSION],
+            "without an ICD version": self._rows["without an ICD version"],
+        }
+        lines = []
+        n = sum(rows.values())
+        total = self._rows["read"] + self._rows["without an ICD version"]
+        if n:
+            warning = "warning: " if n > MANY * total else ""
+            lines.append(f"{warning}{n} of {total} rows of codes are left out: {_listed(rows)}")
+        notes: Counter[str] = Counter()
+        for counts in self._left.values():
+            # A note without an admission is in no split, and met in the reading of each.
+            notes = notes + counts - Counter({_NO_ADMISSION: notes[_NO_ADMISSION]})
+        if notes:
+            lines.append(f"{notes.total()} notes are left out: {_listed(notes)}")
+        return tuple(lines)
 
     def codes_of(self, hadm_id: int) -> tuple[int, ...]:
         """Labels of an admission by position, diagnoses first, each once; empty if it has none."""
@@ -189,17 +228,25 @@ class Mimic4:
 
     def _stream(self, split: str) -> Iterator[Document]:
         seen: set[str] = set()
-        for line, note_id, hadm_id, text in _notes(self._notes):
+        left = self._left[split] = Counter()
+        for line, note_id, admission, text in notes(self._notes):
+            if not note_id.strip():
+                left["without a note_id"] += 1
+                continue
             if note_id in seen:
                 raise bad_line(self._notes, line, "note_id occurs twice; note_ids are distinct")
             seen.add(note_id)
-            if not hadm_id.isdecimal():
-                raise bad_line(self._notes, line, "hadm_id is not a whole number")
-            admission = int(hadm_id)
+            if admission is None:
+                left[_NO_ADMISSION] += 1
+                continue
             if self._split_of is not None and self._split_of.get(admission) != split:
                 continue
             labels = self.codes_of(admission)
-            if labels and text:
+            if not labels:
+                left[f"without a code of ICD-{self.version}"] += 1
+            elif not text.strip():
+                left["without text"] += 1
+            else:
                 yield Document(id=note_id, title="", text=text, labels=labels)
 
     @cached_property
@@ -232,99 +279,5 @@ class Mimic4:
 load_mimic4 = Mimic4
 
 
-def _tables(path: Path, columns: list[str], chunk: int | None) -> Iterator[pd.DataFrame]:
-    """Chunks of a csv file as strings; row `i` of the file has the index `i`, in line `i` + 2."""
-    done = 0
-    with open_binary(path) as stream:
-        try:
-            # "NA" is a code like any other, not a missing value.
-            reader = pd.read_csv(
-                stream, usecols=columns, dtype=str, keep_default_na=False, chunksize=chunk
-            )
-            for table in [reader] if isinstance(reader, pd.DataFrame) else reader:
-                yield pd.DataFrame({name: table[name].str.strip() for name in columns})
-                done += len(table)
-        except BROKEN:
-            for _ in numbered_lines(path):  # reads on to the line, which is in the error it raises
-                pass
-            raise
-        except ValueError as error:  # pandas says which line or which columns in its own words
-            what = f"{' '.join(str(error).split())[:200]}; columns {', '.join(columns)} are needed"
-            raise InputError(f"{path}: from line {done + 1}: {what}") from None
-
-
-def _line_of(wrong: pd.Series) -> int:
-    return int(wrong.index[wrong.to_numpy()][0]) + 2
-
-
-def _check_versions(path: Path, table: pd.DataFrame) -> None:
-    wrong = ~table.icd_version.isin(_VERSIONS)
-    if wrong.any():
-        raise bad_line(path, _line_of(wrong), "icd_version is neither 9 nor 10")
-
-
-def _whole_numbers(path: Path, column: pd.Series) -> np.ndarray:
-    wrong = ~column.str.fullmatch(r"[0-9]{1,18}")
-    if wrong.any():
-        raise bad_line(path, _line_of(wrong), f"{column.name} is not a whole number")
-    return column.to_numpy(dtype=np.int64)
-
-
-def _notes(path: Path) -> Iterator[tuple[int, str, str, str]]:
-    """Line in which a note begins, note_id, hadm_id, text; texts hold line breaks."""
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
-    with open_binary(path) as stream:
-        rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline=""), strict=True)
-        line = 1
-        try:
-            header = next(rows, [])
-            missing = [column for column in _NOTE_COLUMNS if column not in header]
-            if missing:
-                raise bad_line(
-                    path, 1, f"no column {missing[0]!r}; {', '.join(_NOTE_COLUMNS)} are needed"
-                )
-            at = [header.index(column) for column in _NOTE_COLUMNS]
-            line = rows.line_num + 1
-            for row in rows:
-                if len(row) != len(header):
-                    what = f"{len(row)} fields, but the header has {len(header)}"
-                    raise bad_line(path, line, f"{what}; a quote may be missing")
-                note_id, hadm_id, text = (row[place] for place in at)
-                yield line, note_id, hadm_id.strip(), text
-                line = rows.line_num + 1
-        except BROKEN:
-            raise broken_gzip(path, line) from None
-        except UnicodeDecodeError:
-            raise bad_line(path, line, "not UTF-8") from None
-        except csv.Error:
-            raise bad_line(path, line, "not csv; a quote is missing or out of place") from None
-
-
-def _read_splits(path: Path) -> dict[int, str]:
-    """`hadm_id` → split."""
-    table = _read_split_table(path)
-    key = next((name for name in ("hadm_id", "_id") if name in table), None)
-    if key is None or "split" not in table:
-        raise InputError(f"{path}: columns hadm_id (or _id) and split are needed")
-    wrong = pd.Series(~table["split"].isin(SPLITS))
-    if wrong.any():
-        raise bad_line(path, _line_of(wrong), f"the split is none of {', '.join(SPLITS)}")
-    # Feather files of others may hold whole numbers as floats.
-    ids = _whole_numbers(path, table[key].astype(str).str.removesuffix(".0").rename(key))
-    twice = pd.Series(ids).duplicated()
-    if twice.any():
-        raise bad_line(path, _line_of(twice), f"{key} occurs for the second time")
-    return dict(zip(ids.tolist(), table["split"].tolist(), strict=True))
-
-
-def _read_split_table(path: Path) -> pd.DataFrame:
-    suffix = path.name.removesuffix(".gz").rpartition(".")[2]
-    readers = {"csv": pd.read_csv, "feather": pd.read_feather, "parquet": pd.read_parquet}
-    if suffix not in readers:
-        raise InputError(f"{path}: a csv, feather or parquet file of splits is needed")
-    try:
-        return readers[suffix](path).reset_index(drop=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (*BROKEN, ValueError, pyarrow.ArrowException):
-        raise InputError(f"{path}: cannot be read as {suffix}") from None
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {what}" for what, n in counts.items() if n)

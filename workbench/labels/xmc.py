@@ -9,7 +9,6 @@ numbers from 0 a line: pairs to leave out of training and evaluation, since the 
 the label. Titles-only data have no `content`.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,16 +17,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from workbench.errors import InputError
-from workbench.labels.corpus import (
-    Document,
-    bad_line,
-    check_split,
-    find_file,
-    need_file,
-    numbered_lines,
-)
+from workbench.errors import InputError, shorten
+from workbench.files import parse_json
+from workbench.labels.corpus import Document, check_split, find_file, need_file
+from workbench.labels.lines import bad_line, numbered_lines, whole_number
 
+LONGEST_LABEL = 10_000
+"""Characters of a label; a longer one fits no prompt, and decoding would go on for as long."""
 _FILES = {"train": "trn.json", "test": "tst.json"}
 
 
@@ -59,6 +55,8 @@ class XmcFolder:
     """
 
     text_is_private = False
+    left_out = ()
+    """Nothing: what is not as it should be is refused."""
 
     def __init__(
         self, folder: str | Path, *, titles_only: bool = False, name: str | None = None
@@ -121,11 +119,11 @@ load_xmc = XmcFolder
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, content in numbered_lines(path):
         try:
-            row = json.loads(content)
-        except ValueError:  # neither UTF-8 nor JSON
-            row = None
+            row = parse_json(content.decode()) if content else None
+        except InputError as error:
+            raise bad_line(path, line, f"{error}; one object a line is needed") from None
         if not isinstance(row, dict):
-            raise bad_line(path, line, "not a JSON object in UTF-8; one object a line is needed")
+            raise bad_line(path, line, "not a JSON object; one object a line is needed")
         yield line, row
 
 
@@ -136,7 +134,11 @@ def _read_labels(path: Path) -> tuple[list[str], list[str]]:
     seen: set[str] = set()
     for line, row in _objects(path):
         uids.append(_uid(path, line, row, seen))
-        titles.append(_text(path, line, row, "title"))
+        title = _text(path, line, row, "title")
+        if len(title) > LONGEST_LABEL:
+            what = f"the title has {len(title):,} characters, at most {LONGEST_LABEL:,} are read"
+            raise bad_line(path, line, f"{what}; is it a document?")
+        titles.append(title)
     if not uids:
         raise InputError(f"{path}: holds no labels; one JSON object a line is needed")
     return uids, titles
@@ -144,22 +146,34 @@ def _read_labels(path: Path) -> tuple[list[str], list[str]]:
 
 def _uid(path: Path, line: int, row: dict[str, Any], seen: set[str]) -> str:
     uid = row.get("uid")
-    if isinstance(uid, int):
+    if isinstance(uid, float) and uid.is_integer():  # as tables with a gap write whole numbers
+        uid = int(uid)
+    if type(uid) is int:
         uid = str(uid)
     if not isinstance(uid, str) or not uid:
         raise bad_line(path, line, "no 'uid'; a string or a number is needed")
     if uid in seen:
-        raise bad_line(
-            path, line, f"uid {uid[:40]!r} occurs for the second time; uids are distinct"
-        )
+        what = f"uid {shorten(uid)} occurs for the second time; uids are distinct"
+        raise bad_line(path, line, what)
     seen.add(uid)
-    return uid
+    return _whole_text(path, line, uid, "uid")
 
 
 def _text(path: Path, line: int, row: dict[str, Any], key: str, default: str | None = None) -> str:
     value = row.get(key, default)
     if not isinstance(value, str):
         raise bad_line(path, line, f"no {key!r}; a string is needed")
+    return _whole_text(path, line, value, key)
+
+
+def _whole_text(path: Path, line: int, value: str, key: str) -> str:
+    """Refuses what JSON can write and UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise bad_line(
+            path, line, f"{key!r} holds half of a character (a lone \\u escape)"
+        ) from None
     return value
 
 
@@ -176,6 +190,8 @@ def _targets(path: Path, line: int, row: dict[str, Any], n_labels: int) -> list[
     relevances = row.get("target_rel")
     if isinstance(relevances, list) and len(relevances) != len(targets):
         refuse(f"target_rel has {len(relevances)} numbers, but target_ind has {len(targets)}")
+    if isinstance(relevances, list) and not all(type(x) in (int, float) for x in relevances):
+        refuse("target_rel has something else than numbers")
     return list(dict.fromkeys(targets))
 
 
@@ -183,13 +199,13 @@ def _read_filters(path: Path, n_labels: int) -> Filters:
     pairs: list[tuple[int, int]] = []
     last = (-1, 0)
     for line, content in numbered_lines(path):
-        try:
-            document, label = (int(number) for number in content.split())
-        except ValueError:
-            raise bad_line(path, line, "not two numbers; 'document label' is needed") from None
-        if document < 0 or not 0 <= label < n_labels:
+        numbers = [whole_number(number) for number in content.decode().split()]
+        if len(numbers) != 2 or None in numbers:
+            raise bad_line(path, line, "not two numbers from 0; 'document label' is needed")
+        document, label = numbers
+        if label >= n_labels:
             what = f"document {document}, label {label}, but labels go from 0 to {n_labels - 1}"
-            raise bad_line(path, line, f"{what} and documents from 0")
+            raise bad_line(path, line, what)
         if document > last[0]:
             last = (document, line)
         pairs.append((document, label))

@@ -34,17 +34,21 @@ class Documents:
         Raises:
             InputError: fewer than two documents give a prompt, or what `make_shortlisted` refuses.
         """
-        with reporter.step("prompts"):
-            prompts, made = make_shortlisted(
-                self.corpus,
-                self.split,
-                template,
-                tokenizer,
-                n_prompts=n_prompts,
-                seed=seed,
-                task=self.name,
-                config=self.sizes,
-            )
+        try:
+            with reporter.step("prompts"):
+                prompts, made = make_shortlisted(
+                    self.corpus,
+                    self.split,
+                    template,
+                    tokenizer,
+                    n_prompts=n_prompts,
+                    seed=seed,
+                    task=self.name,
+                    config=self.sizes,
+                )
+        finally:  # it may be why there are no prompts
+            for line in self.corpus.left_out:
+                reporter.say(f"{self.name}: {line}")
         few = f" (asked for {n_prompts})" if made.n_used < n_prompts else ""
         reporter.say(f"{self.name}, split {self.split}{few}: {made}")
         if made.n_used < 2:

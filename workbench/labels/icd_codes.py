@@ -1,0 +1,96 @@
+"""ICD codes as files of others write them, brought to one form.
+
+In MIMIC-IV codes have neither dots nor small letters, and their leading zeros count: 0744 is the
+procedure 07.44 and 744 is 74.4. Scripts that prepare such files add dots, change the case, pad with
+spaces, or take codes for numbers, and then the zeros are lost.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+Kind = Literal["diagnosis", "procedure"]
+KINDS: tuple[Kind, ...] = ("diagnosis", "procedure")
+
+_STRAY = 0.01
+"""Share of the codes with leading zeros that may have lost them by mistakes in single rows."""
+_SHOWN = 3
+_LOOKS_RIGHT = re.compile(r"(?=.*[0-9])[A-Z0-9.]{1,8}")
+
+
+def plain(codes: pd.Series) -> pd.Series:
+    """Codes in capitals, without dots and spaces."""
+    return codes.str.upper().str.replace(r"[\s.]", "", regex=True)
+
+
+def dotted(code: str, version: int, kind: Kind) -> str:
+    """A code as it is written with its dot: E1165 → E11.65, E8801 (ICD-9) → E880.1, 0331 → 03.31.
+
+    ICD-10 procedures have no dot.
+    """
+    if kind == "procedure":
+        cut = 2 if version == 9 else len(code)
+    else:
+        cut = 4 if version == 9 and code.startswith("E") else 3
+    return f"{code[:cut]}.{code[cut:]}" if len(code) > cut else code
+
+
+def shortest(version: int, kind: Kind) -> int:
+    """Characters that a code has at least, without its dot; a shorter one has lost its zeros."""
+    return 7 if version == 10 and kind == "procedure" else 3
+
+
+def with_lost_zeros(codes: Iterable[str], described: pd.Index) -> set[str]:
+    """Codes of digits alone that another described code becomes when its zeros are lost."""
+    digits = {code for code in codes if code.isdecimal()}
+    longer = {code for code in described if code.startswith("0")}
+    return {code for code in digits if {"0" + code, "00" + code} & longer}
+
+
+class Found:
+    """Codes of one file that are described, and what is left out of them.
+
+    Attributes:
+        undescribed: codes without a description, with the number of rows that have them.
+        ambiguous: the same of codes that may be another one that lost its zeros. They are in doubt
+            where more than a stray row of the file has certainly lost its zeros, or none has kept
+            them though some codes have any.
+    """
+
+    def __init__(self, described: pd.Series) -> None:
+        self._positions = described
+        codes = described.index
+        self._doubtful = with_lost_zeros(codes, codes)
+        self._n_kept = self._n_lost = 0
+        self.undescribed: Counter[str] = Counter()
+        self.ambiguous: Counter[str] = Counter()
+
+    def positions(self, codes: pd.Series) -> np.ndarray:
+        """Positions of the labels that codes are; -1 where they have no description."""
+        label = self._positions.reindex(codes).fillna(-1).to_numpy(dtype=np.int32)
+        unknown = Counter(codes[label < 0].tolist())
+        self.undescribed.update(unknown)
+        self._n_kept += int(codes.str.startswith("0").sum())
+        lost = with_lost_zeros(unknown, self._positions.index)
+        self._n_lost += sum(unknown[code] for code in lost)
+        return label
+
+    def in_doubt(self, label: np.ndarray) -> np.ndarray:
+        """Which of all labels found in the file may be others; they are counted."""
+        if self._n_lost < _STRAY * (self._n_lost + self._n_kept):
+            return np.zeros(len(label), dtype=bool)
+        code_at = {int(self._positions[code]): code for code in self._doubtful}
+        doubtful = np.isin(label, list(code_at))
+        self.ambiguous.update(code_at[int(position)] for position in label[doubtful])
+        return doubtful
+
+
+def shown(codes: Counter[str]) -> str:
+    """A few of the most frequent codes; what does not look like a code is not printed."""
+    written = [code for code, _ in codes.most_common() if _LOOKS_RIGHT.fullmatch(code)]
+    more = ", …" if len(written) > _SHOWN else ""
+    return f" ({', '.join(written[:_SHOWN])}{more})" if written else ""
