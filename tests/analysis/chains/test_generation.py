@@ -1,7 +1,6 @@
 import random
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from fixtures.shades import ShadesTask, shades_tokenizer
 
 from workbench.analysis.chains.generation import generation_accuracy, write_chains
 from workbench.errors import InputError
-from workbench.models.greedy import greedy_tokens
 from workbench.models.hooked import HookedModel
 from workbench.prompts.chain import ChainCase, make_chain, question_cases, step_spans
 from workbench.prompts.events import make_events
@@ -71,13 +69,15 @@ class Writer:
     """Stands in for a model: reads the prompt as text and writes what `write` says."""
 
     device = torch.device("cpu")
+    generation_config = None
 
     def __init__(self, tokenizer, write) -> None:
         self.tokenizer, self.write = tokenizer, write
         self.calls = []
 
-    def generate(self, input_ids, attention_mask, max_new_tokens, pad_token_id, **options):
-        self.calls.append(SimpleNamespace(max_new_tokens=max_new_tokens, **options))
+    def generate(self, input_ids, attention_mask, generation_config):
+        self.calls.append(generation_config)
+        pad_token_id = generation_config.pad_token_id
         rows = []
         for row, mask in zip(input_ids.tolist(), attention_mask.bool(), strict=True):
             tokens = [token for token, real in zip(row, mask.tolist(), strict=True) if real]
@@ -151,42 +151,10 @@ def test_new_tokens_leave_room_for_the_answer_and_its_end(run, task, raw_tokeniz
     assert max(call.max_new_tokens for call in writer.calls) == task.most_decisions + 1
     _, writer = run(lambda text: "", chain=True, max_new_tokens=99)
     assert {call.max_new_tokens for call in writer.calls} == {99}
-    assert writer.calls[0].eos_token_id == end_token(raw_tokenizer)
+    assert writer.calls[0].eos_token_id == [end_token(raw_tokenizer)]
 
 
 tiny = partial(build, context=1024, initializer_range=0.3, tie_word_embeddings=False)
-
-
-def test_padded_greedy_through_the_bridge_is_the_model_s_own():
-    prompts = [[3, 9, 4], [7], [5, 6, 7, 8, 9, 10, 11]]
-    plain = tiny(vocab_size=64)
-    expected = []
-    for prompt in prompts:  # by plain forwards, one prompt at a time
-        row = list(prompt)
-        for _ in range(8):
-            logits = plain(torch.tensor([row]), use_cache=False).logits[0, -1]
-            row.append(int(logits.argmax()))
-        expected.append(row[len(prompt) :])
-    bridged = HookedModel.from_pretrained_model(tiny(vocab_size=64)).bridge.original_model
-    got = greedy_tokens(bridged, prompts, max_new_tokens=8, end=0, batch_size=2)
-    cut = [row[: row.index(0)] if 0 in row else row for row in expected]
-    assert got == cut
-    end = expected[0][3]  # a token that does come ends the text, and is not part of it
-    [first, *_] = greedy_tokens(bridged, prompts, max_new_tokens=8, end=end)
-    assert first == expected[0][: expected[0].index(end)]
-    with pytest.raises(InputError, match="no tokens"):
-        greedy_tokens(bridged, [[1], []], max_new_tokens=2, end=0)
-
-
-def test_each_token_is_read_once_whatever_the_model_was_trained_with():
-    model = build(n_layers=1, vocab_size=20, use_cache=False)
-    model.generation_config.use_cache = False
-    widths = []
-    model.model.embed_tokens.register_forward_hook(
-        lambda module, args, output: widths.append(args[0].shape[1])
-    )
-    greedy_tokens(model, [[3, 4, 5, 6]], max_new_tokens=4, end=19)
-    assert widths == [4, 1, 1, 1]
 
 
 def test_chains_belong_to_their_variant(given):

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from workbench.errors import InputError
-from workbench.models.greedy import greedy_tokens
+from workbench.models.greedy import end_tokens, greedy_tokens
 from workbench.models.hooked import HookedModel
 from workbench.prompts.chain import (
     Chain,
@@ -91,6 +91,8 @@ def write_chains(
 ) -> list[ChainCase]:
     """The same cases with chains that the model writes itself, greedily, for some variants.
 
+    A chain ends at the answer cue, or at any token that ends a text or a reply of this model.
+
     Args:
         model: writes the chains.
         cases: their questions are used; chains they have are dropped, and so are other variants.
@@ -106,9 +108,8 @@ def write_chains(
     Raises:
         InputError: no token that ends a text, or no room for a chain after the longest question.
     """
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise InputError("the tokenizer names no end token, so chains would never end")
+    network = model.bridge.original_model
+    ends = end_tokens(network, tokenizer)
     opened = tokenizer(opening, add_special_tokens=False)["input_ids"]
     closed = tokenizer(answer_cue, add_special_tokens=False)["input_ids"]
     wanted: list[tuple[ChainCase, Variant]] = [(case, name) for case in cases for name in variants]
@@ -119,10 +120,10 @@ def write_chains(
     if max_new_tokens < 1:
         raise InputError("the model has no room for a chain after the longest question")
     written = greedy_tokens(
-        model.bridge.original_model,
+        network,
         [[*question, *opened] for question in questions],
         max_new_tokens=max_new_tokens,
-        end=end,
+        end=ends,
         batch_size=batch_size,
     )
     chains: dict[int, dict[Variant, Chain]] = {}

@@ -210,7 +210,7 @@ def generate_labels(
     """
     if max_labels > 1 and separator is None:
         raise InputError(f"max_labels is {max_labels}: lists of labels need a separator token")
-    settings = {"do_sample": False, "max_new_tokens": index.longest * max_labels, **settings}
+    settings = {"max_new_tokens": index.longest * max_labels, **settings}
 
     def constrained(width: int) -> dict[str, Any]:
         constraint = LabelConstraint(

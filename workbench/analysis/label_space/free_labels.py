@@ -272,7 +272,7 @@ def _constrained(
         start = next(starts)
         ends = [case.ends for case in cases[start : start + batch_size]]
         processors = LogitsProcessorList([_EndByLetter(index, width, ends)])
-        return {"logits_processor": processors, "max_new_tokens": index.longest, "do_sample": False}
+        return {"logits_processor": processors, "max_new_tokens": index.longest}
 
     prompts = [case.prompts["clean"] for case in cases]
     network = model.bridge.original_model
