@@ -25,7 +25,8 @@ def controls(
     `heads` are those of the pool, `pooled` those of all pools. `random` holds `draws` sets with the
     pool's number of heads in every layer; what a layer cannot give comes from the nearest layers,
     lower ones first. `norm` holds one set: the heads with the largest mean output norm. Where the
-    model has too few heads outside the pools, both lists are empty: there is no such control.
+    model has too few heads outside the pools, both lists are empty: there is no such control. So is
+    `norm` where the output of some head is not known.
 
     Raises:
         InputError: the scores table lacks a column.
@@ -41,7 +42,8 @@ def controls(
     names = [head_name(*key) for key in sorted(heads)]
     generators = [derive_generator(seed, "control", *names, draw) for draw in range(draws)]
     random = [_draw(heads, free, generator) for generator in generators]
-    return {"random": random, "norm": [_largest_norm(scores, barred, len(heads))]}
+    known = scores["output_norm"].notna().all()
+    return {"random": random, "norm": [_largest_norm(scores, barred, len(heads))] if known else []}
 
 
 def _draw(

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from workbench.errors import InputError
 from workbench.models import loading, parity
 from workbench.models.batch_budget import PackBudget
 from workbench.models.hooks import Hook, store
+from workbench.models.residual import Found, model_ways
 from workbench.models.rotary import switches
 from workbench.models.shortcuts import Shortcut, supports
 from workbench.models.steered import View
@@ -82,9 +84,7 @@ class HookedModel:
         self.pack_budget = PackBudget(self.device)
         self.shortcuts: dict[str, Shortcut] = {}
         self._switches = switches(self.text_config)
-        self._forward_parameters = frozenset(
-            inspect.signature(bridge.original_model.forward).parameters
-        )
+        self._forward_parameters = inspect.signature(bridge.original_model.forward).parameters
 
     @classmethod
     def load(
@@ -203,6 +203,12 @@ class HookedModel:
         """Whether the model's own forward takes this keyword."""
         return parameter in self._forward_parameters
 
+    @property
+    def _keeps_positions(self) -> bool:
+        """Whether the forward can be told at which positions logits are wanted, not how many."""
+        parameter = self._forward_parameters.get("logits_to_keep")
+        return parameter is not None and "Tensor" in str(parameter.annotation)
+
     def check_head(self, layer: int, head: int) -> None:
         """Refuse a head that the model does not have.
 
@@ -239,6 +245,11 @@ class HookedModel:
     def output_weights(self) -> Float[Tensor, "layer head d_head d_model"]:
         """Each head's slice of the output projection: its `hook_z` times this is what it writes."""
         return self.bridge.W_O.detach()
+
+    @cached_property
+    def ways(self) -> Found:
+        """From each layer's output projection to the residual stream; None where not known."""
+        return model_ways(self)
 
     @torch.no_grad()
     def run(
@@ -329,29 +340,42 @@ class HookedModel:
         axis = 0 if declared is None else declared - 1 if declared > 0 else declared
         return value.narrow(axis, 0, length)
 
-    @torch.no_grad()
     def logits_at(
         self,
         tokens: Int[Tensor, "batch position"],
         positions: Sequence[int],
         hooks: Sequence[Hook] = (),
+        *,
+        grad: bool = False,
         **kwargs: Any,
     ) -> Float[Tensor, "batch kept d_vocab"]:
         """Logits at a few positions, the same in every row; the others are not unembedded.
 
-        `kwargs` go to the model's forward; those it does not know are left out.
+        With `grad` they can be differentiated. `kwargs` go to the model's forward; those it does
+        not know are left out.
+
+        Raises:
+            InputError: the model returns logits of other positions.
         """
+        # Never a number of positions: models that share keys and values leave the others out of
+        # whole layers then.
         kept = list(positions)  # no tensor: one would be moved to the first device, if spread
         kwargs = {"use_cache": False, **kwargs}
         # A hook on the unembedding is entitled to every position.
         narrow = not any("unembed" in name for name, _ in hooks)
-        if narrow:
+        if narrow and self._keeps_positions:
             kwargs["logits_to_keep"] = kept
         kwargs = {name: value for name, value in kwargs.items() if self.accepts(name)}
-        logits = self.bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), **kwargs)
-        if "logits_to_keep" in kwargs:
-            return logits
-        return logits[:, kept]
+        with torch.set_grad_enabled(grad):
+            logits = self.bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), **kwargs)
+        if logits.shape[:2] == (len(tokens), tokens.shape[1]) != (len(tokens), len(kept)):
+            return logits[:, kept]
+        if logits.shape[:2] != (len(tokens), len(kept)):
+            raise InputError(
+                f"model {self.info.name!r} returns logits of shape {tuple(logits.shape)} for "
+                f"{len(tokens)} sequences and {len(kept)} positions"
+            )
+        return logits
 
     def _check_names(self, names: Collection[str]) -> None:
         known = self.bridge.hook_dict

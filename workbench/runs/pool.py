@@ -96,8 +96,13 @@ def _sets(subject: Subject, pooled: pd.DataFrame, scores: pd.DataFrame) -> list[
             subject.config.draws,
             pooled=in_any,
         )
-        if not drawn["norm"]:
+        if not any(drawn.values()):
             subject.reporter.say(f"pool: too few heads are left for controls of the {pool} pool")
+        elif not drawn["norm"]:
+            subject.reporter.say(
+                f"pool: no heads of the largest output beside the {pool} pool, since what this "
+                "model's heads add to the residual stream is not known"
+            )
         for name, members in drawn.items():
             sets += [PooledSet(pool, name, draw, chosen) for draw, chosen in enumerate(members)]
     return sets

@@ -120,6 +120,8 @@ def order_scores(
         if queries[readout]:
             moved = query_transport(model, queries[readout], readout, progress=steps.one_more)
             single["query"] = moved.numpy().ravel()
+        if np.isnan(single["output_norm"]).any():  # not known in this model
+            del single["output_norm"]
         for draw in range(1, n_random + 1):
             # The same draw for every readout.
             generator = derive_generator(seed, "order", draw)

@@ -6,9 +6,10 @@
 3. Contract with the difference clean − counterfactual over the aligned suffix, head by head.
 
 The *direct* part is the share that no later layer processes: the head's difference at the decision
-token, written to the residual stream by W_O, times the gradient of the quantity at the final
-residual stream. That gradient is exact at the counterfactual run, so it contains the derivative of
-the final norm (scale included), the unembedding, and whatever the architecture does to its logits.
+token through W_O, times the gradient of the quantity there that goes through the residual stream
+alone. It is exact at the counterfactual run, so it contains the derivative of the final norm (scale
+included), the unembedding, whatever the architecture does to its logits (a cap, a factor), and what
+lies between W_O and the stream (`workbench.models.residual`; NaN where that is not known).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,19 +19,25 @@ from typing import Any, NamedTuple
 
 import torch
 from einops import einsum
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from workbench.analysis.readout import widen
+from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
+from workbench.models.hooks import Hook
+from workbench.models.residual import Found, Way
 
 
 class GradientRun(NamedTuple):
-    """One forward of one prompt that can be differentiated; `z` has one tensor per layer."""
+    """One forward of one prompt that can be differentiated; lists have one tensor per layer."""
 
     logits: Float[Tensor, " d_vocab"]
     z: list[Float[Tensor, "1 position head d_head"]]
     residual: Float[Tensor, "1 position d_model"]
+    ways: Found
+    projected: list[Float[Tensor, " d_model"]]
+    """What the output projections put out at the last token."""
 
 
 class HeadEffects(NamedTuple):
@@ -59,26 +66,50 @@ def gradient_run(model: HookedModel, tokens: Sequence[int]) -> GradientRun:
     Use inside `frozen_parameters`. The graph starts at the first layer's z, made a leaf there:
     nothing below it is differentiated, and the embedding need not carry a gradient.
     """
-    n_layers = model.info.n_layers
+    n_layers, ways = model.info.n_layers, model.ways
     names = z_names(n_layers)
     residual_name = f"blocks.{n_layers - 1}.hook_resid_post"
     kept: dict[str, Tensor] = {}
+    projected = [torch.empty(0)] * n_layers
 
     def keep(name: str, tensor: Tensor, hook: Any) -> Tensor:
+        check_whole(model, tensor, len(tokens))
         kept[name] = tensor.detach().requires_grad_(True) if name == names[0] else tensor
         # Returned, so that the model goes on from this very tensor: hook_z is a reshaped view and
         # would otherwise lie beside the graph.
         return kept[name]
 
-    # One sequence without cache or padding; only the decision token needs its logits.
-    options = {"use_cache": False, "logits_to_keep": 1}
-    with torch.enable_grad():
-        logits = model.bridge.run_with_hooks(
-            torch.tensor([list(tokens)], device=model.device),
-            fwd_hooks=[(name, partial(keep, name)) for name in [*names, residual_name]],
-            **{name: value for name, value in options.items() if model.accepts(name)},
+    hooks = [(name, partial(keep, name)) for name in [*names, residual_name]]
+    logits = model.logits_at(
+        torch.tensor([list(tokens)], device=model.device),
+        [len(tokens) - 1],  # only the decision token needs its logits
+        [*hooks, *projection_hooks(n_layers, projected)],
+        grad=True,
+    )
+    z = [kept[name] for name in names]
+    return GradientRun(logits[0, -1], z, kept[residual_name], ways, projected)
+
+
+def check_whole(model: HookedModel, tensor: Shaped[Tensor, "1 position *rest"], n: int) -> None:
+    """Refuse an activation of fewer positions than the prompt has.
+
+    Raises:
+        InputError: a layer of the model computes some positions only.
+    """
+    if tensor.shape[1] != n:
+        raise InputError(
+            f"model {model.info.name!r} computes {tensor.shape[1]} of {n} positions in a layer, so "
+            "heads cannot be read there"
         )
-    return GradientRun(logits[0, -1], [kept[name] for name in names], kept[residual_name])
+
+
+def projection_hooks(n_layers: int, into: list[Tensor]) -> list[Hook]:
+    """Hooks that keep what every layer's output projection puts out at the last token."""
+
+    def keep(layer: int, tensor: Tensor, hook: Any) -> None:
+        into[layer] = tensor[0, -1].detach()
+
+    return [(f"blocks.{layer}.attn.o.hook_out", partial(keep, layer)) for layer in range(n_layers)]
 
 
 def z_names(n_layers: int) -> list[str]:
@@ -109,14 +140,29 @@ def head_effects(
             output, [*run.z, run.residual], retain_graph=True
         )
         totals.append(_contract(differences, z_gradients))
+        gradients = straight_gradients(run, residual_gradient[0, -1].to(written))
         directs.append(
-            einsum(
-                written,
-                residual_gradient[0, -1].to(written),
-                "layer head d_model, d_model -> layer head",
-            )
+            einsum(written, gradients, "layer head d_model, layer d_model -> layer head")
         )
     return HeadEffects(torch.stack(totals).cpu().double(), torch.stack(directs).cpu().double())
+
+
+def straight_gradients(
+    run: GradientRun, gradient: Float[Tensor, " d_model"]
+) -> Float[Tensor, "layer d_model"]:
+    """Gradient at each output projection's output, through the residual stream alone.
+
+    `gradient` is the one at the final residual stream.
+    """
+    pulled = []
+    for way, projected in zip(reversed(run.ways), reversed(run.projected), strict=True):
+        if way is None:
+            gradient = torch.full_like(gradient, torch.nan)
+            pulled.append(gradient)
+        else:
+            gradient = way.carry * gradient
+            pulled.append(way.pull(gradient, projected))
+    return torch.stack(pulled[::-1])
 
 
 def _contract(
@@ -139,7 +185,7 @@ def head_outputs(
     z: Float[Tensor, "layer head d_head"],
     output_weights: Float[Tensor, "layer head d_head d_model"],
 ) -> Float[Tensor, "layer head d_model"]:
-    """What each head writes to the residual stream at one token: z · W_O."""
+    """What each head puts out through the output projection at one token: z · W_O."""
     # Layer by layer, because the weights are widened to z's dtype on the way.
     return torch.stack(
         [
@@ -147,6 +193,24 @@ def head_outputs(
             for layer_z, weights in zip(z, output_weights, strict=True)
         ]
     )
+
+
+def added_to_stream(
+    ways: Sequence[Way | None],
+    outputs: Float[Tensor, "layer head d_model"],
+    projected: Sequence[Float[Tensor, " d_model"]],
+) -> Float[Tensor, "layer head d_model"]:
+    """What each head adds to the residual stream, its share of what its layer adds.
+
+    NaN where what lies between is not known, or mixes what heads put out.
+    """
+    added = [
+        torch.full_like(output, torch.nan)
+        if way is None or not way.splits
+        else output * way.scale(at).to(output)
+        for way, output, at in zip(ways, outputs, projected, strict=True)
+    ]
+    return torch.stack(added)
 
 
 def margin_effects(

@@ -13,10 +13,12 @@ from workbench.analysis.readout import Roles, select_options, widen
 from workbench.analysis.scores.attention import attention_routes
 from workbench.analysis.scores.attribution import (
     HeadEffects,
+    check_whole,
     frozen_parameters,
     gradient_run,
     head_effects,
     margin_effects,
+    projection_hooks,
     z_names,
 )
 from workbench.models.hooked import HookedModel
@@ -24,10 +26,12 @@ from workbench.prompts.prompt import DecisionEvent, Variant
 
 
 class CleanRun(NamedTuple):
-    """Attention routes of every option, and `hook_z` over the aligned suffix."""
+    """Attention routes of every option, `hook_z` over the aligned suffix, and what the output
+    projections put out at the decision."""
 
     routes: Float[Tensor, "option layer head route"]
     z: Float[Tensor, "layer position head d_head"]
+    projected: list[Float[Tensor, " d_model"]]
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,18 @@ class EventRuns:
         n_layers = model.info.n_layers
         routes: list[Tensor] = [torch.empty(0)] * n_layers
         z: list[Tensor] = [torch.empty(0)] * n_layers
+        projected: list[Tensor] = [torch.empty(0)] * n_layers
 
         def keep_routes(layer: int, pattern: Tensor, hook: Any) -> None:
             found = attention_routes(widen(pattern[0]), spans, event.evidence)
             routes[layer] = found.cpu().double()
 
         def keep_z(layer: int, tensor: Tensor, hook: Any) -> None:
+            check_whole(model, tensor, len(event.clean))
             z[layer] = tensor[0, -event.aligned_suffix :].clone()
 
         hooks = [(name, partial(keep_z, layer)) for layer, name in enumerate(z_names(n_layers))]
+        hooks += projection_hooks(n_layers, projected)
         hooks += [
             (f"blocks.{layer}.attn.hook_pattern", partial(keep_routes, layer))
             for layer in range(n_layers)
@@ -63,7 +70,7 @@ class EventRuns:
         tokens = torch.tensor([list(event.clean)], device=model.device)
         model.logits_at(tokens, [len(event.clean) - 1], hooks)
         z = [layer.to(z[0].device) for layer in z]
-        return CleanRun(torch.stack(routes, dim=1), torch.stack(z))
+        return CleanRun(torch.stack(routes, dim=1), torch.stack(z), projected)
 
     def first_order(
         self, variant: Variant, outputs: Callable[[Tensor], Sequence[Tensor]]

@@ -51,7 +51,7 @@ REFINE = register(
     )
 )
 REFINE_DIRECT = register(
-    Score("refine_direct", "RefineScore, direct part", REFINE.unit, refine_direct)
+    Score("refine_direct", "RefineScore, direct part", REFINE.unit, refine_direct, needs_ways=True)
 )
 COARSE_ATTRIBUTION = register(
     Score(

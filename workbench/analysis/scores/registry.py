@@ -32,6 +32,8 @@ class Score:
     """(events, their prompt ids) → what the score would be if roles said nothing about a head."""
     nominates: bool = False
     """Whether its first heads are patched."""
+    needs_ways: bool = False
+    """Whether it is NaN where the way from heads to the residual stream is not known."""
 
     def of_means(self, means: Float[Tensor, "*any"]) -> Float[Tensor, "*any_head"]:
         """The score, from means over events."""

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.readout import widen
-from workbench.analysis.scores.attribution import head_outputs
+from workbench.analysis.scores.attribution import added_to_stream, head_outputs
 from workbench.analysis.scores.event_runs import EventRuns
 from workbench.analysis.scores.nulls import RoleNull, RoleValues, null_p
 from workbench.analysis.scores.registry import known_scores
@@ -34,7 +34,7 @@ class EventScores:
 
     values: dict[str, RoleValues | Float[Tensor, "layer head"]]
     output_norm: Float[Tensor, "layer head"]
-    """How much the head writes at the decision."""
+    """How much the head adds to the residual stream at the decision; NaN where not known."""
 
     def own(self, name: str) -> Float[Tensor, "layer head *route"]:
         """A score's values with the roles as they are."""
@@ -84,8 +84,11 @@ def score_event(
     runs = EventRuns(model, event, output_weights)
     values = {name: score.of_event(runs) for name, score in known_scores().items()}
     written = head_outputs(widen(runs.clean.z[:, -1]), output_weights)
-    found = EventScores(values, written.norm(dim=-1).cpu().double())
-    if not all(bool(found.own(name).isfinite().all()) for name in values):
+    added = added_to_stream(model.ways, written, runs.clean.projected)
+    found = EventScores(values, added.norm(dim=-1).cpu().double())
+    known = None not in model.ways
+    wanted = [name for name, score in known_scores().items() if known or not score.needs_ways]
+    if not all(bool(found.own(name).isfinite().all()) for name in wanted):
         raise InputError(
             f"prompt {event.id!r} event {event.event}: its gradients are not finite in "
             f"{model.info.dtype}; use --dtype float32 or bfloat16"

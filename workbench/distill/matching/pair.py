@@ -86,7 +86,9 @@ def control_map(
             n_heads = headmap.teacher.n_heads
             found = controls(own, scores, n_heads, seed, 1, pooled=taken)[heads]
             if not found:
-                raise InputError(f"too few heads outside the {pool} pool for {heads} ones")
+                raise InputError(
+                    f"too few heads of known output outside the {pool} pool for {heads} ones"
+                )
             drawn[pool] = found[0]
     return swap_teacher(headmap, drawn)
 
