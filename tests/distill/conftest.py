@@ -9,7 +9,15 @@ PAIRS = (((0, 1), (0, 2)), ((1, 2), (1, 0)))
 
 @pytest.fixture
 def make_trainer(make_model, make_stream, headmap, tmp_path):
-    def make(config, student=None, teacher=None, circuit=PAIRS, headmap=headmap, **arguments):
+    def make(
+        config,
+        student=None,
+        teacher=None,
+        circuit=PAIRS,
+        headmap=headmap,
+        n_tokens=None,
+        **arguments,
+    ):
         given = {
             "output_dir": str(tmp_path / "run"),
             "max_steps": 4,
@@ -29,6 +37,7 @@ def make_trainer(make_model, make_stream, headmap, tmp_path):
             config,
             headmap=headmap,
             circuit=circuit,
+            n_tokens=n_tokens,
             args=TrainingArguments(**{**given, **arguments}),
             train_dataset=make_stream(),
             data_collator=Collator(8),

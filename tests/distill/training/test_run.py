@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.distill.arms import arm_config
 from workbench.distill.config import LossConfig
 from workbench.distill.examples.traces import SCHEMA
 from workbench.distill.training import run
@@ -231,6 +232,23 @@ def test_students_of_another_tokenizer_are_refused(distilled, make_model, chat_t
     with pytest.raises(InputError, match="tokenizers of teacher and student differ in 4 entries"):
         distilled(tmp_path / "student", replace(CONFIG, student=str(other)))
     check_tokenizers(chat_tokenizer, None)
+
+
+def test_a_family_pads_its_vocabularies_differently(distilled, make_model, tokenizer, tmp_path):
+    other = tmp_path / "padded"
+    make_model(vocab_size=864).save_pretrained(other)
+    config = replace(
+        CONFIG, student=str(other), loss=arm_config("cot+logits", CONFIG).loss, steps=1
+    )
+    with pytest.raises(InputError, match="no two tokenizers to compare"):
+        distilled(tmp_path / "student", config, prompts=None)
+    tokenizer.save_pretrained(other)
+    rows = distilled(tmp_path / "student", config, prompts=None)["loss"]
+    assert 0 < rows[0]["loss_logit"] < float("inf")
+    assert LlamaForCausalLM.from_pretrained(tmp_path / "student").config.vocab_size == 864
+    make_model(vocab_size=500).save_pretrained(other)
+    with pytest.raises(InputError, match="300 tokens of the tokenizer have no embedding"):
+        distilled(tmp_path / "other", config)
 
 
 def test_readout_equals_one_prompt_at_a_time(make_model, prompts):

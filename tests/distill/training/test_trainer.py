@@ -10,6 +10,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.examples.stream import Collator
 from workbench.distill.matching.head_map import swap_teacher
+from workbench.distill.reading.positions import Marks
 from workbench.distill.training.terms import PROJECTIONS, drop_projections
 from workbench.errors import InputError
 from workbench.models.attention import NAME
@@ -210,10 +211,29 @@ def test_evaluation_gives_the_loss_of_a_batch(make_trainer, make_stream):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("n_tokens", [None, 790])
+def test_padded_vocabularies_are_compared_over_the_ids_of_both(
+    n_tokens, make_trainer, make_model, batch
+):
+    sides = {"teacher": make_model(0, vocab_size=864), "student": make_model(1, vocab_size=832)}
+    config = replace(config_of(**SUMS), per="row", logit_temperature=1.0)
+    trainer = make_trainer(config, **sides, n_tokens=n_tokens)
+    losses, _ = trainer.losses(trainer.model, batch)
+    ids = slice(n_tokens or 832)
+    with torch.no_grad():
+        logits = {name: one(batch["input_ids"]).logits[..., ids] for name, one in sides.items()}
+    rows = Marks.of(batch).targets
+    theirs, ours = (logits[name][rows].log_softmax(dim=-1) for name in ("teacher", "student"))
+    expected = (theirs.exp() * (theirs - ours)).sum(dim=-1).mean()
+    torch.testing.assert_close(losses["logit"].mean.detach(), expected, rtol=1e-4, atol=1e-6)
+    trainer.train()
+    assert log_of(trainer)[-1]["step"] == 4
+
+
 def test_what_does_not_fit_is_refused(make_trainer, make_model, headmap):
     full = config_of(chain=1.0, attention=0.5)
-    with pytest.raises(InputError, match="teacher's vocabulary has 800 tokens, the student's 900"):
-        make_trainer(full, make_model(vocab_size=900))
+    with pytest.raises(InputError, match="eos_token_id 799 of the teacher is not in both"):
+        make_trainer(full, make_model(vocab_size=700), make_model(eos_token_id=799))
     with pytest.raises(InputError, match="the head map is for a student"):
         make_trainer(full, make_model(n_layers=3))
     with pytest.raises(InputError, match="need a head map"):

@@ -56,7 +56,7 @@ from workbench.distill.training.folder import (
 )
 from workbench.distill.training.loss_table import LossTable
 from workbench.distill.training.monitor import Monitor
-from workbench.distill.training.student import make_student, word_encoder
+from workbench.distill.training.student import check_vocabulary, make_student, word_encoder
 from workbench.distill.training.terms import drop_projections
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
@@ -151,6 +151,7 @@ def distill(
     set_seed(config.seed)
     student = make_student(config.student, taught, tokenizer)
     student.to(args.device)  # pyright: ignore[reportArgumentType]
+    n_tokens = check_vocabulary(taught, student, tokenizer)
     _check_heads(taught, student, pools, config, scores, digest)
     given = None if traces is None else read_traces(traces, digest)
     first = args.process_index == 0
@@ -188,6 +189,7 @@ def distill(
             config.loss,
             headmap=headmap,
             circuit=circuit,
+            n_tokens=n_tokens,
             args=args,
             train_dataset=stream,
             data_collator=Collator(),

@@ -32,23 +32,59 @@ def make_student(
     loading.read_config(folder)
     loading.weight_files(folder)
     student = loading.read_model(folder, dtype=torch.float32)
-    check_vocabulary(teacher, student)
-    check_tokenizers(tokenizer, loading.read_tokenizer(folder))
+    theirs = loading.read_tokenizer(folder)
+    if tokenizer is None or theirs is None:
+        sizes = [x.config.get_text_config().vocab_size for x in (teacher, student)]
+        if sizes[0] != sizes[1]:
+            raise InputError(
+                f"student {folder}: there are no two tokenizers to compare, and the teacher reads "
+                f"{sizes[0]:,} tokens, the student {sizes[1]:,}; put the tokenizer into the folder"
+            )
+    check_tokenizers(tokenizer, theirs)
     return student
 
 
-def check_vocabulary(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
-    """Refuse two models that do not read the same token ids.
+def check_vocabulary(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> int:
+    """How many token ids both models read: logits are compared over these.
+
+    Models of one family pad their embeddings to different sizes, so the sizes say nothing of the
+    tokenizers, which `check_tokenizers` compares.
+
+    Args:
+        teacher: the frozen model.
+        student: the model that is trained.
+        tokenizer: of both; rows of embeddings beyond its ids belong to no token.
 
     Raises:
-        InputError: embeddings of different sizes.
+        InputError: a model without an embedding for a token of the tokenizer, added ones aside, or
+            that begins or ends texts with a token that the other does not have.
     """
-    theirs, ours = (x.config.get_text_config().vocab_size for x in (teacher, student))
-    if theirs != ours:
+    configs = [x.config.get_text_config() for x in (teacher, student)]
+    both = min(config.vocab_size for config in configs)
+    for config, side in zip(configs, ("teacher", "student"), strict=True):
+        for name in ("bos_token_id", "eos_token_id"):
+            ids = getattr(config, name, None)
+            strange = [x for x in (ids if isinstance(ids, list) else [ids]) if x and x >= both]
+            if strange:
+                sizes = " and ".join(f"{config.vocab_size:,}" for config in configs)
+                raise InputError(
+                    f"{name} {strange[0]} of the {side} is not in both vocabularies, of {sizes} "
+                    "tokens; teacher and student must have the same tokenizer"
+                )
+    if tokenizer is None:
+        return both
+    ids = tokenizer.get_vocab()
+    missing = sum(ids[token] >= both for token in ids.keys() - tokenizer.get_added_vocab())
+    if missing:
         raise InputError(
-            f"the teacher's vocabulary has {theirs} tokens, the student's {ours}; both must have "
-            "the same tokenizer"
+            f"{missing:,} tokens of the tokenizer have no embedding in a model of {both:,}; "
+            "teacher and student must have the same tokenizer"
         )
+    return min(both, 1 + max(ids.values()))
 
 
 def check_tokenizers(

@@ -34,6 +34,7 @@ class Models:
         student: the model that is trained.
         headmap: pairs of matched heads, where a term compares pools.
         circuit: (teacher head, student head) paired by ablation effect, where a term needs them.
+        n_tokens: token ids that both read; None for as many as both have rows.
 
     Raises:
         InputError: a map that a term needs is missing, lacks a pool, or is for models of another
@@ -45,6 +46,7 @@ class Models:
     student: PreTrainedModel
     headmap: HeadMap | None = None
     circuit: Sequence[tuple[Head, Head]] = ()
+    n_tokens: int | None = None
 
     def __post_init__(self) -> None:
         taught = self.config.taught_pools

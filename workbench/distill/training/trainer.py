@@ -48,13 +48,15 @@ class MechanisticDistillationTrainer(Trainer):
         config: the terms of the loss.
         headmap: matched heads, where a term needs them.
         circuit: (teacher head, student head) matched by ablation effect, where `circuit` is on.
+        n_tokens: entries of the tokenizer that both have, over which next-token distributions are
+            compared; as many as both have rows of embeddings unless given.
         args: as the Trainer's; `remove_unused_columns` becomes False.
         kwargs: of the Trainer.
 
     `is_sharded` says whether weights are spread over devices (FSDP, DeepSpeed).
 
     Raises:
-        InputError: vocabularies of different sizes, a map that is missing or does not fit, or
+        InputError: what `check_vocabulary` refuses, a map that is missing or does not fit, or
             training arguments under which activations cannot be read: compilation, gradient
             checkpointing, and for `interaction`, `hidden` and `update` over options also weights
             sharded over devices.
@@ -72,10 +74,12 @@ class MechanisticDistillationTrainer(Trainer):
         args: TrainingArguments,
         headmap: HeadMap | None = None,
         circuit: Sequence[tuple[Head, Head]] = (),
+        n_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
-        check_vocabulary(teacher, model)
-        terms = Terms(Models(config, teacher, model, headmap, circuit))
+        both = check_vocabulary(teacher, model)
+        n_tokens = min(both, n_tokens or both)
+        terms = Terms(Models(config, teacher, model, headmap, circuit, n_tokens))
         wanted = terms.wanted["student"]
         for name in ("torch_compile", "gradient_checkpointing"):
             if wanted.maps and getattr(args, name):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from workbench.distill.losses.losses import Loss
     from workbench.distill.reading.capture import Reading
     from workbench.distill.reading.positions import Marks
+    from workbench.distill.training.terms import Models
 
 
 @register
@@ -47,6 +48,10 @@ class Logit(Term):
     # a graph would have to.
     one_graph = False
 
+    def __init__(self, models: "Models") -> None:
+        super().__init__(models)
+        self._tokens = slice(models.n_tokens)
+
     def needs(self, side: Side) -> Wanted:
         return Wanted(logits=True)
 
@@ -58,8 +63,8 @@ class Logit(Term):
 
         assert teacher.logits is not None and student.logits is not None
         return logit_loss(
-            teacher.logits,
-            student.logits,
+            teacher.logits[..., self._tokens],
+            student.logits[..., self._tokens],
             marks.targets,
             temperature=self.config.logit_temperature,
             per=self.config.per,
