@@ -35,20 +35,20 @@ def test_qrhead_configuration_survives_odd_names():
 
 
 def test_qrhead_cannot_hold_an_empty_pool():
-    coarse_only = headset(TWO_POOLS[:1])
+    coarse_only = headset([(0, 1, "coarse", 1.0)])
     with pytest.raises(InputError, match="'someone/Tiny-2L': pool refine holds no head"):
         to_qrhead_yaml(coarse_only, "refine")
 
 
 def test_eap_ig_graph_of_one_head():
-    graph = to_eap_ig(headset([(1, 0, "coarse", 0.75)]))
+    graph = to_eap_ig(headset([(1, 0, "coarse", 1.0)]))
     assert graph["cfg"] == {"n_layers": 2, "n_heads": 2, "parallel_attn_mlp": False, "d_model": 16}
     assert graph["nodes"] == {
         "input": {"in_graph": True},
         "a0.h0": {"in_graph": False, "score": 0.0},
         "a0.h1": {"in_graph": False, "score": 0.0},
         "m0": {"in_graph": True},
-        "a1.h0": {"in_graph": True, "score": 0.75},
+        "a1.h0": {"in_graph": True, "score": 1.0},
         "a1.h1": {"in_graph": False, "score": 0.0},
         "m1": {"in_graph": True},
         "logits": {"in_graph": True},
@@ -81,7 +81,7 @@ def test_eap_ig_parallel_mlp_does_not_read_its_own_layers_heads():
 
 
 def test_eap_ig_head_of_weight_zero_is_in_the_graph():
-    assert to_eap_ig(headset([(0, 0, "coarse", 0.0)]))["nodes"]["a0.h0"] == {
+    assert to_eap_ig(headset([(0, 0, "coarse", 0.0), (0, 1, "coarse", 1.0)]))["nodes"]["a0.h0"] == {
         "in_graph": True,
         "score": 0.0,
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from fixtures.headsets import head_record, headset_document, model_record
+from fixtures.mutations import mutants
 from pydantic import ValidationError
 
 from workbench.errors import InputError
@@ -51,7 +52,7 @@ def document():
         },
     }
     model = model_record(**SHAPE, revision="abc", weights_sha256="a" * 64)
-    heads = [head(4, 3, "coarse", 0.75), head(5, 0, "refine"), head(5, 7, "coarse")]
+    heads = [head(4, 3, "coarse", 0.75), head(5, 0, "refine"), head(5, 7, "coarse", 0.25)]
     tokenizer = {"sha256": None, "template": "direct", "special_tokens": {"bos": "<s>"}}
     return copy.deepcopy(headset_document(model, heads, pools=[pool], tokenizer=tokenizer))
 
@@ -123,17 +124,31 @@ REFUSALS = [
     (("heads", 0, "kv_head"), 3, "heads[0].kv_head: 3, but head 3 reads 1"),
     (("heads", 2), head(4, 3, "coarse"), "heads[2]: head 4-3 is listed twice"),
     (("heads", 0, "weight"), "0.5", "heads[0].weight: input should be a valid number, got '0.5'"),
+    (("heads", 0, "scores", "coarse"), float("nan"), "the number 'NaN' is not finite"),
+    (("heads", 0, "weight"), 0.7, "heads: weights of pool 'coarse' sum to 0.95, must be 1"),
     (
-        ("heads", 0, "scores", "coarse"),
-        float("nan"),
-        "heads[0].scores.coarse: input should be a finite number, got nan",
+        ("heads", 0, "scores", "coarse_q"),
+        1.5,
+        "heads[0].scores.coarse_q: input should be less than or equal to 1, got 1.5",
     ),
+    (
+        ("heads", 1, "effects", "refine_reduce", "low"),
+        0.8,
+        "heads[1].effects.refine_reduce.low: 0.8 is above high 0.75",
+    ),
+    (
+        ("pools", 0, "controls", "random", "coarse_restore", "high"),
+        0.2,
+        "pools[0].controls.random.coarse_restore.low: 0.25 is above high 0.2",
+    ),
+    (("heads", 1, "tasks"), 1.0, "heads[1].tasks: input should be a valid integer, got 1.0"),
+    (("heads", 1, "head"), False, "heads[1].head: input should be a valid integer, got False"),
     (("model", "n_kv_heads"), 3, "model.n_kv_heads: 3 does not divide n_heads 8"),
     (("prompts", "n"), 4, "prompts.n: 4 is not n_choose 2 + n_verify 1"),
     (
         ("pools", 0, "heads"),
         ["4-3"],
-        "pools[0].heads: lists 4-3, but 'heads' puts 5-7 4-3 into 'coarse'",
+        "pools[0].heads: lists 4-3, but 'heads' puts 4-3 5-7 into 'coarse'",
     ),
 ]
 
@@ -164,6 +179,20 @@ def test_other_version_is_reported_before_what_follows_from_it(document):
     )
 
 
+def test_halves_cannot_be_the_same_prompts(document):
+    document["prompts"]["verify_sha256"] = document["prompts"]["choose_sha256"]
+    assert message(document).startswith("f.json: prompts.verify_sha256: is that of the selection")
+
+
+def test_a_byte_order_mark_is_no_matter_and_a_key_twice_is(document, tmp_path):
+    text, path = json.dumps(document), tmp_path / "h.json"
+    path.write_text(text, encoding="utf-8-sig")
+    assert load(path) == parse(text)
+    path.write_text('{"heads": [], ' + text[1:])
+    with pytest.raises(InputError, match=r"h\.json: key 'heads' occurs twice"):
+        load(path)
+
+
 def test_pool_cannot_be_listed_twice(document):
     document["pools"] *= 2
     assert message(document) == "f.json: pools[1].pool: pool 'coarse' is listed twice"
@@ -173,7 +202,7 @@ def test_unreadable_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.json: cannot be read, No such file"):
         load(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(InputError, match=r"bad\.json: Invalid JSON: EOF .* line 1 column 1$"):
+    with pytest.raises(InputError, match=r"bad\.json: not JSON, column 2: "):
         load(tmp_path / "bad.json")
 
 
@@ -227,3 +256,22 @@ def test_schema_accepts_and_refuses_as_the_model_does(document):
         (("model", "weights_sha256"), "none"),
     ]:
         assert not validator.is_valid(changed(document, path, value)), path
+
+
+def test_damaged_head_sets_are_refused_in_one_line(document, tmp_path):
+    path, taken = tmp_path / "h.json", []
+    for mutant in mutants(document, 250, seed=19):
+        path.write_bytes(mutant.content)
+        try:
+            load(path)
+        except InputError as error:
+            assert "\n" not in str(error) and len(str(error)) < 500
+        else:
+            taken.append(mutant)
+    # What is left out may be unknown, numbers may be others, and the order says nothing.
+    may = {"drop", "rename", "other type", "out of range", "shorter", "swapped"}
+    assert {mutant.how for mutant in taken} <= may and len(taken) < 25
+    free = ("thresholds", "seeds", "special_tokens", "effects", "controls", "random", "norm")
+    for mutant in taken:
+        if mutant.how in ("drop", "rename"):
+            assert mutant.where[-2] in free

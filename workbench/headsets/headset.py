@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
 from workbench.errors import InputError, json_path, shorten
-from workbench.files import write_text
-from workbench.heads import head_name
+from workbench.files import parse_json, read_text, write_text
+from workbench.headsets.consistency import check
 from workbench.phases import Pool
 
 SchemaVersion = Literal["workbench.headset/1"]
@@ -130,9 +130,9 @@ class HeadScores(_Record):
     """Observational scores and their false discovery rates (`_q`); null where not computed."""
 
     coarse: float | None
-    coarse_q: float | None
+    coarse_q: Share | None
     refine: float | None
-    refine_q: float | None
+    refine_q: Share | None
     refine_direct: float | None
     coarse_attribution: float | None
 
@@ -196,8 +196,7 @@ class HeadSet(_Record):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "HeadSet":
-        for check in (_check_sizes, _check_heads, _check_pools):
-            check(self)
+        check(self)
         return self
 
     def in_pool(self, pool: Pool) -> tuple[Head, ...]:
@@ -206,56 +205,17 @@ class HeadSet(_Record):
         return tuple(sorted(heads, key=lambda head: (-head.weight, head.layer, head.head)))
 
 
-def _refuse(path: str, reason: str) -> None:
-    raise PydanticCustomError("head_set", "{path}: {reason}", {"path": path, "reason": reason})
-
-
-def _check_sizes(headset: HeadSet) -> None:
-    model, prompts = headset.model, headset.prompts
-    if model.n_heads % model.n_kv_heads:
-        _refuse("model.n_kv_heads", f"{model.n_kv_heads} does not divide n_heads {model.n_heads}")
-    if prompts.n_choose + prompts.n_verify != prompts.n:
-        halves = f"n_choose {prompts.n_choose} + n_verify {prompts.n_verify}"
-        _refuse("prompts.n", f"{prompts.n} is not {halves}")
-
-
-def _check_heads(headset: HeadSet) -> None:
-    model = headset.model
-    seen: set[tuple[int, int]] = set()
-    for index, item in enumerate(headset.heads):
-        where = f"heads[{index}]"
-        if item.layer >= model.n_layers:
-            _refuse(f"{where}.layer", f"{item.layer} is not below n_layers {model.n_layers}")
-        if item.head >= model.n_heads:
-            _refuse(f"{where}.head", f"{item.head} is not below n_heads {model.n_heads}")
-        kv_head = item.head * model.n_kv_heads // model.n_heads
-        if item.kv_head != kv_head:
-            _refuse(f"{where}.kv_head", f"{item.kv_head}, but head {item.head} reads {kv_head}")
-        if (item.layer, item.head) in seen:
-            _refuse(where, f"head {head_name(item.layer, item.head)} is listed twice")
-        seen.add((item.layer, item.head))
-
-
-def _check_pools(headset: HeadSet) -> None:
-    for index, item in enumerate(headset.pools):
-        where = f"pools[{index}]"
-        if item.pool in {earlier.pool for earlier in headset.pools[:index]}:
-            _refuse(f"{where}.pool", f"pool {item.pool!r} is listed twice")
-        expected = [head_name(head.layer, head.head) for head in headset.in_pool(item.pool)]
-        if sorted(item.heads) != sorted(expected):
-            got = " ".join(item.heads) or "none"
-            right = " ".join(expected) or "none"
-            _refuse(f"{where}.heads", f"lists {got}, but 'heads' puts {right} into {item.pool!r}")
-
-
-def parse(text: str | bytes, source: str = "head set") -> HeadSet:
+def parse(text: str, source: str = "head set") -> HeadSet:
     """Read a head set from JSON text; `source` opens every message.
 
     Raises:
         InputError: one line with source, path of the first offending key, and the reason.
     """
     try:
+        parse_json(text)  # refuses what pydantic takes: a key twice, NaN
         return HeadSet.model_validate_json(text)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     except ValidationError as error:
         # The version first: a file of another version breaks other rules only in consequence.
         details = error.errors(include_url=False)
@@ -284,11 +244,7 @@ def load(path: str | Path) -> HeadSet:
         InputError: the file cannot be read, is of another schema version, has an unknown key or a
             bad value, or contradicts itself; one line with file, key path and reason.
     """
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
-    return parse(text, source=str(path))
+    return parse(read_text(path), source=str(path))
 
 
 def save(headset: HeadSet, path: str | Path) -> None:
@@ -299,8 +255,8 @@ def save(headset: HeadSet, path: str | Path) -> None:
 def write_schema(path: str | Path) -> None:
     """Write the JSON Schema of the format, for readers in other languages.
 
-    It says what keys and values are allowed; ranges against the stated model, `kv_head`, duplicates
-    and pool membership are beyond JSON Schema and only checked by `load`.
+    It says what keys and values are allowed; what `consistency` checks (ranges against the stated
+    model, duplicates, sums, membership) is beyond JSON Schema and only checked by `load`.
     """
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -6,7 +6,7 @@ import pytest
 from fixtures.distillation import shape
 from fixtures.headsets import head_record, headset_document, model_record
 
-from workbench.distill.matching.files import folder_shape, heads_for, load, save
+from workbench.distill.matching.files import folder_shape, heads_for, load, load_heads, save
 from workbench.distill.matching.head_map import HeadMap, PooledHead, match_by_depth
 from workbench.errors import InputError
 from workbench.heads import ModelShape
@@ -48,6 +48,7 @@ def test_a_map_is_refused_for_other_models(saved: tuple[HeadMap, Path]):
     [
         ({"schema": "workbench.headmap/2"}, "schema: .*'workbench.headmap/1'"),
         ({"pairs": []}, "pairs: "),
+        ({"pairs.weight": 0.9}, "weights of pool 'coarse' sum to 0.9, must be 1"),
         ({"more": 1}, "more: unknown key"),
         ({"pairs.student": [9, 0]}, r"pairs\[0\].student: head 9-0 is outside 4 layers"),
         ({"pairs.teacher": [4, 6]}, "teacher head 4-6 is paired twice$"),
@@ -88,7 +89,7 @@ def test_a_head_set_made_by_hand_is_enough(tmp_path: Path):
         note="from the literature",
         heads=[
             {"layer": 3, "head": 0, "pool": "coarse"},
-            {"layer": 4, "head": 6, "pool": "refine", "weight": 0.75, "why": "see paper"},
+            {"layer": 4, "head": 6, "pool": "refine", "weight": 0.75, "note": "see paper"},
             {"layer": 4, "head": 3, "pool": "refine", "weight": 0.25},
         ],
     )
@@ -107,6 +108,22 @@ def test_a_head_set_made_by_hand_is_enough(tmp_path: Path):
         ({"schema": "workbench.headset/9", "heads": []}, "schema"),
         ({"model": {"n_layers": 8}, "heads": []}, "model.n_layers is 8, the teacher's is 6"),
         (
+            {"heads": [{"layer": 1, "head": 1, "pool": "coarse", "wieght": 5}]},
+            "wieght: unknown key",
+        ),
+        ({"heads": [{"layer": True, "head": 1, "pool": "coarse"}]}, r"heads\[0\].layer: .*True"),
+        ({"heads": [{"layer": 1, "head": 1.0, "pool": "coarse"}]}, r"heads\[0\].head: .*1.0"),
+        ({"heads": [{"layer": 1, "head": 1, "pool": "coarse", "weight": "3"}]}, "weight: .*'3'"),
+        ({"heads": [{"layer": 1, "head": 1, "pool": "coarse", "weight": -1}]}, "weight: .*-1"),
+        (
+            {"heads": [{"layer": 1, "head": 1, "pool": "coarse", "weight": 0}]},
+            "weights .* sum to 0",
+        ),
+        ({"heads": [{"layer": 1, "head": 1, "pool": "coarse"}] * 2}, "head 1-1 is listed twice"),
+        ({"heads": [], "colour": 1}, "colour: unknown key"),
+        ({"heads": [], "model": {"n_layer": 6}}, "model.n_layer: unknown key"),
+        ({"heads": [], "pools": []}, "schema: key is missing"),
+        (
             {
                 "heads": [
                     {"layer": 1, "head": 1, "pool": "coarse", "weight": 0.1},
@@ -120,6 +137,29 @@ def test_a_head_set_made_by_hand_is_enough(tmp_path: Path):
 def test_bad_head_files_are_refused(tmp_path: Path, document: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         heads_in(tmp_path, **document)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"heads": [], "heads": []}', "key 'heads' occurs twice"),
+        ('{"heads": [{"layer": NaN, "head": 1, "pool": "coarse"}]}', "'NaN' is not finite"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "mine.json: input should be an object"),
+    ],
+)
+def test_what_json_leaves_open_is_refused(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_heads(path, shape(6))
+
+
+def test_a_byte_order_mark_is_no_matter(tmp_path: Path):
+    path = tmp_path / "mine.json"
+    text = '{"heads": [{"layer": 3, "head": 0, "pool": "coarse"}]}'
+    path.write_text(text, encoding="utf-8-sig")
+    assert load_heads(path, shape(6)) == (PooledHead(layer=3, head=0, pool="coarse"),)
 
 
 def test_a_head_set_and_its_file_give_the_same_map(tmp_path: Path):

@@ -129,7 +129,7 @@ def test_heads_that_cannot_be_matched_are_named():
         match_by_depth({"coarse": [(1, 2)], "refine": [(1, 2)]}, shape(6), shape(4))
     with pytest.raises(InputError, match="no teacher heads"):
         match_by_depth({"coarse": []}, shape(6), shape(4))
-    with pytest.raises(InputError, match="pool 'refine': all its heads have weight 0"):
+    with pytest.raises(InputError, match="weights of its heads sum to 0"):
         match_by_depth(pooled((1, 2, "refine", 0)), shape(6), shape(4))
     with pytest.raises(ValidationError, match="n_kv_heads 3 does not divide n_heads 8"):
         shape(4, 8, 3)

@@ -4,52 +4,62 @@ A map is JSON (`schema: "workbench.headmap/1"`), see `head_map.HeadMap`.
 """
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.distill.matching.head_map import HeadMap, PooledHead, check_pools, describe
-from workbench.errors import InputError, explain, shorten
-from workbench.files import write_text
+from workbench.errors import InputError, explain
+from workbench.files import read_json, read_text, write_text
 from workbench.heads import ModelShape
-from workbench.headsets.headset import SCHEMA as HEADSET_SCHEMA
+from workbench.headsets import headset
+from workbench.headsets.headset import SCHEMA, SchemaVersion, Sha256, Size
 from workbench.models import loading
 from workbench.phases import POOLS
 
-_Model = TypeVar("_Model", bound=BaseModel)
+_Record = TypeVar("_Record", bound=BaseModel)
 
 
-class _HeadFile(BaseModel):
-    """The little that matching needs of a head-set file."""
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    model_config = ConfigDict(populate_by_name=True)
 
-    schema_: Literal["workbench.headset/1"] = Field(alias="schema", default=HEADSET_SCHEMA)
-    model: dict[str, Any] = {}
-    heads: tuple[PooledHead, ...]
+class _Head(PooledHead):
+    note: str | None = None
+
+
+class _Model(_Strict):
+    """What a file made by hand says of its model; all of it is compared, none is needed."""
+
+    name: str | None = None
+    revision: str | None = None
+    architecture: str | None = None
+    n_layers: Size | None = None
+    n_heads: Size | None = None
+    n_kv_heads: Size | None = None
+    d_model: Size | None = None
+    weights_sha256: Sha256 | None = None
+
+
+class _HeadFile(_Strict):
+    """A file of heads made by hand."""
+
+    schema_: SchemaVersion = Field(alias="schema", default=SCHEMA)
+    note: str | None = None
+    model: _Model = _Model()
+    heads: tuple[_Head, ...]
 
 
 def load_heads(path: str | Path, shape: ModelShape) -> tuple[PooledHead, ...]:
     """Heads of a head-set file, also of one made by hand, for a model of this shape.
 
-    Needed are `heads` with `layer`, `head` and `pool`, and perhaps `weight`; what `model` says of
-    the shape is compared. A whole head set is read strictly by `headset.load`.
+    By hand, `heads` with `layer`, `head` and `pool` are enough; they may have a `weight`, and
+    `model` may say what a head set says of its model. File and heads take a `note`.
 
     Raises:
-        InputError: the file cannot be read, lacks these, has another schema version, or is of a
-            model of another shape.
+        InputError: the file cannot be read, breaks either form, or is of a model of another shape.
     """
-    given = _read(path, _HeadFile)
-    for field, value in shape.model_dump().items():
-        if given.model.get(field, value) != value:
-            found = shorten(given.model[field])
-            raise InputError(f"{path}: model.{field} is {found}, the teacher's is {value}")
-    for pool in POOLS:
-        weighed = {"weight" in one.model_fields_set for one in given.heads if one.pool == pool}
-        if len(weighed) > 1:
-            raise InputError(f"{path}: pool {pool!r} gives weights to some of its heads only")
-    check_pools(given.heads, shape)
-    return given.heads
+    return _read_heads(path, shape)[0]
 
 
 def heads_for(path: str | Path, folder: Path) -> tuple[PooledHead, ...]:
@@ -58,11 +68,37 @@ def heads_for(path: str | Path, folder: Path) -> tuple[PooledHead, ...]:
     Raises:
         InputError: as in `load_heads`, or the file is of a model of other weights.
     """
-    heads = load_heads(path, folder_shape(folder))
-    theirs = _read(path, _HeadFile).model.get("weights_sha256")
+    heads, theirs = _read_heads(path, folder_shape(folder))
     if theirs is not None:  # else not read: it can take minutes
         check_weights(str(path), theirs, loading.files_sha256(loading.weight_files(folder)))
     return heads
+
+
+def _read_heads(path: str | Path, shape: ModelShape) -> tuple[tuple[PooledHead, ...], str | None]:
+    """The heads, and the hash of the weights that they belong to, where the file says it."""
+    content = read_json(path)
+    whole = isinstance(content, dict) and content.keys() & _ONLY_IN_HEAD_SETS
+    given = headset.load(path) if whole else _read(path, _HeadFile)
+    for field, value in shape.model_dump().items():
+        found = getattr(given.model, field)
+        if found not in (None, value):
+            raise InputError(f"{path}: model.{field} is {found}, the teacher's is {value}")
+    read = set(PooledHead.model_fields)
+    heads = tuple(
+        PooledHead(**one.model_dump(include=read, exclude_unset=True)) for one in given.heads
+    )
+    for pool in POOLS:
+        weighed = {"weight" in one.model_fields_set for one in heads if one.pool == pool}
+        if len(weighed) > 1:
+            raise InputError(f"{path}: pool {pool!r} gives weights to some of its heads only")
+    try:
+        check_pools(heads, shape)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return heads, given.model.weights_sha256
+
+
+_ONLY_IN_HEAD_SETS = headset.HeadSet.model_fields.keys() - _HeadFile.model_fields.keys()
 
 
 def check_weights(heads: str, theirs: object, teacher: str) -> None:
@@ -116,10 +152,9 @@ def load(
     return headmap
 
 
-def _read(path: str | Path, record: type[_Model]) -> _Model:
+def _read(path: str | Path, record: type[_Record]) -> _Record:
+    read_json(path)  # refuses what pydantic takes: a key twice, NaN
     try:
-        return record.model_validate_json(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+        return record.model_validate_json(read_text(path))
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error)}") from None

@@ -8,6 +8,7 @@ it looks. `swap_teacher` makes controls: other teacher heads, the same student h
 Heads are (layer, head), from 0.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from workbench.distill.losses.divergence import js_divergences
 from workbench.distill.matching.depth import place_heads, place_layers
 from workbench.errors import InputError
 from workbench.heads import ModelShape, _Record, head_name
+from workbench.headsets.consistency import WEIGHTS_OFF
 from workbench.headsets.headset import HeadSet
 from workbench.phases import POOLS, Pool
 
@@ -33,12 +35,12 @@ Method = Literal["depth", "attention", "given"]
 
 
 class PooledHead(BaseModel):
-    """The little that matching needs of a head in a head-set file; other keys are not read."""
+    """The little that matching needs of a head."""
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    layer: int = Field(ge=0, strict=True)
-    head: int = Field(ge=0, strict=True)
+    layer: int = Field(ge=0)
+    head: int = Field(ge=0)
     pool: Pool
     weight: float = Field(default=1.0, ge=0)
 
@@ -82,6 +84,10 @@ class HeadMap(_Record):
             if pair.teacher in seen:
                 raise InputError(f"teacher head {head_name(*pair.teacher)} is paired twice")
             seen.add(pair.teacher)
+        for pool in {pair.pool for pair in self.pairs}:
+            whole = sum(pair.weight for pair in self.in_pool(pool))
+            if abs(whole - 1) > WEIGHTS_OFF:
+                raise InputError(f"weights of pool {pool!r} sum to {whole:.6g}, must be 1")
         return self
 
     def in_pool(self, pool: Pool) -> tuple[Pair, ...]:
@@ -268,8 +274,8 @@ def _listed(pools: Pools, teacher: ModelShape) -> list[PooledHead]:
 def _shared_out(given: Sequence[PooledHead], pool: Pool) -> list[PooledHead]:
     heads = [head for head in given if head.pool == pool]
     whole = sum(head.weight for head in heads)
-    if heads and whole == 0:
-        raise InputError(f"pool {pool!r}: all its heads have weight 0")
+    if heads and not 0 < whole < math.inf:
+        raise InputError(f"pool {pool!r}: weights of its heads sum to {whole:g}")
     return [head.model_copy(update={"weight": head.weight / whole}) for head in heads]
 
 
