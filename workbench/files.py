@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -217,11 +217,13 @@ def _sync(path: Path) -> None:
 def alone(lock: Path, busy: str) -> Iterator[None]:
     """Hold a lock file, which goes with the process; the folder above it is made.
 
+    A thread that holds it may take it again.
+
     Raises:
         InputError: `busy`, where another process holds it; or it cannot be written.
     """
     make_folder(lock.parent)
-    held = FileLock(lock, timeout=0)
+    held = FileLock(lock, timeout=0, is_singleton=True)
     with writing(lock.parent):
         try:
             held.acquire()
@@ -231,6 +233,49 @@ def alone(lock: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def alone_in(folder: Path, *, private: bool = False) -> Iterator[None]:
+    """Be the only process that writes into a folder; it is made, and goes if it stays empty.
+
+    Raises:
+        InputError: another process writes there, or it cannot be written.
+    """
+    busy = f"{folder}: another process is writing there; wait for it, or give another --out"
+    made = not folder.exists()
+    make_folder(folder, private=private)
+    with alone(folder / LOCK, busy):
+        try:
+            yield
+        finally:
+            if made and [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
+
+
+def write_table(path: Path, table: Any, *, private: bool = False, **how: Any) -> None:
+    """Write a data frame as parquet, or as CSV with `how` of `DataFrame.to_csv`.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with replacing(path, private=private) as beside:
+        write = table.to_csv if path.suffix == ".csv" else table.to_parquet
+        write(beside, index=False, **how)
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's content.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with reading(path), path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def claim(folder: Path, file: Path, asked: Mapping[str, Any], what: str) -> None:

@@ -248,14 +248,14 @@ def test_a_model_that_cannot_do_the_task_gives_an_empty_headset_and_says_so(
 def test_the_folder_notices_changed_prompts(begin: Begin) -> None:
     file = begin().folder.path / "prompts.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(InputError, match=r"prompts.sha256 is \w+… there and \w+… now"):
+    with pytest.raises(InputError, match=r"prompts.jsonl: was changed since the run began"):
         begin(prompts=None)
 
 
 def test_the_prompt_file_is_restored_after_a_stop_before_it_was_written(begin: Begin) -> None:
     opened = begin()
     (opened.folder.path / "prompts.jsonl").unlink()
-    with pytest.raises(InputError, match="give a prompt file with --prompts"):
+    with pytest.raises(InputError, match="is missing; give the prompts of this run"):
         begin(prompts=None)
     begin()
     assert begin(prompts=None).prompts.sha256 == opened.prompts.sha256

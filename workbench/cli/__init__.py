@@ -1,9 +1,15 @@
 """The command line: each command reads its flags and calls the function of the same name."""
 
+import sys
+from io import TextIOWrapper
+
 from workbench.cli import bench, daily, distill, evaluate, labels, organism, steps, studies  # noqa: F401  (they register their commands)
 from workbench.cli.app import app
 
 
 def main() -> None:
-    """Entry point of the `workbench` script."""
+    """Entry point of the `workbench` script; what the terminal cannot show becomes "?"."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()

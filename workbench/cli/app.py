@@ -1,13 +1,15 @@
 """The application that commands register with, and what all of them need.
 
-What the user got wrong is one line on standard error and exit code 2; Ctrl-C is exit code 130; any
-other exception is a bug and keeps its traceback. Heavy imports wait for the command that needs
-them, and so do flags that are made from settings: `--help` is quick.
+Every failure is one line on standard error (`workbench.cli.failures`). Heavy imports wait for the
+command that needs them, and so do flags that are made from settings: `--help` is quick.
 """
 
 import inspect
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from workbench import __version__
+from workbench.cli.failures import STOPPED, failure
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,26 +28,37 @@ STEPS = "Steps of a run, one by one"
 STUDENTS = "Students"
 LABELS = "Large label spaces, chains of thought"
 MAINTAINERS = "Tests, studies and benchmarks of this tool"
+GOES_ON = "run the same command again to go on where it stopped"
+NOTHING = "nothing was kept; the same command begins anew"
+"""What becomes of what a command did until Ctrl-C."""
 ROOMS = (DAILY, STEPS, STUDENTS, LABELS, MAINTAINERS)
 """In the order in which `--help` shows them."""
 
 
 class _Commands(TyperGroup):
-    """Turns exceptions that are meant for the user into one line and an exit code."""
+    """Turns exceptions into one line and an exit code."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         self.commands = _ByRoom(self.commands)
 
+    def main(self, *given: Any, **named: Any) -> Any:
+        try:
+            return super().main(*given, **named)
+        except Exception as error:
+            if not named.get("standalone_mode", True):
+                raise
+            line, code = failure(error)
+            complain(line)
+            sys.exit(code)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except InputError as error:
-            complain(f"error: {error}")
-            raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            complain("stopped; run the same command again to go on where it stopped")
-            raise typer.Exit(130) from None
+            found = dict.get(self.commands, ctx.invoked_subcommand)
+            complain(f"stopped; {getattr(getattr(found, 'callback', None), 'stopped', NOTHING)}")
+            raise typer.Exit(STOPPED) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The commands by room."""
@@ -108,10 +122,15 @@ def command(
     *,
     settings: Callable[[], dict[str, "Flag"]] | None = None,
     of: typer.Typer = app,
+    stopped: str = NOTHING,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command. With `settings`, its parameter of that name takes all their values."""
+    """Register a command. With `settings`, its parameter of that name takes all their values.
+
+    `stopped` says after Ctrl-C what becomes of what was done.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
+        function.stopped = stopped  # pyright: ignore[reportFunctionMemberAccess]
         registered: Any = function if settings is None else _later(function, settings)
         of.command(name, rich_help_panel=room)(registered)
         return function
@@ -124,7 +143,7 @@ def _later(function: Callable[..., None], settings: Callable[[], dict[str, "Flag
 
     def stand_in() -> None: ...
 
-    stand_in.__name__, stand_in.__doc__ = function.__name__, function.__doc__
+    update_wrapper(stand_in, function, ("__name__", "__doc__"))
     stand_in.build = lambda name: _built(name, function, settings())  # pyright: ignore[reportFunctionMemberAccess]
     return stand_in
 
@@ -142,7 +161,8 @@ def _built(name: str, function: Callable[..., None], flags: dict[str, "Flag"]) -
         parameters += (
             [flag.parameter for flag in flags.values()] if parameter.name == "settings" else own
         )
-    call.__doc__ = function.__doc__
+    update_wrapper(call, function, ("__doc__",))
+    del call.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]  # its flags are others
     call.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     call.__annotations__ = {one.name: one.annotation for one in parameters}
     alone = typer.Typer(**_PLAIN)
@@ -166,9 +186,26 @@ def check_new(out: Path, force: bool | None = None) -> None:
     Raises:
         InputError: naming the file or folder.
     """
-    if out.exists() and not force:
+    from workbench.files import LOCK
+
+    left = out.is_dir() and [path.name for path in out.iterdir()] == [LOCK]  # by a killed process
+    if out.exists() and not force and not left:
         way_out = "" if force is None else ", or --force to replace it"
         raise InputError(f"{out}: exists already; give another --out{way_out}")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Hold a folder that a command makes; it goes again where nothing is put into it.
+
+    Raises:
+        InputError: it exists, or cannot be made.
+    """
+    from workbench.files import alone_in
+
+    check_new(out)
+    with alone_in(out):
+        yield
 
 
 def complain(message: str) -> None:

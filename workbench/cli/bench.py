@@ -110,7 +110,12 @@ def labels(
     typer.echo(f"benchmark: {out}")
 
 
-@command(MAINTAINERS, settings=lambda: some_distillation_flags("batch_size", "bf16"), of=bench)
+@command(
+    MAINTAINERS,
+    settings=lambda: some_distillation_flags("batch_size", "bf16"),
+    of=bench,
+    stopped="rounds that were finished are in --out",
+)
 def distill(
     out: OutFile,
     settings: dict[str, Any],

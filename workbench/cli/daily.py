@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 import workbench as wb
-from workbench.cli.app import DAILY, check_new, command, complain, prepare
+from workbench.cli.app import DAILY, GOES_ON, check_new, command, complain, prepare
 from workbench.cli.flags import Device, Dtype, Force, Model, Out, Prompts, run_flags
 from workbench.errors import InputError
 
 
-@command(DAILY, settings=lambda: run_flags("prompts", "score", "patch", "pool", "paths"))
+@command(
+    DAILY, settings=lambda: run_flags("prompts", "score", "patch", "pool", "paths"), stopped=GOES_ON
+)
 def run(
     out: Out,
     settings: dict[str, Any],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.app import STUDENTS, command, prepare
+from workbench.cli.app import GOES_ON, STUDENTS, command, prepare
 from workbench.cli.flags import Device, Flag, Teacher, setting_flags, some_distillation_flags
 from workbench.errors import InputError
 
@@ -34,7 +34,7 @@ def _flags() -> dict[str, Flag]:
     }
 
 
-@command(STUDENTS, settings=_flags)
+@command(STUDENTS, settings=_flags, stopped=GOES_ON)
 def distill(
     out: Annotated[Path, typer.Option(help="Student's folder; a stopped one goes on.")],
     settings: dict[str, Any],
@@ -134,7 +134,7 @@ def _scores(given: Path | None, headset: Path | None, heads: str) -> Any:
         raise InputError(f"{path}: is not a scores table of a run ({error})") from None
 
 
-@command(STUDENTS, settings=lambda: some_distillation_flags(*TRACES))
+@command(STUDENTS, settings=lambda: some_distillation_flags(*TRACES), stopped=GOES_ON)
 def traces(
     out: Annotated[Path, typer.Option(help="Trace file (.jsonl), continued if it is there.")],
     settings: dict[str, Any],

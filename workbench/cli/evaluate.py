@@ -6,14 +6,16 @@ from typing import Annotated, Any
 import typer
 
 import workbench as wb
-from workbench.cli.app import STUDENTS, command, prepare
+from workbench.cli.app import GOES_ON, STUDENTS, command, prepare
 from workbench.cli.flags import Device, Teacher, some_run_flags
 from workbench.errors import InputError
 
 PAGE = "students.html"
 
 
-@command(STUDENTS, "evaluate-students", settings=lambda: some_run_flags("n_resamples"))
+@command(
+    STUDENTS, "evaluate-students", settings=lambda: some_run_flags("n_resamples"), stopped=GOES_ON
+)
 def evaluate(
     students: Annotated[list[Path], typer.Argument(help="Folders of finished students.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables; taken up if it is there.")],
@@ -36,24 +38,26 @@ def evaluate(
     """Teacher and students side by side, on labels that none of them was trained on."""
     from workbench.distill.evaluation.evaluate import evaluate_students
     from workbench.distill.matching.files import heads_for
+    from workbench.files import alone_in
     from workbench.models import loading
     from workbench.plots.students_page import read_tables, write_students_page
 
     prepare()
     folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
-    found = evaluate_students(
-        out,
-        folder,
-        student_names(students),
-        pools=None if headset is None else heads_for(headset, folder),
-        n_prompts=n,
-        n_trajectory_prompts=n_trajectory,
-        seed=seed,
-        n_resamples=wb.RunConfig(**settings).n_resamples,
-        device=device,
-    )
-    found.save(out)
-    page = write_students_page(out / PAGE, read_tables(out))
+    with alone_in(out):
+        found = evaluate_students(
+            out,
+            folder,
+            student_names(students),
+            pools=None if headset is None else heads_for(headset, folder),
+            n_prompts=n,
+            n_trajectory_prompts=n_trajectory,
+            seed=seed,
+            n_resamples=wb.RunConfig(**settings).n_resamples,
+            device=device,
+        )
+        found.save(out)
+        page = write_students_page(out / PAGE, read_tables(out))
     table = found.metrics.assign(
         measure=found.metrics["setting"] + " " + found.metrics["measure"]
     ).pivot(index="student", columns="measure", values="value")

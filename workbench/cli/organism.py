@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.app import MAINTAINERS, command, prepare
+from workbench.cli.app import GOES_ON, MAINTAINERS, command, prepare
 from workbench.cli.flags import Flag, setting_flags
 
 SIZES = ("steps", "batch_size", "n_layers", "learning_rate", "warmup_steps", "seed")
@@ -20,7 +20,7 @@ def _flags() -> dict[str, Flag]:
     return setting_flags(OrganismConfig, SIZES) | setting_flags(ExampleMix, MIX)
 
 
-@command(MAINTAINERS, settings=_flags)
+@command(MAINTAINERS, settings=_flags, stopped=GOES_ON)
 def organism(
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
     settings: dict[str, Any],
@@ -31,11 +31,13 @@ def organism(
     ] = 0,
 ) -> None:
     """Train the bundled model again; takes up the last checkpoint in its folder."""
+    from workbench.files import alone_in
     from workbench.organism.train import OrganismConfig, train_organism
 
     prepare()
     mix = {name: settings.pop(name) for name in MIX}
     config = OrganismConfig()
     config = replace(config, **settings, mix=replace(config.mix, **mix))
-    train_organism(out, config, n_eval=n_eval, workers=workers, snapshots=snapshots)
+    with alone_in(out):
+        train_organism(out, config, n_eval=n_eval, workers=workers, snapshots=snapshots)
     typer.echo(f"model: {out}")

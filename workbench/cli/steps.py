@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 import workbench as wb
-from workbench.cli.app import STEPS, command, prepare
+from workbench.cli.app import GOES_ON, STEPS, command, prepare
 from workbench.cli.daily import summarise
 from workbench.cli.flags import Device, Dtype, Model, Out, Prompts, run_flags
 
@@ -52,7 +52,7 @@ def _register(name: str) -> None:
             typer.echo(f"{said}: {out / file}")
 
     step.__doc__ = ABOUT[name]
-    command(STEPS, name, settings=partial(run_flags, name))(step)
+    command(STEPS, name, settings=partial(run_flags, name), stopped=GOES_ON)(step)
 
 
 for _name in ABOUT:

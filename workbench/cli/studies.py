@@ -1,11 +1,21 @@
 """Commands that test the method, and follow models along chains of thought and training."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.app import LABELS, MAINTAINERS, app, check_new, command, commands, prepare
+from workbench.cli.app import (
+    GOES_ON,
+    LABELS,
+    MAINTAINERS,
+    app,
+    command,
+    commands,
+    new_folder,
+    prepare,
+)
 from workbench.cli.flags import Device, Dtype, Prompts, some_run_flags
 
 study = commands("Studies of training runs and of distillation.")
@@ -28,32 +38,33 @@ def trajectory(
 
     import workbench as wb
     from workbench.analysis.chains.trajectories import chain_trajectory
+    from workbench.files import write_table
     from workbench.plots.chains import chain_trajectories
     from workbench.plots.evidence_words import aligned
+    from workbench.plots.page import write_figure
     from workbench.progress import Reporter
     from workbench.prompts.files import read_prompts
     from workbench.runs.evidence import follow_chains, turns
 
     prepare()
-    check_new(out)
     config = wb.RunConfig(**settings)
-    made = (
-        read_prompts(prompts)
-        if prompts
-        else wb.make_prompts(model=models[0], **config.of_prompts())
-    )
-    reporter, frames = Reporter(), []
-    for name in models:
-        reporter.say(name)
-        model = wb.HookedModel.load(name, dtype=dtype, device=device)
-        frames.append(follow_chains(model, made, reporter, ("clean",))[1])
-    values = pd.concat(frames, ignore_index=True)
-    seeded = {"n_resamples": config.n_resamples, "seed": config.seed}
-    table, turned = chain_trajectory(values, **seeded), turns(values, **seeded)
-    out.mkdir(parents=True)
-    table.round(4).to_csv(out / "trajectories.csv", index=False)
-    turned.round(4).to_csv(out / "turning_points.csv", index=False)
-    chain_trajectories(aligned(table)).write_html(out / "trajectories.html", include_plotlyjs=True)
+    with new_folder(out):
+        made = (
+            read_prompts(prompts)
+            if prompts
+            else wb.make_prompts(model=models[0], **config.of_prompts())
+        )
+        reporter, frames = Reporter(), []
+        for name in models:
+            reporter.say(name)
+            model = wb.HookedModel.load(name, dtype=dtype, device=device)
+            frames.append(follow_chains(model, made, reporter, ("clean",))[1])
+        values = pd.concat(frames, ignore_index=True)
+        seeded = {"n_resamples": config.n_resamples, "seed": config.seed}
+        table, turned = chain_trajectory(values, **seeded), turns(values, **seeded)
+        write_table(out / "trajectories.csv", table.round(4))
+        write_table(out / "turning_points.csv", turned.round(4))
+        write_figure(out / "trajectories.html", chain_trajectories(aligned(table)))
     typer.echo(turned.drop(columns=["source", "note"]).round(3).to_string(index=False))
     typer.echo(f"tables and figure: {out}")
 
@@ -71,16 +82,17 @@ def selftest(
     from workbench.studies.selftest import run_selftest
 
     prepare()
-    if out is not None:
-        check_new(out)
-    result = run_selftest(placements, random_models, seed)
-    if out is not None:
-        result.save(out)
+    with nullcontext() if out is None else new_folder(out):
+        result = run_selftest(placements, random_models, seed)
+        if out is not None:
+            result.save(out)
     for line in result.lines():
         typer.echo(line)
 
 
-@command(MAINTAINERS, settings=lambda: some_run_flags("n_resamples", "seed"), of=study)
+@command(
+    MAINTAINERS, settings=lambda: some_run_flags("n_resamples", "seed"), of=study, stopped=GOES_ON
+)
 def checkpoints(
     folders: Annotated[
         list[Path], typer.Argument(help="Model folders step-000600 and so on, or one of them all.")
@@ -96,9 +108,12 @@ def checkpoints(
     """When do the pooled heads form? Scores and effects along a training run."""
     import workbench as wb
     from workbench.errors import InputError
+    from workbench.files import write_table
     from workbench.heads import parse_heads
+    from workbench.plots.page import write_figure
     from workbench.plots.training import training_phases
     from workbench.prompts.files import read_prompts
+    from workbench.runs.folder import hold
     from workbench.studies.checkpoints import read_terms, study_checkpoints
     from workbench.studies.formation import formation
 
@@ -108,28 +123,29 @@ def checkpoints(
     if not folders:
         raise InputError("no checkpoints: give folders named step-000600 and so on")
     config = wb.RunConfig(**settings)
-    table = study_checkpoints(
-        folders,
-        prompts=read_prompts(prompts)
-        if prompts
-        else wb.make_prompts(model=folders[0], **config.of_prompts()),
-        headset=wb.load_headset(headset),
-        extra_heads=parse_heads(extra_heads) if extra_heads else (),
-        config=config,
-        dtype=dtype,
-        device=device,
-        out=out,
-    )
-    table.round(4).to_csv(out / "training.csv", index=False)
-    training_phases(table).write_html(out / "training.html", include_plotlyjs=True)
-    terms = read_terms(out)
-    dates = formation(table, terms, n_resamples=config.n_resamples, seed=config.seed).round(3)
-    dates.to_csv(out / "formation.csv", index=False)
+    with hold(out):
+        table = study_checkpoints(
+            folders,
+            prompts=read_prompts(prompts)
+            if prompts
+            else wb.make_prompts(model=folders[0], **config.of_prompts()),
+            headset=wb.load_headset(headset),
+            extra_heads=parse_heads(extra_heads) if extra_heads else (),
+            config=config,
+            dtype=dtype,
+            device=device,
+            out=out,
+        )
+        write_table(out / "training.csv", table.round(4))
+        write_figure(out / "training.html", training_phases(table))
+        terms = read_terms(out)
+        dates = formation(table, terms, n_resamples=config.n_resamples, seed=config.seed).round(3)
+        write_table(out / "formation.csv", dates)
     typer.echo(dates.to_string(index=False))
     typer.echo(f"table: {out / 'training.csv'}, figure: {out / 'training.html'}")
 
 
-@command(MAINTAINERS, of=study)
+@command(MAINTAINERS, of=study, stopped=GOES_ON)
 def distillation(
     out: Annotated[Path, typer.Option(help="Folder of the students' folders; goes on if there.")],
     steps: Annotated[int, typer.Option(min=1, help="Training steps of every student.")] = 2400,
@@ -161,6 +177,7 @@ def distillation(
     from workbench.bench.distill import read_costs
     from workbench.distill.arms import ARMS
     from workbench.errors import InputError
+    from workbench.files import alone_in
     from workbench.progress import Reporter
     from workbench.studies.distillation import plan, run_study
 
@@ -169,7 +186,7 @@ def distillation(
     students = plan(names, steps=steps, seeds=seeds, main_seeds=main_seeds, costs=measured)
     n_devices = torch.cuda.device_count()
     places = [{**os.environ, "CUDA_VISIBLE_DEVICES": str(n)} for n in range(n_devices)]
-    with Reporter().step("students", len(students)) as advance:
+    with alone_in(out), Reporter().step("students", len(students)) as advance:
         failed = run_study(
             out, students, flags or [], jobs=jobs, environments=places or [{}], progress=advance
         )

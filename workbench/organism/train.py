@@ -31,7 +31,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from workbench.analysis.chains.generation import GenerationAccuracy, generation_accuracy
 from workbench.errors import InputError
-from workbench.files import claim, settings, write_text
+from workbench.files import claim, make_folder, replacing, settings, write_text
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.models.llama import LlamaShape, Size
 from workbench.organism.card import model_card
@@ -208,8 +208,9 @@ def _tokenizer(out: Path, task: CodingTask, config: OrganismConfig) -> Tokenizer
     tokenizer = train_tokenizer(
         task, vocab_size=config.vocab_size, seed=config.seed, n_prompts=5000
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(path))
+    make_folder(path.parent)
+    with replacing(path) as beside:
+        tokenizer.save(str(beside))
     return tokenizer
 
 

@@ -15,6 +15,7 @@ from workbench.plots.style import (
     INK,
     POOL_COLOUR,
     UNPATCHED,
+    drawn,
     interval,
     named,
     nothing,
@@ -32,6 +33,7 @@ CHAIN_EFFECTS = ["step", "layer", "head", "pool", "measure", "effect", "low", "h
 MOST_LABELS = 14
 
 
+@drawn
 def chain_trajectories(chain: pd.DataFrame, align: str = "") -> go.Figure:
     """Focus and Confusion along the chain of thought, with 95 % bands.
 
@@ -79,6 +81,7 @@ def chain_trajectories(chain: pd.DataFrame, align: str = "") -> go.Figure:
     return figure.update_yaxes(range=PROBABILITY)
 
 
+@drawn
 def chain_effects(chain_effects: pd.DataFrame, positions: str = "span") -> go.Figure:
     """Causal effect of each head after each step of the chain: heads × steps, a panel per measure.
 

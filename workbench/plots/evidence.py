@@ -15,7 +15,17 @@ from plotly.subplots import make_subplots
 from workbench.errors import InputError
 from workbench.phases import OF_READOUT
 from workbench.plots.panels import PROBABILITY, band, error_bars, finish, line, row_name
-from workbench.plots.style import CONTROL, INK, POOL_COLOUR, named, nothing, require, titles, where
+from workbench.plots.style import (
+    CONTROL,
+    INK,
+    POOL_COLOUR,
+    drawn,
+    named,
+    nothing,
+    require,
+    titles,
+    where,
+)
 
 KINDS = {
     "necessity": ("first k heads ablated", "lower is better"),
@@ -44,6 +54,7 @@ SAMPLE_SIZE = ["n_prompts", "pool", "overlap", "size", "empty", "n_subsets"]
 MOST_BARS, RARE = 40, 0.05
 
 
+@drawn
 def faithfulness_curves(curves: pd.DataFrame) -> go.Figure:
     """Focus and 1 − Confusion with the first k heads of an order ablated, and with all but them.
 
@@ -87,6 +98,7 @@ def faithfulness_curves(curves: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(range=PROBABILITY)
 
 
+@drawn
 def curve_areas(areas: pd.DataFrame) -> go.Figure:
     """Areas of the faithfulness curves: CPR and CMD with 95 % intervals, one line per order.
 
@@ -131,6 +143,7 @@ def curve_areas(areas: pd.DataFrame) -> go.Figure:
     return figure.update_xaxes(rangemode="tozero")
 
 
+@drawn
 def selection_stability(stability: pd.DataFrame) -> go.Figure:
     """Share of resamples in which each head is chosen, one bar per head and pool.
 
@@ -169,6 +182,7 @@ def selection_stability(stability: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(range=[0, 1.04], title_text="share of resamples")
 
 
+@drawn
 def prompts_needed(sample_size: pd.DataFrame) -> go.Figure:
     """What smaller sets of prompts would have chosen: overlap with the whole, and empty pools.
 

@@ -24,6 +24,7 @@ from workbench.plots.style import (
     POOL_COLOUR,
     POSITIONS,
     VARIANT_COLOUR,
+    drawn,
     nothing,
     number,
     require,
@@ -33,6 +34,7 @@ from workbench.plots.style import (
 )
 
 
+@drawn
 def focus_confusion(baseline: pd.DataFrame) -> go.Figure:
     """Focus and Confusion of the unpatched clean, far and near prompts.
 
@@ -97,6 +99,7 @@ def _prompt_totals(events: pd.DataFrame, quantity: str) -> np.ndarray:
     return np.asarray(prompts.agg(total=(quantity, "sum"), count=(quantity, "count")), dtype=float)
 
 
+@drawn
 def pool_effects(pools: pd.DataFrame) -> go.Figure:
     """Joint effect of each pool beside its controls, one row of panels per pool.
 
@@ -164,6 +167,7 @@ def _pool_traces(here: pd.DataFrame, pool: str, measures: Sequence[str]) -> list
     return traces
 
 
+@drawn
 def trajectory(table: pd.DataFrame) -> go.Figure:
     """Focus and Confusion read out after each step, a line with its interval band per variant."""
     figure = readout_panels()
@@ -182,6 +186,7 @@ def trajectory(table: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(range=PROBABILITY)
 
 
+@drawn
 def choose_verify(patching: pd.DataFrame) -> go.Figure:
     """Effect in the held-out half against the selection half, one point per nominated head.
 
@@ -230,6 +235,7 @@ def _halves(here: pd.DataFrame, colour: str) -> list[go.Scatter]:
     return traces
 
 
+@drawn
 def loss_curve(history: pd.DataFrame, *, log: bool = False) -> go.Figure:
     """Training loss over optimiser steps, from the columns `step` and `loss`, as one line.
 

@@ -6,7 +6,7 @@ from plotly.subplots import make_subplots
 
 from workbench.phases import OF_READOUT
 from workbench.plots.panels import PROBABILITY, band, finish, line
-from workbench.plots.style import VARIANT_COLOUR, nothing, require, where
+from workbench.plots.style import VARIANT_COLOUR, drawn, nothing, require, where
 
 SUMMARY = ["align", "variant", "place"]
 SUMMARY += [
@@ -32,6 +32,7 @@ NAMES = {
 }
 
 
+@drawn
 def free_labels(summary: pd.DataFrame) -> go.Figure:
     """Focus and Confusion along the gold label, a column for each way to align labels.
 

@@ -20,6 +20,7 @@ from workbench.plots.style import (
     READ_OUT,
     UNPATCHED,
     ScoreWords,
+    drawn,
     named,
     number,
     require,
@@ -30,6 +31,7 @@ from workbench.plots.style import (
 )
 
 
+@drawn
 def head_heatmap(
     table: pd.DataFrame,
     value: str,
@@ -84,6 +86,7 @@ def head_heatmap(
     return figure
 
 
+@drawn
 def score_heatmaps(
     scores: pd.DataFrame, pooled: Mapping[tuple[int, int], str], words: ScoreWords | None = None
 ) -> dict[str, go.Figure]:
@@ -114,6 +117,7 @@ def score_heatmaps(
     return figures
 
 
+@drawn
 def patching_heatmaps(
     patching: pd.DataFrame,
     pooled: Mapping[tuple[int, int], str],

@@ -4,6 +4,7 @@ A content security policy keeps a page from loading anything else, and what came
 escaped.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ from plotly.offline import get_plotlyjs
 from workbench.files import write_text
 
 
-def write_page(path: str | Path, template: str, filters: dict[str, Any], **values: Any) -> Path:
+def write_page(
+    path: str | Path,
+    template: str,
+    filters: dict[str, Any],
+    *,
+    private: bool = False,
+    **values: Any,
+) -> Path:
     """Fill a template that extends `page.html.jinja` and write it; missing folders are made."""
     environment = Environment(
         loader=PackageLoader("workbench", "plots"),
@@ -27,8 +35,27 @@ def write_page(path: str | Path, template: str, filters: dict[str, Any], **value
     environment.filters |= filters
     page = environment.get_template(template).render(plotly_js=Markup(get_plotlyjs()), **values)
     path = Path(path)
-    write_text(path, page)
+    write_text(path, page, private=private)
     return path
+
+
+def write_figure(path: str | Path, figure: go.Figure) -> Path:
+    """One figure as a page of its own."""
+    title = re.sub("<[^>]*>", " ", figure.layout.title.text or "Figure")  # type: ignore[attr-defined]
+    return write_page(path, "figure.html.jinja", {}, title=title, figure=_html(figure, "figure"))
+
+
+def _html(figure: go.Figure, name: str) -> Markup:
+    """A figure without plotly.js."""
+    return Markup(
+        figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=name,
+            default_width="100%",
+            config={"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage"]]},
+        )
+    )
 
 
 def card(name: str, figure: go.Figure, supports: str, limits: str) -> dict[str, Any]:
@@ -36,12 +63,10 @@ def card(name: str, figure: go.Figure, supports: str, limits: str) -> dict[str, 
 
     The figure's title doubles as the text alternative.
     """
-    html = figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"figure-{name}",
-        default_width="100%",
-        config={"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage"]]},
-    )
     label = figure.layout.title.text  # type: ignore[attr-defined]
-    return {"html": Markup(html), "label": label, "supports": supports, "limits": limits}
+    return {
+        "html": _html(figure, f"figure-{name}"),
+        "label": label,
+        "supports": supports,
+        "limits": limits,
+    }

@@ -12,6 +12,7 @@ from workbench.plots.style import (
     CONTROL,
     POOL_COLOUR,
     READ_OUT,
+    drawn,
     interval,
     named,
     nothing,
@@ -32,6 +33,7 @@ Node = tuple[Head, ...]
 ANSWER: Node = ()
 
 
+@drawn
 def path_sankey(
     paths: pd.DataFrame,
     patching: pd.DataFrame,

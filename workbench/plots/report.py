@@ -82,7 +82,7 @@ def write_report(
     prompts: list[dict[str, Any]] | None = None,
     words: ScoreWords | None = None,
 ) -> Path:
-    """Write the report of a run and return its path; missing folders are made.
+    """Write the report of a run and return its path; the file is its owner's alone.
 
     `counts` says per counterfactual how many events are valid pairs and why others are not (rows of
     `event_counts`). `headset` is the head-set file as a dict. `prompts` holds texts as strings or
@@ -105,6 +105,7 @@ def write_report(
         path,
         "report.html.jinja",
         {"number": number, "two_digits": two_digits},
+        private=True,
         title=title,
         model=_model_name(headset, manifest),
         counts=counts,

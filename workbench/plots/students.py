@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from workbench.phases import BOUNDED, PHASES
 from workbench.plots.panels import error_bars, finish, line, points
-from workbench.plots.style import CONTROL, INK, nothing, require, titles, where
+from workbench.plots.style import CONTROL, INK, drawn, nothing, require, titles, where
 
 TEACHER = "teacher"
 MAIN_COLOURS = {"mechanistic": "#0b7a75", "cot": CONTROL, "random": "#c98a00"}
@@ -56,6 +56,7 @@ def arm_order(seeds: pd.DataFrame) -> list[str]:
     return list(where(seeds, of="metrics")["arm"].unique())
 
 
+@drawn
 def training_curves(readouts: pd.DataFrame, speed: pd.DataFrame | None = None) -> go.Figure:
     """Direct accuracy on unseen labels while students train: a thin line each, a thick one an arm.
 
@@ -96,6 +97,7 @@ def training_curves(readouts: pd.DataFrame, speed: pd.DataFrame | None = None) -
     return figure.update_yaxes(title_text="decisions right", range=[-0.02, 1.02])
 
 
+@drawn
 def student_accuracy(metrics: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
     """Share of prompts whose whole set of labels is right, by arm: students, and their mean.
 
@@ -109,6 +111,7 @@ def student_accuracy(metrics: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(range=[-0.03, 1.03])
 
 
+@drawn
 def student_distances(trajectories: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
     """How far students' Focus and Confusion along chains of thought are from the teacher's.
 
@@ -118,6 +121,7 @@ def student_distances(trajectories: pd.DataFrame, seeds: pd.DataFrame) -> go.Fig
     return _panels(title, trajectories, seeds, "trajectories", DISTANCES)
 
 
+@drawn
 def student_effects(causal: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
     """What patching the students' supervised heads does, beside the teacher's own heads.
 
@@ -127,6 +131,7 @@ def student_effects(causal: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
     return _panels("Patching the supervised heads", causal, seeds, "causal", EFFECTS)
 
 
+@drawn
 def student_differences(seeds: pd.DataFrame, measure: str = "exact") -> go.Figure:
     """Each arm minus chains alone, and minus the full objective, on the same seeds and prompts.
 

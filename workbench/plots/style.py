@@ -4,8 +4,10 @@ Blue marks the coarse pool and the far counterfactual, orange the refine pool an
 purple a read-out head, grey a control.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -67,6 +69,48 @@ def nothing(title: str, reason: str) -> go.Figure:
     figure.update_yaxes(visible=False)
     figure.add_annotation(text=reason, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     return figure
+
+
+_FORMAT = re.compile(r'<(?!/?(?:b|br|extra|span)>|span style="[\w:;#%. -]*">)')
+"""What begins a tag, unless it is one that figures use."""
+_Drawn = TypeVar("_Drawn", bound=Callable[..., Any])
+
+
+def drawn(function: _Drawn) -> _Drawn:
+    """A function that returns a figure, or figures by name, in which names are shown as text.
+
+    Plotly takes a part of HTML, links too, wherever it shows text; labels, arms and ids of others
+    end up there.
+    """
+
+    @wraps(function)
+    def escaped(*args: Any, **kwargs: Any) -> Any:
+        made = function(*args, **kwargs)
+        if isinstance(made, go.Figure):
+            return _escaped(made)
+        return {name: _escaped(figure) for name, figure in made.items()}
+
+    return cast(_Drawn, escaped)
+
+
+def _escaped(figure: go.Figure) -> go.Figure:
+    before = [trace.to_plotly_json() for trace in figure.data], figure.layout.to_plotly_json()
+    found: list[str] = []
+    data, layout = _without_tags(before, found)
+    return go.Figure(data, layout) if found else figure
+
+
+def _without_tags(value: Any, found: list[str]) -> Any:
+    if isinstance(value, str):
+        found += [value] * bool(_FORMAT.search(value))
+        return _FORMAT.sub("&lt;", value)
+    if isinstance(value, Mapping):
+        return {key: _without_tags(one, found) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tags(one, found) for one in value]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+        return np.array([_without_tags(one, found) for one in value.tolist()], dtype=object)
+    return value
 
 
 def number(value: Any) -> str:

@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from workbench.phases import PHASES
 from workbench.plots.panels import PROBABILITY, band, finish, line, row_name
-from workbench.plots.style import CONTROL, nothing, require, where
+from workbench.plots.style import CONTROL, drawn, nothing, require, where
 
 COLUMNS = ["step", "quantity", "layer", "head", "pool", "value", "low", "high"]
 
@@ -23,6 +23,7 @@ PANELS = [
 ]
 
 
+@drawn
 def training_phases(table: pd.DataFrame) -> go.Figure:
     """Both phases over training steps: the coarse side above, the refine side below it.
 

@@ -123,7 +123,7 @@ def read_prompts(
 def write_prompts(prompts: PromptSet, path: str | Path) -> None:
     """Write a prompt file in token ids, whole or not at all; its hash is `prompts.sha256`."""
     lines = (json.dumps(to_json(event), separators=(",", ":")) + "\n" for event in prompts)
-    write_text(path, "".join(lines))
+    write_text(path, "".join(lines), private=True)
 
 
 def check_vocabulary(prompts: PromptSet, d_vocab: int, n_context: int | None = None) -> None:

@@ -3,22 +3,36 @@
 Nothing in it is overwritten. The manifest says what the run is (weights, prompts, seed) and which
 steps were done with which settings, so that the same command goes on where it stopped, and any
 other one is refused with a line that names what differs. Every file is written beside its place
-and then moved there: a reader, or a run that was killed, never finds half a file.
+and then moved there: a reader, or a run that was killed, never finds half a file. The manifest
+holds the hash of every file of a finished step: one that is missing or damaged is made again. One
+process writes at a time (`hold`). The folder and its files are their owner's alone: tables hold
+tokens of prompts.
 """
 
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+from pyarrow.lib import ArrowException
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from workbench.errors import InputError
-from workbench.files import replacing, write_text
-from workbench.runs.steps import MAKER, Step
+from workbench.errors import InputError, explain
+from workbench.files import (
+    alone_in,
+    file_sha256,
+    make_folder,
+    read_json,
+    reading,
+    write_table,
+    write_text,
+)
+from workbench.runs.steps import MAKER, STEPS, Step
 
 SCHEMA = "workbench.run/1"
 MANIFEST = "manifest.json"
@@ -33,6 +47,39 @@ PACKAGES = {
 }
 REPORT_FILE = "report.html"
 REPORT_WITH_TEXT_FILE = "report_with_text.html"
+FILES = {step.name: step.files for step in STEPS} | {
+    Path(page).stem: (page,) for page in (REPORT_FILE, REPORT_WITH_TEXT_FILE)
+}
+"""What each step makes."""
+
+
+class _Read(BaseModel):
+    """Part of a manifest as it must be; what else it holds is only shown."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Record(_Read):
+    status: Literal["running", "done", "outdated"]
+    settings: dict[str, Any]
+    files: dict[str, list[str]] = {}
+    before: dict[str, list[str]] = {}
+
+
+class _Prompts(_Read):
+    task: str
+    sha256: str
+    made_with: dict[str, Any] | None = None
+
+
+class _Model(_Read):
+    name: str
+
+
+class _Manifest(_Read):
+    prompts: _Prompts
+    model: _Model | None = None
+    steps: dict[str, _Record]
 
 
 class RunFolder:
@@ -41,6 +88,7 @@ class RunFolder:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self._whole: set[tuple[str, int, int]] = set()  # files with time and size, once hashed
 
     @classmethod
     def create(cls, path: Path, identity: Mapping[str, Any]) -> "RunFolder":
@@ -58,11 +106,8 @@ class RunFolder:
             "steps": {},
         }
         folder = cls(path, manifest)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            folder._save()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written, {error.strerror or error}") from error
+        make_folder(path, private=True)
+        folder._save()
         return folder
 
     @classmethod
@@ -75,14 +120,7 @@ class RunFolder:
         if not is_run(path):
             check_unused(path)
             raise InputError(f"{path}: no run there; run `workbench score` first")
-        file = path / MANIFEST
-        try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: is not a readable manifest ({error})") from error
-        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-            raise InputError(f"{file}: is not the manifest of a run ({SCHEMA!r})")
-        return cls(path, manifest)
+        return cls(path, _read_manifest(path / MANIFEST))
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Refuse another run than this folder's.
@@ -99,7 +137,7 @@ class RunFolder:
             InputError: naming every setting that differs, with both values.
         """
         record = self.manifest["steps"].get(step)
-        if record is None or not (record["status"] == "done" or self.parts(step)):
+        if record is None or not (self.was_done(step) or self.parts(step)):
             return
         self._check_same(f"step {step!r} was run with", record["settings"], settings)
 
@@ -114,7 +152,7 @@ class RunFolder:
             raise InputError(f"{self.path}: {what} {'; '.join(differences)}; give another --out")
 
     def begin(self, step: str, settings: Mapping[str, Any]) -> bool:
-        """Whether the step is still to do; then it is marked as running.
+        """Whether the step is still to do, or to do again; then it is marked as running.
 
         Raises:
             InputError: it was begun with other settings.
@@ -122,14 +160,45 @@ class RunFolder:
         self.check_step(step, settings)
         if self.is_done(step):
             return False
-        self.manifest["steps"][step] = {"status": "running", "settings": dict(settings)}
+        record = self.manifest["steps"].get(step, {})
+        before = record.get("files") or record.get("before") or {}
+        self.manifest["steps"][step] = {
+            "status": "running",
+            "settings": dict(settings),
+            **({"before": before} if before else {}),
+        }
         self._save()
         return True
 
-    def finish(self, step: str, seconds: float, counts: Mapping[str, Any]) -> None:
-        """Mark a step as done."""
+    def finish(
+        self, step: str, seconds: float, counts: Mapping[str, Any], files: Collection[str]
+    ) -> None:
+        """Mark a step as done, with the files that it has written.
+
+        Where it was done again and they came out differently, what depends on it is outdated.
+        """
         record = self.manifest["steps"][step]
+        before = record.pop("before", {})
+        made = {name: [file_sha256(self.path / name)] for name in files}
         record |= {"status": "done", "seconds": round(seconds, 2), "counts": dict(counts)}
+        changed = [name for name in made if name in before and made[name][0] not in before[name]]
+        if changed:
+            self._outdate(step)
+        record["files"] = made | {name: before[name] for name in before if name not in changed}
+        self._save()
+
+    def _outdate(self, step: str) -> None:
+        makes = set(next((one.makes for one in STEPS if one.name == step), ()))
+        for one in STEPS:
+            record = self.manifest["steps"].get(one.name)
+            if record is not None and makes & set(one.needs):
+                record["status"] = "outdated" if self.was_done(one.name) else "running"
+                self.parts(one.name).clear()
+
+    def allow(self, step: str, name: str, sha256: str) -> None:
+        """A finished step's file may have this content, too; said before it is written."""
+        allowed = self.manifest["steps"][step]["files"][name]
+        allowed += [sha256] * (sha256 not in allowed)
         self._save()
 
     def forget_unless(self, step: str, settings: Mapping[str, Any] | None) -> None:
@@ -145,9 +214,48 @@ class RunFolder:
             del self.manifest["steps"][step]
             self._save()
 
+    def was_done(self, step: str) -> bool:
+        """Whether the step was finished, whatever has become of its files."""
+        return self.manifest["steps"].get(step, {}).get("status") in ("done", "outdated")
+
     def is_done(self, step: str) -> bool:
-        """Whether the step was finished."""
-        return self.manifest["steps"].get(step, {}).get("status") == "done"
+        """Whether the step was finished, and all that it made is there and whole."""
+        return self.was_done(step) and self.lost(step) is None
+
+    def lost(self, step: str) -> str | None:
+        """Why a finished step must be done again: "scores.parquet is missing", "… is damaged".
+
+        Files of a run that was made before manifests held hashes are taken as they are, once.
+        """
+        if not self.was_done(step):
+            return None
+        record = self.manifest["steps"][step]
+        if record["status"] == "outdated":
+            return f"what {step} was made from has changed"
+        known: dict[str, list[str]] = record.setdefault("files", {})
+        for name in dict.fromkeys([*FILES.get(step, ()), *known]):
+            path = self.path / name
+            if not path.is_file():
+                return f"{name} is missing"
+            stamp = (name, path.stat().st_mtime_ns, path.stat().st_size)
+            if stamp in self._whole:
+                continue
+            digest = file_sha256(path)
+            if digest not in known.setdefault(name, [digest]):
+                return f"{name} is damaged"
+            self._whole.add(stamp)
+        return None
+
+    def reload(self) -> None:
+        """Read the manifest again, which another process may have changed.
+
+        Raises:
+            InputError: it is that of another run.
+        """
+        now = _read_manifest(self.path / MANIFEST)
+        same = {name: now.get(name) for name in self.manifest if name != "steps"}
+        self.check(same)
+        self.manifest = now
 
     def outdate_reports(self) -> None:
         """Let the report pages be written again, since what they show changes."""
@@ -160,7 +268,7 @@ class RunFolder:
         Raises:
             InputError: naming the command to run first.
         """
-        if not self.is_done(step.name):
+        if not self.was_done(step.name):
             raise InputError(
                 f"{self.path}: step {step.name!r} is not finished there; "
                 f"run `workbench {step.command}` first"
@@ -168,8 +276,7 @@ class RunFolder:
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table as parquet; the name may lie in a folder below."""
-        with replacing(self.path / f"{name}.parquet") as beside:
-            table.to_parquet(beside, index=False)
+        write_table(self.path / f"{name}.parquet", table, private=True)
 
     def has_table(self, name: str) -> bool:
         """Whether a step has written this table."""
@@ -184,13 +291,11 @@ class RunFolder:
         path = self.path / f"{name}.parquet"
         if not self.has_table(name):
             command = MAKER[name].command if name in MAKER else "run"
-            raise InputError(
-                f"{self.path}: {path.name} is not there; run `workbench {command}` first"
-            )
+            raise InputError(f"{path}: is missing; `workbench {command}` makes it")
         try:
             return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: is not a readable table ({error})") from error
+        except (OSError, ValueError, ArrowException) as error:
+            raise InputError(f"{path}: is no readable table ({type(error).__name__})") from None
 
     def parts(self, step: str) -> "Parts":
         """What is kept of a step that is not finished."""
@@ -198,7 +303,7 @@ class RunFolder:
 
     def _save(self) -> None:
         text = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
-        write_text(self.path / MANIFEST, text)
+        write_text(self.path / MANIFEST, text, private=True)
 
 
 class Parts(MutableMapping[int | str, pd.DataFrame]):
@@ -219,7 +324,7 @@ class Parts(MutableMapping[int | str, pd.DataFrame]):
         return self._folder.read_table(self._name(key))
 
     def __setitem__(self, key: int | str, table: pd.DataFrame) -> None:
-        (self._folder.path / self._below).mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder.path / self._below, private=True)
         self._folder.write_table(self._name(key), table)
 
     def __delitem__(self, key: int | str) -> None:
@@ -236,6 +341,17 @@ class Parts(MutableMapping[int | str, pd.DataFrame]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def drop_damaged(self) -> int:
+        """Forget those that cannot be read; returns how many."""
+        damaged = 0
+        for key in list(self):
+            try:
+                self[key]
+            except InputError:
+                del self[key]
+                damaged += 1
+        return damaged
+
     def clear(self) -> None:
         """Forget them, once the step's tables are written."""
         below = self._folder.path / self._below
@@ -244,9 +360,34 @@ class Parts(MutableMapping[int | str, pd.DataFrame]):
             below.parent.rmdir()
 
 
+def _read_manifest(file: Path) -> dict[str, Any]:
+    manifest = read_json(file)
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise InputError(f"{file}: is not the manifest of a run ({SCHEMA!r})")
+    try:
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        raise InputError(f"{file}: is damaged, {explain(error)}; give another --out") from None
+    return manifest
+
+
 def is_run(path: Path) -> bool:
     """Whether the folder holds a run."""
-    return (path / MANIFEST).is_file()
+    with reading(path):
+        return (path / MANIFEST).is_file()
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Be the only process that writes a run into the folder.
+
+    Raises:
+        InputError: another one does, or something else lies there.
+    """
+    if not is_run(path):
+        check_unused(path)
+    with alone_in(path, private=True):
+        yield
 
 
 def check_unused(path: Path) -> None:
@@ -255,10 +396,12 @@ def check_unused(path: Path) -> None:
     Raises:
         InputError: it is a file, or holds files without being a run.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file; give a new or empty folder for --out")
+    with reading(path):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file; give a new or empty folder for --out")
+        names = [item.name for item in path.iterdir()] if path.is_dir() else []
     # Hidden files are leftovers of the system or of an interrupted write.
-    if path.is_dir() and any(not item.name.startswith(".") for item in path.iterdir()):
+    if any(not name.startswith(".") for name in names):
         raise InputError(
             f"{path}: holds files but no {MANIFEST}, so it is no run folder; "
             "give a new or empty folder for --out"

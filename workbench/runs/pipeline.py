@@ -17,6 +17,7 @@ from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import DEFAULTS, RunConfig
+from workbench.runs.folder import hold
 from workbench.runs.patch import named_heads
 from workbench.runs.pool import check_span
 from workbench.runs.report import report
@@ -100,20 +101,21 @@ def run(
         InputError: the folder holds another run, or an input is bad.
     """
     check_span(config)
-    opened = open_run(
-        out,
-        model=model,
-        prompts=prompts,
-        config=config,
-        make=True,
-        dtype=dtype,
-        device=device,
-        reporter=reporter,
-    )
-    for step in (score, patch, pool, paths):
-        step(opened)
-    report(out, reporter=opened.reporter)
-    return opened.read(HEADSET)
+    with hold(Path(out)):
+        opened = open_run(
+            out,
+            model=model,
+            prompts=prompts,
+            config=config,
+            make=True,
+            dtype=dtype,
+            device=device,
+            reporter=reporter,
+        )
+        for step in (score, patch, pool, paths):
+            step(opened)
+        report(out, reporter=opened.reporter)
+        return opened.read(HEADSET)
 
 
 def score(opened: OpenRun) -> pd.DataFrame:
@@ -147,7 +149,7 @@ def pool(opened: OpenRun) -> HeadSet:
     """
     check_span(opened.config)
     opened.do(*steps_of("pool"))
-    return opened.read(HEADSET)
+    return _with_evidence(opened)
 
 
 def paths(opened: OpenRun) -> pd.DataFrame:
@@ -173,6 +175,16 @@ def evidence(opened: OpenRun) -> HeadSet:
         InputError: `pool` was not run, or the held-out half has no valid pair.
     """
     opened.do(*steps_of("evidence"))
-    found = add_evidence(opened.read(HEADSET), opened.read("stability"), opened.read("areas"))
-    opened.write(HEADSET, found)
+    return _with_evidence(opened)
+
+
+def _with_evidence(opened: OpenRun) -> HeadSet:
+    """The head set, with what the evidence says of it where that is there."""
+    found = opened.read(HEADSET)
+    if all(opened.folder.is_done(step.name) for step in steps_of("evidence")):
+        amended = add_evidence(found, opened.read("stability"), opened.read("areas"))
+        if amended != found:
+            found = amended
+            with hold(opened.folder.path):
+                opened.amend(found)
     return found

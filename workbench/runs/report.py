@@ -7,7 +7,6 @@ from typing import Any
 from workbench.analysis.patching.patching import event_counts
 from workbench.analysis.scores.registry import known_scores
 from workbench.errors import InputError
-from workbench.files import replacing
 from workbench.headsets import headset as headset_file
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
@@ -16,9 +15,9 @@ from workbench.plots.report import write_report
 from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import VARIANTS
-from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder
-from workbench.runs.session import HEADSET_FILE, PROMPTS_FILE
-from workbench.runs.steps import IN_REPORT, MAKER, steps_of
+from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder, hold
+from workbench.runs.session import HEADSET_FILE, PROMPTS_FILE, lost_prompts
+from workbench.runs.steps import HEADSET, IN_REPORT, MAKER, Step, steps_of
 
 
 def report(
@@ -34,39 +33,63 @@ def report(
     its tokenizer (the bundled one unless given).
 
     Raises:
-        InputError: an earlier step is missing, or the model has no tokenizer.
+        InputError: an earlier step is missing, its tables are damaged, or the model has no
+            tokenizer.
     """
-    folder, reporter = RunFolder.open(Path(out)), reporter or Reporter()
-    path = folder.path / (REPORT_WITH_TEXT_FILE if show_text else REPORT_FILE)
+    folder = RunFolder.open(Path(out))
     folder.require(MAKER["pools"])
     texts = _prompt_texts(folder, model) if show_text else None
-    step = path.stem
+    with hold(folder.path):
+        return _report(RunFolder.open(folder.path), texts, reporter or Reporter())
+
+
+def _report(folder: RunFolder, texts: list[dict[str, Any]] | None, reporter: Reporter) -> Path:
+    path = folder.path / (REPORT_FILE if texts is None else REPORT_WITH_TEXT_FILE)
+    for needed in dict.fromkeys(MAKER[name] for name in (*IN_REPORT, HEADSET)):
+        folder.require(needed)
+        if lost := folder.lost(needed.name):
+            raise InputError(f"{folder.path}: {lost}; `workbench {needed.command}` makes it again")
+    step, lost = path.stem, folder.lost(path.stem)
+    if lost is not None:
+        reporter.say(f"{lost}; it is written again")
     if not folder.begin(step, {}):
         reporter.say(f"{step}: finished before, skipped")
         return path
     started = time.monotonic()
     headset = headset_file.load(folder.path / HEADSET_FILE).model_dump()
     tables = {name: folder.read_table(name) for name in IN_REPORT}
-    with reporter.step(step), replacing(path) as beside:
+    extra = [one for one in steps_of("paths", "evidence") if _shown(folder, one, reporter)]
+    more = {name: folder.read_table(name) for one in extra for name in one.makes}
+    with reporter.step(step):
         write_report(
-            beside,
+            path,
             title=f"{folder.manifest['model']['name']} on {folder.manifest['prompts']['task']}",
-            manifest=folder.manifest,
+            manifest={**folder.manifest, "steps": _without_files(folder.manifest["steps"])},
             headset=headset,
             counts=event_counts(tables["baseline"], headset["method"]["thresholds"]),
             prompts=texts,
             words={name: (one.title, one.unit) for name, one in known_scores().items()},
-            paths=folder.read_table("paths") if folder.is_done("paths") else None,
-            evidence={
-                name: folder.read_table(name)
-                for one in steps_of("evidence")
-                for name in one.makes
-                if folder.has_table(name)
-            },
+            paths=more.pop("paths", None),
+            evidence=more,
             **tables,
         )
-    folder.finish(step, time.monotonic() - started, {})
+    folder.finish(step, time.monotonic() - started, {}, [path.name])
     return path
+
+
+def _without_files(steps: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {key: value for key, value in record.items() if key not in ("files", "before")}
+        for name, record in steps.items()
+    }
+
+
+def _shown(folder: RunFolder, step: Step, reporter: Reporter) -> bool:
+    """Whether the report can show what a step found, which it need not."""
+    lost = folder.lost(step.name)
+    if lost is not None:
+        reporter.say(f"{lost}, so the report leaves it out; `workbench {step.command}` makes it")
+    return folder.is_done(step.name)
 
 
 def _prompt_texts(
@@ -80,6 +103,11 @@ def _prompt_texts(
         tokenizer = loading.read_tokenizer(model_folder)
         digest = loading.files_sha256(loading.weight_files(model_folder))
     folder.check({"model": {"weights_sha256": digest}})
+    if lost := lost_prompts(folder):
+        raise InputError(
+            f"{folder.path / PROMPTS_FILE}: {lost} since the run began; `workbench run` or "
+            "`workbench score` with the arguments of this run makes it again"
+        )
     if tokenizer is None:
         raise InputError(f"{folder.path}: the model has no tokenizer, so prompts have no text")
     decode: Any = tokenizer.decode

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from workbench.analysis.statistics import split_half
 from workbench.errors import InputError
+from workbench.files import file_sha256, replacing
 from workbench.headsets import headset as headset_file
+from workbench.headsets.headset import HeadSet
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
 from workbench.progress import Reporter
@@ -16,7 +18,7 @@ from workbench.prompts.files import read_prompts, write_prompts
 from workbench.prompts.make import make_prompts
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import DEFAULTS, PROMPT_SETTINGS, RunConfig
-from workbench.runs.folder import RunFolder, check_unused, is_run
+from workbench.runs.folder import RunFolder, hold, is_run
 from workbench.runs.patch import named_heads
 from workbench.runs.steps import HEADSET, MAKER, Step
 from workbench.runs.subject import Subject
@@ -43,24 +45,48 @@ class OpenRun(Subject):
             InputError: an earlier step is missing, or one was begun with other settings.
         """
         steps = tuple(step for step in steps if step.wanted(self.config))
-        for step in steps:
-            for needed in reversed(_needed(step, self.config)):
-                if needed not in steps:
-                    self.folder.require(needed)
-            if not step.replaced:
-                self.folder.check_step(step.name, self.config.only(step.settings))
-        for step in steps:
-            self._do(step)
+        with hold(self.folder.path):
+            self.folder.reload()
+            for step in steps:
+                for needed in reversed(_needed(step, self.config)):
+                    if needed not in steps:
+                        self.folder.require(needed)
+                if not step.replaced:
+                    self.folder.check_step(step.name, self.config.only(step.settings))
+            for step in steps:
+                for needed in _needed(step, self.config):
+                    if needed not in steps:
+                        self._restore(needed)
+                self._do(step)
+
+    def _restore(self, step: Step) -> None:
+        """Do a finished step again, with the settings it had, where its tables are lost."""
+        if self.folder.lost(step.name) is None:
+            return
+        settings = self.folder.manifest["steps"][step.name]["settings"]
+        try:
+            then = replace(self, config=replace(self.config, **settings))
+        except InputError as error:
+            raise InputError(f"{self.folder.path}: settings of {step.name!r}: {error}") from None
+        for needed in _needed(step, then.config):
+            self.folder.require(needed)
+            then._restore(needed)
+        then._do(step)
 
     def _do(self, step: Step) -> None:
         settings = self.config.only(step.settings)
         if step.replaced:
             self.folder.forget_unless(step.name, settings)
         parts = self.folder.parts(step.name)
+        lost = self.folder.lost(step.name)
+        if lost is not None:
+            self.reporter.say(f"{lost}; {step.name} is done again")
         if self.folder.begin(step.name, settings):
             self.folder.outdate_reports()
             started = time.monotonic()
             needed = {table for one in _needed(step, self.config) for table in one.makes}
+            if damaged := parts.drop_damaged():
+                self.reporter.say(f"{step.name}: {damaged} damaged parts are done again")
             try:
                 tables = {name: self.read(name) for name in step.needs if name in needed}
                 made = step.do(self, tables, *([parts] if step.resumable else []))
@@ -69,7 +95,7 @@ class OpenRun(Subject):
                 raise
             for name, table in made.tables.items():
                 self.write(name, table)
-            self.folder.finish(step.name, time.monotonic() - started, made.counts)
+            self.folder.finish(step.name, time.monotonic() - started, made.counts, step.files)
         else:
             self.reporter.say(f"{step.name}: finished before, skipped")
         parts.clear()  # only now: a run killed before still has its events
@@ -86,6 +112,13 @@ class OpenRun(Subject):
             headset_file.save(made, self.folder.path / HEADSET_FILE)
         else:
             self.folder.write_table(name, made)
+
+    def amend(self, found: HeadSet) -> None:
+        """Put what was found out since into the head set of the finished `pool` step."""
+        path = self.folder.path / HEADSET_FILE
+        with replacing(path, private=True) as beside:
+            headset_file.save(found, beside)
+            self.folder.allow(MAKER[HEADSET].name, path.name, file_sha256(beside))
 
 
 def _needed(step: Step, config: RunConfig) -> list[Step]:
@@ -121,14 +154,26 @@ def open_run(
         InputError: the folder holds something else or another run, or an input is bad.
     """
     out = Path(out)
+    with hold(out):
+        return _open(out, model, prompts, config, make, dtype, device, reporter or Reporter())
+
+
+def _open(
+    out: Path,
+    model: HookedModel | str | Path | None,
+    prompts: PromptSet | str | Path | None,
+    config: RunConfig,
+    make: bool,
+    dtype: str,
+    device: str | None,
+    reporter: Reporter,
+) -> OpenRun:
     folder = RunFolder.open(out) if is_run(out) else None
-    if folder is None:
-        check_unused(out)
-        if prompts is None and not make:
-            raise InputError(
-                f"{out}: a new run needs prompts; make some with `workbench prompts --out FILE` "
-                "and give them with --prompts"
-            )
+    if folder is None and prompts is None and not make:
+        raise InputError(
+            f"{out}: a new run needs prompts; make some with `workbench prompts --out FILE` "
+            "and give them with --prompts"
+        )
     source = bundled_model_path() if model is None else model
     loaded = source
     if not isinstance(loaded, HookedModel):
@@ -138,35 +183,60 @@ def open_run(
         folder.check({"seed": config.seed, "model": decisive})
     named_heads(loaded, config)
     made_with = config.only(PROMPT_SETTINGS) if prompts is None and make else None
-    reporter = reporter or Reporter()
-    chosen = _prompts(folder, source, loaded, prompts, config if made_with else None, reporter)
+    lost = None if folder is None else lost_prompts(folder)
+    if isinstance(prompts, PromptSet):
+        chosen = prompts
+    elif prompts is not None:
+        chosen = read_prompts(prompts, model=loaded)
+    elif folder is None:
+        chosen = _make(source, config.of_prompts(), reporter)
+    elif lost is not None:
+        chosen = _make_again(folder, lost, source, reporter)
+    else:
+        task = folder.manifest["prompts"]["task"]
+        chosen = read_prompts(out / PROMPTS_FILE, model=loaded, task=task)
     if folder is None:
-        folder = RunFolder.create(out, _identity(loaded, chosen, made_with, config))
+        folder, lost = RunFolder.create(out, _identity(loaded, chosen, made_with, config)), "new"
     folder.check({"prompts": _decisive(folder, chosen, made_with)})
-    if not (out / PROMPTS_FILE).is_file():
+    if lost is not None:
         write_prompts(chosen, out / PROMPTS_FILE)
     return OpenRun(loaded, chosen, config, reporter, folder=folder)
 
 
-def _prompts(
-    folder: RunFolder | None,
-    source: HookedModel | str | Path,
-    model: HookedModel,
-    given: PromptSet | str | Path | None,
-    make: RunConfig | None,
-    reporter: Reporter,
+def lost_prompts(folder: RunFolder) -> str | None:
+    """What has become of the run's prompt file: "is missing", or "was changed"."""
+    path = folder.path / PROMPTS_FILE
+    if not path.is_file():
+        return "is missing"
+    return None if file_sha256(path) == folder.manifest["prompts"]["sha256"] else "was changed"
+
+
+def _make(
+    source: HookedModel | str | Path, settings: Mapping[str, Any], reporter: Reporter
 ) -> PromptSet:
-    """Prompts as given, else those in the folder, else new ones."""
-    if isinstance(given, PromptSet):
-        return given
-    if given is not None:
-        return read_prompts(given, model=model)
-    if folder is not None and (folder.path / PROMPTS_FILE).is_file():
-        task = folder.manifest["prompts"]["task"]
-        return read_prompts(folder.path / PROMPTS_FILE, model=model, task=task)
-    if make is None or isinstance(source, HookedModel):
+    if isinstance(source, HookedModel):
         raise InputError("no prompts: give a prompt file with --prompts")
-    return make_prompts(model=source, reporter=reporter, **make.of_prompts())
+    return make_prompts(model=source, reporter=reporter, **settings)
+
+
+def _make_again(
+    folder: RunFolder, lost: str, source: HookedModel | str | Path, reporter: Reporter
+) -> PromptSet:
+    """The run's prompts, where it made them itself.
+
+    Raises:
+        InputError: it did not, or they come out differently.
+    """
+    about, path = folder.manifest["prompts"], folder.path / PROMPTS_FILE
+    way_out = "give the prompts of this run with --prompts, or another --out"
+    if about["made_with"] is None or isinstance(source, HookedModel):
+        raise InputError(f"{path}: {lost} since the run began; {way_out}")
+    reporter.say(f"{PROMPTS_FILE} {lost}; prompts are made again")
+    then = replace(DEFAULTS, **about["made_with"], seed=folder.manifest["seed"])
+    made = _make(source, then.of_prompts(), reporter)
+    if made.sha256 != about["sha256"]:
+        raise InputError(f"{path}: {lost}, and its prompts can no longer be made; {way_out}")
+    return made
 
 
 def _identity(

@@ -46,6 +46,11 @@ class Step:
     """Whether other settings do it again in the same folder, instead of being refused."""
     wanted: Callable[[RunConfig], bool] = lambda config: True
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files in a run folder that hold what it makes."""
+        return tuple(f"{name}.{'json' if name == HEADSET else 'parquet'}" for name in self.makes)
+
     def do(self, *given: Any) -> "Made":
         """Do the work; arguments as `work` takes them."""
         module, _, function = self.work.partition(":")

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from workbench.analysis.patching.patching import event_counts
 from workbench.heads import head_name
 from workbench.headsets.headset import load
 from workbench.phases import MEASURES, PHASES, POOLS
@@ -34,7 +35,7 @@ def summary(out: str | Path) -> Group:
         for word, name in (("head set", "headset.json"), ("report", "report.html"))
         if (folder.path / name).is_file()
     ]
-    counts = folder.manifest["steps"]["baseline"]["counts"]
+    counts = {row.pop("variant"): row for row in event_counts(folder.read_table("baseline"))}
     pairs = [Text(explain_counts(variant, counts[variant])) for variant in ("far", "near")]
     return Group(table, *pairs, *files)
 

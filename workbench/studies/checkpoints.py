@@ -18,6 +18,7 @@ was stopped goes on with the next checkpoint, and `formation` resamples the same
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from workbench.progress import Advance, Reporter
 from workbench.prompts.files import check_vocabulary
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 from workbench.runs.config import DEFAULTS, RunConfig
-from workbench.runs.folder import RunFolder, is_run
+from workbench.runs.folder import RunFolder, hold, is_run
 
 STEP = "training"
 TERMS = "training_terms"
@@ -121,36 +122,38 @@ def study_checkpoints(
     by_step = _by_step(folders)
     pools = {pool: [(h.layer, h.head) for h in headset.in_pool(pool)] for pool in POOLS}
     targets = _later_targets(pools, extra_heads)
-    folder = None if out is None else _open(out, by_step, prompts, targets, dtype)
-    settings = {"seed": config.seed, "n_resamples": config.n_resamples}
-    if folder is not None and not folder.begin(STEP, settings):
-        reporter.say(f"{STEP}: finished before, skipped")
-        return folder.read_table(STEP)
-    started = time.monotonic()
-    frames = []
-    for step, path in by_step.items():
-        if folder is not None and step in folder.parts(STEP):
-            reporter.say(f"step {step}: was done before")
-            continue
-        model = HookedModel.load(path, dtype=dtype, device=device)
-        _check_fit(model, headset, prompts, extra_heads)
-        with reporter.step(f"step {step}", 2 * len(prompts)) as advance:
-            terms = _checkpoint_terms(model, prompts, targets, advance)
-        frame = _terms_frame(step, terms, prompts)
+    with nullcontext() if out is None else hold(out):
+        folder = None if out is None else _open(out, by_step, prompts, targets, dtype)
+        settings = {"seed": config.seed, "n_resamples": config.n_resamples}
+        if folder is not None and not folder.begin(STEP, settings):
+            reporter.say(f"{STEP}: finished before, skipped")
+            return folder.read_table(STEP)
+        started = time.monotonic()
+        frames = []
+        for step, path in by_step.items():
+            if folder is not None and step in folder.parts(STEP):
+                reporter.say(f"step {step}: was done before")
+                continue
+            model = HookedModel.load(path, dtype=dtype, device=device)
+            _check_fit(model, headset, prompts, extra_heads)
+            with reporter.step(f"step {step}", 2 * len(prompts)) as advance:
+                terms = _checkpoint_terms(model, prompts, targets, advance)
+            frame = _terms_frame(step, terms, prompts)
+            if folder is not None:
+                folder.parts(STEP)[step] = frame
+            else:
+                frames.append(frame)
+        kept = frames if folder is None else folder.parts(STEP).values()
+        joined = pd.concat(kept, ignore_index=True)
+        table = training_table(joined, n_resamples=config.n_resamples, seed=config.seed)
         if folder is not None:
-            folder.parts(STEP)[step] = frame
-        else:
-            frames.append(frame)
-    kept = frames if folder is None else folder.parts(STEP).values()
-    joined = pd.concat(kept, ignore_index=True)
-    table = training_table(joined, n_resamples=config.n_resamples, seed=config.seed)
-    if folder is not None:
-        folder.write_table(TERMS, joined)
-        folder.write_table(STEP, table)
-        counts = {"checkpoints": len(by_step), "events": len(prompts)}
-        folder.finish(STEP, time.monotonic() - started, counts)
-        folder.parts(STEP).clear()
-    return table
+            folder.write_table(TERMS, joined)
+            folder.write_table(STEP, table)
+            counts = {"checkpoints": len(by_step), "events": len(prompts)}
+            made = [f"{name}.parquet" for name in (TERMS, STEP)]
+            folder.finish(STEP, time.monotonic() - started, counts, made)
+            folder.parts(STEP).clear()
+        return table
 
 
 def read_terms(out: Path) -> pd.DataFrame:

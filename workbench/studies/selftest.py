@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from workbench.analysis.statistics import Halves, split_half
 from workbench.errors import InputError
+from workbench.files import make_folder, write_table
 from workbench.heads import Head, head_name
 from workbench.headsets.pooling import pool_heads
 from workbench.models.hooked import HookedModel
@@ -315,9 +316,9 @@ class SelfTest:
 
     def save(self, out: Path) -> None:
         """Write the tables into a new folder, as CSV."""
-        out.mkdir(parents=True)
+        make_folder(out)
         for field in fields(self):
-            getattr(self, field.name).to_csv(out / f"{field.name}.csv", index=False)
+            write_table(out / f"{field.name}.csv", getattr(self, field.name))
 
     @property
     def exact(self) -> bool:
