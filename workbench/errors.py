@@ -35,17 +35,18 @@ _REASONS = {
 }
 
 
-def explain(error: "ValidationError", depth: int | None = None) -> str:
+def explain(error: "ValidationError", depth: int | None = None, *, private: bool = False) -> str:
     """The first thing a pydantic model refused, with its place, and how many more there are.
 
-    What lies deeper than `depth` in one value counts once.
+    What lies deeper than `depth` in one value counts once. Of a private value, as those of prompts
+    are, only type and size are shown.
     """
     details = error.errors(include_url=False)
     more = len({detail["loc"][:depth] for detail in details}) - 1
-    return _explain_one(details[0]) + (f" (and {more} more)" if more else "")
+    return _explain_one(details[0], private) + (f" (and {more} more)" if more else "")
 
 
-def _explain_one(detail: "ErrorDetails") -> str:
+def _explain_one(detail: "ErrorDetails", private: bool) -> str:
     own = detail.get("ctx", {}).get("error")
     if isinstance(own, InputError):  # raised by a check of ours, which says the place itself
         return str(own)
@@ -54,31 +55,35 @@ def _explain_one(detail: "ErrorDetails") -> str:
         reason = _REASONS[detail["type"]].format(**detail.get("ctx", {}))
     else:
         message = detail["msg"]
-        reason = f"{message[0].lower()}{message[1:]}, got {shorten(detail['input'])}"
+        reason = f"{message[0].lower()}{message[1:]}, got {shorten(detail['input'], private)}"
     return " ".join(f"{path}: {reason}".removeprefix(": ").split())
 
 
 def json_path(location: tuple[int | str, ...]) -> str:
     """A pydantic location as written in most languages, e.g. `options[2].span[0]`."""
     # "[key]" is pydantic's mark for "the key itself", not part of the path.
-    steps = (
-        f"[{step}]" if isinstance(step, int) else f".{step}" for step in location if step != "[key]"
-    )
+    steps = (f"[{x}]" if isinstance(x, int) else f".{_key(x)}" for x in location if x != "[key]")
     return "".join(steps).removeprefix(".")
+
+
+def _key(name: str) -> str:
+    """A key as it is, unless it is so long that it is none."""
+    return name if len(name) <= 2 * LONGEST_SHOWN else f"(a key of {len(name)} characters)"
 
 
 LONGEST_SHOWN = 24
 
 
-def shorten(value: object) -> str:
+def shorten(value: object, private: bool = False) -> str:
     """A value as a message shows it: numbers and words, of anything longer only its size.
 
-    Messages end up in logs, where the text of a prompt must not go.
+    Messages end up in logs, where the text of a prompt must not go: of a private value no word
+    and no number is shown.
     """
-    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
+    if isinstance(value, str) and (private or len(value) > LONGEST_SHOWN):
         return f"a text of {len(value)} characters"
     if isinstance(value, Mapping):
         return f"an object of {len(value)} keys"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"a list of {len(value)}"
-    return repr(value)
+    return type(value).__name__ if private and value is not None else repr(value)

@@ -163,11 +163,11 @@ REFUSALS = {
     "text in tokens": (("options", 1), {"text": "x"}, "mixes text ('text') and token"),
     "unknown key of an option": (("options", 1), {"name": "x"}, "options[1].name: unknown key"),
     "missing suffix": ((), {"aligned_suffix": None}, "aligned_suffix: key is missing"),
-    "bool for int": ((), {"event": True}, "event: input should be a valid integer, got True"),
+    "bool for int": ((), {"event": True}, "event: input should be a valid integer, got bool"),
     "text for int": (("options", 2), {"token": "22"}, "options[2].token: input should be a valid"),
     "three numbers": ((), {"evidence": [1, 2, 3]}, "evidence: too many: takes at most 2, got 3"),
     "role": (("options", 0), {"role": "best"}, "options[0].role: input should be 'gold', 'near'"),
-    "span outside": ((), {"evidence": [5, 7]}, "prompt 'p0' event 0: evidence [5, 7] is outside"),
+    "span outside": ((), {"evidence": [5, 7]}, "evidence [5, 7] is outside"),
 }
 
 
@@ -181,7 +181,7 @@ def test_refused_lines_in_token_ids(file, steps, entries, reason):
 def test_the_same_event_twice_is_refused_with_both_lines(file):
     other = changed(IN_TOKENS, event=1)
     message = refusal(file(IN_TOKENS, other, IN_TOKENS))
-    assert message == "3: prompt 'p0' event 0 is already on line 1"
+    assert message == "3: the same id and event are on line 1"
 
 
 def test_a_line_in_text(file, tokenizer):
@@ -216,9 +216,9 @@ TEXT_REFUSALS = {
         {"evidence": [8, 19]},
         "evidence: span [8, 19] starts inside a token",
     ),
-    "option in a word": (("options", 1), {"span": [55, 60]}, "option 'E11.9': span [55, 60]"),
+    "option in a word": (("options", 1), {"span": [55, 60]}, "options[1].span: span [55, 60]"),
     "span outside": ((), {"evidence": [0, 999]}, "evidence: span [0, 999] is outside the text"),
-    "two tokens": (("options", 0), {"token_text": " A B"}, "' A B' is not one token at the end"),
+    "two tokens": (("options", 0), {"token_text": " A B"}, "text of options[0] is not one token"),
     "no suffix": (("near",), {"text": "note: x"}, "clean, far and near end in different tokens"),
 }
 
@@ -228,6 +228,33 @@ def test_refused_lines_in_text(file, tokenizer, steps, entries, reason):
     message = refusal(file(changed(in_text(), *steps, **entries)), tokenizer)
     assert message.startswith("1: ")
     assert reason in message
+
+
+def leaves(value, path=()):
+    """Places of all that is no object and no list."""
+    if not isinstance(value, dict | list):
+        return [path]
+    steps = value.items() if isinstance(value, dict) else enumerate(value)
+    return [place for key, inner in steps for place in leaves(inner, (*path, key))]
+
+
+@pytest.mark.parametrize("mark", ["Smithson", 987654, ["Smithson"], {"text": "Smithson"}])
+def test_no_refusal_shows_a_value(file, tokenizer, mark):
+    refused = 0
+    for line in (IN_TOKENS, in_text()):
+        for place in leaves(line):
+            bad = json.loads(json.dumps(line))
+            *above, last = place
+            part = bad
+            for step in above:
+                part = part[step]
+            part[last] = mark
+            bad["aligned_suffix"] = 999  # refused for this at last, where not for the mark
+            with pytest.raises(InputError) as caught:
+                read_prompts(file(bad), tokenizer)
+            refused += 1
+            assert "Smithson" not in str(caught.value)
+    assert refused > 30
 
 
 def test_text_needs_a_tokenizer(file):
@@ -249,6 +276,6 @@ def test_prompts_that_a_model_cannot_run(file, d_vocab, n_context, near, message
     path = file(changed(IN_TOKENS, "near", input_ids=near))
     with pytest.raises(InputError) as error:
         read_prompts(path, model=model)
-    assert str(error.value) == f"{path}: prompt 'p0' event 0: {message}"
+    assert str(error.value) == f"{path}:1: {message}"
     info.d_vocab, model.context_length = 23, 6
     assert len(read_prompts(file(IN_TOKENS), model=model)) == 1

@@ -34,10 +34,10 @@ REFUSALS = {
     "evidence starts before": ({"evidence": (-1, 2)}, "evidence [-1, 2] is outside"),
     "span ends behind": (
         with_option(2, span=(3, 7)),
-        "span of option 'I10' [3, 7] is outside the clean prompt of 6 tokens or empty",
+        "options[2].span [3, 7] is outside the clean prompt of 6 tokens or empty",
     ),
-    "shared token": (with_option(2, token=20), "options 'E11.65' and 'I10' share token 20"),
-    "negative token": (with_option(1, token=-1), "option 'E11.9' has token -1 < 0"),
+    "shared token": (with_option(2, token=20), "options[0] and options[2] share token 20"),
+    "negative token": (with_option(1, token=-1), "options[1].token is -1, below 0"),
     "two golds": (
         with_option(1, role="gold"),
         "needs exactly one gold option, and near and far ones; got 2 gold, 0 near, 1 far, 1 other",
@@ -68,7 +68,7 @@ def test_refused_event(changes, message):
 def test_unknown_role_is_refused():
     strange = replace(EVENT.options[1])
     object.__setattr__(strange, "role", "close")  # the annotations are enforced under test
-    with pytest.raises(InputError, match=r"'E11.9' has role 'close', not one of gold, near, far"):
+    with pytest.raises(InputError, match=r"options\[1\].role is not one of gold, near, far"):
         replace(EVENT, options=(EVENT.options[0], strange))
 
 

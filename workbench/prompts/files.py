@@ -103,9 +103,7 @@ def read_prompts(
             event = _parse_line(raw, tokenizer)
             earlier = line_of.setdefault((event.id, event.event), number)
             if earlier != number:
-                raise InputError(
-                    f"prompt {event.id!r} event {event.event} is already on line {earlier}"
-                )
+                raise InputError(f"the same id and event are on line {earlier}")
         except InputError as error:
             raise InputError(f"{path}:{number}: {error}") from None
         events.append(event)
@@ -113,10 +111,12 @@ def read_prompts(
         raise InputError(f"{path}: holds no prompts; needs one JSON object a line")
     prompts = PromptSet(path.stem if task is None else task, tuple(events))
     if model is not None:
-        try:
-            check_vocabulary(prompts, model.info.d_vocab, model.context_length)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+        for event in prompts:
+            try:
+                _check_event(event, model.info.d_vocab, model.context_length)
+            except InputError as error:
+                number = line_of[event.id, event.event]
+                raise InputError(f"{path}:{number}: {error}") from None
     return prompts
 
 
@@ -134,22 +134,26 @@ def check_vocabulary(prompts: PromptSet, d_vocab: int, n_context: int | None = N
             names the prompt and the event.
     """
     for event in prompts:
-        where = f"prompt {event.id!r} event {event.event}"
-        tokens_of = {f"variant {name!r}": event.variant(name) for name in VARIANTS}
-        for name, tokens in tokens_of.items():
-            if n_context is not None and len(tokens) > n_context:
-                raise InputError(
-                    f"{where}: {name} has {len(tokens)} tokens, the model's context "
-                    f"holds {n_context}"
-                )
-        tokens_of["options"] = tuple(event.option_tokens)
-        for name, tokens in tokens_of.items():
-            strange = next((token for token in tokens if not 0 <= token < d_vocab), None)
-            if strange is not None:
-                raise InputError(
-                    f"{where}: token {strange} in {name} is not among the model's, "
-                    f"0 to {d_vocab - 1}"
-                )
+        try:
+            _check_event(event, d_vocab, n_context)
+        except InputError as error:
+            raise InputError(f"prompt {event.id!r} event {event.event}: {error}") from None
+
+
+def _check_event(event: DecisionEvent, d_vocab: int, n_context: int | None) -> None:
+    tokens_of = {f"variant {name!r}": event.variant(name) for name in VARIANTS}
+    for name, tokens in tokens_of.items():
+        if n_context is not None and len(tokens) > n_context:
+            raise InputError(
+                f"{name} has {len(tokens)} tokens, the model's context holds {n_context}"
+            )
+    tokens_of["options"] = tuple(event.option_tokens)
+    for name, tokens in tokens_of.items():
+        strange = next((token for token in tokens if not 0 <= token < d_vocab), None)
+        if strange is not None:
+            raise InputError(
+                f"token {strange} in {name} is not among the model's, 0 to {d_vocab - 1}"
+            )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -168,7 +172,7 @@ def _parse_line(raw: bytes, tokenizer: Any) -> DecisionEvent:
     try:
         line = form.model_validate_json(raw)
     except ValidationError as error:
-        raise InputError(explain(error)) from None
+        raise InputError(explain(error, private=True)) from None
     return _of_text(line, tokenizer) if isinstance(line, _TextLine) else _of_tokens(line)
 
 
@@ -207,11 +211,15 @@ def _event(
     """
     clean, far, near, letters = map(tuple, tokens)
     options = tuple(
-        Option(each.label, letter, each.role, place(f"option {each.label!r}", each.span))
-        for each, letter in zip(line.options, letters, strict=True)
+        Option(each.label, letter, each.role, place(f"options[{at}].span", each.span))
+        for at, (each, letter) in enumerate(zip(line.options, letters, strict=True))
     )
     evidence = place("evidence", line.evidence)
-    return DecisionEvent(line.id, line.event, clean, far, near, suffix, evidence, options)
+    try:
+        return DecisionEvent(line.id, line.event, clean, far, near, suffix, evidence, options)
+    except InputError as error:  # the number of the line says which; an id may be a patient's
+        start = f"prompt {line.id!r} event {line.event}: "
+        raise InputError(str(error).removeprefix(start)) from None
 
 
 def _of_tokens(line: _TokenLine) -> DecisionEvent:

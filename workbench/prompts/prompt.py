@@ -65,7 +65,7 @@ class DecisionEvent:
 
     def _check_spans(self, where: str) -> None:
         spans = [("evidence", self.evidence)]
-        spans += [(f"span of option {option.label!r}", option.span) for option in self.options]
+        spans += [(f"options[{at}].span", option.span) for at, option in enumerate(self.options)]
         for name, (start, end) in spans:
             if not 0 <= start < end <= len(self.clean):
                 raise InputError(
@@ -74,21 +74,18 @@ class DecisionEvent:
                 )
 
     def _check_options(self, where: str) -> None:
-        label_of: dict[int, str] = {}
-        for option in self.options:
+        place_of: dict[int, int] = {}
+        for at, option in enumerate(self.options):
             if option.role not in ROLES:
-                raise InputError(
-                    f"{where}: option {option.label!r} has role {option.role!r}, not one of "
-                    f"{', '.join(ROLES)}"
-                )
+                raise InputError(f"{where}: options[{at}].role is not one of {', '.join(ROLES)}")
             if option.token < 0:
-                raise InputError(f"{where}: option {option.label!r} has token {option.token} < 0")
-            if option.token in label_of:
+                raise InputError(f"{where}: options[{at}].token is {option.token}, below 0")
+            if option.token in place_of:
                 raise InputError(
-                    f"{where}: options {label_of[option.token]!r} and {option.label!r} share "
+                    f"{where}: options[{place_of[option.token]}] and options[{at}] share "
                     f"token {option.token}"
                 )
-            label_of[option.token] = option.label
+            place_of[option.token] = at
         count = {role: len(self.with_role(role)) for role in ROLES}
         if count["gold"] != 1 or not count["near"] or not count["far"]:
             raise InputError(

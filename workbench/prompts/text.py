@@ -89,12 +89,12 @@ def next_tokens(tokenizer: Any, text: str, continuations: Sequence[str]) -> list
     check_fast(tokenizer)
     texts = [text, *(text + continuation for continuation in continuations)]
     alone, *rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    for continuation, row in zip(continuations, rows, strict=True):
+    for at, row in enumerate(rows):
         if row[:-1] != alone:
             merges = row[: len(alone)] != alone
             why = "merges with its end" if merges else f"takes {len(row) - len(alone)}"
             raise InputError(
-                f"{continuation!r} is not one token at the end of the prompt, it {why}"
+                f"the text of options[{at}] is not one token at the end of the prompt, it {why}"
             )
     return [row[-1] for row in rows]
 
