@@ -13,8 +13,15 @@ from transformer_lens.tools.analysis.logit_lens import logit_readout
 
 from workbench.analysis.readout import Roles, focus_confusion
 from workbench.analysis.statistics import bootstrap, mean_statistic
+from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
+
+READOUTS = ("focus", "confusion")
+ENDS = [f"{name}{end}" for name in READOUTS for end in ("", "_low", "_high")]
+COLUMNS = ["kind", "step", "variant", *ENDS, "n"]
+EXACT, ROUNDED = 1e-3, 0.1
+"""How far the last step may lie from the model's own answer; in half precision, `ROUNDED`."""
 
 
 def layer_trajectory(
@@ -22,8 +29,11 @@ def layer_trajectory(
 ) -> pd.DataFrame:
     """The `trajectory` table over layers, per variant: means and 95 % intervals over prompts.
 
-    Columns: kind ("layer"), step (0 to n_layers), variant, focus, focus_low, focus_high,
-    confusion, confusion_low, confusion_high, n. Roles are those of the clean prompt throughout.
+    Columns: `COLUMNS`; kind is "layer", step 0 to n_layers. Roles are those of the clean prompt
+    throughout.
+
+    Raises:
+        InputError: the lens does not fit the model.
     """
     values = torch.stack([event_trajectory(model, event) for event in prompts])
     interval = bootstrap(
@@ -38,7 +48,7 @@ def layer_trajectory(
     rows = []
     for row, variant in enumerate(VARIANTS):
         frame = pd.DataFrame({"kind": "layer", "step": steps, "variant": variant})
-        for column, name in enumerate(("focus", "confusion")):
+        for column, name in enumerate(READOUTS):
             ends = [end[row, :, column].numpy() for end in interval]
             frame[name], frame[f"{name}_low"], frame[f"{name}_high"] = ends
         rows.append(frame.assign(n=len(prompts)))
@@ -48,7 +58,12 @@ def layer_trajectory(
 def event_trajectory(
     model: HookedModel, event: DecisionEvent
 ) -> Float[Tensor, "variant step readout"]:
-    """Focus and Confusion (last axis) of one event, variants in the order of `VARIANTS`."""
+    """Focus and Confusion (last axis) of one event, variants in the order of `VARIANTS`.
+
+    Raises:
+        InputError: the model's streams cannot be read through its final norm and unembedding, or
+            what is read after the last layer is not the model's own answer.
+    """
     n_layers = model.info.n_layers
     names = [f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers)]
     names.append(f"blocks.{n_layers - 1}.hook_resid_post")
@@ -56,9 +71,24 @@ def event_trajectory(
     variants = []
     for run in model.run([event.variant(name) for name in VARIANTS], names):
         decisions = [run.activations[name][-1] for name in names]
-        stream = torch.stack([residual.to(decisions[0].device) for residual in decisions])
-        # Layers in the place of positions: the library reads any vectors of the residual stream.
-        logits = logit_readout(model.bridge, stream, vocab=event.option_tokens).values
-        readout = focus_confusion(logits.cpu().double(), roles)
-        variants.append(torch.stack(readout, dim=-1))
+        try:
+            stream = torch.stack([residual.to(decisions[0].device) for residual in decisions])
+            # Layers in the place of positions: the library reads any vectors of the stream.
+            logits = logit_readout(model.bridge, stream, vocab=event.option_tokens).values
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{model.info.architecture} has no stream of one width that its final norm and "
+                f"unembedding read ({type(error).__name__})"
+            ) from None
+        readout = torch.stack(focus_confusion(logits.cpu().double(), roles), dim=-1)
+        own = focus_confusion(run.logits[event.option_tokens].cpu().double()[None], roles)
+        off = (readout[-1] - torch.stack(own, dim=-1)[0]).abs().nan_to_num().max().item()
+        if off > (EXACT if model.info.dtype in ("float32", "float64") else ROUNDED):
+            raise InputError(
+                f"{model.info.architecture} does more between its last layer and its answer than "
+                f"the logit lens: they differ by {off:.2g}"
+            )
+        variants.append(readout)
     return torch.stack(variants)

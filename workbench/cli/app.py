@@ -31,6 +31,7 @@ MAINTAINERS = "Tests, studies and benchmarks of this tool"
 GOES_ON = "run the same command again to go on where it stopped"
 NOTHING = "nothing was kept; the same command begins anew"
 """What becomes of what a command did until Ctrl-C."""
+LONGEST_LINE = 1500
 ROOMS = (DAILY, STEPS, STUDENTS, LABELS, MAINTAINERS)
 """In the order in which `--help` shows them."""
 
@@ -84,10 +85,20 @@ class _ByRoom(dict[str, Any]):
         build = getattr(found.callback, "build", None)
         if build is not None:
             found = self[name] = build(name)
+        for parameter in getattr(found, "params", ()):
+            parameter.callback = parameter.callback or _checked
         return found
 
     def get(self, name: str, default: Any = None) -> Any:
         return self[name] if name in self else default  # noqa: SIM401
+
+
+def _checked(context: Any, parameter: Any, value: Any) -> Any:
+    if isinstance(value, int | float):
+        from workbench.files import check_number
+
+        check_number(f"--{parameter.name.replace('_', '-')}", value)
+    return value
 
 
 _PLAIN: dict[str, Any] = {
@@ -214,4 +225,6 @@ def complain(message: str) -> None:
     from rich.text import Text
 
     line = " ".join(message.split())
+    if len(line) > LONGEST_LINE:
+        line = f"{line[:LONGEST_LINE]} …"
     Console(stderr=True).print(Text(line), soft_wrap=True)

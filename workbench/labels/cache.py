@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from platformdirs import user_cache_path
 
-from workbench.files import replacing
+from workbench.errors import InputError
+from workbench.files import make_folder, replacing
 
 _CACHE_FORMAT = 1
 
@@ -25,6 +26,14 @@ def cache_name(kind: str, texts: Sequence[str], settings: dict[str, Any]) -> str
     return f"{kind}-{digest.hexdigest()}.npz"
 
 
+def user_cache() -> Path | None:
+    """The user's folder for what can be made again; None for a user without a home."""
+    try:
+        return user_cache_path("mechanistic-workbench")
+    except RuntimeError:
+        return None
+
+
 def cached(
     name: str,
     cache_dir: Path | None,
@@ -32,15 +41,18 @@ def cached(
     make: Callable[[], dict[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
     """The arrays `keys` of a stored file, or those that `make` gives, which are then stored."""
-    path = (cache_dir or user_cache_path("mechanistic-workbench")) / name
+    cache_dir = cache_dir or user_cache()
+    if cache_dir is None:
+        return make()
+    path = cache_dir / name
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {key: stored[key] for key in keys}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         made = make()  # not there, or damaged
     # A read-only home costs the time again, nothing else.
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError, InputError):
+        make_folder(path.parent)
         with replacing(path) as beside, beside.open("wb") as file:
             np.savez(file, allow_pickle=False, **made)
     return made

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
+from workbench.errors import InputError
 from workbench.files import write_text
+from workbench.labels.cache import user_cache
 from workbench.labels.space import Label, LabelSpace
 
 NAME = "icd10cm"
@@ -26,7 +26,9 @@ def load_icd10cm(cache_dir: Path | None = None, *, min_cluster_size: int = 4) ->
     The last ancestor of a label is its three-character category; a code that is itself a category
     has itself as its only ancestor. While the cache is the same file, so is the label space.
     """
-    cache_dir = cache_dir or user_cache_path("mechanistic-workbench")
+    cache_dir = cache_dir or user_cache()
+    if cache_dir is None:
+        return _space(_parse_package(), min_cluster_size)
     path = cache_dir / f"icd10cm-{version('simple-icd-10-cm')}-{_CACHE_FORMAT}.json"
     try:
         return _read(path, _state(path), min_cluster_size)
@@ -35,7 +37,7 @@ def load_icd10cm(cache_dir: Path | None = None, *, min_cluster_size: int = 4) ->
     try:
         write_text(path, json.dumps(rows))
         return _read(path, _state(path), min_cluster_size)
-    except OSError:  # a read-only home costs two seconds at every start, nothing else
+    except (OSError, InputError):  # a read-only home costs two seconds at every start, nothing else
         return _space(rows, min_cluster_size)
 
 

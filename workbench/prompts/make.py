@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from workbench.errors import InputError
+from workbench.files import check_number
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.choices import DEFAULT_TASK, open_source
@@ -36,6 +37,7 @@ def make_prompts(
         InputError: the model has no tokenizer, no such task, what opening it refuses, fewer than
             two documents give a prompt, or `out` exists and `force` is not given.
     """
+    check_number("seed", seed)
     if out is not None and Path(out).exists() and not force:
         raise InputError(f"{out}: exists already; give another --out, or --force to replace it")
     source = loading.bundled_model_path() if model is None else model

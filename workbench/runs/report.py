@@ -105,8 +105,8 @@ def _prompt_texts(
     folder.check({"model": {"weights_sha256": digest}})
     if lost := lost_prompts(folder):
         raise InputError(
-            f"{folder.path / PROMPTS_FILE}: {lost} since the run began; `workbench run` or "
-            "`workbench score` with the arguments of this run makes it again"
+            f"{folder.path / PROMPTS_FILE}: {lost}; `workbench run` or `workbench score` "
+            "with the arguments of this run writes it again"
         )
     if tokenizer is None:
         raise InputError(f"{folder.path}: the model has no tokenizer, so prompts have no text")

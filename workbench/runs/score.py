@@ -2,11 +2,12 @@
 
 import pandas as pd
 
-from workbench.analysis.logit_lens import layer_trajectory
+from workbench.analysis.logit_lens import COLUMNS, layer_trajectory
 from workbench.analysis.patching.patching import baseline as baseline_table
 from workbench.analysis.patching.patching import event_counts
 from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.scores.scores import score_heads
+from workbench.errors import InputError
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.steps import Made
 from workbench.runs.subject import Subject, Tables
@@ -50,10 +51,17 @@ def scores(subject: Subject, tables: Tables) -> Made:
 
 
 def trajectory(subject: Subject, tables: Tables) -> Made:
-    """Focus and Confusion after every layer, on all prompts."""
+    """Focus and Confusion after every layer, on all prompts.
+
+    Where the logit lens does not fit the model the table is empty, and the reason is said.
+    """
     config = subject.config
-    with subject.reporter.step("trajectory"):
-        table = layer_trajectory(
-            subject.model, subject.prompts, n_resamples=config.n_resamples, seed=config.seed
-        )
+    try:
+        with subject.reporter.step("trajectory"):
+            table = layer_trajectory(
+                subject.model, subject.prompts, n_resamples=config.n_resamples, seed=config.seed
+            )
+    except InputError as error:
+        subject.reporter.say(f"trajectory: none ({error})")
+        return Made({"trajectory": pd.DataFrame(columns=COLUMNS)}, {"events": 0})
     return Made({"trajectory": table}, {"events": len(subject.prompts)})

@@ -204,11 +204,12 @@ def _open(
 
 
 def lost_prompts(folder: RunFolder) -> str | None:
-    """What has become of the run's prompt file: "is missing", or "was changed"."""
+    """What has become of the run's prompt file: "is missing", "was changed …", or nothing."""
     path = folder.path / PROMPTS_FILE
     if not path.is_file():
         return "is missing"
-    return None if file_sha256(path) == folder.manifest["prompts"]["sha256"] else "was changed"
+    same = file_sha256(path) == folder.manifest["prompts"]["sha256"]
+    return None if same else "was changed since the run began"
 
 
 def _make(
@@ -230,7 +231,7 @@ def _make_again(
     about, path = folder.manifest["prompts"], folder.path / PROMPTS_FILE
     way_out = "give the prompts of this run with --prompts, or another --out"
     if about["made_with"] is None or isinstance(source, HookedModel):
-        raise InputError(f"{path}: {lost} since the run began; {way_out}")
+        raise InputError(f"{path}: {lost}; {way_out}")
     reporter.say(f"{PROMPTS_FILE} {lost}; prompts are made again")
     then = replace(DEFAULTS, **about["made_with"], seed=folder.manifest["seed"])
     made = _make(source, then.of_prompts(), reporter)
