@@ -6,7 +6,7 @@ import torch
 from fixtures.tiny_runs import save_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench.errors import InputError
 from workbench.models import loading
@@ -82,7 +82,7 @@ def test_a_shard_outside_the_folder_is_refused(folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("adapter_model.safetensors", " but neither model.safetensors nor"),
+        ("weights.safetensors", " but neither model.safetensors nor"),
         ("pytorch_model.bin", ": pickle weights are refused; convert to safetensors"),
         ("model.pt", ": pickle weights are refused; convert to safetensors"),
         ("last.ckpt", ": pickle weights are refused; convert to safetensors"),
@@ -114,8 +114,11 @@ def test_incomplete_weights_are_not_filled_with_random_ones(folder):
         ("{", "is not readable JSON"),
         ("[1]", "must hold a JSON object, not a list"),
         ("{}", "has no 'model_type'"),
-        ('{"model_type": "no-such-model"}', "cannot be loaded"),
-        ('{"model_type": "llama", "num_attention_heads": "four"}', "cannot be loaded"),
+        ('{"model_type": "no-such-model"}', "model_type 'no-such-model' is none that"),
+        ('{"model_type": ["llama"]}', "model_type a list of 1 is none that"),
+        ('{"model_type": "llama", "num_attention_heads": "four"}', "config.json cannot be read"),
+        ('{"model_type": "llama", "num_attention_heads": 0}', "config.json"),
+        ('{"model_type": "vit"}', "cannot be loaded"),
     ],
 )
 def test_config_errors(folder, content, message):
@@ -160,6 +163,8 @@ def test_bad_dtype_and_device(folder):
     assert "dtype 'single-ish'" in load_error(folder, dtype="single-ish")
     with pytest.raises(InputError, match="device abacus cannot be used"):
         HookedModel.load(folder, device="abacus")
+    with pytest.raises(InputError, match="device meta cannot be used: it holds shapes, no values"):
+        HookedModel.load(folder, device="meta")
     with pytest.raises(InputError, match="either a device or a device_map"):
         HookedModel.load(folder, device="cpu", device_map="auto")
 
@@ -177,3 +182,40 @@ def test_hashes_follow_the_weights(folder):
     hashed = loading.tensors_sha256({"a": first, "b": second})
     assert hashed == loading.tensors_sha256({"b": second, "a": first.clone()})
     assert hashed != loading.tensors_sha256({"a": first, "b": second + 1})
+
+
+def test_a_library_that_a_model_needs_is_named(monkeypatch, folder):
+    def needs(*args, **kwargs):
+        raise ImportError("this model needs `somelib`\npip install somelib")
+
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", needs)
+    assert "cannot be loaded: this model needs `somelib`" in load_error(folder)
+
+
+def test_a_linked_folder_is_recorded_as_the_link(folder, monkeypatch):
+    link = folder.parent / "teacher"
+    link.symlink_to(folder)
+    assert HookedModel.load(link, device="cpu").info.name == "teacher"
+    monkeypatch.chdir(folder.parent)
+    for source in ("teacher", "./teacher/", "teacher/../teacher", link):
+        resolved = loading.model_folder(source)
+        assert resolved == folder.resolve()
+        assert loading.recorded_name(source, resolved) == ("teacher", None)
+
+
+def test_a_folder_of_the_hubs_cache_is_recorded_as_the_hub_names_it(tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--org--my--model" / "snapshots" / "0123abc"
+    save_model("llama", snapshot)
+    info = HookedModel.load(snapshot, device="cpu").info
+    assert (info.name, info.revision) == ("org/my--model", "0123abc")
+    assert loading.recorded_name("org/my--model", snapshot) == ("org/my--model", "0123abc")
+    assert loading.recorded_name("org/my--model", snapshot, "v1") == ("org/my--model", "v1")
+
+
+ENCODER = {"is_decoder": False, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48}
+
+
+def test_an_encoder_in_a_folder_is_refused(tmp_path):
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+    BertForMaskedLM(BertConfig(**ENCODER, **shape)).save_pretrained(tmp_path / "encoder")
+    assert "is no causal language model" in load_error(tmp_path / "encoder")

@@ -160,13 +160,14 @@ def _load(
     """The Hugging Face model, its name, and the hash of its weights."""
     if shape is not None:
         return random_model(shape, dtype, device, seed=SEED), shape, "random"
-    folder = loading.model_folder(bundled_model_path() if model is None else model)
-    loading.read_config(folder)
+    source = bundled_model_path() if model is None else model
+    folder = loading.model_folder(source)
+    name, _ = loading.recorded_name(source, folder)
     digest = loading.files_sha256(loading.weight_files(folder))
     if device == "auto":
-        return loading.read_model(folder, dtype=dtype, device_map="auto"), folder.name, digest
+        return loading.read_model(folder, dtype=dtype, device_map="auto"), name, digest
     target: Any = loading.parse_device(device or get_device())
-    return loading.read_model(folder, dtype=dtype).to(target), folder.name, digest
+    return loading.read_model(folder, dtype=dtype).to(target), name, digest
 
 
 def _describe(model: HookedModel, plain: Any, shape: str | None) -> dict[str, Any]:

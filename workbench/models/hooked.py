@@ -24,7 +24,7 @@ from transformer_lens.utilities.devices import get_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
-from workbench.models import loading, parity
+from workbench.models import loading, parity, plain_weights
 from workbench.models.batch_budget import PackBudget
 from workbench.models.hooks import Hook, store
 from workbench.models.residual import Found, model_ways
@@ -109,12 +109,11 @@ class HookedModel:
         dtype = loading.parse_dtype(dtype)
         target = None if device_map else loading.parse_device(device or get_device())
         folder = loading.model_folder(source, revision)
-        loading.read_config(folder)
         files = loading.weight_files(folder)
         model = loading.read_model(folder, dtype=dtype, device_map=device_map)
         if target is not None:
             model.to(target)  # pyright: ignore[reportArgumentType]
-        name = folder.name if Path(source).expanduser().is_dir() else str(source)
+        name, revision = loading.recorded_name(source, folder, revision)
         return cls._wrap(
             model, loading.read_tokenizer(folder), name, revision, loading.files_sha256(files)
         )
@@ -132,8 +131,10 @@ class HookedModel:
         The weights are hashed unless `weights_sha256` says what to record.
 
         Raises:
-            InputError: the architecture has no per-head attention outputs to hook.
+            InputError: the model is quantised, has an adapter or weights that are not finite, or
+                its architecture is not supported.
         """
+        plain_weights.check_in_memory(hf_model, name)
         digest = weights_sha256 or loading.tensors_sha256(hf_model.state_dict())
         hf_model.eval().set_attn_implementation("eager")
         return cls._wrap(hf_model, tokenizer, name, None, digest)

@@ -65,5 +65,5 @@ class LlamaShape:
         from transformers import AutoModelForCausalLM
 
         return AutoModelForCausalLM.from_config(
-            self.config(vocab_size, context, **more), dtype=dtype
+            self.config(vocab_size, context, **more), dtype=dtype, trust_remote_code=False
         )

@@ -3,31 +3,36 @@
 A model is a folder in Hugging Face form: `config.json`, safetensors weights (one file, or shards
 with an index) and, when there is one, a tokenizer. A hub id is first brought to such a folder, so
 both go through the same checks: no pickle, no code from the folder, no weight left at its random
-initial value. Everything a user can get wrong ends in one `InputError` line.
+initial value, and what `plain_weights` checks. Everything a user can get wrong ends in one
+`InputError` line.
 """
 
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from workbench.errors import InputError
+from workbench.errors import InputError, shorten
+from workbench.files import read_text
+from workbench.models import plain_weights
 
 SINGLE_FILE = "model.safetensors"
 SHARD_INDEX = "model.safetensors.index.json"
@@ -35,24 +40,21 @@ PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 # Narrow on purpose: a repository may hold the same weights several times, in other formats.
 HUB_PATTERNS = ["*.json", "model*.safetensors", "tokenizer*", "vocab*", "merges.txt"]
-# What transformers raises on damaged weights, impossible configs and unknown architectures.
-READ_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-)
 
 
 def model_folder(source: str | Path, revision: str | None = None) -> Path:
     """Folder that holds the model: `source` itself, or a snapshot of the hub repository it names.
 
     Raises:
-        InputError: a path that is no folder, or a hub id that cannot be fetched.
+        InputError: a path that is no folder, a hub id that cannot be fetched, or what
+            `read_config` refuses.
     """
+    folder = _local_folder(source, revision)
+    read_config(folder)
+    return folder
+
+
+def _local_folder(source: str | Path, revision: str | None) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder.resolve()
@@ -70,25 +72,69 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
+def recorded_name(
+    source: str | Path, folder: Path, revision: str | None = None
+) -> tuple[str, str | None]:
+    """Name and revision to record for a model: what the user called it, not where a link leads.
+
+    `folder` is what `model_folder` gave. A folder of the hub's cache is recorded as the hub names
+    it: `models--ORG--NAME/snapshots/HASH` is ORG/NAME at HASH.
+    """
+    if not Path(source).expanduser().is_dir():
+        commit = folder.name if folder.parent.name == "snapshots" else None
+        return str(source), revision or commit
+    given = Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100, resolve follows links
+    repository = given.parent.parent.name
+    if given.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/", 1), given.name
+    return given.name, revision
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`.
 
     Raises:
-        InputError: the file is missing, is not JSON, or names no `model_type`.
+        InputError: the file is missing, is not JSON, names no `model_type` of transformers (one
+            with code of its own is never run), or is of a quantised model; or the folder holds an
+            adapter.
     """
+    plain_weights.check_no_adapter(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"model folder {folder} has no config.json")
     config = _read_json(path)
     if "model_type" not in config:
         raise InputError(f"{path} has no 'model_type'; is this a Hugging Face model folder?")
+    kind = config["model_type"]
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise InputError(
+            f"{path}: model_type {shorten(kind)} is none that the installed transformers has; "
+            "code that comes with a model is never run"
+        )
+    plain_weights.check_unquantised(config, path)
+    return config
+
+
+def hf_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a model folder, as transformers reads it.
+
+    Raises:
+        InputError: what `read_config` refuses, values that transformers refuses, or no layers or
+            heads.
+    """
+    read_config(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise InputError(f"{folder}/config.json cannot be read: {first_line(error)}") from error
+    plain_weights.check_counts(config, folder / "config.json")
     return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not readable JSON: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a JSON object, not a {type(content).__name__}")
@@ -141,11 +187,17 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
 
     Raises:
         InputError: damaged weights or config, an architecture without a causal language model,
-            or weights that leave some parameter at its random initial value.
+            weights that leave some parameter at its random initial value or have no parameter to
+            go to, that are quantised or not finite.
     """
+    config = hf_config(folder)
+    files = weight_files(folder)
     try:
+        stored = plain_weights.tensor_headers(files)
+        plain_weights.check_stored(stored, folder)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
+            config=config,
             dtype=dtype,
             attn_implementation="eager",
             use_safetensors=True,
@@ -154,7 +206,9 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
             output_loading_info=True,
             device_map=device_map,
         )
-    except READ_ERRORS as error:
+    except InputError:
+        raise
+    except Exception as error:  # damaged weights, missing libraries, impossible configurations
         raise InputError(f"model folder {folder} cannot be loaded: {first_line(error)}") from error
     model, report = loaded
     if report["missing_keys"]:
@@ -162,6 +216,8 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
         raise InputError(
             f"weights in {folder} lack {len(missing)} parameters of the model, first {missing[0]}"
         )
+    plain_weights.check_none_left_over(model, report["unexpected_keys"], stored, folder)
+    plain_weights.check_values(model, folder)
     return model.eval()
 
 
@@ -203,6 +259,11 @@ def build_bridge(
             f"model {name!r} is not supported: TransformerLens's bridge does not take "
             f"{architecture}: {first_line(error)}"
         ) from error
+    blocks: Any = bridge.blocks
+    if len(blocks) != bridge.cfg.n_layers:
+        raise InputError(
+            f"model {name!r} has {len(blocks)} layers, its configuration {bridge.cfg.n_layers}"
+        )
     for layer in range(bridge.cfg.n_layers):
         if f"blocks.{layer}.attn.hook_z" not in bridge.hook_dict:
             raise InputError(
@@ -240,12 +301,15 @@ def parse_device(device: str | torch.device) -> torch.device:
     """A device that this machine can put a tensor on.
 
     Raises:
-        InputError: unknown device, or one that is not there.
+        InputError: unknown device, one that is not there, or one that holds no values.
     """
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without it
         raise InputError(f"device {device!s} cannot be used: {first_line(error)}") from error
+    if found.type == "meta":
+        raise InputError("device meta cannot be used: it holds shapes, no values")
+    return found
 
 
 def files_sha256(paths: Iterable[Path]) -> str:

@@ -88,10 +88,7 @@ def open_corpus(task: str) -> LabelledCorpus:
 
 def _sizes_that_fit(folder: Path) -> ShortlistConfig:
     """Default sizes, with prompts that are not longer than the model's context."""
-    from transformers import AutoConfig
-
-    loading.read_config(folder)
-    text_config: Any = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    text_config: Any = loading.hf_config(folder).get_text_config()
     most = DEFAULT_SIZES.max_tokens
     context = getattr(text_config, "max_position_embeddings", None) or most
     return replace(DEFAULT_SIZES, max_tokens=min(context, most))

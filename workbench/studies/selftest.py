@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 from scipy.stats import binomtest
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from workbench.analysis.statistics import Halves, split_half
 from workbench.errors import InputError
@@ -27,7 +27,7 @@ from workbench.files import make_folder, write_table
 from workbench.heads import Head, head_name
 from workbench.headsets.pooling import pool_heads
 from workbench.models.hooked import HookedModel
-from workbench.models.loading import bundled_model_path
+from workbench.models.loading import bundled_model_path, hf_config
 from workbench.phases import PHASES, POOLS, valid_pairs
 from workbench.plots.style import percent
 from workbench.progress import Advance, Reporter
@@ -192,11 +192,13 @@ def random_bundled_model(seed: int, wider: float = WIDER) -> HookedModel:
     Raises:
         InputError: this installation has no bundled model.
     """
-    config = AutoConfig.from_pretrained(bundled_model_path(), local_files_only=True)
+    config: Any = hf_config(bundled_model_path())
     config.initializer_range *= wider
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
     return HookedModel.from_pretrained_model(model, name=f"random-{seed}")
 
 

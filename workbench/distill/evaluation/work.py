@@ -96,7 +96,6 @@ class Examined:
     def plain(self) -> Any:
         """The model as Hugging Face has it, which writes faster than one with hooks."""
         device = loading.parse_device(self.work.device or get_device())
-        loading.read_config(self.source)
         check_tokenizers(self.work.tokenizer, loading.read_tokenizer(self.source))
         model: Any = loading.read_model(self.source, dtype=torch.float32)
         model.to(device)

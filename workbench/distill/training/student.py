@@ -29,8 +29,6 @@ def make_student(
         }
         return wanted.build(theirs.vocab_size, theirs.max_position_embeddings, **special)
     folder = loading.model_folder(wanted)
-    loading.read_config(folder)
-    loading.weight_files(folder)
     student = loading.read_model(folder, dtype=torch.float32)
     theirs = loading.read_tokenizer(folder)
     if tokenizer is None or theirs is None:
