@@ -1,4 +1,5 @@
 import gzip
+import unicodedata
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -261,6 +262,63 @@ def test_the_shortest_of_the_best_sentences_supports_a_label():
 def test_made_up_sentences_quote_the_option():
     assert made_up("Often near Lake  (old).", "lake (old)", "Sea \\1") == "Often near Sea \\1."
     assert made_up("Near Lakes.", "Lake", "Big\nSea") == "Big Sea."
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Il vit. Écoutez «Été». et puis", ("Il vit.", "Écoutez «Été». et puis")),
+        (
+            "他说：「很好。」今天来了！明天3.5公里。",
+            ("他说：「很好。」", "今天来了！", "明天3.5公里。"),
+        ),
+        ("熱がある。咳もある｡痛い", ("熱がある。", "咳もある｡", "痛い")),
+        ("ไข้สูง ไอมาก", ("ไข้สูง", "ไอมาก")),
+        ("तीव्र ज्वर। खांसी।", ("तीव्र ज्वर।", "खांसी।")),
+    ],
+)
+def test_sentences_end_as_their_script_has_it(text, sentences):
+    assert SupportFinder([("x",)]).sentences(text) == sentences
+
+
+FRENCH = [f"{a} {b}" for a in ("Rivière", "Forêt", "Vallée", "Côte") for b in ("égarée", "gênée")]
+CHINESE = [a + b for a in ("高山", "沙漠", "海岸", "城市") for b in ("河流", "桥")]
+JAPANESE = [a + b for a in ("高い", "広い", "冷たい", "深い") for b in ("サクラ", "海")]
+THAI = [a + b for a in ("แม่น้ำ", "ภูเขา", "ทะเล", "เมือง") for b in ("ใหญ่", "เก่า")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence", "form"),
+    [
+        (FRENCH, "On le lit avec {}. ", "NFC"),
+        (FRENCH, "On le lit avec {}. ", "NFD"),
+        (FRENCH, "On le lit avec\u00a0{}. ", "NFD"),
+        (CHINESE, "常与{}一起阅读。", "NFC"),
+        (JAPANESE, "これは{}と読む。", "NFC"),
+        (JAPANESE, "これは{}と読む。", "NFD"),
+        (THAI, "อ่านกับ{}เสมอ ", "NFC"),
+    ],
+)
+def test_documents_of_any_script_and_form_give_prompts(plain, tokenizer, labels, sentence, form):
+    own = []
+    for number in range(8):
+        golds = (number, (number + 3) % 8)
+        text = "".join(sentence.format(labels[label]) for label in golds)
+        own.append(Document(f"d{number}", "", unicodedata.normalize(form, text), golds))
+    corpus = Corpus({"test": own}, taxonomy=False, label_texts=labels)
+    small = ShortlistConfig(n_candidates=6, n_near=2, n_mentions=2, n_neighbours=3)
+    prompts, report = make(corpus, plain, config=small)
+    assert report.n_used == 8 and report.gold_recall[100] == 1
+    for event in prompts:
+        (gold,) = by_role(event, "gold")
+        wanted = unicodedata.normalize(form, labels[int(gold[1:])])
+        assert wanted in words(tokenizer, event, event.evidence)
+
+
+def test_made_up_sentences_quote_in_any_form():
+    decomposed = unicodedata.normalize("NFD", "Vu la forêt brûlée hier.")
+    assert made_up(decomposed, "Forêt brûlée", "Mer") == "Vu la Mer hier."
+    assert made_up("常与高山河流一起。", "高山河流", "沙漠") == "常与沙漠一起。"
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from platformdirs import user_cache_path
 from workbench.errors import InputError
 from workbench.files import make_folder, replacing
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
+"""Another one whenever texts become arrays in another way."""
 
 
 def cache_name(kind: str, texts: Sequence[str], settings: dict[str, Any]) -> str:

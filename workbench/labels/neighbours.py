@@ -22,6 +22,7 @@ from sklearn.preprocessing import normalize
 
 from workbench.errors import InputError
 from workbench.labels.cache import cache_name, cached
+from workbench.labels.words import spaced, word_pattern
 
 # Their annotations refuse some of the values they document.
 _KMEANS: Any = KMeans
@@ -81,7 +82,8 @@ def tfidf_vectors(texts: Sequence[str], config: TfidfConfig = TfidfConfig()) -> 
         sublinear_tf=True,
         norm=None,
         dtype=np.float32,
-        token_pattern=r"(?u)\b\w+\b" if config.analyzer == "word" else None,
+        preprocessor=spaced,
+        token_pattern=word_pattern().pattern if config.analyzer == "word" else None,
     )
     try:
         vectors: Any = vectorizer.fit_transform(texts)

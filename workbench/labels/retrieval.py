@@ -6,7 +6,6 @@ of a query counts once: a query is a whole document here, and what it repeats sa
 which labels are its own.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from jaxtyping import Float, Int
 
 from workbench.errors import InputError
 from workbench.labels.cache import cache_name, cached
+from workbench.labels.words import words
 
 _K1, _B = 1.5, 0.75
-_WORD = re.compile(r"\w+")
 _ARRAYS = ("data", "indices", "indptr")
 
 
@@ -60,19 +59,15 @@ class LabelRetriever:
         return np.pad(order, (0, k - len(order)), constant_values=-1)
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
-
-
 def _bm25(texts: Sequence[str], cache_dir: Path | None) -> Callable[[str], Any]:
     import bm25s
 
     def make() -> dict[str, np.ndarray]:
-        words = [_words(text) for text in texts]
-        if not any(words):
+        label_words = [words(text) for text in texts]
+        if not any(label_words):
             raise InputError(f"none of the {len(texts)} label texts has a word to retrieve by")
         made = bm25s.BM25(k1=_K1, b=_B)
-        made.index(words, show_progress=False, create_empty_token=False)
+        made.index(label_words, show_progress=False, create_empty_token=False)
         vocabulary = "\n".join(sorted(made.vocab_dict, key=made.vocab_dict.__getitem__))
         arrays = {name: np.asarray(made.scores[name]) for name in _ARRAYS}
         return {**arrays, "vocabulary": np.frombuffer(vocabulary.encode(), dtype=np.uint8)}
@@ -87,7 +82,8 @@ def _bm25(texts: Sequence[str], cache_dir: Path | None) -> Callable[[str], Any]:
     number = {word: position for position, word in enumerate(vocabulary)}
 
     def score(query: str) -> np.ndarray:
-        known = [number[word] for word in dict.fromkeys(_words(query)) if word in number]
+        asked = dict.fromkeys(words(query, single=True))
+        known = [number[word] for word in asked if word in number]
         if not known:
             return np.zeros(len(texts), dtype=np.float32)
         return index.get_scores_from_ids(known)

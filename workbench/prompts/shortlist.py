@@ -30,6 +30,7 @@ from workbench.labels.corpus import LabelledCorpus
 from workbench.labels.neighbours import nearest_labels
 from workbench.labels.retrieval import LabelRetriever
 from workbench.labels.space import Label, LabelSpace
+from workbench.labels.words import comparable
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 from workbench.prompts.shortlist_event import Dropped, Plan, ToldDocument, longest_event, one_line
 from workbench.prompts.support import SupportFinder, made_up
@@ -315,10 +316,10 @@ class _Maker:
         self, labels: Sequence[int], barred: set[int], before: Sequence[int], most: int
     ) -> list[int]:
         """The first labels that may be offered: not barred, and no text twice."""
-        texts = {one_line(self.texts[label]).lower() for label in before}
+        texts = {comparable(one_line(self.texts[label])) for label in before}
         chosen: list[int] = []
         for label in labels:
-            text = one_line(self.texts[label]).lower()
+            text = comparable(one_line(self.texts[label]))
             if len(chosen) < most and label not in barred and text and text not in texts:
                 chosen.append(label)
                 texts.add(text)

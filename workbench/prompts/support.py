@@ -15,14 +15,23 @@ import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from workbench.errors import InputError
+from workbench.labels.words import find_words, words
 
 _NGRAMS = (3, 4)
 # Their annotations refuse some of the values they document.
 _TFIDF: Any = TfidfVectorizer
 _COUNTS: Any = CountVectorizer
-_SIGNS = re.compile(r"\W+")
-_BREAK = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]*[A-Z0-9])")
+_STOPS = "。．！？｡।॥؟۔።။៕។"
+_NO_STOPS = "\u0e01-\u0e4e\u0e81-\u0ece"
+"""Thai and Lao have no full stops; a space stands between their sentences."""
+_BREAK = re.compile(
+    rf"(?<=[.!?…])\s+|(?<=[{_STOPS}])(?![{_STOPS}」』”’）)\]])\s*|(?<=[{_STOPS}][」』”’）])\s*"
+    rf"|(?<=[{_NO_STOPS}])\s+(?=[{_NO_STOPS}])"
+)
+_OPENING = " \"'([«“„‘「『（¿¡"
 _ABBREVIATED = re.compile(r"(?:^|\s)(?:Dr|Mr|Mrs|Ms|Prof|St|vs|No|[A-Z])\.$")
+_LONGEST_ABBREVIATION = 6
+"""Characters, with the space before."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +55,37 @@ class SupportFinder:
     def __init__(self, wordings: Sequence[Sequence[str]]) -> None:
         texts = [text for label in wordings for text in label]
         self._first = np.cumsum([0, *(len(label) for label in wordings)])
-        grams: Any = {"analyzer": "char_wb", "ngram_range": _NGRAMS, "preprocessor": _plain}
-        tfidf = _TFIDF(**grams, sublinear_tf=True, dtype=np.float32)
+        grams: Any = {"analyzer": "char_wb", "ngram_range": _NGRAMS}
+        tfidf = _TFIDF(**grams, preprocessor=_plain, sublinear_tf=True, dtype=np.float32)
         try:
             weights = tfidf.fit_transform(texts)
         except ValueError as error:  # scikit-learn's word for an empty vocabulary
             raise InputError(f"none of the {len(texts)} label texts has a word") from error
         self._weights: Any = weights.multiply(weights).tocsr()
         self._has: Any = _COUNTS(
-            **grams, binary=True, dtype=np.float32, vocabulary=tfidf.vocabulary_
+            **grams,
+            preprocessor=_plain_sentence,
+            binary=True,
+            dtype=np.float32,
+            vocabulary=tfidf.vocabulary_,
         )
 
     def sentences(self, text: str) -> tuple[str, ...]:
         """Sentences of a text, each on one line: cut at line breaks and after a full stop.
 
-        Runs of spaces become one; pieces without a letter or digit are left out.
+        No small letter begins a sentence. Runs of spaces become one; pieces without a letter or
+        digit are left out.
         """
         pieces: list[str] = []
         for line in text.splitlines():
-            begun = ""
+            begun: list[str] = []
             for piece in _BREAK.split(line):
-                begun = f"{begun} {piece}".strip() if begun else piece
-                if not _ABBREVIATED.search(begun):
-                    pieces.append(begun)
-                    begun = ""
-            pieces.append(begun)
+                ended = begun and not _ABBREVIATED.search(begun[-1][-_LONGEST_ABBREVIATION:])
+                if ended and _begins_sentence(piece):
+                    pieces.append(" ".join(begun))
+                    begun = []
+                begun.append(piece)
+            pieces.append(" ".join(begun))
         cleaned = (" ".join(piece.split()) for piece in pieces)
         return tuple(piece for piece in cleaned if any(sign.isalnum() for sign in piece))
 
@@ -107,9 +122,18 @@ class SupportFinder:
         return np.stack(best, axis=1)
 
 
+def _begins_sentence(piece: str) -> bool:
+    first = piece.lstrip(_OPENING)[:1]
+    return first.isalnum() and not first.islower()
+
+
 def _plain(text: str) -> str:
     """Words alone: a full stop would change the n-grams of the word before it."""
-    return _SIGNS.sub(" ", text.lower())
+    return " ".join(words(text))
+
+
+def _plain_sentence(text: str) -> str:
+    return " ".join(words(text, single=True))
 
 
 def made_up(sentence: str, gold: str, option: str) -> str:
@@ -117,8 +141,6 @@ def made_up(sentence: str, gold: str, option: str) -> str:
 
     Where it does not quote the gold label's text, the option's text is the whole sentence.
     """
-    words = r"\s+".join(re.escape(word) for word in gold.split())
-    quoted = re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
     text = " ".join(option.split())
-    changed, n = quoted.subn(lambda _: text, sentence, count=1)
-    return changed if n else f"{text}."
+    quoted = find_words(sentence, gold)
+    return f"{sentence[: quoted[0]]}{text}{sentence[quoted[1] :]}" if quoted else f"{text}."
