@@ -94,6 +94,32 @@ def test_texts_are_tokenised_bare(tokenizer, chat_tokenizer, monkeypatch):
             assert index.label_tokens(number).tolist()[:-1] == expected
 
 
+def test_control_tokens_in_labels_are_read_as_text(chat_tokenizer):
+    raw = chat_tokenizer.backend_tokenizer
+    controls = set(raw.get_added_tokens_decoder())
+    for one in (chat_tokenizer, raw):
+        index = LabelIndex.build(["page <user> x", "</s>"], one, end=chat_tokenizer.eos_token_id)
+        rows = [index.label_tokens(number).tolist()[:-1] for number in range(2)]
+        assert not controls & {token for row in rows for token in row}
+        assert [chat_tokenizer.decode(row) for row in rows] == ["page <user> x", "</s>"]
+    assert "<user>" in raw.encode("<user>").tokens  # left as it was
+
+
+def test_labels_that_hold_control_tokens_all_the_same_are_named(chat_tokenizer):
+    class Deaf:
+        added_tokens_decoder = chat_tokenizer.added_tokens_decoder
+        unk_token, eos_token_id = None, chat_tokenizer.eos_token_id
+
+        def __len__(self):
+            return len(chat_tokenizer)
+
+        def __call__(self, texts, split_special_tokens, **kwargs):
+            return chat_tokenizer(texts, **kwargs)
+
+    with pytest.raises(InputError, match=r"^label 1: the end or another control token"):
+        LabelIndex.build(["a", "<user>"], Deaf())
+
+
 def test_padding_and_truncation_of_the_tokenizer_are_left_out_and_left_alone(tokenizer):
     raw = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     raw.enable_padding(length=30)
@@ -108,7 +134,7 @@ def test_padding_and_truncation_of_the_tokenizer_are_left_out_and_left_alone(tok
     ("rows", "message"),
     [
         ([[1], [], [2]], "^label 1: no tokens at all"),
-        ([[1, END], [1], [END, 3]], "^labels 0, 2: the end token 0 inside"),
+        ([[1, END], [1], [END, 3]], r"^labels 0, 2: the end or another control token \(0\) inside"),
         ([[3, 1], [1], [3, 1]], "^labels 0 and 2 have the same tokens, keep"),
         ([[3, 1], [1], [3, 1], [3, 1]], r"labels 0 and 2 .*\(2 labels repeat an earlier one\)"),
     ],

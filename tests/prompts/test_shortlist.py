@@ -281,6 +281,27 @@ def test_sentences_end_as_their_script_has_it(text, sentences):
     assert SupportFinder([("x",)]).sentences(text) == sentences
 
 
+@pytest.mark.parametrize("control", ["<|end|>", "<s>", "<reply>"])
+def test_pages_that_quote_control_tokens_hold_none(corpus, setting, control):
+    _, tokenizer = setting
+    own = [
+        replace(doc, text=doc.text.replace("came", f"came {control} in"))
+        for doc in corpus.documents("test")
+    ]
+    marked = Corpus({"test": own}, label_texts=[f"{text} {control}" for text in corpus.label_texts])
+    controls = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    plain, _ = make(corpus, setting, n_prompts=4)
+    prompts, report = make(marked, setting, n_prompts=4)
+    assert report.n_used == 4
+    for event, same in zip(prompts, plain, strict=True):
+        assert control in words(tokenizer, event, event.evidence)
+        for name in VARIANTS:
+            found, wanted = (
+                [t for t in one.variant(name) if t in controls] for one in (event, same)
+            )
+            assert found == wanted
+
+
 FRENCH = [f"{a} {b}" for a in ("Rivière", "Forêt", "Vallée", "Côte") for b in ("égarée", "gênée")]
 CHINESE = [a + b for a in ("高山", "沙漠", "海岸", "城市") for b in ("河流", "桥")]
 JAPANESE = [a + b for a in ("高い", "広い", "冷たい", "深い") for b in ("サクラ", "海")]

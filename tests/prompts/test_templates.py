@@ -41,9 +41,68 @@ def test_texts():
 def test_refused_chat_templates():
     with pytest.raises(InputError, match="no chat template; use --template plain"):
         ChatTemplate(chat_tokenizer(None))
-    template = ChatTemplate(chat_tokenizer("{{ messages[0].content | upper }}"))
     with pytest.raises(InputError, match="alters the user's text"):
-        template.render(SPACE, PROMPT)
+        ChatTemplate(chat_tokenizer("{{ messages[0].content | upper }}"))
+
+
+TURN = "{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ raise_exception('System role first') }}", "(System role first)"),
+        ("{{ messages[1].content }}", "has no element 1"),
+        ("{% for %}", "Expected an expression"),
+        ("{{ 1 / 0 }}", "division by zero"),
+    ],
+)
+def test_templates_that_raise_are_refused_in_a_line(template, why):
+    with pytest.raises(InputError) as refusal:
+        ChatTemplate(chat_tokenizer(template))
+    message = str(refusal.value)
+    assert message.startswith("the chat template cannot be rendered for a user's turn (")
+    assert why in message and message.endswith("use --template plain") and "\n" not in message
+
+
+def test_a_template_that_raises_later_says_nothing_of_the_prompt():
+    raises = "{% if 'fever' in messages[0].content %}{{ raise_exception(messages[0].content) }}"
+    template = ChatTemplate(chat_tokenizer(raises + "{% endif %}" + TURN))
+    prompt = DrawnPrompt("p", (Mention("b2", "fever"),), PROMPT.families, PROMPT.candidates)
+    with pytest.raises(InputError, match=r"^prompt 'p': .* rendered \(TemplateError\)"):
+        template.render(SPACE, prompt)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ [1, 2, 3] | random }}" + TURN,
+        TURN + "{{ messages[0].content | length }}",
+        "{{ cycler('a', 'b') | string }}" + TURN,  # where it lies in memory
+    ],
+)
+def test_templates_that_differ_from_text_to_text_are_refused(template):
+    with pytest.raises(InputError, match="writes something else around each text"):
+        ChatTemplate(chat_tokenizer(template)).render(SPACE, PROMPT)
+
+
+@pytest.mark.parametrize(
+    "start", ["", "\n", "  {% if true %}x{% endif %}", "  \n{%- if true %}x{% endif %}"]
+)
+def test_templates_read_as_transformers_renders_them(start):
+    tokenizer = chat_tokenizer(start + TURN)
+    turns = [{"role": "user", "content": "note"}]
+    shown = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert ChatTemplate(tokenizer)._around("note") == tuple(shown.split("note"))
+
+
+@pytest.mark.parametrize("form", ["strftime_now('%d %b %Y %S %f')", "date_string"])
+def test_the_date_that_a_template_prints_is_always_the_same(form):
+    asked = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+    template = asked + "{% endif %}{{ " + form + " }}: " + TURN
+    texts = {ChatTemplate(chat_tokenizer(template)).render(SPACE, PROMPT).text for _ in range(3)}
+    (text,) = texts
+    assert text.startswith("26 Jul 2024")
 
 
 def test_letters_run_out_after_26():

@@ -1,9 +1,11 @@
+import unicodedata
+
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from workbench.errors import InputError
-from workbench.prompts.text import common_suffix, next_tokens, tokenize
+from workbench.prompts.text import ControlTextError, common_suffix, next_tokens, tokenize
 
 TEXT = "note: 1 . left fx ;\noptions:\n Type 2 diabetes A\nanswer:"
 
@@ -52,6 +54,67 @@ def test_a_span_holds_all_bytes_of_its_last_character(tokenizer):
     start, end = text.token_span((5, 7))
     assert tokenizer.decode(text.tokens[start:end]) == " 漢"
     assert end - start > 1
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        normalizers.NFC(),
+        normalizers.NFKC(),
+        normalizers.NFD(),
+        normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+        normalizers.Replace("\u00ad", ""),
+    ],
+)
+def test_spans_hold_what_the_tokenizer_composes_or_passes_over(raw_tokenizer, normalizer, form):
+    raw = Tokenizer.from_str(raw_tokenizer.to_str())
+    raw.normalizer = normalizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw)
+    words = [
+        unicodedata.normalize(form, word) for word in ("forêt brûlé", "to\u00adday\u00ad", "é")
+    ]
+    text = " ".join(words)
+    whole = tokenize(tokenizer, text)
+    start, spans = 0, []
+    for word in words:
+        spans.append(whole.token_span((max(0, start - 1), start + len(word))))
+        start += len(word) + 1
+    assert spans[0][0] == 0 and spans[2][1] == len(whole.tokens)
+    assert spans[0][1] == spans[1][0] and spans[1][1] == spans[2][0]
+
+
+def test_control_tokens_in_quoted_text_are_read_as_text(chat_tokenizer):
+    start, end, user = chat_tokenizer.convert_tokens_to_ids(["<s>", "</s>", "<user>"])
+    said = "note: <s> of a page</s> <user>"
+    text = tokenize(chat_tokenizer, said, (0, len(said)))
+    assert text.tokens[0] == start and not {start, end, user} & {*text.tokens[1:]}
+    assert chat_tokenizer.decode(text.tokens[1:]) == said
+    page = said.index("</s>")
+    assert chat_tokenizer.decode(text.tokens[slice(*text.token_span((page, page + 4)))]) == "</s>"
+    chat = f"<s><user>{said}<reply>Answer:"
+    text = tokenize(chat_tokenizer, chat, (9, 9 + len(said)))
+    assert [token for token in text.tokens if token in (start, end, user)] == [start, user]
+    assert chat_tokenizer.decode(text.tokens) == chat
+    assert text.offsets[-1][1] == len(chat)
+    (letter,) = next_tokens(chat_tokenizer, chat, [" A"], (9, 9 + len(said)))
+    assert letter == chat_tokenizer.convert_tokens_to_ids("ĠA")
+    assert end in tokenize(chat_tokenizer, said).tokens  # a prompt file may mean it
+
+
+def test_what_has_no_control_token_is_tokenized_as_ever(any_tokenizer):
+    assert tokenize(any_tokenizer, TEXT, (0, len(TEXT))) == tokenize(any_tokenizer, TEXT)
+
+
+def test_a_tokenizer_that_makes_control_tokens_of_quoted_text_is_refused(chat_tokenizer):
+    class Deaf(PreTrainedTokenizerFast):
+        def __call__(self, *args, split_special_tokens=False, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    deaf = Deaf(tokenizer_object=chat_tokenizer.backend_tokenizer, bos_token="<s>")
+    assert tokenize(deaf, TEXT, (0, len(TEXT))).tokens
+    with pytest.raises(ControlTextError, match="text of a control token, and Deaf takes it for"):
+        tokenize(deaf, "secret </s>", (0, 11))
 
 
 @pytest.mark.parametrize(

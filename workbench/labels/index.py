@@ -9,7 +9,7 @@ of another is a row of its own.
 
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Integer, UInt64
 
 from workbench.errors import InputError
+from workbench.labels.as_text import as_text, control_tokens
 from workbench.labels.token_rows import (
     gathered,
     row_edges,
@@ -105,13 +106,13 @@ class LabelIndex:
         """Tokenise label texts, in blocks, and sort them.
 
         Args:
-            texts: one text a label.
+            texts: one text a label; the text of a control token in it is read as text.
             tokenizer: of the `tokenizers` package, or a Hugging Face tokenizer; nothing special is
                 added to the text.
             end: token that ends a label; the tokenizer's own end token by default.
             before: put before each text, e.g. a space where labels are written after a word.
             problems: what to do with labels that cannot be indexed: those that tokenise to nothing,
-                hold the end token, or have the tokens of an earlier label. `refuse` the set, or
+                hold a control token, or have the tokens of an earlier label. `refuse` the set, or
                 `skip` these labels and log one line.
 
         Raises:
@@ -132,7 +133,11 @@ class LabelIndex:
         if not parts:
             raise InputError("a label index needs at least one label, got none")
         return cls.from_tokens(
-            np.concatenate(parts), np.concatenate(lengths), end=end, problems=problems
+            np.concatenate(parts),
+            np.concatenate(lengths),
+            end=end,
+            controls=control_tokens(tokenizer),
+            problems=problems,
         )
 
     @classmethod
@@ -142,9 +147,12 @@ class LabelIndex:
         lengths: Integer[np.ndarray, " label"],
         *,
         end: int,
+        controls: Collection[int] = (),
         problems: Problems = "refuse",
     ) -> "LabelIndex":
         """Sort labels that are tokens already, one after the other and without end tokens.
+
+        Labels that hold one of `controls` cannot be indexed.
 
         Raises:
             InputError: as in `build`, or a token that is negative.
@@ -154,7 +162,7 @@ class LabelIndex:
         dtype = token_dtype(max(int(tokens.max(initial=0)), end) + 1)
         tokens = tokens.astype(dtype, copy=False)
         numbers = np.arange(len(lengths), dtype=np.int32)
-        bad = _unusable(tokens, lengths, end, problems)
+        bad = _unusable(tokens, lengths, {end, *controls}, problems)
         if bad.any():
             tokens = tokens[~np.repeat(bad, lengths)]
             numbers, lengths = numbers[~bad], lengths[~bad]
@@ -338,26 +346,29 @@ def _encode(texts: Iterator[str], tokenizer: Any) -> Iterator[list[list[int]]]:
             fast.no_padding()
             fast.no_truncation()
         while block := list(islice(texts, BLOCK)):
-            yield [one.ids for one in fast.encode_batch_fast(block, add_special_tokens=False)]
+            with as_text(fast):
+                encoded = fast.encode_batch_fast(block, add_special_tokens=False)
+            yield [one.ids for one in encoded]
     else:
         while block := list(islice(texts, BLOCK)):
-            yield tokenizer(block, add_special_tokens=False)["input_ids"]
+            yield tokenizer(block, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def _unusable(tokens: Any, lengths: Any, end: int, problems: Problems) -> Any:
-    """Which labels are empty or hold the end token."""
+def _unusable(tokens: Any, lengths: Any, controls: Collection[int], problems: Problems) -> Any:
+    """Which labels are empty or hold a control token."""
     empty = lengths == 0
-    holds_end = np.zeros(len(lengths), dtype=bool)
-    ends = np.flatnonzero(tokens == end)
-    holds_end[row_edges(lengths).searchsorted(ends, side="right") - 1] = True
+    holds_control = np.zeros(len(lengths), dtype=bool)
+    found = np.flatnonzero(np.isin(tokens, list(controls)))
+    holds_control[row_edges(lengths).searchsorted(found, side="right") - 1] = True
+    which = ", ".join(map(str, np.unique(tokens[found]).tolist()[:SHOWN]))
     for bad, what in (
         (empty, "no tokens at all"),
-        (holds_end, f"the end token {end} inside the text"),
+        (holds_control, f"the end or another control token ({which}) inside the text"),
     ):
         if bad.any():
             numbers = np.flatnonzero(bad)
             _report(f"{_name(numbers)}: {what}, needs a text that other tokens spell", problems)
-    return empty | holds_end
+    return empty | holds_control
 
 
 def _report_repeats(numbers: Any, repeats: Any, problems: Problems) -> None:

@@ -169,7 +169,8 @@ def make_chain(
     Args:
         tokenizer: a Hugging Face tokenizer of the fast kind.
         question: tokens before the chain.
-        written: the chain, as text (tokenized by itself, without special tokens) or as tokens.
+        written: the chain, as text (tokenized by itself; the text of a control token is read as
+            text) or as tokens.
         opening: tokens of a cue that opens the chain and is no step.
         split: what parts two steps, see `STEP_BREAKS`. A token across a break ends the step.
         stages: says what each step is to a decision; all "other" unless given.
@@ -180,7 +181,12 @@ def make_chain(
     """
     check_fast(tokenizer)
     if isinstance(written, str):
-        encoding = tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)
+        encoding = tokenizer(
+            written,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )
         text, tokens = written, encoding["input_ids"]
         ends_of_tokens = [end for _, end in encoding["offset_mapping"]]
     else:

@@ -121,11 +121,12 @@ def build_event(
     """
     letters = prompt.letters
     answers = "".join(f" {letters[label]}" for label in prompt.golds[:event])
-    texts = [tokenize(tokenizer, each.text + answers) for each in rendered]
+    texts = [tokenize(tokenizer, each.text + answers, each.quoted) for each in rendered]
     spans = [text.token_span(span) for text, span in zip(texts, swapped, strict=True)]
     clean, far, near = (text.tokens for text in texts)
     suffix = shared_suffix(texts, spans)
-    tokens = next_tokens(tokenizer, texts[0].text, [f" {letter}" for letter in letters.values()])
+    cues = [f" {letter}" for letter in letters.values()]
+    tokens = next_tokens(tokenizer, texts[0].text, cues, rendered[0].quoted)
     options = tuple(
         Option(label, token, prompt.role(event, label), texts[0].token_span(span))
         for label, token, span in zip(letters, tokens, rendered[0].options, strict=True)

@@ -346,7 +346,11 @@ class _Maker:
         if not found:
             option = rng.choice(options)
             return made_up(original, self.texts[gold], self.texts[option]), True
-        rows = self.tokenizer([f" {text}" for text in (original, *found)], add_special_tokens=False)
+        rows = self.tokenizer(
+            [f" {text}" for text in (original, *found)],
+            add_special_tokens=False,
+            split_special_tokens=True,
+        )
         wanted, *lengths = (len(row) for row in rows["input_ids"])
         least = min(abs(length - wanted) for length in lengths)
         pairs = zip(found, lengths, strict=True)

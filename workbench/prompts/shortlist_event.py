@@ -14,7 +14,7 @@ from workbench.prompts.events import build_event
 from workbench.prompts.prompt import DecisionEvent
 from workbench.prompts.support import Support
 from workbench.prompts.templates import CharSpan, Template
-from workbench.prompts.text import SpanError
+from workbench.prompts.text import ControlTextError, SpanError
 
 _RADII = (1_000_000, 64, 32, 16, 8, 4, 2, 1, 0)
 """Sentences of context on each side of the evidence, tried until a prompt is short enough."""
@@ -98,6 +98,10 @@ def _build(plan: Plan, radius: int, template: Template, tokenizer: Any) -> Decis
         swapped.append((first + start, first + end))
     try:
         event = build_event(tokenizer, prompts[0], plan.event, rendered, swapped)
+    except ControlTextError:
+        raise Dropped(
+            "with the text of a control token, which the tokenizer takes for it"
+        ) from None
     except SpanError:
         raise Dropped("whose sentences do not fall on token borders") from None
     if event is None:

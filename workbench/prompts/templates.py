@@ -6,6 +6,7 @@ space before its first word, since byte-level tokenizers put that space into the
 """
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 from workbench.errors import InputError
@@ -13,6 +14,24 @@ from workbench.labels.space import LabelSpace
 from workbench.prompts.drawn import DrawnPrompt
 
 CharSpan = tuple[int, int]
+
+PRINTED_DATE = datetime(2024, 7, 26)
+"""What chat templates that print the date are told; Llama 3's own where it knows none."""
+_CODES = "a A b B c C d D e F g G h H I j k l m M p r R S T u U V w W x X y Y -d -m -H -I -j f"
+# A macro goes before the function of the same name; templates can be given no function.
+_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(
+        f" | replace('%{code}', '{PRINTED_DATE.strftime(f'%{code}')}')" for code in _CODES.split()
+    )
+    + " }}{%- endmacro %}\n"
+)
+_TRIES = 8
+"""Renderings of one text; a template that draws at random is seen with near certainty."""
+_UNSTEADY = (
+    "the chat template writes something else around each text, so that clean, far and near would "
+    "differ in it; use --template plain"
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +42,13 @@ class RenderedPrompt:
         text: ends with the answer cue.
         mentions: span of each mention.
         options: span of each candidate's description, in the order shown.
+        quoted: where no control token is meant, whatever documents and labels say; None if unknown.
     """
 
     text: str
     mentions: tuple[CharSpan, ...]
     options: tuple[CharSpan, ...]
+    quoted: CharSpan | None = None
 
 
 @runtime_checkable
@@ -51,17 +72,22 @@ class PlainTemplate:
     def render(self, space: LabelSpace, prompt: DrawnPrompt) -> RenderedPrompt:
         """See `Template.render`."""
         shown = _note_and_options(space, prompt)
-        return replace(shown, text=shown.text + self.answer_cue)
+        text = shown.text + self.answer_cue
+        return replace(shown, text=text, quoted=(0, len(text)))
 
 
 class ChatTemplate:
     """A template for instruction models: the task as a user's turn, in the model's chat format.
 
+    Templates that print the date print that of `PRINTED_DATE`, so that a seed makes the same
+    prompts on every day.
+
     Args:
         tokenizer: a Hugging Face tokenizer that has a chat template.
 
     Raises:
-        InputError: the tokenizer has no chat template, or it alters the text of the turn.
+        InputError: the tokenizer has no chat template, or one that cannot be rendered, alters the
+            text of the turn, or writes something else around it from one time to the next.
     """
 
     name = "chat"
@@ -74,23 +100,56 @@ class ChatTemplate:
         if not getattr(tokenizer, "chat_template", None):
             raise InputError("this tokenizer has no chat template; use --template plain")
         self._tokenizer = tokenizer
+        try:
+            tried = {self._around(self._instruction) for _ in range(_TRIES)}
+        except InputError:
+            raise
+        except Exception as error:  # templates are programs, and raise what they like
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(
+                f"the chat template cannot be rendered for a user's turn ({why}); use "
+                "--template plain"
+            ) from None
+        if len(tried) > 1:
+            raise InputError(_UNSTEADY)
+        (self._before_and_after,) = tried
 
     def render(self, space: LabelSpace, prompt: DrawnPrompt) -> RenderedPrompt:
         """See `Template.render`."""
         shown = _note_and_options(space, prompt)
         turn = self._instruction + shown.text
-        chat = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": turn}], tokenize=False, add_generation_prompt=True
-        )
-        start = chat.find(turn)
-        if start < 0:
-            raise InputError("the chat template alters the user's text, so spans are lost")
-        start += len(self._instruction)
+        try:
+            around = self._around(turn)
+        except InputError:
+            raise
+        except Exception as error:  # its words may hold those of the prompt
+            raise InputError(
+                f"prompt {prompt.id!r}: the chat template cannot be rendered "
+                f"({type(error).__name__}); use --template plain"
+            ) from None
+        if around != self._before_and_after:
+            raise InputError(_UNSTEADY)
+        before, after = around
+        start = len(before) + len(self._instruction)
         mentions, options = (
             tuple((begin + start, end + start) for begin, end in spans)
             for spans in (shown.mentions, shown.options)
         )
-        return RenderedPrompt(f"{chat}Answer:", mentions, options)
+        quoted = (len(before), len(before) + len(turn))
+        return RenderedPrompt(f"{before}{turn}{after}Answer:", mentions, options, quoted)
+
+    def _around(self, turn: str) -> tuple[str, str]:
+        """What stands before a user's turn and after it."""
+        chat = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": turn}],
+            tokenize=False,
+            add_generation_prompt=True,
+            chat_template=_CLOCK + self._tokenizer.get_chat_template(),
+        )
+        before, found, after = chat.partition(turn)
+        if not found:
+            raise InputError("the chat template alters the user's text, so spans are lost")
+        return before, after
 
 
 def _note_and_options(space: LabelSpace, prompt: DrawnPrompt) -> RenderedPrompt:

@@ -3,20 +3,29 @@
 Tokenizers disagree about the space before a word: byte-level ones put it into the word's token, but
 some report offsets that leave it out, and others make it a token of its own. So a span may start at
 that space or after it, and means the same tokens.
+
+What documents and labels say is *quoted*: the text of a control token there is read as text, while
+the control tokens of the template around it remain what they are.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.labels.as_text import control_tokens
 from workbench.prompts.prompt import Span
 from workbench.prompts.templates import CharSpan
 
 
 class SpanError(InputError):
     """A character span that is no span of tokens."""
+
+
+class ControlTextError(SpanError):
+    """Quoted text that this tokenizer takes for a control token."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +68,27 @@ class TokenizedText:
         return None
 
 
-def tokenize(tokenizer: Any, text: str) -> TokenizedText:
+def tokenize(tokenizer: Any, text: str, quoted: CharSpan | None = None) -> TokenizedText:
     """Tokens of a text, with their places in it.
 
     No special token is added, except the beginning-of-sequence token where the tokenizer adds one
     and the text does not begin with it: text rendered by a chat template has it already. An end
-    token is never added, since the last token is the one that decides.
+    token is never added, since the last token is the one that decides. In the characters `quoted`
+    no control token is read.
 
     Raises:
         InputError: the tokenizer is not a Hugging Face tokenizer of the fast kind.
+        ControlTextError: it makes a control token of quoted text all the same.
     """
-    check_fast(tokenizer)
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    added = _added_start(tokenizer, text)
-    tokens = (*added, *encoding["input_ids"])
-    offsets = [(0, 0)] * len(added) + _with_spaces(text, encoding["offset_mapping"])
-    return TokenizedText(text, tokens, tuple(offsets))
+    ((ids, offsets),) = _encoded(tokenizer, [text], quoted)
+    added = _added_start(tokenizer, text, quoted)
+    placed = [(0, 0)] * len(added) + _without_gaps(text, offsets)
+    return TokenizedText(text, (*added, *ids), tuple(placed))
 
 
-def next_tokens(tokenizer: Any, text: str, continuations: Sequence[str]) -> list[int]:
+def next_tokens(
+    tokenizer: Any, text: str, continuations: Sequence[str], quoted: CharSpan | None = None
+) -> list[int]:
     """The one token by which each continuation lengthens the tokenized text.
 
     The text is encoded together with the continuation, because a token can depend on what stands
@@ -85,10 +96,10 @@ def next_tokens(tokenizer: Any, text: str, continuations: Sequence[str]) -> list
 
     Raises:
         InputError: a continuation that is not exactly one token after this text.
+        ControlTextError: as `tokenize`.
     """
-    check_fast(tokenizer)
     texts = [text, *(text + continuation for continuation in continuations)]
-    alone, *rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    alone, *rows = (ids for ids, _ in _encoded(tokenizer, texts, quoted))
     for at, row in enumerate(rows):
         if row[:-1] != alone:
             merges = row[: len(alone)] != alone
@@ -97,6 +108,92 @@ def next_tokens(tokenizer: Any, text: str, continuations: Sequence[str]) -> list
                 f"the text of options[{at}] is not one token at the end of the prompt, it {why}"
             )
     return [row[-1] for row in rows]
+
+
+_Encoding = tuple[list[int], list[CharSpan]]
+"""Token ids, and the characters of each."""
+
+
+def _encoded(tokenizer: Any, texts: Sequence[str], quoted: CharSpan | None) -> list[_Encoding]:
+    """Texts that are the same up to the end of what is quoted."""
+    check_fast(tokenizer)
+    parsed = _encode(tokenizer, texts)
+    if quoted is None:
+        return parsed
+    controls = set(control_tokens(tokenizer))
+    if not any(
+        _has(controls, quoted, tokenizer, text, *row)
+        for text, row in zip(texts, parsed, strict=True)
+    ):
+        return parsed
+    return [
+        _spelled_out(tokenizer, text, row, quoted, controls)
+        for text, row in zip(texts, parsed, strict=True)
+    ]
+
+
+def _encode(tokenizer: Any, texts: Sequence[str], *, as_text: bool = False) -> list[_Encoding]:
+    encoding = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=as_text,
+        return_offsets_mapping=True,
+    )
+    return list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
+
+
+def _has(
+    controls: set[int],
+    within: CharSpan,
+    tokenizer: Any,
+    text: str,
+    ids: Sequence[int],
+    offsets: Sequence[CharSpan],
+) -> bool:
+    """Whether a control token, or the unknown one where its name is written, is in some text."""
+    unknown, name = tokenizer.unk_token_id, tokenizer.unk_token
+    return any(
+        begin < within[1]
+        and end > within[0]
+        and (token in controls or (token == unknown and text[begin:end].strip() == name))
+        for token, (begin, end) in zip(ids, offsets, strict=True)
+    )
+
+
+def _spelled_out(
+    tokenizer: Any, text: str, parsed: _Encoding, quoted: CharSpan, controls: set[int]
+) -> _Encoding:
+    """What is quoted read as text, with as much around it as has no control token.
+
+    Tokenizers cut texts at control tokens before anything else, so what is between two of them can
+    be encoded alone; that it comes out the same is tried with other words in its place.
+    """
+    places = [place for token, place in zip(*parsed, strict=True) if token in controls and place[1]]
+    start = max((end for _, end in places if end <= quoted[0]), default=0)
+    stop = min((begin for begin, _ in places if begin >= quoted[1]), default=len(text))
+
+    def in_parts(whole: str) -> _Encoding:
+        ids, offsets = [], []
+        for begin, end in ((0, start), (start, stop), (stop, len(whole))):
+            ((part, at),) = _encode(tokenizer, [whole[begin:end]], as_text=begin == start)
+            ids += part
+            offsets += [(a + begin, b + begin) for a, b in at]
+        return ids, offsets
+
+    spelled = in_parts(text)
+    names = sorted([*control_tokens(tokenizer).values(), tokenizer.unk_token or ""], reverse=True)
+    control = re.compile("|".join(map(re.escape, names)))
+    plain = control.sub(lambda found: "x" * len(found[0]), text[slice(*quoted)])
+    plain = text[: quoted[0]] + plain + text[quoted[1] :]
+    same = start == 0 and stop == len(text)
+    if _has(controls, quoted, tokenizer, text, *spelled) or not (
+        same or in_parts(plain)[0] == _encode(tokenizer, [plain])[0][0]
+    ):
+        raise ControlTextError(
+            "a document or label holds the text of a control token, and "
+            f"{type(tokenizer).__name__} takes it for the token"
+        )
+    return spelled
 
 
 def check_fast(tokenizer: Any) -> None:
@@ -112,19 +209,28 @@ def check_fast(tokenizer: Any) -> None:
         )
 
 
-def _with_spaces(text: str, offsets: Iterable[CharSpan]) -> list[CharSpan]:
-    """Offsets that leave no spaces out: each token begins where the one before it ends."""
+def _without_gaps(text: str, offsets: Iterable[CharSpan]) -> list[CharSpan]:
+    """Offsets that leave nothing out.
+
+    Spaces belong to the token after them. Other characters that a tokenizer passes over, such as
+    the accents of letters it composes or soft hyphens, belong to the token before them.
+    """
     whole: list[CharSpan] = []
     reached = 0
-    for begin, end in offsets:
-        whole.append((reached if text[reached:begin].isspace() else begin, end))
+    for begin, end in [*offsets, (len(text), len(text))]:
+        gap = text[reached:begin]
+        passed = next((i for i, sign in enumerate(gap) if sign.isspace()), len(gap))
+        if gap and whole:
+            whole[-1] = (whole[-1][0], reached + passed)
+        whole.append((min(begin, reached + passed if whole else 0), end))
         reached = end
-    return whole
+    return whole[:-1]
 
 
-def _added_start(tokenizer: Any, text: str) -> list[int]:
+def _added_start(tokenizer: Any, text: str, quoted: CharSpan | None) -> list[int]:
     start = tokenizer.bos_token_id
-    if start is None or text.startswith(tokenizer.bos_token):
+    is_there = start is not None and text.startswith(tokenizer.bos_token)
+    if start is None or (is_there and (quoted is None or quoted[0])):
         return []
     return [start] if start in tokenizer("", add_special_tokens=True)["input_ids"][:1] else []
 

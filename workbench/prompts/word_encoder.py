@@ -10,11 +10,13 @@ class WordEncoder:
     """Encodes text word by word through a cache; equal to the tokenizer on the whole text.
 
     That holds where the tokenizer's first split is at every space, so that no token crosses a
-    word's border. `end` is the token that ends a text, by default the coding task's own.
+    word's border. The text of a control token is read as text. `end` is the token that ends a text,
+    by default the coding task's own.
     """
 
     def __init__(self, tokenizer: Tokenizer, end: int | None = None) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.encode_special_tokens = True
         self.end = end_token(tokenizer) if end is None else end
 
     def __call__(self, text: str) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from workbench.errors import InputError
+from workbench.labels.as_text import as_text
 from workbench.models.greedy import end_tokens, greedy_tokens
 from workbench.models.hooked import HookedModel
 from workbench.prompts.chain import (
@@ -167,7 +168,8 @@ def written_answers(
     texts = [task.render(prompt, template).text for prompt in prompts]
     if chain:
         texts = [text.removesuffix(template.answer_cue) + template.reason_cue for text in texts]
-    encoded = [tokenizer.encode(text).ids for text in texts]
+    with as_text(tokenizer):
+        encoded = [tokenizer.encode(text).ids for text in texts]
     end = end_token(tokenizer)
     n_new = max_new_tokens if chain else max(len(prompt.mentions) for prompt in prompts) + 1
     output = greedy_tokens(model, encoded, max_new_tokens=n_new, end=end, batch_size=len(encoded))

@@ -209,7 +209,8 @@ def _draw(
     event = rng.randrange(len(prompt.mentions))
     gold = prompt.golds[event]
     clean = task.render(prompt, PlainTemplate())
-    letters = next_tokens(tokenizer, clean.text, [f" {x}" for x in prompt.letters.values()])
+    cues = [f" {letter}" for letter in prompt.letters.values()]
+    letters = next_tokens(tokenizer, clean.text, cues, clean.quoted)
     candidates = [
         _Candidate(label, (*labels.tokens(label), letter), prompt.role(event, label))
         for label, letter in zip(prompt.candidates, letters, strict=True)
@@ -223,22 +224,24 @@ def _draw(
     prompts = [prompt, *(prompt.with_mention(event, mention) for mention in mentions)]
     shown = [task.render(each, PlainTemplate()) for each in prompts]
     chains = [_chain_so_far(task, each, event) for each in prompts]
-    texts = [
-        tokenize(tokenizer, each.text.removesuffix(PlainTemplate.answer_cue) + chain)
+    written = [
+        each.text.removesuffix(PlainTemplate.answer_cue) + chain
         for each, chain in zip(shown, chains, strict=True)
     ]
+    texts = [tokenize(tokenizer, text, (0, len(text))) for text in written]
     spans = [text.token_span(x.mentions[event]) for text, x in zip(texts, shown, strict=True)]
     rows: dict[Variant, tuple[int, ...]] = {
         name: text.tokens for name, text in zip(VARIANTS, texts, strict=True)
     }
-    written = labels.tokens(gold)
-    spelled = tokenize(tokenizer, texts[0].text + BEFORE + task.space[gold].text)
-    if spelled.tokens != (*rows["clean"], *written):
+    label = labels.tokens(gold)
+    with_label = written[0] + BEFORE + task.space[gold].text
+    spelled = tokenize(tokenizer, with_label, (0, len(with_label)))
+    if spelled.tokens != (*rows["clean"], *label):
         raise InputError(
             "this tokenizer spells a label otherwise in the chain than alone; needs one whose "
             "tokens begin at spaces"
         )
-    too_long = context is not None and max(map(len, rows.values())) + len(written) > context
+    too_long = context is not None and max(map(len, rows.values())) + len(label) > context
     if too_long or rows["clean"] in (rows["far"], rows["near"]):
         return None
     case = FreeCase(
@@ -256,7 +259,7 @@ def _draw(
         return case
     options = (texts[0].token_span(span) for span in clean.options)
     described = dict(zip(prompt.candidates, options, strict=True))
-    return replace(case, decision=_decision(case, place, spans[0], described, written))
+    return replace(case, decision=_decision(case, place, spans[0], described, label))
 
 
 def _chain_so_far(task: Task, prompt: DrawnPrompt, event: int) -> str:
