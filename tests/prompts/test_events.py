@@ -156,7 +156,7 @@ def test_letters_that_are_not_one_token_are_refused(task):
     bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare)
     with pytest.raises(
-        InputError, match=r"' A' is not one token at the end of the prompt, it takes 2"
+        InputError, match=r"options\[0\] is not one token at the end of the prompt, it takes 2"
     ):
         make_events(task, PlainTemplate(), tokenizer, n_prompts=1, seed=0)
 

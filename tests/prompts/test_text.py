@@ -160,7 +160,7 @@ def test_next_tokens_follow_the_text(any_tokenizer):
 def test_continuations_that_are_not_one_token_are_refused(tokenizer, text, continuation, why):
     with pytest.raises(InputError) as refusal:
         next_tokens(tokenizer, text, [continuation])
-    said = f"{continuation!r} is not one token at the end of the prompt, it {why}"
+    said = f"the text of options[0] is not one token at the end of the prompt, it {why}"
     assert str(refusal.value) == said
 
 
