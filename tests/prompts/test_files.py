@@ -4,6 +4,7 @@ from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
+from fixtures.mutations import mutants
 
 from workbench.errors import InputError
 from workbench.prompts.files import read_prompts, write_prompts
@@ -137,7 +138,7 @@ def test_unreadable_files(tmp_path):
 def test_bytes_that_are_not_utf8(tmp_path):
     path = tmp_path / "latin.jsonl"
     path.write_bytes(json.dumps(IN_TOKENS).encode() + b'\n{"id": "\xe9"}\n')
-    assert refusal(path) == "2: not UTF-8, byte 9 of the line"
+    assert refusal(path) == " line 2 is not UTF-8; save the file as UTF-8"
 
 
 MALFORMED = {
@@ -166,6 +167,13 @@ REFUSALS = {
     "bool for int": ((), {"event": True}, "event: input should be a valid integer, got bool"),
     "text for int": (("options", 2), {"token": "22"}, "options[2].token: input should be a valid"),
     "three numbers": ((), {"evidence": [1, 2, 3]}, "evidence: too many: takes at most 2, got 3"),
+    "float for int": ((), {"event": 0.0}, "event: input should be a valid integer, got float"),
+    "false suffix": ((), {"aligned_suffix": False}, "aligned_suffix: input should be a valid int"),
+    "long suffix": ((), {"aligned_suffix": 7}, "does not share the last 7 tokens"),
+    "event": ((), {"event": -1}, "events count from 0"),
+    "gold is near": (("options", 1), {"label": "E11.65"}, "options[0] and options[1] are one"),
+    "one token": (("options", 1), {"token": 20}, "share token 20"),
+    "no near": ((), {"near": None}, "near: key is missing"),
     "role": (("options", 0), {"role": "best"}, "options[0].role: input should be 'gold', 'near'"),
     "span outside": ((), {"evidence": [5, 7]}, "evidence [5, 7] is outside"),
 }
@@ -257,6 +265,32 @@ def test_no_refusal_shows_a_value(file, tokenizer, mark):
     assert refused > 30
 
 
+@pytest.mark.parametrize("line", [IN_TOKENS, in_text()], ids=["tokens", "text"])
+def test_damaged_lines_are_refused_in_one_line(line, tmp_path, tokenizer):
+    path, taken = tmp_path / "prompts.jsonl", []
+    for mutant in mutants(line, 250, seed=19):
+        path.write_bytes(mutant.content)
+        try:
+            read_prompts(path, tokenizer)
+        except InputError as error:
+            assert "\n" not in str(error) and len(str(error)) < 500
+        else:
+            taken.append(mutant)
+    # Another number, text or token may be meant; options stand in any order.
+    for mutant in taken:
+        last = next(step for step in reversed(mutant.where) if isinstance(step, str))
+        assert (mutant.how, last) in MAY or last == "aligned_suffix", mutant
+
+
+MAY = {
+    *((how, name) for how in ("out of range", "other type") for name in ("id", "event", "label")),
+    *((how, name) for how in ("out of range", "other type") for name in ("input_ids", "token")),
+    *((how, "text") for how in ("other type",)),
+    *((how, "options") for how in ("shorter", "swapped")),
+    *((how, "input_ids") for how in ("doubled", "shorter", "swapped")),
+}
+
+
 def test_text_needs_a_tokenizer(file):
     assert refusal(file(in_text())) == "1: a prompt in text needs the model's tokenizer"
 
@@ -267,7 +301,7 @@ def test_text_needs_a_tokenizer(file):
         (22, None, [8, 4, 5, 6], "token 22 in options is not among the model's, 0 to 21"),
         (9, None, [8, 4, 5, 6], "token 9 in variant 'far' is not among the model's, 0 to 8"),
         (23, 5, [8, 4, 5, 6], "variant 'clean' has 6 tokens, the model's context holds 5"),
-        (23, 6, [-1, 4, 5, 6], "token -1 in variant 'near' is not among the model's, 0 to 22"),
+        (23, 6, [23, 4, 5, 6], "token 23 in variant 'near' is not among the model's, 0 to 22"),
     ],
 )
 def test_prompts_that_a_model_cannot_run(file, d_vocab, n_context, near, message):

@@ -36,6 +36,12 @@ REFUSALS = {
         with_option(2, span=(3, 7)),
         "options[2].span [3, 7] is outside the clean prompt of 6 tokens or empty",
     ),
+    "event": ({"event": -1}, "events count from 0"),
+    "label twice": (with_option(1, label="E11.65"), "options[0] and options[1] are one label"),
+    "far is clean": ({"far": EVENT.clean}, "variants 'clean' and 'far' are the same tokens"),
+    "near is clean": ({"near": EVENT.clean}, "variants 'clean' and 'near' are the same tokens"),
+    "near is far": ({"near": EVENT.far}, "variants 'far' and 'near' are the same tokens"),
+    "no token": ({"near": (-1, 4, 5, 6)}, "variant 'near' has a token below 0"),
     "shared token": (with_option(2, token=20), "options[0] and options[2] share token 20"),
     "negative token": (with_option(1, token=-1), "options[1].token is -1, below 0"),
     "two golds": (
@@ -61,7 +67,7 @@ REFUSALS = {
 def test_refused_event(changes, message):
     with pytest.raises(InputError) as refusal:
         replace(EVENT, **changes)
-    assert str(refusal.value).startswith("prompt 'p0' event 1: ")
+    assert str(refusal.value).startswith(f"prompt 'p0' event {changes.get('event', 1)}: ")
     assert message in str(refusal.value)
 
 

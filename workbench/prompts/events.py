@@ -106,7 +106,7 @@ def build_event(
 ) -> DecisionEvent | None:
     """The event of one mention; None where its variants do not align.
 
-    Variants align where all options are in what they share, and neither reads as the clean one.
+    Variants align where all options are in what they share, and no two read alike.
 
     Args:
         tokenizer: the model's.
@@ -132,6 +132,6 @@ def build_event(
         for label, token, span in zip(letters, tokens, rendered[0].options, strict=True)
     )
     aligned = min(option.span[0] for option in options) >= len(clean) - suffix
-    if not aligned or clean in (far, near):
+    if not aligned or len({clean, far, near}) < 3:
         return None
     return DecisionEvent(prompt.id, event, clean, far, near, suffix, spans[0], options)

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.errors import InputError, explain
-from workbench.files import parse_json, write_text
+from workbench.files import parse_json, read_text, write_text
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, Option, PromptSet, Role, Span, to_json
 from workbench.prompts.text import common_suffix, next_tokens, tokenize
 
@@ -156,18 +156,14 @@ def _check_event(event: DecisionEvent, d_vocab: int, n_context: int | None) -> N
             )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of every line that is not blank, without a byte-order mark."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and content of every line that is not blank."""
+    for number, raw in enumerate(read_text(path).split("\n"), start=1):
         if raw.strip():
             yield number, raw
 
 
-def _parse_line(raw: bytes, tokenizer: Any) -> DecisionEvent:
+def _parse_line(raw: str, tokenizer: Any) -> DecisionEvent:
     form = _form(_load_object(raw))
     try:
         line = form.model_validate_json(raw)
@@ -176,12 +172,9 @@ def _parse_line(raw: bytes, tokenizer: Any) -> DecisionEvent:
     return _of_text(line, tokenizer) if isinstance(line, _TextLine) else _of_tokens(line)
 
 
-def _load_object(raw: bytes) -> dict[str, Any]:
+def _load_object(raw: str) -> dict[str, Any]:
     """The line as a JSON object; finds what pydantic would let pass or place less well."""
-    try:
-        content = parse_json(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8, byte {error.start + 1} of the line") from None
+    content = parse_json(raw)
     if not isinstance(content, dict):
         raise InputError(f"a JSON object is needed, got {type(content).__name__}")
     return content

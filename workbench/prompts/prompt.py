@@ -41,8 +41,9 @@ class DecisionEvent:
     into `clean`. Several events may belong to the same prompt `id`.
 
     Raises:
-        InputError: a span outside the prompt, options that share a token, no or several gold
-            options, an option role that is unknown, or variants that do not share the suffix.
+        InputError: an event below 0, a variant that is empty or equal to another, a span outside
+            the prompt, options that share a token or a label, no or several gold options, an option
+            role that is unknown, or variants that do not share the suffix.
     """
 
     id: str
@@ -56,14 +57,30 @@ class DecisionEvent:
 
     def __post_init__(self) -> None:
         where = f"prompt {self.id!r} event {self.event}"
-        for name in VARIANTS:
-            if not self.variant(name):
-                raise InputError(f"{where}: variant {name!r} is empty")
+        if self.event < 0:
+            raise InputError(f"{where}: events count from 0")
         self._check_spans(where)
         self._check_options(where)
         self._check_suffix(where)
+        self._check_variants(where)
+
+    def _check_variants(self, where: str) -> None:
+        named: dict[tuple[int, ...], str] = {}
+        for name in VARIANTS:
+            tokens = self.variant(name)
+            if min(tokens) < 0:
+                raise InputError(f"{where}: variant {name!r} has a token below 0")
+            same = named.setdefault(tokens, name)
+            if same != name:
+                raise InputError(
+                    f"{where}: variants {same!r} and {name!r} are the same tokens; each needs "
+                    "evidence of its own"
+                )
 
     def _check_spans(self, where: str) -> None:
+        for name in VARIANTS:
+            if not self.variant(name):
+                raise InputError(f"{where}: variant {name!r} is empty")
         spans = [("evidence", self.evidence)]
         spans += [(f"options[{at}].span", option.span) for at, option in enumerate(self.options)]
         for name, (start, end) in spans:
@@ -75,6 +92,7 @@ class DecisionEvent:
 
     def _check_options(self, where: str) -> None:
         place_of: dict[int, int] = {}
+        place_of_label: dict[str, int] = {}
         for at, option in enumerate(self.options):
             if option.role not in ROLES:
                 raise InputError(f"{where}: options[{at}].role is not one of {', '.join(ROLES)}")
@@ -86,6 +104,9 @@ class DecisionEvent:
                     f"token {option.token}"
                 )
             place_of[option.token] = at
+            first = place_of_label.setdefault(option.label, at)
+            if first != at:
+                raise InputError(f"{where}: options[{first}] and options[{at}] are one label")
         count = {role: len(self.with_role(role)) for role in ROLES}
         if count["gold"] != 1 or not count["near"] or not count["far"]:
             raise InputError(

@@ -324,7 +324,7 @@ def _decision(
     spans: Mapping[str, Span],
     written: tuple[int, ...],
 ) -> DecisionEvent | None:
-    """The event at which candidates part; None where an option is not in what variants share."""
+    """The event at which candidates part; None where its variants are alike, or share no option."""
     start = len(case.prompts["clean"]) - case.aligned_suffix
     options = tuple(
         Option(one.label, token, one.role, spans[one.label]) for token, one in place.options.items()
@@ -333,5 +333,7 @@ def _decision(
         return None
     before = written[: place.depth]
     clean, far, near = ((*case.prompts[name], *before) for name in VARIANTS)
+    if len({clean, far, near}) < 3:
+        return None
     suffix = case.aligned_suffix + place.depth
     return DecisionEvent(case.id, case.event, clean, far, near, suffix, evidence, options)
