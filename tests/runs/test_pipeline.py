@@ -183,6 +183,23 @@ def test_pools_are_proven_on_the_other_half(begin: Begin) -> None:
         assert joint == pytest.approx(verified[layer, head, "coarse_restore"], abs=1e-5)
 
 
+def test_options_that_hold_little_are_said_by_score_patch_and_summary(
+    begin: Begin, prompts: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, reporter = loud()
+    few = PromptSet(prompts.task, prompts.events[:3])
+    opened = begin(replace(FAST, heads="0-0"), prompts=few, reporter=reporter)
+    monkeypatch.setattr("workbench.analysis.option_mass.FLOOR", 1.1)  # more than there can be
+    wb.score(opened)
+    wb.patch(opened)
+    warning = "warning: at 3 of 3 clean decisions the options hold less than 1.1"
+    lines = [line for line in stream.getvalue().splitlines() if warning in line]
+    assert [line.endswith("where the prompts end") for line in lines] == [True, False]
+    counts = opened.folder.manifest["steps"]["baseline"]["counts"]["option_mass"]
+    clean = opened.read("baseline").query("variant == 'clean'")["option_mass"]
+    assert counts["mean"] == pytest.approx(clean.mean()) and 0 < counts["least"] <= counts["mean"]
+
+
 def test_paths_between_named_heads_are_measured_on_the_held_out_half(begin: Begin) -> None:
     ends = replace(FAST, heads="all", sources="0-1", destinations="1-0,1-3")
     opened = begin(ends)

@@ -1,8 +1,8 @@
 """Focus, Confusion and the log-odds behind them, from the next-token logits of the options.
 
-Everything here is a pure function of `option_logits`, the logits at the decision token of the
+All but `option_mass` are pure functions of `option_logits`, the logits at the decision token of the
 options' tokens in order of `event.options`, and of the roles at that event. Options with role
-`other` (further gold labels) have no part in any of it.
+`other` (further gold labels) have no part in them.
 """
 
 from collections.abc import Callable
@@ -61,6 +61,14 @@ def select_options(
                 f"{option.token}, the vocabulary is 0..{d_vocab - 1}"
             )
     return widen(logits[..., event.option_tokens])
+
+
+def option_mass(
+    logits: Float[Tensor, "*batch d_vocab"], event: DecisionEvent
+) -> Float[Tensor, "*batch"]:
+    """Next-token probability of the event's options together, those of role `other` included."""
+    every = widen(logits).logsumexp(dim=-1)
+    return (select_options(logits, event).logsumexp(dim=-1) - every).exp()
 
 
 def widen(tensor: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

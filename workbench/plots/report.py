@@ -81,13 +81,15 @@ def write_report(
     evidence: Mapping[str, pd.DataFrame] | None = None,
     prompts: list[dict[str, Any]] | None = None,
     words: ScoreWords | None = None,
+    mass: tuple[str, str] = ("", ""),
 ) -> Path:
     """Write the report of a run and return its path; the file is its owner's alone.
 
     `counts` says per counterfactual how many events are valid pairs and why others are not (rows of
     `event_counts`). `headset` is the head-set file as a dict. `prompts` holds texts as strings or
     {"text": …} under any keys; leave it out where text must stay where it is. `evidence` holds the
-    tables of the evidence steps by name, `words` titles and units of scores.
+    tables of the evidence steps by name, `words` titles and units of scores. `mass` says how much
+    of the probability the options hold, and warns where that is too little.
 
     Raises:
         InputError: a table lacks a column that a figure needs.
@@ -109,6 +111,7 @@ def write_report(
         title=title,
         model=_model_name(headset, manifest),
         counts=counts,
+        mass=mass,
         findings=[pool_finding(pool, headset, pools) for pool in PHASES],
         overview=[card(name, figure, *OTHER_NOTES[name]) for name, figure in overview.items()],
         score_cards=[card(f"score-{name}", one, *SCORE_NOTE) for name, one in score_maps.items()],

@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from transformer_lens.utilities.statistics import derive_generator
 
+from workbench.analysis.option_mass import mass_counts, mass_warning
 from workbench.analysis.patching.effects import HALVES, causal_effects
 from workbench.analysis.patching.patching import EVENT_COLUMNS, sweep
 from workbench.analysis.patching.screening import COLUMNS as SCREEN_COLUMNS
@@ -47,6 +48,8 @@ def patch(subject: Subject, tables: Tables, parts: Parts) -> Made:
         InputError: a head name that is not one, or a head the model does not have.
     """
     config, baseline = subject.config, tables["baseline"]
+    if warning := mass_warning(mass_counts(baseline)):
+        subject.reporter.say(warning)
     valid = valid_pairs(subject.prompts, baseline)
     if not valid:
         subject.reporter.say("patch: no event is a valid pair, so there is nothing to patch")

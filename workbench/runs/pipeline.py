@@ -34,8 +34,8 @@ class FoundHeads:
     """The pooled heads, with their scores, effects and controls."""
     baseline: pd.DataFrame
     """One row an event and variant: id, event, half ("choose" selects, "verify" is held out),
-    variant, focus, confusion, p_gold, and whether the event is a valid pair for the coarse
-    (counts_far) and the refine phase (counts_near)."""
+    variant, focus, confusion, p_gold, whether the event is a valid pair for the coarse (counts_far)
+    and the refine phase (counts_near), and option_mass, the probability of all options together."""
     scores: pd.DataFrame
     """One row a head, from the selection half: layer, head, each score with its interval (_low,
     _high) and null (_p, _q), output_norm, n."""

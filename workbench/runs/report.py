@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from workbench.analysis.option_mass import explain_mass, mass_warning
 from workbench.analysis.patching.patching import event_counts
 from workbench.analysis.scores.registry import known_scores
 from workbench.errors import InputError
@@ -18,6 +19,7 @@ from workbench.prompts.prompt import VARIANTS
 from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder, hold
 from workbench.runs.session import HEADSET_FILE, PROMPTS_FILE, lost_prompts
 from workbench.runs.steps import HEADSET, IN_REPORT, MAKER, Step, steps_of
+from workbench.runs.summary import mass_of
 
 
 def report(
@@ -60,6 +62,7 @@ def _report(folder: RunFolder, texts: list[dict[str, Any]] | None, reporter: Rep
     tables = {name: folder.read_table(name) for name in IN_REPORT}
     extra = [one for one in steps_of("paths", "evidence") if _shown(folder, one, reporter)]
     more = {name: folder.read_table(name) for one in extra for name in one.makes}
+    mass = mass_of(folder, tables["baseline"])
     with reporter.step(step):
         write_report(
             path,
@@ -67,6 +70,7 @@ def _report(folder: RunFolder, texts: list[dict[str, Any]] | None, reporter: Rep
             manifest={**folder.manifest, "steps": _without_files(folder.manifest["steps"])},
             headset=headset,
             counts=event_counts(tables["baseline"], headset["method"]["thresholds"]),
+            mass=(explain_mass(mass), mass_warning(mass)),
             prompts=texts,
             words={name: (one.title, one.unit) for name, one in known_scores().items()},
             paths=more.pop("paths", None),

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from workbench.analysis.logit_lens import COLUMNS, layer_trajectory
+from workbench.analysis.option_mass import explain_mass, likely_mistake, mass_counts, mass_warning
 from workbench.analysis.patching.patching import baseline as baseline_table
 from workbench.analysis.patching.patching import event_counts
 from workbench.analysis.scores.registry import known_scores
@@ -26,7 +27,12 @@ def baseline(subject: Subject, tables: Tables) -> Made:
     by_variant = {row.pop("variant"): row for row in event_counts(table)}
     for variant, counts in by_variant.items():
         subject.reporter.say(explain_counts(variant, counts))
-    return Made({"baseline": table}, by_variant)
+    mass = mass_counts(table)
+    subject.reporter.say(explain_mass(mass))
+    if mass_warning(mass):
+        mass["mistake"] = likely_mistake(subject.model, subject.prompts)
+        subject.reporter.say(mass_warning(mass))
+    return Made({"baseline": table}, by_variant | {"option_mass": mass})
 
 
 def scores(subject: Subject, tables: Tables) -> Made:

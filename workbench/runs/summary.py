@@ -1,12 +1,14 @@
 """What a run found, as a short table for the terminal."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from workbench.analysis.option_mass import explain_mass, mass_counts, mass_warning
 from workbench.analysis.patching.patching import event_counts
 from workbench.heads import head_name
 from workbench.headsets.headset import load
@@ -17,7 +19,8 @@ from workbench.runs.steps import MAKER
 
 
 def summary(out: str | Path) -> Group:
-    """Pools with their joint effects over the span beside the controls, and where the files lie.
+    """Pools with their joint effects over the span beside the controls, and where the files lie;
+    how many events are valid pairs, and how much of the probability the options hold.
 
     Raises:
         InputError: no run there, or its pools were not made.
@@ -35,9 +38,18 @@ def summary(out: str | Path) -> Group:
         for word, name in (("head set", "headset.json"), ("report", "report.html"))
         if (folder.path / name).is_file()
     ]
-    counts = {row.pop("variant"): row for row in event_counts(folder.read_table("baseline"))}
+    baseline = folder.read_table("baseline")
+    counts = {row.pop("variant"): row for row in event_counts(baseline)}
     pairs = [Text(explain_counts(variant, counts[variant])) for variant in ("far", "near")]
-    return Group(table, *pairs, *files)
+    mass = mass_of(folder, baseline)
+    said = [Text(line) for line in (explain_mass(mass), mass_warning(mass)) if line]
+    return Group(table, *pairs, *said, *files)
+
+
+def mass_of(folder: RunFolder, baseline: pd.DataFrame) -> dict[str, Any]:
+    """What the options hold, with the likely mistake that the run found where it is little."""
+    found = folder.manifest["steps"]["baseline"]["counts"].get("option_mass", {})
+    return mass_counts(baseline) | ({"mistake": found["mistake"]} if "mistake" in found else {})
 
 
 def _effects(pools: pd.DataFrame, pool: str) -> list[str]:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.patching.effects import causal_effects
-from workbench.analysis.readout import Roles, focus_confusion, select_options, widen
+from workbench.analysis.readout import Roles, focus_confusion, option_mass, select_options, widen
 from workbench.analysis.scores.attribution import z_names
 from workbench.analysis.statistics import Halves
 from workbench.errors import InputError
@@ -98,7 +98,7 @@ def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataF
     (clean Focus at least 0.5, clean Confusion at most 0.5) and the counterfactual moved it:
     `counts_far` when Focus fell by at least 0.2, `counts_near` when Confusion rose by at least 0.2.
     Roles are those of the clean prompt in every variant: Focus of the far one is the mass left on
-    gold's cluster.
+    gold's cluster. `option_mass` is the probability of all options together, over the vocabulary.
     """
     rows = []
     for event in prompts:
@@ -106,7 +106,9 @@ def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataF
         option_logits = torch.stack([select_options(run.logits, event) for run in runs])
         readout = focus_confusion(option_logits, Roles.of(event))
         columns = {"id": event.id, "event": event.event, "half": halves.of(event.id)}
-        rows += [columns | row for row in baseline_rows(*readout)]
+        masses = [{"option_mass": float(option_mass(run.logits, event))} for run in runs]
+        each = zip(baseline_rows(*readout), masses, strict=True)
+        rows += [columns | row | mass for row, mass in each]
     return pd.DataFrame(rows)
 
 

@@ -141,9 +141,7 @@ def head_effects(
         )
         totals.append(_contract(differences, z_gradients))
         gradients = straight_gradients(run, residual_gradient[0, -1].to(written))
-        directs.append(
-            einsum(written, gradients, "layer head d_model, layer d_model -> layer head")
-        )
+        directs.append(torch.stack([w @ g for w, g in zip(written, gradients, strict=True)]))
     return HeadEffects(torch.stack(totals).cpu().double(), torch.stack(directs).cpu().double())
 
 
