@@ -68,7 +68,8 @@ def ask(tokenizer):
             Option(letter, token[-1], role, (0, 1))
             for letter, token, role in zip(letters, tokens, ROLES, strict=True)
         )
-        event = DecisionEvent("p", 0, clean, clean, clean, 1, (0, 1), options)
+        far, near = ((token, *clean[1:]) for token in (8, 9))
+        event = DecisionEvent("p", 0, clean, far, near, 1, (0, 1), options)
         [token] = [reader.encode(written, add_special_tokens=False)[-1]]
         events = (event, replace(event, id="q"))
         return likely_mistake(Writer(reader, token), PromptSet("test", events))
