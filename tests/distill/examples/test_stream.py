@@ -1,9 +1,11 @@
+import json
 import pickle
 import random
 from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from workbench.distill.examples import stream as data
 from workbench.distill.examples.questions import (
@@ -61,7 +63,8 @@ def test_only_right_answers_are_traces(traces, encode):
 
 
 def test_examples_survive_json(traces):
-    assert Example.from_json(traces[0].to_json()) == traces[0]
+    assert TypeAdapter(Example).validate_json(json.dumps(traces[0].to_json())) == traces[0]
+    assert traces[0].fits()
 
 
 def test_a_sample_depends_on_seed_and_index_alone(make_stream):

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from workbench.distill.examples.traces import (
 from workbench.errors import InputError
 
 HEADLESS = json.dumps({"schema": SCHEMA}).encode()
+BAD_PART = json.dumps({"schema": SCHEMA, "teacher": "t", "n": 1, "part": [1, 1]}).encode()
 CONFIG = TraceConfig(n=10, same_size=4, ramp=0.5)
 
 
@@ -133,8 +135,11 @@ def test_only_one_process_writes_a_file(perfect_teacher, write, tmp_path):
     path, told = tmp_path / "traces.jsonl", []
 
     def write_too(done, of):
-        with pytest.raises(InputError, match="another process is writing traces to it") as refused:
-            write(path)
+        with (  # a thread stands for the process: one that holds a lock may take it again
+            ThreadPoolExecutor(1) as other,
+            pytest.raises(InputError, match="another process is writing traces to it") as refused,
+        ):
+            other.submit(write, path).result()
         told.append(refused)
 
     assert write(path, progress=write_too) == 7 == len(read_traces(path))
@@ -143,7 +148,14 @@ def test_only_one_process_writes_a_file(perfect_teacher, write, tmp_path):
 
 def test_what_is_no_trace_file_is_left_as_it_is(perfect_teacher, write, tmp_path):
     path = tmp_path / "weights.jsonl"
-    for there in (b"\xff\xfe\x00", b"one line", b'{"schema": "other"}', HEADLESS):
+    for there in (
+        b"\xff\xfe\x00",
+        b"one line",
+        b'{"schema": "other"}',
+        HEADLESS,
+        b"[" * 100_000,
+        BAD_PART,
+    ):
         path.write_bytes(there)
         with pytest.raises(InputError, match="is no trace file"):
             write(path)
@@ -159,3 +171,56 @@ def test_a_context_that_nothing_fits_is_refused_before_the_teacher_writes(write,
     with pytest.raises(InputError, match="context is 20: even of the questions"):
         write(tmp_path / "traces.jsonl", replace(CONFIG, context=20))
     assert not (tmp_path / "traces.jsonl").exists()
+
+
+DAMAGE = {
+    "removed": (lambda lines: lines[:4] + lines[5:], "line 5 is draw 4, must be 3"),
+    "doubled": (lambda lines: [*lines[:5], *lines[4:]], "line 6 is draw 3, must be 4"),
+    "swapped": (lambda lines: [*lines[:4], lines[5], lines[4], *lines[6:]], "line 5 is draw 4"),
+    "one more": (lambda lines: [*lines, lines[-1]], "line 12 is one more than its 10 draws"),
+    "foreign": (lambda lines: [*lines[:4], '{"a": 1}\n', *lines[5:]], "line 5 is no trace; cut"),
+    "no JSON": (lambda lines: [*lines[:4], lines[4][:50] + "\n", *lines[5:]], "line 5 is no trace"),
+    "deep": (lambda lines: [*lines[:4], "[" * 100_000 + "\n", *lines[5:]], "line 5 is no trace"),
+    "float": (lambda lines: [x.replace('"draw":3', '"draw":3.0') for x in lines], "line 5 is no"),
+    "place": (
+        lambda lines: [x.replace('"decisions":[', '"decisions":[1,') for x in lines],
+        "whole",
+    ),
+    "half": (lambda lines: [x.replace('"target"', '"draw":3,"targe"') for x in lines], "no trace"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damaged_files_are_neither_read_nor_continued(
+    damage, message, perfect_teacher, write, tmp_path
+):
+    path = tmp_path / "traces.jsonl"
+    write(path)
+    damaged = "".join(damage(path.read_text().splitlines(keepends=True)))
+    path.write_text(damaged)
+    for use in (read_traces, write):
+        with pytest.raises(InputError, match=message) as refused:
+            use(path)
+        assert "\n" not in str(refused.value) and str(path) in str(refused.value)
+    assert path.read_text() == damaged
+
+
+def test_tokens_that_no_model_reads_are_refused(perfect_teacher, write, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    write(path)
+    most = max(max(example.tokens) for example in read_traces(path))
+    assert read_traces(path, n_tokens=most + 1)
+    with pytest.raises(InputError, match=f"holds token {most}, .* ids 0 to {most - 1}"):
+        read_traces(path, n_tokens=most)
+
+
+def test_a_trace_file_is_its_owners_alone_also_where_it_is_continued(
+    perfect_teacher, write, tmp_path
+):
+    path = tmp_path / "traces.jsonl"
+    write(path)
+    lines = path.read_text().splitlines(keepends=True)
+    whole = path.read_bytes()
+    path.write_bytes("".join(lines[:6])[:-9].encode())
+    write(path)
+    assert path.read_bytes() == whole and path.stat().st_mode & 0o777 == 0o600

@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pandas as pd
@@ -147,7 +148,9 @@ def test_training_goes_on_with_the_same_traces_only(distilled, stopped, trace_fi
     out, _ = stopped(3)
     lines = trace_file.read_text().splitlines(keepends=True)
     other = tmp_path / "other.jsonl"
-    other.write_text("".join([lines[0], *lines[:0:-1]]))
+    drawn = [json.loads(line) for line in lines[:0:-1]]
+    drawn = [json.dumps(line | {"draw": at}) + "\n" for at, line in enumerate(drawn)]
+    other.write_text("".join([lines[0], *drawn]))
     with pytest.raises(InputError, match=r"other settings \(traces.sha256\)"):
         distilled(out, traces=other)
     moved = shutil.copy(trace_file, tmp_path / "moved.jsonl")
@@ -158,8 +161,9 @@ def test_a_start_that_failed_binds_nobody(distilled, stopped):
     out, _ = stopped(1)
     others = {"coarse": [(0, 2)], "refine": [(1, 3)]}
     assert (out / "headmap.json").is_file() and (out / "readout.parquet").is_file()
-    with held(out), pytest.raises(InputError, match="another process is training into it"):
-        distilled(out, pools=others)
+    busy = "another process is training into it"
+    with held(out), ThreadPoolExecutor(1) as other, pytest.raises(InputError, match=busy):
+        other.submit(distilled, out, pools=others).result()
     assert (out / "headmap.json").is_file() and (out / "readout.parquet").is_file()
     record = distilled(out, pools=others)
     assert [pair["teacher"] for pair in record["headmap"]["pairs"]] == [[0, 2], [1, 3]]

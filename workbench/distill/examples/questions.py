@@ -10,12 +10,16 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from pydantic import ConfigDict
+
 from workbench.distill.config import plain
 from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.prompt import Span
 from workbench.prompts.task import Task
 from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import WordEncoder
+
+_STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Question:
         evidence: tokens of each mention, half-open.
         answer: the tokens of the right letters, in order of the mentions.
     """
+
+    __pydantic_config__ = _STRICT  # where a trace file is read
 
     ids: tuple[int, ...]
     option_spans: tuple[Span, ...]
@@ -47,6 +53,8 @@ class Example:
         decisions: for each mention the position in question and target whose next token answers it.
     """
 
+    __pydantic_config__ = _STRICT
+
     question: Question
     target: tuple[int, ...]
     decisions: tuple[int, ...]
@@ -55,14 +63,23 @@ class Example:
         """Token ids and positions."""
         return plain(asdict(self))
 
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Example":
-        """The example of a record of `to_json`."""
-        question: dict[str, Any] = {
-            name: tuple(tuple(x) if isinstance(x, list) else x for x in value)
-            for name, value in record["question"].items()
-        }
-        return cls(Question(**question), tuple(record["target"]), tuple(record["decisions"]))
+    def fits(self) -> bool:
+        """Whether its places are in it, and its answer is where they say."""
+        n, answer = len(self.question.ids), self.question.answer
+        first = n + len(self.target) - len(answer) - 1
+        spans = (*self.question.option_spans, *self.question.evidence)
+        return (
+            0 < len(answer) <= len(self.target)
+            and self.target[-len(answer) :] == answer
+            and self.decisions == tuple(range(first, first + len(answer)))
+            and len(self.question.option_spans) == len(self.question.option_tokens)
+            and all(0 <= start <= end <= n for start, end in spans)
+        )
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All token ids in it."""
+        return (*self.question.ids, *self.question.option_tokens, *self.target)
 
 
 def make_question(task: Task, prompt: DrawnPrompt, encode: WordEncoder) -> Question:

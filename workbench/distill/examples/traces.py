@@ -8,18 +8,21 @@ of its own, and the folder that holds all parts stands for the whole.
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workbench.distill.config import plain
 from workbench.distill.examples.questions import Example, Question, draw_question, traced_example
 from workbench.distill.examples.stream import check_context
 from workbench.errors import InputError
-from workbench.files import alone, write_text, writing
+from workbench.files import alone, parse_json, reading, write_text, writing
 from workbench.models.greedy import greedy_tokens
 from workbench.progress import Advance
 from workbench.prompts.task import Task
@@ -27,6 +30,40 @@ from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.word_encoder import WordEncoder
 
 SCHEMA = "workbench.traces/1"
+
+
+class _Head(BaseModel):
+    """What is needed of the first line; the other settings are only compared."""
+
+    model_config = ConfigDict(strict=True)
+
+    schema_: Literal["workbench.traces/1"] = Field(alias="schema")
+    teacher: str
+    n: int = Field(ge=0)
+    part: list[int] = Field(min_length=2, max_length=2)
+
+
+class _Draw(BaseModel):
+    """A further line: the number of a draw, and the example where the teacher was right."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    draw: int
+    question: Question | None = None
+    target: tuple[int, ...] | None = None
+    decisions: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "_Draw":
+        if len({part is None for part in (self.question, self.target, self.decisions)}) > 1:
+            raise ValueError("half an example")
+        return self
+
+    def example(self) -> Example | None:
+        """None where the teacher was wrong."""
+        if self.question is None or self.target is None or self.decisions is None:
+            return None
+        return Example(self.question, self.target, self.decisions)
 
 
 @dataclass(frozen=True)
@@ -117,22 +154,31 @@ def write_traces(
     return kept
 
 
-def read_traces(path: Path, teacher: str | None = None) -> list[Example]:
+def read_traces(
+    path: Path, teacher: str | None = None, n_tokens: int | None = None
+) -> list[Example]:
     """The examples of a trace file, or of a folder with all parts of one, in order.
 
     Args:
         path: the file or folder.
         teacher: whose traces they must be, as `write_traces` was told; None for anyone's.
+        n_tokens: token ids that there are; None for any.
 
     Raises:
         InputError: no trace file, one that is damaged, unfinished, of another teacher or without
-            examples, or a folder whose parts do not make one whole.
+            examples, a folder whose parts do not make one whole, or a token that is none.
     """
     examples = [example for file in _parts(path) for example in _read(file, teacher)]
     if not examples:
         raise InputError(
             f"{path}: holds no trace; the teacher answered nothing rightly that fits the context"
         )
+    for example in () if n_tokens is None else examples:
+        if not 0 <= min(example.tokens) <= max(example.tokens) < n_tokens:
+            raise InputError(
+                f"{path}: holds token {max(example.tokens)}, the teacher and student have ids 0 to "
+                f"{n_tokens - 1}"
+            )
     return examples
 
 
@@ -143,7 +189,7 @@ def count_draws(path: Path) -> int:
         InputError: as `read_traces`.
     """
     first = _parts(path)[0]
-    return int(_check_head(first, _lines(first)[:1])["n"])
+    return int(_check_head(first, _lines(first, 1))["n"])
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
@@ -157,23 +203,40 @@ def _read(path: Path, teacher: str | None) -> list[Example]:
     head = _check_head(path, lines[:1])
     if teacher is not None and head["teacher"] != teacher:
         raise InputError(f"{path}: holds traces of another teacher, not of the one given")
-    examples = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            record = json.loads(line)
-            if "target" in record:
-                examples.append(Example.from_json(record))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: line {number} is no trace ({type(error).__name__})"
-            ) from None
-    n_draws = len(TraceConfig(n=head["n"], part=tuple(head["part"])).draws)
-    if len(lines) - 1 != n_draws:
+    draws = _draws(path, lines, head)
+    if len(draws) < len(wanted := _wanted(head)):
         raise InputError(
-            f"{path}: is unfinished, {len(lines) - 1} of {n_draws} draws; the command that began "
+            f"{path}: is unfinished, {len(draws)} of {len(wanted)} draws; the command that began "
             "it goes on with it"
         )
-    return examples
+    return [example for example in draws if example is not None]
+
+
+def _wanted(head: Mapping[str, Any]) -> range:
+    return TraceConfig(n=head["n"], part=tuple(head["part"])).draws
+
+
+def _draws(path: Path, lines: Sequence[str], head: Mapping[str, Any]) -> list[Example | None]:
+    """The draws of a file, whose lines count them without a gap."""
+    numbers, draws = _wanted(head), []
+    for line, text in enumerate(lines[1:], start=2):
+        mend = f"cut the file before line {line}, and the command that began it goes on there"
+        try:
+            record = _Draw.model_validate_json(text)
+        except ValidationError:
+            raise InputError(f"{path}: line {line} is no trace; {mend}") from None
+        if len(draws) == len(numbers):
+            raise InputError(f"{path}: line {line} is one more than its {len(numbers)} draws")
+        if record.draw != numbers[len(draws)]:
+            raise InputError(
+                f"{path}: line {line} is draw {record.draw}, must be {numbers[len(draws)]}: a line "
+                f"is missing, doubled or of another file; {mend}"
+            )
+        example = record.example()
+        if example is not None and not example.fits():
+            raise InputError(f"{path}: line {line} is no whole trace; {mend}")
+        draws.append(example)
+    return draws
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -183,7 +246,7 @@ def _parts(folder: Path) -> list[Path]:
     found: dict[int, Path] = {}
     settings: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.jsonl")):
-        head = _check_head(path, _lines(path)[:1])
+        head = _check_head(path, _lines(path, 1))
         which, parts = head.pop("part")
         settings.append({**head, "parts": parts})
         if which in found or settings[0] != settings[-1]:
@@ -226,27 +289,27 @@ def _continue(path: Path, head: dict[str, Any]) -> tuple[int, int]:
     if not lines[-1].endswith("\n"):
         lines = lines[:-1] or [json.dumps(head) + "\n"]
         write_text(path, "".join(lines), private=True)
-    return len(lines) - 1, sum('"target"' in line for line in lines[1:])
+    draws = _draws(path, lines, there)
+    return len(draws), sum(example is not None for example in draws)
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, most: int | None = None) -> list[str]:
     """With their ends, of which the last lacks its own where writing was cut off."""
     try:
-        return path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+        with reading(path), path.open(encoding="utf-8-sig", newline="\n") as file:
+            return list(islice(file, most))
     except UnicodeDecodeError:
         raise InputError(f"{path}: is no trace file ({SCHEMA!r})") from None
 
 
 def _check_head(path: Path, lines: Sequence[str]) -> dict[str, Any]:
     try:
-        head = json.loads(lines[0]) if lines else None
-    except ValueError:
-        head = None
-    needed = {"teacher", "n", "part"}
-    if not isinstance(head, dict) or head.get("schema") != SCHEMA or not needed <= head.keys():
-        raise InputError(f"{path}: is no trace file ({SCHEMA!r})")
+        head = parse_json(lines[0]) if lines else None
+        _Head.model_validate(head)
+        assert isinstance(head, dict)
+        _wanted(head)
+    except (InputError, ValidationError):
+        raise InputError(f"{path}: is no trace file ({SCHEMA!r})") from None
     return head
 
 

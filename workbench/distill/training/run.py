@@ -153,7 +153,7 @@ def distill(
     student.to(args.device)  # pyright: ignore[reportArgumentType]
     n_tokens = check_vocabulary(taught, student, tokenizer)
     _check_heads(taught, student, pools, config, scores, digest)
-    given = None if traces is None else read_traces(traces, digest)
+    given = None if traces is None else read_traces(traces, digest, n_tokens)
     first = args.process_index == 0
     with held(out) if first else nullcontext():
         with args.main_process_first(local=False, desc="claim, traces and head map"):
@@ -163,7 +163,7 @@ def distill(
                 with reporter.step("traces", config.n_traces) as advance:
                     how = trace_config(config)
                     write_traces(path, taught, task, encode, how, teacher=digest, progress=advance)
-                given = read_traces(path, digest)
+                given = read_traces(path, digest, n_tokens)
             made_of = {"drawn": count_draws(path), "kept": len(given)}
             made_of |= {"sha256": fingerprint(given)}
             claim(out, out / WORK / TAUGHT, {"traces": made_of}, KIND)
