@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from workbench.analysis import logit_lens
 from workbench.analysis.logit_lens import event_trajectory, layer_trajectory
 from workbench.analysis.patching.patching import baseline
 from workbench.analysis.readout import Roles, focus_confusion
 from workbench.analysis.statistics import split_half
+from workbench.errors import InputError
 
 
 def test_last_step_is_the_model_s_own_answer(model, prompts):
@@ -33,3 +37,23 @@ def test_first_step_reads_the_decision_token_s_embedding(model, event):
     logits = normed @ model.bridge.unembed.W_U
     focus, confusion = focus_confusion(logits[event.option_tokens], Roles.of(event))
     assert values[0, 0].tolist() == pytest.approx([focus.item(), confusion.item()], rel=1e-4)
+
+
+def test_a_lens_that_does_not_fit_is_refused(model, event, monkeypatch):
+    """Streams of other widths than the unembedding reads, and an answer that is scaled after it."""
+
+    def misfit(*given, **named):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    read = logit_lens.logit_readout
+    monkeypatch.setattr(logit_lens, "logit_readout", misfit)
+    with pytest.raises(InputError, match=r"no stream of one width .* \(RuntimeError\)"):
+        event_trajectory(model, event)
+
+    def scaled(*given, **named):
+        found = read(*given, **named)
+        return replace(found, values=5 * found.values)
+
+    monkeypatch.setattr(logit_lens, "logit_readout", scaled)
+    with pytest.raises(InputError, match="does more between its last layer and its answer"):
+        event_trajectory(model, event)

@@ -280,18 +280,6 @@ def test_text_is_shown_only_on_request(finished: Path, llama: Path, invoke: Invo
     assert not (finished / "report_with_text.html").exists()
 
 
-def test_interrupt_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, invoke: Invoke
-) -> None:
-    def stop(*arguments: object, **named: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(wb, "run", stop)
-    result = invoke("run", "--out", tmp_path / "run")
-    assert result.exit_code == 130
-    assert "run the same command again" in result.stderr
-
-
 @pytest.mark.parametrize(
     ("code", "barred"),
     [

@@ -1,7 +1,10 @@
 """What the figures with axes must show of tables with known effects."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from fixtures.synthetic_tables import (
     N_LAYERS,
@@ -12,7 +15,8 @@ from fixtures.synthetic_tables import (
 )
 
 from workbench.errors import InputError
-from workbench.plots import figures
+from workbench.plots import figures, style
+from workbench.plots.page import write_figure
 
 
 def test_bootstrap_draws_prompts_and_weights_events() -> None:
@@ -119,3 +123,26 @@ def test_what_cannot_be_drawn_is_said_in_words(draw, table, said) -> None:
 def test_missing_loss_is_named() -> None:
     with pytest.raises(InputError, match="column 'loss' is missing; it has 'step'"):
         figures.loss_curve(pd.DataFrame({"step": [1]}))
+
+
+LINK = '<a href="https://example.org">'
+
+
+def test_names_in_figures_are_text_and_no_links() -> None:
+    table, pools = make_trajectory(), make_pools()
+    table["kind"] = f"{LINK}layer</a>"
+    pools["set"] = pools["set"].replace("norm", f"{LINK}norm")
+    history = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "kind": f"{LINK}x"})
+    drawn = [figures.trajectory(table), figures.pool_effects(pools), figures.loss_curve(history)]
+    for figure in drawn:
+        assert "<a " not in str(figure.to_dict()) and "</a>" not in str(figure.to_dict())
+    assert '&lt;a href="https://example.org">layer' in drawn[0].layout.title.text
+
+
+def test_what_figures_say_themselves_stays(tmp_path: Path) -> None:
+    said = style.drawn(lambda: go.Figure(layout_title_text="<b>a</b><br>p < 0.05"))()
+    assert said.layout.title.text == "<b>a</b><br>p &lt; 0.05"
+    plain = go.Figure(go.Scatter(x=np.arange(3), y=[1, 2, 3], hovertemplate="%{x}<extra></extra>"))
+    assert style.drawn(lambda: plain)() is plain
+    page = write_figure(tmp_path / "figure.html", said).read_text()
+    assert "Content-Security-Policy" in page and "default-src 'none'" in page

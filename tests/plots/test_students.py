@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from plotly.offline import get_plotlyjs
 
 from workbench.distill.arms import ARMS as ARMS_OF_A_STUDY
 from workbench.errors import InputError
@@ -168,3 +169,12 @@ def test_empty_tables_say_so(tables):
         assert not figure.data and len(figure.layout.annotations) == 1
     with pytest.raises(InputError, match="'step' is missing"):
         students.training_curves(tables["readouts"].drop(columns="step"))
+
+
+def test_an_arm_is_no_link(tables, tmp_path):
+    arm = '<a href="https://example.org">cot</a>'
+    named = {name: table.replace("cot", arm) for name, table in tables.items()}
+    page = write_students_page(tmp_path / "page.html", named).read_text()
+    page = page.replace(get_plotlyjs(), "")
+    assert "u003ca href" not in page and "<a href=" not in page
+    assert "Content-Security-Policy" in page

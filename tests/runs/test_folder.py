@@ -4,10 +4,13 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from fixtures.tiny_runs import save_model, save_prompts
 from rich.console import Console
@@ -17,7 +20,7 @@ from workbench.errors import InputError
 from workbench.files import alone_in
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
-from workbench.prompts.prompt import PromptSet
+from workbench.prompts.prompt import VARIANTS, PromptSet
 from workbench.runs.config import RunConfig
 from workbench.runs.folder import RunFolder
 from workbench.runs.session import open_run
@@ -242,6 +245,45 @@ def test_folder_and_files_are_their_owners_alone(out: Path, finished: Path) -> N
         if path.is_file() and path.stat().st_mode & 0o077 and path.name not in PUBLIC
     ]
     assert not public
+
+
+def test_no_file_but_the_prompts_holds_tokens_of_a_prompt(finished: Path) -> None:
+    rows = [
+        event.variant(name)
+        for event in wb.read_prompts(finished / "prompts.jsonl")
+        for name in VARIANTS
+    ]
+    triples = {row[at : at + 3] for row in rows for at in range(len(row) - 2)}
+
+    def lists(value: Any) -> Iterator[list[Any]]:
+        if isinstance(value, dict | list):
+            yield [one for one in value if isinstance(one, int)] if isinstance(value, list) else []
+            for one in value.values() if isinstance(value, dict) else value:
+                yield from lists(one)
+
+    for path in finished.iterdir():
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+            assert not {"token", "text", "word", "input_ids"} & set(table.columns)
+            found = [list(cell) for name in table.columns for cell in table[name] if np.ndim(cell)]
+        else:
+            found = lists(json.loads(path.read_text())) if path.suffix == ".json" else []
+        for numbers in found:
+            there = {tuple(numbers[at : at + 3]) for at in range(len(numbers) - 2)}
+            assert not there & triples, path.name
+
+
+def test_a_model_without_a_lens_keeps_all_other_results(
+    out: Path, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def misfit(*given: object, **named: object) -> None:
+        raise InputError("streams of two widths")
+
+    monkeypatch.setattr("workbench.runs.score.layer_trajectory", misfit)
+    (out / "trajectory.parquet").unlink()
+    assert "trajectory: none (streams of two widths)" in again()
+    assert pd.read_parquet(out / "trajectory.parquet").empty
+    assert "html" in (out / "report.html").read_text()
 
 
 PUBLIC = {".lock", "headset.json"}

@@ -170,6 +170,8 @@ def _pool_traces(here: pd.DataFrame, pool: str, measures: Sequence[str]) -> list
 @drawn
 def trajectory(table: pd.DataFrame) -> go.Figure:
     """Focus and Confusion read out after each step, a line with its interval band per variant."""
+    if table.empty:
+        return nothing("Focus and Confusion by layer", "the logit lens does not fit this model")
     figure = readout_panels()
     for column, quantity in enumerate(OF_READOUT, start=1):
         for variant, colour in VARIANT_COLOUR.items():
