@@ -71,10 +71,10 @@ def build(model_type: str, auto: Any = AutoModelForCausalLM, **sizes: Any) -> Pr
         (
             "falcon",
             {"new_decoder_architecture": True, "num_kv_heads": 2},
-            "bridge does not take FalconForCausalLM: split_with_sizes",
+            "FalconForCausalLM is not taken by TransformerLens's bridge: split_with_sizes",
         ),
         ("openai-gpt", {}, "OpenAIGPTLMHeadModel does not run in TransformerLens's bridge: hook"),
-        ("phi", {"qk_layernorm": True}, "bridge does not take PhiForCausalLM"),
+        ("phi", {"qk_layernorm": True}, "PhiForCausalLM is not taken by TransformerLens's bridge"),
         # Encoders, which transformers loads as causal language models.
         ("bert", {"is_decoder": False}, "BertLMHeadModel is no causal language model"),
         ("electra", {}, "ElectraForCausalLM is no causal language model"),

@@ -108,7 +108,11 @@ def test_parts_of_a_larger_model_and_old_buffers_are_left_out(folder):
 
 def test_weights_of_other_sizes_are_refused(folder):
     change(folder, vocab_size=80)
-    assert "cannot be loaded" in refused(folder)
+    assert "embed_tokens.weight has shape [64, 32], by config.json [80, 32]" in refused(folder)
+    change(folder, vocab_size=10**12)  # more than any memory holds
+    assert "has shape [64, 32]" in refused(folder)
+    change(folder, num_hidden_layers=10**6)
+    assert "num_hidden_layers is 1000000, there are 21 weights" in refused(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -160,7 +164,7 @@ def test_models_in_memory_that_are_not_plain():
     model.extra.weight = nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
     with pytest.raises(InputError, match="is quantised"):
         HookedModel.from_pretrained_model(model)
-    with pytest.raises(InputError, match="without values in memory"):
+    with pytest.raises(InputError, match="weight has no values in memory"):
         HookedModel.from_pretrained_model(tiny().to("meta"))
     with pytest.raises(InputError, match="'in-memory' is a Linear, no transformers model"):
         plain_weights.check_in_memory(nn.Linear(2, 2), "in-memory")

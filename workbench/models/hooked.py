@@ -150,7 +150,7 @@ class HookedModel:
     ) -> "HookedModel":
         plain = parity.run_plain(hf_model, name)
         view = View(hf_model)  # before the bridge puts its own modules into the model
-        bridge = loading.build_bridge(hf_model, tokenizer, name)
+        bridge = parity.build_bridge(hf_model, tokenizer, name)
         # A model built otherwise is as good, only its sweeps are slower (`can_fork`).
         with suppress(AttributeError, LookupError, TypeError):
             view.steer(*_module_paths(bridge))

@@ -7,7 +7,6 @@ initial value, and what `plain_weights` checks. Everything a user can get wrong 
 `InputError` line.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -18,8 +17,6 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -195,6 +192,7 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
     try:
         stored = plain_weights.tensor_headers(files)
         plain_weights.check_stored(stored, folder)
+        plain_weights.check_sizes(config, stored, folder)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -233,56 +231,6 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception on damaged files
         raise InputError(f"tokenizer in {folder} cannot be read: {first_line(error)}") from error
-
-
-def build_bridge(
-    hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str
-) -> TransformerBridge:
-    """TransformerLens's bridge around a model in memory; needs no network and no tokenizer.
-
-    Raises:
-        InputError: an architecture the bridge does not know, fails on, or gives no per-head
-            attention outputs.
-    """
-    architecture = type(hf_model).__name__
-    try:
-        bridge = build_bridge_from_module(
-            hf_model,
-            architecture,
-            hf_config=copy.deepcopy(hf_model.config),
-            # The bridge adds special tokens to a tokenizer that has none; ours stays as it is.
-            tokenizer=copy.deepcopy(tokenizer),
-            model_name=name,
-        )
-    except Exception as error:  # each of its adapters has its own ways to fail
-        raise InputError(
-            f"model {name!r} is not supported: TransformerLens's bridge does not take "
-            f"{architecture}: {first_line(error)}"
-        ) from error
-    blocks: Any = bridge.blocks
-    if len(blocks) != bridge.cfg.n_layers:
-        raise InputError(
-            f"model {name!r} has {len(blocks)} layers, its configuration {bridge.cfg.n_layers}"
-        )
-    for layer in range(bridge.cfg.n_layers):
-        if f"blocks.{layer}.attn.hook_z" not in bridge.hook_dict:
-            raise InputError(
-                f"model {name!r}: layer {layer} of {architecture} has no per-head attention output"
-            )
-    bridge.cfg.n_devices = len({parameter.device for parameter in hf_model.parameters()})
-    if hf_model.dtype != torch.float32:
-        _round_rotated(bridge, hf_model.dtype)
-    return bridge
-
-
-def _round_rotated(bridge: TransformerBridge, dtype: torch.dtype) -> None:
-    """Rotated queries and keys in the model's dtype, as transformers has them.
-
-    The OLMo family rotates by float32 sines, and the bridge leaves the outcome in float32.
-    """
-    for name, point in bridge.hook_dict.items():
-        if name.endswith(("hook_rot_q", "hook_rot_k")):
-            point.add_perma_hook(lambda rotated, hook: rotated.to(dtype))
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -333,6 +281,8 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 
 def first_line(error: BaseException) -> str:
     """The gist of an exception in one line: its first line, and the next when that ends in ":"."""
+    if isinstance(error, KeyError):  # whose text is the key alone
+        return f"there is no {error}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

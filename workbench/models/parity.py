@@ -1,4 +1,4 @@
-"""The check at load that the bridged model is the model.
+"""TransformerLens's bridge around a model, and the check at load that it is the model.
 
 TransformerLens rebuilds attention step by step. An architecture can come out of that as another
 model, or with its heads cut at other places. So a few tokens run through the model as transformers
@@ -6,6 +6,7 @@ has it, before the bridge changes it, and then as the workbench runs it. Logits 
 every head's output times its slice of the output projection must be what that projection writes.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
 from workbench.models.loading import first_line
@@ -70,6 +73,52 @@ def run_plain(hf_model: PreTrainedModel, name: str) -> PlainRun:
         )
     noise = float((whole[len(beginning) - 1] - alone[-1]).abs().max())
     return PlainRun(tokens, beginning, torch.stack([whole[-1], alone[-1]]), noise)
+
+
+def build_bridge(
+    hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str
+) -> TransformerBridge:
+    """TransformerLens's bridge around a model in memory; needs no network and no tokenizer.
+
+    Raises:
+        InputError: an architecture the bridge does not know, fails on, or gives no per-head
+            attention outputs.
+    """
+    try:
+        bridge = build_bridge_from_module(
+            hf_model,
+            type(hf_model).__name__,
+            hf_config=copy.deepcopy(hf_model.config),
+            # The bridge adds special tokens to a tokenizer that has none; ours stays as it is.
+            tokenizer=copy.deepcopy(tokenizer),
+            model_name=name,
+        )
+    except Exception as error:  # each of its adapters has its own ways to fail
+        what = "is not taken by TransformerLens's bridge"
+        raise refusal(name, hf_model, what, error) from error
+    blocks: Any = bridge.blocks
+    if len(blocks) != bridge.cfg.n_layers:
+        raise InputError(
+            f"model {name!r} has {len(blocks)} layers, its configuration {bridge.cfg.n_layers}"
+        )
+    for layer in range(bridge.cfg.n_layers):
+        if f"blocks.{layer}.attn.hook_z" not in bridge.hook_dict:
+            what = f"has no per-head attention output in layer {layer}"
+            raise refusal(name, hf_model, what)
+    bridge.cfg.n_devices = len({parameter.device for parameter in hf_model.parameters()})
+    if hf_model.dtype != torch.float32:
+        _round_rotated(bridge, hf_model.dtype)
+    return bridge
+
+
+def _round_rotated(bridge: TransformerBridge, dtype: torch.dtype) -> None:
+    """Rotated queries and keys in the model's dtype, as transformers has them.
+
+    The OLMo family rotates by float32 sines, and the bridge leaves the outcome in float32.
+    """
+    for name, point in bridge.hook_dict.items():
+        if name.endswith(("hook_rot_q", "hook_rot_k")):
+            point.add_perma_hook(lambda rotated, hook: rotated.to(dtype))
 
 
 @torch.no_grad()

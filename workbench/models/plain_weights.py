@@ -4,6 +4,8 @@ transformers leaves much of this to the user: it skips what it does not know (a 
 layer beyond the configuration, an adapter without its library) and goes on.
 """
 
+import copy
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from workbench.errors import InputError, shorten
 
@@ -109,6 +111,30 @@ def check_stored(headers: Mapping[str, tuple[str, list[int]]], folder: Path) -> 
             )
 
 
+def check_sizes(config: Any, headers: Mapping[str, tuple[str, list[int]]], folder: Path) -> None:
+    """Refuse weights of other sizes than the configuration's, before memory is taken for either.
+
+    Raises:
+        InputError: naming the first, with both sizes.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    if layers > len(headers):
+        raise InputError(
+            f"{folder}/config.json: num_hidden_layers is {layers}, there are {len(headers)} weights"
+        )
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=False)
+    except Exception:  # what is wrong is said when it is loaded
+        return
+    for key, value in model.state_dict().items():
+        _, stored = headers.get(key, ("", list(value.shape)))
+        if math.prod(stored) != value.numel():  # some are turned or folded when they are loaded
+            raise InputError(
+                f"weights in {folder}: {key} has shape {stored}, by config.json {list(value.shape)}"
+            )
+
+
 def check_none_left_over(
     model: PreTrainedModel,
     unexpected: Iterable[str],
@@ -152,12 +178,17 @@ def _pattern(name: str) -> str:
 
 
 def check_values(model: PreTrainedModel, name: object) -> None:
-    """Refuse weights that are not finite.
+    """Refuse weights that are not there, or not finite.
 
     Raises:
-        InputError: naming the first parameter that has one.
+        InputError: naming the first such parameter.
     """
     for key, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError(
+                f"model {name}: parameter {key} has no values in memory (device meta, or left on "
+                "disk by a device_map)"
+            )
         if parameter.numel() and not torch.stack(parameter.detach().aminmax()).isfinite().all():
             raise InputError(f"model {name}: parameter {key} has values that are not finite")
 
@@ -177,13 +208,7 @@ def check_in_memory(model: object, name: str) -> None:
         raise InputError(f"model {name!r} is a {type(model).__name__}, no transformers model")
     check_unquantised(model.config.to_dict(), f"model {name!r}")
     check_counts(model.config, f"model {name!r}")
-    parameters = dict(model.named_parameters())
-    small = [key for key, value in parameters.items() if value.element_size() < 2]
+    small = any(parameter.element_size() < 2 for parameter in model.parameters())
     if small or libraries & QUANTISING_LIBRARIES or getattr(model, "is_quantized", False):
         raise InputError(f"model {name!r} is quantised, which is not supported; {DEQUANTISE}")
-    if any(value.is_meta for value in parameters.values()):
-        raise InputError(
-            f"model {name!r} has parameters without values in memory (device meta, or left on "
-            "disk by a device_map)"
-        )
     check_values(model, repr(name))
