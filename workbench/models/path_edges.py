@@ -24,7 +24,6 @@ from workbench.models.forked import FORKED, can_fork
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
 from workbench.models.shared_attention import over_prefix
-from workbench.models.shortcuts import SHORTEST, supports
 from workbench.models.steered import Call, Job, Run, Taken
 
 Route = Literal["q", "k", "v"]
@@ -145,27 +144,8 @@ def check_paths(model: HookedModel, tokens: Sequence[int]) -> None:
             f"model {name!r} cannot run branches of {len(tokens)} tokens, so its paths cannot be "
             f"patched ({model.shortcuts[FORKED].reason})"
         )
-    if not supports(model, "path patching", tokens[:SHORTEST], lambda few: _written(model, few)):
+    if not all(way is not None and way.plain for way in model.ways):
         raise InputError(
             f"model {name!r} normalises or scales what its heads write before adding it, so a path "
             "from one head into another is not defined by hook_z · W_O"
         )
-
-
-def _written(model: HookedModel, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The stream behind every attention: what was before it plus z · W_O + b_O, and as it is."""
-    known = model.bridge.hook_dict
-    # Without a middle, attention and MLP run side by side: both are added.
-    layers = [n for n in range(model.info.n_layers) if f"blocks.{n}.hook_resid_mid" in known]
-    parts = ("hook_resid_pre", "hook_resid_mid", "attn.hook_z")
-    [run] = model.run([tokens], [f"blocks.{n}.{part}" for n in layers for part in parts])
-    sums, found = [torch.zeros(1, model.info.d_model)], [torch.zeros(1, model.info.d_model)]
-    for layer in layers:
-        before, after, z = (run.activations[f"blocks.{layer}.{part}"] for part in parts)
-        attention: Any = model.bridge.blocks[layer].attn
-        written = torch.einsum("phd,hdm->pm", z, attention.W_O.detach().to(z))
-        if attention.b_O is not None:
-            written = written + attention.b_O.detach().to(z)
-        sums.append((before + written).float().cpu())
-        found.append(after.float().cpu())
-    return torch.cat(sums), torch.cat(found)

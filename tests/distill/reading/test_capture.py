@@ -70,7 +70,7 @@ def test_what_heads_write_adds_up_to_the_attention_output(make_model, ids):
     reading = read(model, EVERY, ids)
     handle.remove()
     total = sum(reading.written[1, head] for head in range(4))
-    torch.testing.assert_close(total, take(outputs[0], torch.tensor([[0, 3]] * 2)))
+    torch.testing.assert_close(total, take(outputs[-1], torch.tensor([[0, 3]] * 2)))
 
 
 def test_scale_is_that_of_the_final_norm(make_model, ids):
@@ -100,14 +100,19 @@ def test_only_supervised_layers_compute_maps(make_model, ids, monkeypatch):
         mapped.append(heads.tolist())
         return patterns(query, key, heads, mask, scaling)
 
+    model = make_model(n_layers=3).eval()
+    wanted = Wanted(patterns=frozenset([(1, 3), (1, 0)]), logits=True)
+    with_logits, without = (
+        Capture(model, one) for one in (wanted, Wanted(patterns=frozenset([(1, 3)])))
+    )
     monkeypatch.setattr(functional, "scaled_dot_product_attention", count_fused)
     monkeypatch.setattr(capture, "head_patterns", count_mapped)
-    model = make_model(n_layers=3).eval()
-    read(model, Wanted(patterns=frozenset([(1, 3), (1, 0)]), logits=True), ids)
+    positions = torch.tensor([[0, 3]] * len(ids))
+    with_logits.run(lambda: model(input_ids=ids), positions)
     assert len(fused) == 3
     assert mapped == [[0, 3]]
     # Without logits nothing after the last wanted layer runs.
-    reading = read(model, Wanted(patterns=frozenset([(1, 3)])), ids)
+    reading = without.run(lambda: model(input_ids=ids), positions)
     assert len(fused) == 5
     assert reading.logits is None and set(reading.patterns) == {(1, 3)}
 

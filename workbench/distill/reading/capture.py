@@ -21,10 +21,12 @@ from transformers import PreTrainedModel
 
 from workbench.distill.losses.compiling import fused
 from workbench.distill.losses.features import option_contribution, pool_patterns, written
+from workbench.distill.reading.checks import check_attention, check_end, find_written
 from workbench.distill.reading.wanted import Wanted
 from workbench.errors import InputError
 from workbench.heads import Head, ModelShape
 from workbench.models.attention import KEPT, NAME, Kept
+from workbench.models.residual import Way
 
 if TYPE_CHECKING:
     from workbench.distill.reading.positions import Marks
@@ -36,6 +38,7 @@ class Reading:
 
     patterns: dict[Head, Float[Tensor, "batch query key"]] = field(default_factory=dict)
     written: dict[Head, Float[Tensor, "batch position d_model"]] = field(default_factory=dict)
+    """What heads add to the residual stream; a norm on the way there is a constant of the run."""
     hidden: dict[int, Float[Tensor, "batch token d_model"]] = field(default_factory=dict)
     scale: Float[Tensor, "batch position"] | None = None
     """1 over the root mean square that the final norm divides by, without gradient."""
@@ -93,8 +96,9 @@ class Capture:
     itself where nothing but logits is wanted.
 
     Raises:
-        InputError: attention modules without `o_proj`, heads or layers that are not there, or,
-            where the final norm's factor is wanted, no final root-mean-square norm.
+        InputError: attention modules without `o_proj`, heads or layers that are not there, what is
+            read would not be what the model does (see `checks`), or, where the final norm's factor
+            is wanted, no final root-mean-square norm.
     """
 
     def __init__(self, model: PreTrainedModel, wanted: Wanted) -> None:
@@ -114,7 +118,13 @@ class Capture:
                     f"layer {layer} is not in the model of {self.shape.n_layers} layers"
                 )
         self._norm = final_norm(model) if wanted.scale else None
-        model.set_attn_implementation(NAME if wanted.maps else "sdpa")
+        check_attention(model, NAME if wanted.maps else "sdpa")
+        written_in = {layer for layer, _ in wanted.writes}
+        self._ways: dict[int, Way] = {}
+        if written_in:
+            self._ways = find_written(model, self._attentions, self._blocks, written_in)
+        if self._norm is not None:
+            check_end(model, self._norm, list(self._ways.values()))
 
     def run(self, forward: Callable[[], Any], positions: Int[Tensor, "batch position"]) -> Reading:
         """Run a forward of the model and read it; `positions` are where heads' writing is read."""
@@ -141,8 +151,9 @@ class Capture:
                     kept: list[Kept] = []
                     setattr(attention, KEPT, kept)
                     stack.callback(delattr, attention, KEPT)
+                    way = self._ways.get(layer)
                     listen = partial(
-                        _listen, reading, layer, attention, kept, mapped, writers, positions
+                        _listen, reading, layer, attention, kept, mapped, writers, positions, way
                     )
                     # First of the hooks: weights spread over devices are still whole, and the
                     # model runs on.
@@ -165,6 +176,7 @@ def _listen(
     mapped: tuple[int, ...],
     writers: tuple[int, ...],
     positions: Tensor,
+    way: Way | None,
     *called: Any,
 ) -> None:
     query, key, mask, scaling, z = kept.pop()
@@ -179,6 +191,10 @@ def _listen(
         _on(mapped, query.device),
         _on(writers, query.device),
     )
+    if way is not None and (way.between or way.factor != 1):
+        with torch.no_grad():
+            scale = way.scale(attention.o_proj(take(z, positions).flatten(-2)))
+        wrote = wrote * scale[:, :, None].to(wrote)
     reading.patterns |= {(layer, head): patterns[:, i] for i, head in enumerate(mapped)}
     reading.written |= {(layer, head): wrote[:, :, i] for i, head in enumerate(writers)}
 
