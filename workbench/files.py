@@ -308,12 +308,16 @@ def claim(folder: Path, file: Path, asked: Mapping[str, Any], what: str) -> None
     in the message: "a distillation".
 
     Raises:
-        InputError: the folder was begun with other settings; names them.
+        InputError: the folder was begun with other settings; names them. Or the file is damaged.
     """
     if not file.is_file():
         write_text(file, json.dumps(asked, indent=1))
         return
-    different = differences(read_json(file), asked)
+    try:
+        there = read_json(file)
+    except InputError as error:
+        raise InputError(f"{error}; delete {file.parent} to begin anew") from None
+    different = differences(there, asked) if isinstance(there, dict) else ["all"]
     if different:
         raise InputError(
             f"{folder}: holds {what} with other settings ({', '.join(different)}); give another "

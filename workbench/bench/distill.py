@@ -19,6 +19,7 @@ from workbench.distill.matching.pair import pair_by_ablation, pair_heads
 from workbench.distill.training.student import make_student
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError, explain
+from workbench.files import read_text
 
 WARMUP_STEPS = 10
 REFERENCE = "cot+logits"
@@ -179,10 +180,9 @@ def read_costs(path: str | Path) -> dict[str, float]:
     Raises:
         InputError: the file cannot be read, or is no such file.
     """
+    text = read_text(path)
     try:
-        costs = _Costs.model_validate_json(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+        costs = _Costs.model_validate_json(text)
     except ValidationError as error:
         raise InputError(f"{path}: is no benchmark of training steps, {explain(error)}") from None
     return {row.arm: row.seconds for row in costs.arms}

@@ -5,7 +5,6 @@ nothing that its commands one by one would not. What is finished is left alone; 
 stopped goes on from its last checkpoint.
 """
 
-import json
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from workbench.bench.distill import equal_compute
 from workbench.distill.arms import ARMS, find_arm
-from workbench.distill.training.folder import RECORD, WORK
+from workbench.distill.training.folder import RECORD, WORK, read_record
 from workbench.errors import InputError
 from workbench.files import claim
 from workbench.models import loading
@@ -182,12 +181,7 @@ def _is_finished(out: Path, student: Planned) -> bool:
     path = out / student.name / RECORD
     if not path.is_file():
         return False
-    try:
-        steps = json.loads(path.read_text(encoding="utf-8"))["config"]["steps"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: is not the record of a student ({type(error).__name__})"
-        ) from None
+    steps = read_record(out / student.name)["config"].get("steps")
     if steps != student.steps:
         raise InputError(
             f"{path}: is of {steps} steps, not of {student.steps}; give another --out, or the "

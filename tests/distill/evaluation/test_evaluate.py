@@ -123,6 +123,13 @@ def test_what_is_done_is_not_done_again(run, write_student, monkeypatch, tmp_pat
     again = run(students)
     for name in ("answers", "distances", "metrics", "causal", "seeds"):
         pd.testing.assert_frame_equal(getattr(first, name), getattr(again, name))
+    for path in (*(tmp_path / "out" / "one").iterdir(),):
+        if path.suffix in (".parquet", ".json"):
+            whole = path.read_bytes()
+            path.write_bytes(whole[:-8] + b"\xff")
+            with pytest.raises(InputError, match=f"{path.name}: .*; delete"):
+                run(students)
+            path.write_bytes(whole)
     with pytest.raises(InputError, match=r"results with other settings \(n_prompts\)"):
         run(students, n_prompts=7)
     with pytest.raises(InputError, match=r"results with other settings \(prompts, seed\)"):
@@ -137,9 +144,17 @@ def test_bad_students_are_refused_before_any_work(run, write_student, tmp_path):
         run(twins)
     with pytest.raises(InputError, match="cannot be called 'teacher'"):
         run({"teacher": twins["a"]})
-    (twins["a"] / "training.json").write_text("[]")
-    with pytest.raises(InputError, match="is not the record of a student"):
-        run({"a": twins["a"]})
+    record = twins["a"] / "training.json"
+    whole = json.loads(record.read_text())
+    for damaged in (
+        *("", "[]", "[" * 100_000, "{}", '{"config": {}}'),
+        json.dumps(whole | {"headmap": {}}),
+        json.dumps(whole | {"config": whole["config"] | {"mix": 5}}),
+        json.dumps(whole | {"config": whole["config"] | {"steps": "9"}}),
+    ):
+        record.write_text(damaged)
+        with pytest.raises(InputError, match=r"training\.json: is not the record .*; delete it"):
+            run({"a": twins["a"]})
     for number in ("n_prompts", "n_trajectory_prompts", "n_resamples"):
         with pytest.raises(InputError, match=f"{number} is 0"):
             run({}, **{number: 0})

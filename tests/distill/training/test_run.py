@@ -3,6 +3,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -142,6 +143,30 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(distilled, stopped):
     assert last_checkpoint(out) == str(whole)
     record = distilled(out)
     assert [row["step"] for row in record["loss"]] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"\xff\x00 no such file"])
+def test_damaged_files_of_a_student_are_named(content, distilled, stopped):
+    out, _ = stopped(3)
+    work = out / "checkpoints"
+    checkpoint = Path(last_checkpoint(out))
+    said = {
+        out / "headmap.json": "headmap.json: .*; delete it, and the heads are matched again",
+        out / "readout.parquet": "readout.parquet: is not a readable table .* delete it",
+        work / "asked.json": "asked.json: .*; delete .*checkpoints to begin anew",
+        work / "traces.json": "traces.json: .*; delete .*checkpoints to begin anew",
+        checkpoint / "model.safetensors": "checkpoint-2: is a damaged checkpoint .*; delete it",
+        checkpoint / "optimizer.pt": "checkpoint-2: is a damaged checkpoint .*; delete it",
+    }
+    for path, message in said.items():
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message) as refused:
+            distilled(out)
+        assert "\n" not in str(refused.value)
+        path.write_bytes(whole)
+    (checkpoint / "trainer_state.json").write_bytes(content)
+    assert last_checkpoint(out) is None
 
 
 def test_training_goes_on_with_the_same_traces_only(distilled, stopped, trace_file, tmp_path):

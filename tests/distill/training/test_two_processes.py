@@ -54,7 +54,7 @@ def launch(processes, teacher, trace_file, tmp_path):
         for each in both:
             each.start()
         for each in both:
-            each.join(timeout=300)
+            each.join(timeout=600)
             each.kill()  # nothing where it ended by itself
         return [each.exitcode for each in both], "".join(log.read_text() for log in errors)
 

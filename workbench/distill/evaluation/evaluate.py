@@ -39,7 +39,7 @@ from workbench.distill.evaluation.work import Examined, Work
 from workbench.distill.matching.files import check_weights, folder_shape
 from workbench.distill.matching.head_map import Pools, check_pools
 from workbench.errors import InputError
-from workbench.files import replacing
+from workbench.files import make_folder, write_table
 from workbench.heads import head_name
 from workbench.headsets.headset import HeadSet
 from workbench.models import loading
@@ -86,10 +86,9 @@ class Evaluation:
 
     def save(self, folder: Path) -> None:
         """Write every table as CSV."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for name in (*PER_PROMPT, *SUMMARIES):
-            with replacing(folder / f"{name}.csv") as beside:
-                getattr(self, name).to_csv(beside, index=False, float_format="%.6g")
+            write_table(folder / f"{name}.csv", getattr(self, name), float_format="%.6g")
 
 
 def evaluate_students(

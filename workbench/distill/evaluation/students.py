@@ -12,8 +12,8 @@ import pandas as pd
 from workbench.distill.arms import ARMS, CUSTOM, arm_of
 from workbench.distill.config import DEFAULTS, plain
 from workbench.distill.matching.head_map import HeadMap, Pools
-from workbench.distill.training.folder import READOUT, RECORD
-from workbench.distill.training.monitor import COLUMNS
+from workbench.distill.training.folder import READOUT, RECORD, damaged, read_record
+from workbench.distill.training.monitor import COLUMNS, read_readout
 from workbench.errors import InputError
 from workbench.files import differences
 from workbench.heads import Head
@@ -69,17 +69,17 @@ class Student:
         path = folder / RECORD
         if not path.is_file():
             raise InputError(f"{folder}: holds no finished student, there is no {RECORD}")
+        record = read_record(folder)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
             config, mapped = record["config"], record["headmap"]
-            seed = int(config["seed"])
+            seed, n_steps, mix = int(config["seed"]), config.get("steps", 0), config.get("mix", {})
+            if not isinstance(n_steps, int) or not isinstance(mix, Mapping):
+                raise TypeError
             headmap = None if mapped is None else HeadMap.model_validate_json(json.dumps(mapped))
             arm = arm_of(config, {pair.pool for pair in headmap.pairs} if headmap else POOLS)
-            taught = {"teacher": record["teacher"], "n_traces": record["traces"]["kept"]}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: is not the record of a student ({type(error).__name__})"
-            ) from error
+            taught = {"teacher": str(record["teacher"]), "n_traces": int(record["traces"]["kept"])}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise damaged(path) from None
         digest = loading.files_sha256(loading.weight_files(folder))
         return cls(name, folder, arm, seed, config, headmap, digest, **taught)
 
@@ -108,10 +108,7 @@ class Student:
         path = self.folder / READOUT
         if not path.is_file():
             return None
-        try:
-            return pd.read_parquet(path, columns=COLUMNS)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: is not a readable table ({error})") from error
+        return read_readout(path)
 
 
 def read_students(students: Mapping[str, str | Path], pools: Pools | None = None) -> list[Student]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -20,7 +21,8 @@ from workbench.distill.evaluation.students import PoolHeads
 from workbench.distill.evaluation.trajectories import OWN, TEACHERS, distances
 from workbench.distill.training.monitor import direct_readout
 from workbench.distill.training.student import check_tokenizers, word_encoder
-from workbench.files import claim, replacing, write_text
+from workbench.errors import InputError
+from workbench.files import claim, read_json, write_table, write_text
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
@@ -135,7 +137,7 @@ class Examined:
         }
         if self is teacher:
             return made
-        teachers = pd.read_parquet(teacher.folder / "chain_values.parquet")
+        teachers = _read(teacher.folder / "chain_values.parquet")
         return made | {"distances": distances(made["chain_values"], teachers)}
 
     def accuracy(self, prompts: PromptSet) -> float:
@@ -147,10 +149,8 @@ class Examined:
     def _table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         path = self.folder / f"{name}.parquet"
         if not path.is_file():
-            table = make()
-            with replacing(path) as beside:
-                table.to_parquet(beside, index=False)
-        return pd.read_parquet(path)
+            write_table(path, make())
+        return _read(path)
 
     def _answers(self) -> pd.DataFrame:
         work, frames = self.work, []
@@ -191,6 +191,17 @@ class Examined:
 def _forget_heads(path: Path) -> None:
     """Earlier releases claimed the heads, too, of which only the effects depend."""
     if path.is_file():
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if settings.pop("heads", None) is not None:
-            write_text(path, json.dumps(settings, indent=1))
+        with suppress(InputError, AttributeError):  # a damaged file is for `claim` to refuse
+            settings = read_json(path)
+            if settings.pop("heads", None) is not None:
+                write_text(path, json.dumps(settings, indent=1))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: is not a readable table ({type(error).__name__}); delete it, and it is made "
+            "again"
+        ) from None

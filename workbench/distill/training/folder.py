@@ -9,11 +9,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
-from workbench.files import alone, claim, write_text
+from workbench.files import alone, claim, read_text, write_text
 from workbench.models import loading
 
 RECORD = "training.json"
@@ -62,12 +63,36 @@ def last_checkpoint(out: Path) -> str | None:
     for folder in (out / WORK).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         number = folder.name.rpartition("-")[2]
         try:
-            json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+        except (OSError, ValueError, TypeError, RecursionError):
             continue
         if number.isdecimal():
             numbered[int(number)] = str(folder)
     return numbered[max(numbered)] if numbered else None
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a finished student.
+
+    Raises:
+        InputError: it cannot be read, or is no record.
+    """
+    path = folder / RECORD
+    text = read_text(path)
+    try:
+        record = json.loads(text)  # of a training that diverged it holds NaN
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        raise damaged(path)
+    return record
+
+
+def damaged(path: Path) -> InputError:
+    """What is said of a student's record that is none."""
+    return InputError(
+        f"{path}: is not the record of a student; delete it, and `distill` trains the student again"
+    )
 
 
 def write_student(

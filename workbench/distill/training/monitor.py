@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.errors import InputError
-from workbench.files import replacing
+from workbench.files import write_table
 from workbench.prompts.prompt import PromptSet
 
 COLUMNS = ["step", "n", "focus", "confusion", "accuracy"]
@@ -56,7 +56,7 @@ class Monitor(TrainerCallback):
         last: the last readout, without its step.
 
     Raises:
-        InputError: `every` is below 1.
+        InputError: `every` is below 1, or the table that is there cannot be read.
     """
 
     def __init__(self, path: Path, prompts: PromptSet, every: int) -> None:
@@ -66,6 +66,7 @@ class Monitor(TrainerCallback):
         self._prompts = prompts
         self._every = every
         self.last: dict[str, float | int] = {}
+        self._before()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure where training starts, unless it goes on."""
@@ -83,10 +84,28 @@ class Monitor(TrainerCallback):
         row = {"step": state.global_step, **self.last}
         if not state.is_world_process_zero:
             return
-        table = pd.DataFrame([row], columns=COLUMNS)
-        if self._path.is_file():
-            before = pd.read_parquet(self._path)
-            before = before.loc[before["step"] < state.global_step]
-            table = pd.concat([before, table], ignore_index=True)
-        with replacing(self._path) as beside:
-            table.to_parquet(beside, index=False)
+        before = self._before()
+        before = before.loc[before["step"] < state.global_step]
+        frames = [frame for frame in (before, pd.DataFrame([row], columns=COLUMNS)) if len(frame)]
+        write_table(self._path, pd.concat(frames, ignore_index=True))
+
+    def _before(self) -> pd.DataFrame:
+        """What was measured so far."""
+        if not self._path.is_file():
+            return pd.DataFrame(columns=COLUMNS)
+        return read_readout(self._path)
+
+
+def read_readout(path: Path) -> pd.DataFrame:
+    """A table that a `Monitor` wrote.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return pd.read_parquet(path, columns=COLUMNS)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: is not a readable table ({type(error).__name__}); delete it, and go on "
+            "without the readouts made so far"
+        ) from None

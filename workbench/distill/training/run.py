@@ -292,7 +292,10 @@ def _head_map(
         return None
     path = out / HEADMAP
     if path.is_file():
-        return load(path, shape_of(teacher), shape_of(student))
+        try:
+            return load(path, shape_of(teacher), shape_of(student))
+        except InputError as error:
+            raise InputError(f"{error}; delete it, and the heads are matched again") from None
     found = pair_heads(teacher, student, pools, config, _first(stream), scores)
     save(found, path)
     return found

@@ -10,7 +10,8 @@ over tokens, rows or examples. CKA (`update`, `circuit`) is no sum: its accumula
 mean over forwards, by their number of samples.
 """
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -197,6 +198,18 @@ class MechanisticDistillationTrainer(Trainer):
         self._logged_from = -1  # not known before the state of a checkpoint is read
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        with _whole(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _whole(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _whole(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _whole_counts(self, batches: list[Any]) -> Counts:
         each = [self.terms.counts(batch) for batch in batches]
         names = list(self.terms.config.on)
@@ -207,3 +220,17 @@ class MechanisticDistillationTrainer(Trainer):
             summed = self.accelerator.reduce(summed, "sum")
         assert isinstance(summed, Tensor)
         return dict(zip(names, summed, strict=True))
+
+
+@contextmanager
+def _whole(checkpoint: str | None) -> Iterator[None]:
+    """Says which checkpoint is damaged, whatever reading it raises."""
+    try:
+        yield
+    except Exception as error:
+        if checkpoint is None or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise
+        raise InputError(
+            f"{checkpoint}: is a damaged checkpoint ({type(error).__name__}); delete it, and "
+            "training goes on from the one before it, or begins anew"
+        ) from error
