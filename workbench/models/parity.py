@@ -118,7 +118,7 @@ def _round_rotated(bridge: TransformerBridge, dtype: torch.dtype) -> None:
     """
     for name, point in bridge.hook_dict.items():
         if name.endswith(("hook_rot_q", "hook_rot_k")):
-            point.add_perma_hook(lambda rotated, hook: rotated.to(dtype))
+            point.add_perma_hook(lambda tensor, hook: tensor.to(dtype))
 
 
 @torch.no_grad()
