@@ -83,7 +83,8 @@ class Found:
         """Which of all labels found in the file may be others; they are counted."""
         if self._n_lost < _STRAY * (self._n_lost + self._n_kept):
             return np.zeros(len(label), dtype=bool)
-        code_at = {int(self._positions[code]): code for code in self._doubtful}
+        positions = self._positions.to_dict()
+        code_at = {positions[code]: code for code in self._doubtful}
         doubtful = np.isin(label, list(code_at))
         self.ambiguous.update(code_at[int(position)] for position in label[doubtful])
         return doubtful

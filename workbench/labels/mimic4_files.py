@@ -133,7 +133,7 @@ def read_splits(path: Path) -> dict[int, str]:
     key = next((name for name in ("hadm_id", "_id") if name in table), None)
     if key is None or "split" not in table:
         raise InputError(f"{path}: columns hadm_id (or _id) and split are needed")
-    column = table[key].astype(str).rename(key)
+    column = pd.Series(table[key].astype(str), name=key)
     split = table["split"].astype(str).str.strip()
     ids = whole_numbers(path, column)
     given = (ids != NO_NUMBER) & ~is_empty(split).to_numpy()

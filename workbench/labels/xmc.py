@@ -199,8 +199,9 @@ def _read_filters(path: Path, n_labels: int) -> Filters:
     pairs: list[tuple[int, int]] = []
     last = (-1, 0)
     for line, content in numbered_lines(path):
-        numbers = [whole_number(number) for number in content.decode().split()]
-        if len(numbers) != 2 or None in numbers:
+        written = content.decode().split()
+        numbers = [number for text in written if (number := whole_number(text)) is not None]
+        if len(numbers) != 2 or len(written) != 2:
             raise bad_line(path, line, "not two numbers from 0; 'document label' is needed")
         document, label = numbers
         if label >= n_labels:
