@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import PydanticCustomError
 
 from workbench.heads import head_name
+from workbench.phases import POOLS
 
 if TYPE_CHECKING:
     from workbench.headsets.headset import HeadSet
@@ -58,9 +59,10 @@ def _check_heads(headset: "HeadSet") -> None:
 
 
 def _check_weights(headset: "HeadSet") -> None:
-    for pool in sorted({head.pool for head in headset.heads}):
-        whole = math.fsum(head.weight for head in headset.in_pool(pool))
-        if abs(whole - 1) > WEIGHTS_OFF:
+    for pool in POOLS:
+        heads = headset.in_pool(pool)
+        whole = math.fsum(head.weight for head in heads)
+        if heads and abs(whole - 1) > WEIGHTS_OFF:
             _refuse("heads", f"weights of pool {pool!r} sum to {whole:.6g}, must be 1")
 
 

@@ -44,7 +44,7 @@ def save_png(
         InputError: one of the two is not installed or fails, or the time is over.
     """
     path = Path(path)
-    [image] = _draw([figure.to_json()], limit_s, width=width, height=height, scale=2)
+    [image] = _draw([str(figure.to_json())], limit_s, width=width, height=height, scale=2)
     _write(path, image)
     return path
 

@@ -173,13 +173,19 @@ def read_traces(
         raise InputError(
             f"{path}: holds no trace; the teacher answered nothing rightly that fits the context"
         )
-    for example in () if n_tokens is None else examples:
-        if not 0 <= min(example.tokens) <= max(example.tokens) < n_tokens:
-            raise InputError(
-                f"{path}: holds token {max(example.tokens)}, the teacher and student have ids 0 to "
-                f"{n_tokens - 1}"
-            )
+    if n_tokens is not None:
+        _check_tokens(path, examples, n_tokens)
     return examples
+
+
+def _check_tokens(path: Path, examples: Sequence[Example], n_tokens: int) -> None:
+    least = min(min(example.tokens) for example in examples)
+    most = max(max(example.tokens) for example in examples)
+    if least < 0 or most >= n_tokens:
+        raise InputError(
+            f"{path}: holds token {most if least >= 0 else least}, teacher and student have ids 0 "
+            f"to {n_tokens - 1}"
+        )
 
 
 def count_draws(path: Path) -> int:

@@ -84,9 +84,10 @@ class HeadMap(_Record):
             if pair.teacher in seen:
                 raise InputError(f"teacher head {head_name(*pair.teacher)} is paired twice")
             seen.add(pair.teacher)
-        for pool in {pair.pool for pair in self.pairs}:
-            whole = sum(pair.weight for pair in self.in_pool(pool))
-            if abs(whole - 1) > WEIGHTS_OFF:
+        for pool in POOLS:
+            pairs = self.in_pool(pool)
+            whole = sum(pair.weight for pair in pairs)
+            if pairs and abs(whole - 1) > WEIGHTS_OFF:
                 raise InputError(f"weights of pool {pool!r} sum to {whole:.6g}, must be 1")
         return self
 

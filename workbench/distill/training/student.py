@@ -75,8 +75,10 @@ def check_vocabulary(
                 )
     if tokenizer is None:
         return both
-    ids = tokenizer.get_vocab()
-    missing = sum(ids[token] >= both for token in ids.keys() - tokenizer.get_added_vocab())
+    reader: Any = tokenizer  # a base class hides the fast tokenizers' methods
+    ids: dict[str, int] = reader.get_vocab()
+    added = set(reader.get_added_vocab())
+    missing = sum(ids[token] >= both for token in ids.keys() - added)
     if missing:
         raise InputError(
             f"{missing:,} tokens of the tokenizer have no embedding in a model of {both:,}; "
