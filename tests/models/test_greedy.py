@@ -183,3 +183,14 @@ def test_each_token_is_read_once_whatever_the_model_was_trained_with():
     )
     greedy_tokens(model, [[3, 4, 5, 6]], max_new_tokens=4, end=19)
     assert widths == [4, 1, 1, 1]
+
+
+def test_prompts_that_are_rotated_otherwise_share_no_batch():
+    """Phi-3 and others: beyond a length all positions are rotated otherwise."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4, "factor": 5.0}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    network = _tiny(rope_parameters={**rope, "original_max_position_embeddings": 20})
+    prompts = [PROMPT, PROMPT * 5]
+    together = greedy_tokens(network, prompts, max_new_tokens=4, end=END)
+    alone = [greedy_tokens(network, [one], max_new_tokens=4, end=END)[0] for one in prompts]
+    assert together == alone

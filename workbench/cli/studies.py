@@ -72,22 +72,63 @@ def trajectory(
 @command(MAINTAINERS)
 def selftest(
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the tables, one row a model (CSV).")
+        Path | None,
+        typer.Option(help="Folder for the tables; with --architectures a .csv or .json file."),
     ] = None,
     placements: Annotated[int, typer.Option(min=1, help="Models with planted heads.")] = 54,
     random_models: Annotated[int, typer.Option(min=1, help="Models with random weights.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of models, prompts and the method.")] = 0,
+    architectures: Annotated[
+        bool, typer.Option("--architectures", help="Every architecture against plain hooks.")
+    ] = False,
+    only: Annotated[
+        str | None, typer.Option(help="With --architectures, these alone: llama,gemma2.")
+    ] = None,
 ) -> None:
-    """Does the method find planted heads, and nothing where there is nothing?"""
-    from workbench.studies.selftest import run_selftest
+    """Does the method find planted heads, and nothing where there is nothing?
+
+    With --architectures: does the workbench compute what transformers computes? Ends with code 1 if
+    some number is wrong.
+    """
+    from workbench.errors import InputError
 
     prepare()
+    if architectures:
+        _architectures(out, only, seed)
+        return
+    if only is not None:
+        raise InputError("--only goes with --architectures")
+    from workbench.studies.selftest import run_selftest
+
     with nullcontext() if out is None else new_folder(out):
         result = run_selftest(placements, random_models, seed)
         if out is not None:
             result.save(out)
     for line in result.lines():
         typer.echo(line)
+
+
+def _architectures(out: Path | None, only: str | None, seed: int) -> None:
+    """The table of architectures, a line as each is done."""
+    from workbench.errors import InputError
+    from workbench.files import write_text
+    from workbench.studies.architectures import FAULTS, run_architectures, summary
+
+    if out is not None and out.suffix not in (".csv", ".json"):
+        raise InputError(f"--out {out}: the table is written as .csv or .json")
+    table = run_architectures(
+        [name.strip() for name in only.split(",")] if only else (),
+        seed,
+        lambda row, done, of: typer.echo(f"{done}/{of} {row}"),
+    )
+    if out is not None:
+        as_json = out.suffix == ".json"
+        text = table.to_json(orient="records", indent=1) if as_json else table.to_csv(index=False)
+        write_text(out, text)
+    for line in summary(table):
+        typer.echo(line)
+    if table["outcome"].isin(FAULTS).any():
+        raise typer.Exit(1)
 
 
 @command(

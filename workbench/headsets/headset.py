@@ -124,6 +124,8 @@ class MethodInfo(_Record):
     thresholds: dict[str, float]
     seeds: dict[str, int]
     positions: Literal["span"]
+    engine: str | None = None
+    """How patched runs were computed, in words; null in files that do not say."""
 
 
 class HeadScores(_Record):

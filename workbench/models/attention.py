@@ -89,7 +89,8 @@ def _attention(
         if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")):
             raise TypeError("its attention has sinks or biases")
         rule: Any = attention_mask
-        return steered(Attention(query, key, value, scale, kwargs.get("softcap"), rule)), None
+        z = steered(Attention(query, key, value, scale, kwargs.get("softcap"), rule))
+        return z.contiguous(), None  # as transformers has it: some modules look at it as a `view`
     z, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )

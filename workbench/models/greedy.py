@@ -14,6 +14,7 @@ import torch
 from transformers import GenerationConfig
 
 from workbench.errors import InputError
+from workbench.models.rotary import switches
 
 
 def greedy_tokens(
@@ -79,6 +80,8 @@ def generated(
     if not all(len(prompt) for prompt in prompts):
         raise InputError("a prompt to continue has no tokens")
     ends = _ends(end)
+    if switches(model.config.get_text_config()):
+        batch_size = 1  # prompts of a batch would be rotated as its longest
     for start in range(0, len(prompts), batch_size):
         batch = [list(row) for row in prompts[start : start + batch_size]]
         width = max(map(len, batch))

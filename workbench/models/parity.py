@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
 from workbench.models.loading import first_line
+from workbench.models.shortcuts import moved_by_rounding
 
 if TYPE_CHECKING:
     from workbench.models.hooked import HookedModel
@@ -28,7 +29,8 @@ N_TOKENS, N_BEGINNING = 12, 7
 RELATIVE = 1e-4
 """Difference allowed besides rounding in the model's dtype, as a part of the range."""
 ROUNDINGS = 4
-"""Times that two plain ways may differ in half precision until the bridge may not."""
+"""Multiple of what two plain ways differ, or the last bit of every head's output moves, that the
+bridge may differ in half precision."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def check_bridge(model: "HookedModel", plain: PlainRun) -> None:
     try:
         runs = model.run([plain.tokens, plain.beginning], names)
         logits = torch.stack([run.logits.float().cpu() for run in runs])
-        problem = _logits_differ(logits, plain, model.dtype)
+        problem = _logits_differ(logits, plain, model)
         for layer in layers:
             problem = problem or _heads_differ(model, layer, runs[0].activations)
     except Exception as error:
@@ -156,10 +158,12 @@ def refusal(
     return InputError(f"model {name!r} is not supported: {architecture} {what}{reason}")
 
 
-def _logits_differ(logits: Tensor, plain: PlainRun, dtype: torch.dtype) -> str:
-    noise = 0.0 if dtype in (torch.float32, torch.float64) else plain.noise
-    allowed = _allowed(plain.logits, dtype) + ROUNDINGS * noise
+def _logits_differ(logits: Tensor, plain: PlainRun, model: "HookedModel") -> str:
+    allowed = _allowed(plain.logits, model.dtype)
     off = float((logits - plain.logits).abs().max())
+    if not off <= allowed and model.dtype not in (torch.float32, torch.float64):
+        moved = float(moved_by_rounding(model, plain.tokens).abs().max())
+        allowed += ROUNDINGS * max(plain.noise, moved)
     if off <= allowed:  # never true of NaN
         return ""
     largest = float(plain.logits.abs().max())

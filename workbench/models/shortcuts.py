@@ -92,7 +92,9 @@ def _try(
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         if isinstance(error, InputError) or should_reduce_batch_size(error):
             raise  # says nothing about the shortcut
-        known.wrong_from, known.reason = 0, first_line(error)
+        known.wrong_from, reason = 0, first_line(error)
+        own = reason.startswith("its ")  # said by who steers the forward
+        known.reason = reason if own else f"it fails with {type(error).__name__}: {reason}"
         return
     if reason:
         known.wrong_from, known.reason = length if length > SHORTEST else 0, reason
@@ -123,7 +125,7 @@ def _disagreement(model: "HookedModel", tokens: Sequence[int], probe: Probe) -> 
     allowed = (ALLOWED + torch.finfo(model.dtype).eps) * spread(plain)
     if error <= allowed:
         return ""
-    allowed = max(allowed, ROUNDINGS * _rounding(model, tokens))
+    allowed = max(allowed, ROUNDINGS * spread(moved_by_rounding(model, tokens)))
     if error <= allowed:
         return ""
     return f"logits differ by {error:.2g}, rounding explains {allowed:.2g}"
@@ -134,8 +136,9 @@ def spread(logits: Logits) -> float:
     return float(logits.std(dim=-1, correction=0).max())
 
 
-def _rounding(model: "HookedModel", tokens: Sequence[int]) -> float:
-    """How far a plain forward's logits move with the last bit of every head's output."""
+@torch.no_grad()
+def moved_by_rounding(model: "HookedModel", tokens: Sequence[int]) -> Logits:
+    """What the last bit of every head's output does to a plain forward's last logits."""
     generator = torch.Generator().manual_seed(0)
 
     def move(z: Tensor, hook: Any) -> Tensor:
@@ -146,4 +149,4 @@ def _rounding(model: "HookedModel", tokens: Sequence[int]) -> float:
     ids = torch.tensor([list(tokens)], device=model.device)
     last = range(max(0, len(tokens) - 8), len(tokens))
     moved, plain = (model.logits_at(ids, last, each)[0].float() for each in (hooks, ()))
-    return spread(moved - plain)
+    return moved - plain

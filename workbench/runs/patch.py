@@ -8,6 +8,7 @@ from transformer_lens.utilities.statistics import derive_generator
 
 from workbench.analysis.option_mass import mass_counts, mass_warning
 from workbench.analysis.patching.effects import HALVES, causal_effects
+from workbench.analysis.patching.engine import engine_use
 from workbench.analysis.patching.patching import EVENT_COLUMNS, sweep
 from workbench.analysis.patching.screening import COLUMNS as SCREEN_COLUMNS
 from workbench.analysis.patching.screening import promising, screen_heads
@@ -59,6 +60,9 @@ def patch(subject: Subject, tables: Tables, parts: Parts) -> Made:
         }
         return Made(empty, {"events": 0, "heads": {}})
     heads = _choose_heads(subject, tables)
+    engine = engine_use(subject.model, valid, config.positions, len(heads))
+    if engine.separate:
+        subject.reporter.say(f"patch: {engine.words}")
     _sweep(subject, valid, heads, baseline, parts)
     events = pd.concat(parts.values(), ignore_index=True)
     there = tuple(baseline["half"].unique())
@@ -71,7 +75,7 @@ def patch(subject: Subject, tables: Tables, parts: Parts) -> Made:
     )
     groups = heads["group"].value_counts().to_dict()
     made = {"patching_events": events, "patching": effects}
-    return Made(made, {"events": len(valid), "heads": groups})
+    return Made(made, {"events": len(valid), "heads": groups, "engine": engine.words})
 
 
 def _choose_heads(subject: Subject, tables: Tables) -> pd.DataFrame:

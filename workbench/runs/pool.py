@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from workbench.analysis.patching.engine import engine_use
 from workbench.analysis.patching.patching import THRESHOLDS, joint_effects
 from workbench.errors import InputError
 from workbench.heads import Head, head_name
@@ -155,6 +156,9 @@ def _provenance(subject: Subject) -> dict[str, Any]:
             "versions": versions(("workbench", "transformer_lens", "transformers", "torch")),
             "seeds": {"run": config.seed},
             "thresholds": THRESHOLDS,
+            "engine": engine_use(
+                subject.model, prompts, config.positions, info.n_layers * info.n_heads
+            ).words,
         },
     }
 
