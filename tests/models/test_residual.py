@@ -71,6 +71,12 @@ def test_the_way_is_what_the_block_does(kind):
         torch.testing.assert_close(way.pull(gradient, at), expected)
 
 
+def test_half_precision_finds_the_same():
+    model = HookedModel.from_pretrained_model(build("granite").to(torch.bfloat16))
+    assert [way.factor for way in model.ways] == pytest.approx([0.22] * 3, rel=1e-2)
+    assert all(way.splits and not way.between and way.carry == 1 for way in model.ways)
+
+
 def test_mixing_norms_have_no_share_for_each_head():
     """A layer norm takes the mean off, so channels are not scaled one by one."""
     network = build("olmo2")

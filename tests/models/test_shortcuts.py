@@ -85,6 +85,11 @@ def test_a_shortcut_that_gives_no_numbers_is_not_supported():
     assert supports(model, "copy", [1] * 20, lambda _: (ones, ones))
 
 
+def test_logits_that_would_only_broadcast_are_not_the_model_s():
+    ones = torch.ones(1, 3)
+    assert not supports(build(), "one row", [1] * 20, lambda _: (ones, ones.expand(2, 3)))
+
+
 def test_a_probe_may_see_for_itself():
     def probe(tokens):
         if len(tokens) > 30:

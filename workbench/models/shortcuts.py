@@ -121,6 +121,8 @@ def _disagreement(model: "HookedModel", tokens: Sequence[int], probe: Probe) -> 
         quick, plain = (logits.float() for logits in probe(tokens))
     except Differs as error:
         return str(error)
+    if quick.shape != plain.shape:
+        return f"logits of shape {tuple(quick.shape)}, not {tuple(plain.shape)}"
     error = spread(quick - plain)
     allowed = (ALLOWED + torch.finfo(model.dtype).eps) * spread(plain)
     if error <= allowed:

@@ -112,7 +112,8 @@ class View:
         The job decides how many rows come out.
 
         Raises:
-            RuntimeError: the model's modules could not be put in the job's charge.
+            RuntimeError: the model's modules could not be put in the job's charge, or its logits
+                are those of other positions.
         """
         if not self._steered:
             raise RuntimeError("its blocks and attention modules are not where they were expected")
@@ -126,6 +127,8 @@ class View:
             )
         finally:
             self._job = None
+        if output.logits.shape[1] != len(positions):
+            raise RuntimeError("its logits are those of other positions than were asked for")
         return output.logits
 
     def _forward(
