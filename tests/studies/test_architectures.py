@@ -29,7 +29,7 @@ def test_logits_and_patches_are_those_of_plain_hooks(name, dtype, engine):
     assert row.effect > 0.1 > row.allowed
 
 
-@pytest.mark.parametrize("name", ["mamba", "bert", "openai-gpt", "deepseek_v2", "marian"])
+@pytest.mark.parametrize("name", ["mamba", "bert", "openai-gpt", "deepseek_v2", "hrm_text"])
 def test_what_is_no_model_for_heads_is_refused_in_one_line(name):
     row = check_architecture(name, torch.float32)
     assert row.outcome == "refused" and "\n" not in row.reason, row

@@ -98,8 +98,8 @@ def build_bridge(
     except Exception as error:  # each of its adapters has its own ways to fail
         what = "is not taken by TransformerLens's bridge"
         raise refusal(name, hf_model, what, error) from error
-    blocks: Any = bridge.blocks
-    if len(blocks) != bridge.cfg.n_layers:
+    blocks: Any = getattr(bridge, "blocks", None)
+    if blocks is not None and len(blocks) != bridge.cfg.n_layers:
         raise InputError(
             f"model {name!r} has {len(blocks)} layers, its configuration {bridge.cfg.n_layers}"
         )
