@@ -43,9 +43,7 @@ def make_student(
 
 
 def check_vocabulary(
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    teacher: PreTrainedModel, student: PreTrainedModel, tokenizer: Any = None
 ) -> int:
     """How many token ids both models read: logits are compared over these.
 
@@ -65,8 +63,9 @@ def check_vocabulary(
     both = min(config.vocab_size for config in configs)
     for config, side in zip(configs, ("teacher", "student"), strict=True):
         for name in ("bos_token_id", "eos_token_id"):
-            ids = getattr(config, name, None)
-            strange = [x for x in (ids if isinstance(ids, list) else [ids]) if x and x >= both]
+            given = getattr(config, name, None)
+            given = given if isinstance(given, list) else [given]
+            strange = [token for token in given if token is not None and token >= both]
             if strange:
                 sizes = " and ".join(f"{config.vocab_size:,}" for config in configs)
                 raise InputError(
@@ -75,9 +74,8 @@ def check_vocabulary(
                 )
     if tokenizer is None:
         return both
-    reader: Any = tokenizer  # a base class hides the fast tokenizers' methods
-    ids: dict[str, int] = reader.get_vocab()
-    added = set(reader.get_added_vocab())
+    ids: dict[str, int] = tokenizer.get_vocab()
+    added = set(tokenizer.get_added_vocab())
     missing = sum(ids[token] >= both for token in ids.keys() - added)
     if missing:
         raise InputError(
