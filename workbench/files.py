@@ -171,6 +171,20 @@ def writing(path: str | Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written, {error.strerror or error}") from None
 
 
+def check_writable(path: Path) -> None:
+    """Find out before the work whether a file or folder can be made there.
+
+    Raises:
+        InputError: what lies above it is no folder, or must not be written.
+    """
+    with reading(path):
+        above = next(one for one in path.absolute().parents if one.exists())
+    if not above.is_dir():
+        raise InputError(f"{path}: cannot be written, {above} is no folder")
+    if not os.access(above, os.W_OK):
+        raise InputError(f"{path}: cannot be written, {above} must not be changed")
+
+
 def make_folder(path: str | Path, *, private: bool = False) -> None:
     """Make a folder and those above it; a private one, for texts of prompts, is its owner's alone.
 

@@ -316,7 +316,13 @@ def test_only_the_report_with_text_holds_text(with_tokenizer: Path, tmp_path: Pa
     ).read_text()
     assert "note: 1 ." in with_text
     # The same call goes on with the prompts it made; another number of prompts is another run.
+    file = tmp_path / "prompts.jsonl"
+    made = file.read_bytes()
+    file.write_bytes(made[:-9])
+    with pytest.raises(InputError, match=r"prompts.jsonl: was changed since the run began"):
+        wb.report(tmp_path, show_text=True, model=with_tokenizer, reporter=QUIET)
     wb.run(tmp_path, model=with_tokenizer, config=config, device="cpu", reporter=QUIET)
+    assert file.read_bytes() == made
     with pytest.raises(InputError, match="n_prompts is 2 there and 3 now"):
         wb.run(tmp_path, model=with_tokenizer, config=RunConfig(n_prompts=3), reporter=QUIET)
 

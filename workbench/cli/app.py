@@ -197,12 +197,13 @@ def check_new(out: Path, force: bool | None = None) -> None:
     Raises:
         InputError: naming the file or folder.
     """
-    from workbench.files import LOCK
+    from workbench.files import LOCK, check_writable
 
     left = out.is_dir() and [path.name for path in out.iterdir()] == [LOCK]  # by a killed process
     if out.exists() and not force and not left:
         way_out = "" if force is None else ", or --force to replace it"
         raise InputError(f"{out}: exists already; give another --out{way_out}")
+    check_writable(out)
 
 
 @contextmanager

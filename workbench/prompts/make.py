@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from workbench.errors import InputError
-from workbench.files import check_number
+from workbench.files import check_number, check_writable
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.choices import DEFAULT_TASK, open_source
@@ -40,6 +40,8 @@ def make_prompts(
     check_number("seed", seed)
     if out is not None and Path(out).exists() and not force:
         raise InputError(f"{out}: exists already; give another --out, or --force to replace it")
+    if out is not None:
+        check_writable(Path(out))
     source = loading.bundled_model_path() if model is None else model
     folder = loading.model_folder(source)
     tokenizer = loading.read_tokenizer(folder)

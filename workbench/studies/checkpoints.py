@@ -125,6 +125,10 @@ def study_checkpoints(
     with nullcontext() if out is None else hold(out):
         folder = None if out is None else _open(out, by_step, prompts, targets, dtype)
         settings = {"seed": config.seed, "n_resamples": config.n_resamples}
+        if folder is not None:
+            if lost := folder.lost(STEP):
+                reporter.say(f"{lost}; {STEP} is done again")
+            folder.parts(STEP).drop_damaged()
         if folder is not None and not folder.begin(STEP, settings):
             reporter.say(f"{STEP}: finished before, skipped")
             return folder.read_table(STEP)
