@@ -94,7 +94,8 @@ def drawn(function: _Drawn) -> _Drawn:
 
 
 def _escaped(figure: go.Figure) -> go.Figure:
-    before = [trace.to_plotly_json() for trace in figure.data], figure.layout.to_plotly_json()
+    made: Any = figure
+    before = [trace.to_plotly_json() for trace in made.data], made.layout.to_plotly_json()
     found: list[str] = []
     data, layout = _without_tags(before, found)
     return go.Figure(data, layout) if found else figure
