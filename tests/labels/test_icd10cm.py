@@ -69,7 +69,7 @@ def test_cluster_size_is_not_cached(icd_cache, space):
     assert load_icd10cm(icd_cache, min_cluster_size=1).cluster("E11.641") == "E11.64"
 
 
-@pytest.mark.parametrize("content", [b'[["E11.65", "Type', b"", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b'[["E11.65", "Type', b"", b"\xff\xfe", b"7"])
 def test_damaged_cache_is_built_again(rows, tmp_path, content):
     load_icd10cm(tmp_path)
     (cache,) = tmp_path.iterdir()

@@ -306,6 +306,7 @@ def test_without_a_file_of_splits_there_is_one(folder):
         ("note/discharge.csv", "b,1,21", "a,1,21", "line 4: note_id occurs twice"),
         ("note/discharge.csv", "b,1,21", "b,1,2.5", "line 4: hadm_id is not a whole number"),
         ("hosp/d_icd_diagnoses.csv", "B219,10", "19,10", "line 7: a code of ICD-10 (19) has fewer"),
+        ("hosp/d_icd_diagnoses.csv", "HIV", "x" * 10**5, "line 7: long_title has more than 10,000"),
         ("hosp/d_icd_procedures.csv", "B2111ZZ", "16070", "line 4: a code of ICD-10 (16070) has"),
         ("note/discharge.csv", "b,1,21,", "b,1,21,,", "line 4: 9 fields, but the header has 8"),
         ("note/discharge.csv", "third", '"third', "line 5: not csv; a quote is missing"),

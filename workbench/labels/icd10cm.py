@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.files import write_text
+from workbench.files import read_json, write_text
 from workbench.labels.cache import user_cache
 from workbench.labels.space import Label, LabelSpace
 
@@ -32,7 +32,7 @@ def load_icd10cm(cache_dir: Path | None = None, *, min_cluster_size: int = 4) ->
     path = cache_dir / f"icd10cm-{version('simple-icd-10-cm')}-{_CACHE_FORMAT}.json"
     try:
         return _read(path, _state(path), min_cluster_size)
-    except (OSError, ValueError):  # not there, or neither UTF-8 nor JSON
+    except (OSError, ValueError, TypeError):  # not there, or damaged
         rows = _parse_package()
     try:
         write_text(path, json.dumps(rows))
@@ -50,7 +50,7 @@ def _state(path: Path) -> tuple[int, int, int]:
 @lru_cache(maxsize=4)
 def _read(path: Path, state: tuple[int, int, int], min_cluster_size: int) -> LabelSpace:
     """The labels of a cache, read once: a command asks for them up to four times."""
-    return _space(json.loads(path.read_text(encoding="utf-8")), min_cluster_size)
+    return _space(read_json(path), min_cluster_size)
 
 
 def _space(rows: Iterable[Sequence[Any]], min_cluster_size: int) -> LabelSpace:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 LONGEST_LINE = 1 << 26
 """Bytes between two line breaks; a small gzip may unzip to a line that fills the memory."""
+LONGEST_LABEL = 10_000
+"""Characters of a label; a longer one fits no prompt, and decoding would go on for as long."""
 _CHUNK = 1 << 18
 _GZIP = b"\x1f\x8b"
 

@@ -26,7 +26,7 @@ from workbench.errors import InputError
 from workbench.labels.corpus import Document, check_split, need_file
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.labels.icd_codes import KINDS, Found, Kind, dotted, plain, shortest, shown
-from workbench.labels.lines import bad_line
+from workbench.labels.lines import LONGEST_LABEL, bad_line
 from workbench.labels.mimic4_files import (
     NO_NUMBER,
     SPLITS,
@@ -129,6 +129,10 @@ class Mimic4:
             what = f"a code of ICD-{self.version}{shown(code)} has fewer than {least} characters"
             way_out = "leading zeros are lost where codes are read as numbers, read them as text"
             raise bad_line(path, line_of(short), f"{what}; {way_out}")
+        long = table.long_title.str.len() > LONGEST_LABEL
+        if long.any():
+            what = f"long_title has more than {LONGEST_LABEL:,} characters; a quote may be missing"
+            raise bad_line(path, line_of(long), what)
         table = table[table.long_title != ""]
         first = len(self.label_ids)
         self.label_ids += [dotted(code, self.version, kind) for code in table.icd_code]

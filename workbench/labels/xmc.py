@@ -20,10 +20,8 @@ import numpy as np
 from workbench.errors import InputError, shorten
 from workbench.files import parse_json
 from workbench.labels.corpus import Document, check_split, find_file, need_file
-from workbench.labels.lines import bad_line, numbered_lines, whole_number
+from workbench.labels.lines import LONGEST_LABEL, bad_line, numbered_lines, whole_number
 
-LONGEST_LABEL = 10_000
-"""Characters of a label; a longer one fits no prompt, and decoding would go on for as long."""
 _FILES = {"train": "trn.json", "test": "tst.json"}
 
 
