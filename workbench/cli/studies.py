@@ -124,10 +124,10 @@ def _architectures(out: Path | None, only: str | None, seed: int) -> None:
     if out is not None:
         as_json = out.suffix == ".json"
         text = table.to_json(orient="records", indent=1) if as_json else table.to_csv(index=False)
-        write_text(out, text)
+        write_text(out, str(text))
     for line in summary(table):
         typer.echo(line)
-    if table["outcome"].isin(FAULTS).any():
+    if not set(FAULTS).isdisjoint(table["outcome"].tolist()):
         raise typer.Exit(1)
 
 

@@ -196,7 +196,7 @@ def can_fork(model: HookedModel, tokens: Sequence[int], longest: int = 0) -> boo
     if model.bridge.compatibility_mode:
         return False
     missing = max(0, longest - len(tokens))
-    whole = [*tokens, *tokens[:1] * missing]
+    whole = [*tokens, *list(tokens[:1]) * missing]
     return supports(model, FORKED, whole, lambda probed: _probe(model, probed))
 
 
