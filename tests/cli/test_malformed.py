@@ -87,7 +87,7 @@ def spoil(
             words.insert(draw.randrange(len(words) + 1), "--nonsense")
         case 1:
             words += ["extra", "words"]
-        case 2:
+        case 2 if "file" not in given.get("--out", [""])[-1]:  # else nothing would stop it
             del words[draw.randrange(len(words))]
     return words
 
