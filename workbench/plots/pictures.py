@@ -147,14 +147,16 @@ def _end(process: subprocess.Popen[str]) -> None:
     """End a process and all that it started; a browser has a session of its own."""
     import psutil  # comes with accelerate
 
-    try:
-        started = [one := psutil.Process(process.pid), *one.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        started = []
+    started = []
+    with suppress(psutil.NoSuchProcess):
+        drawing = psutil.Process(process.pid)
+        drawing.suspend()  # so that it starts nothing between the count and its end
+        started = [drawing, *drawing.children(recursive=True)]
     for one in started:
         with suppress(psutil.NoSuchProcess):
             one.kill()
     process.communicate()
+    psutil.wait_procs(started[1:], timeout=10)  # the end of a process takes its time
 
 
 def _write(path: Path, image: bytes) -> None:
