@@ -1,6 +1,7 @@
 """Labels, tasks and tokenizers that are slow to make, shared by the whole run."""
 
 import gc
+from typing import Any
 
 import pytest
 import torch
@@ -19,15 +20,22 @@ pytest_plugins = ["fixtures.tiny_model", "fixtures.distillation"]
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file is one worker's, so that its fixtures are made once; and so are all notebooks.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile` all notebooks are one worker's, as the tests of a file are.
 
     Of two notebooks that started together, one failed.
     """
-    for item in items:
-        group = "notebooks" if item.path.suffix == ".ipynb" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "notebooks" if file.endswith(".ipynb") else file
+
+    return ByFile(config, log)
 
 
 def pytest_collection_finish() -> None:
