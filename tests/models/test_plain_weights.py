@@ -7,7 +7,7 @@ import torch
 from fixtures.tiny_runs import save_model
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
 from workbench.errors import InputError
 from workbench.models import loading, plain_weights
@@ -172,3 +172,30 @@ def test_models_in_memory_that_are_not_plain():
     model.config.num_hidden_layers = 1
     with pytest.raises(InputError, match="has 2 layers, its configuration 1"):
         HookedModel.from_pretrained_model(model)
+
+
+@pytest.mark.parametrize("key", ["layers.2.mlp.up_proj.weight", "layers.0.self_attn.q_proj.bias"])
+def test_left_over_weights_are_seen_in_files_that_leave_the_base_models_name_out(folder, key):
+    path = folder / loading.SINGLE_FILE
+    tensors = {name.removeprefix("model."): value for name, value in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    read(folder)
+    save_file(tensors | {key: torch.ones(32)}, path, metadata={"format": "pt"})
+    assert f"hold {key}, for which its config.json has no place" in refused(folder)
+
+
+def test_a_scale_that_is_one_number_is_left_over_and_a_masks_value_is_not(folder):
+    store(folder, **{"model.layers.0.self_attn.masked_bias": torch.tensor(-1e4)})
+    read(folder)
+    store(folder, **{"model.layers.0.self_attn.q_proj.weight_scale": torch.tensor(2.0)})
+    assert "q_proj.weight_scale, for which its config.json has no place" in refused(folder)
+
+
+def test_experts_of_other_number_are_refused_with_both_sizes(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 32}
+    config = MixtralConfig(**sizes, num_attention_heads=2, num_key_value_heads=2)
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    change(tmp_path, num_local_experts=4)
+    assert "experts.down_proj has shape [8, 16, 16], by config.json [4, 16, 16]" in (
+        refused(tmp_path)
+    )

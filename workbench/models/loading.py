@@ -202,6 +202,7 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, in words of ours
             device_map=device_map,
         )
     except InputError:
@@ -209,6 +210,10 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
     except Exception as error:  # damaged weights, missing libraries, impossible configurations
         raise InputError(f"model folder {folder} cannot be loaded: {first_line(error)}") from error
     model, report = loaded
+    for key, there, wanted in sorted(report["mismatched_keys"]):
+        raise InputError(
+            f"weights in {folder}: {key} has shape {list(there)}, by config.json {list(wanted)}"
+        )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise InputError(

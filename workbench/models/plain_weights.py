@@ -38,6 +38,8 @@ COUNTS = (
     "head_dim",
     "vocab_size",
 )
+LONGEST_KEY = 100
+"""Characters of a tensor's name that are shown; a real one is shorter."""
 FLOATS = {"F16", "BF16", "F32", "F64"}
 MERGE = "merge it into its base model (peft: merge_and_unload) and save the whole"
 DEQUANTISE = "give a dequantised copy, saved in bfloat16 or float32 without its quantization_config"
@@ -106,7 +108,7 @@ def check_stored(headers: Mapping[str, tuple[str, list[int]]], folder: Path) -> 
     for key, (dtype, _) in headers.items():
         if key.endswith("weight") and dtype not in FLOATS:
             raise InputError(
-                f"weights in {folder} are quantised ({shorten(key)} is {dtype}), which is not "
+                f"weights in {folder} are quantised ({key[:LONGEST_KEY]} is {dtype}), which is not "
                 f"supported; {DEQUANTISE}"
             )
 
@@ -152,7 +154,9 @@ def check_none_left_over(
     config: Any = model.config.get_text_config()
     first = getattr(config, "num_hidden_layers", 0)
     further = range(first, first + (getattr(config, "num_nextn_predict_layers", None) or 0))
-    own = {_pattern(name) for name, _ in model.named_modules()} - {"", model.base_model_prefix}
+    base = model.base_model_prefix
+    own = {_pattern(name) for name, _ in model.named_modules()} - {"", base}
+    own |= {name.removeprefix(f"{base}.") for name in own}  # files may leave it out, as GPT-2's
     buffers = {name for name, _ in model.named_buffers()}
     for key in sorted(unexpected):
         layer = re.search(r"\.(\d+)\.", key)
@@ -161,8 +165,9 @@ def check_none_left_over(
         )
         parents = key.split(".")[:-1]
         inside = any(_pattern(".".join(parents[: n + 1])) in own for n in range(len(parents)))
-        is_buffer = key in buffers or key.endswith("inv_freq") or dtype not in {*FLOATS, ""}
-        if not inside or is_buffer or (dtype and len(shape) not in (1, 2, 3)):
+        old_buffer = key.endswith(("inv_freq", "masked_bias")) or len(shape) > 3
+        is_buffer = key in buffers or old_buffer or dtype not in {*FLOATS, ""}
+        if not inside or is_buffer:
             continue
         if layer and int(layer[1]) in further:
             continue
@@ -190,7 +195,10 @@ def check_values(model: PreTrainedModel, name: object) -> None:
                 "disk by a device_map)"
             )
         if parameter.numel() and not torch.stack(parameter.detach().aminmax()).isfinite().all():
-            raise InputError(f"model {name}: parameter {key} has values that are not finite")
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            raise InputError(
+                f"model {name}: parameter {key} has values that are not finite in {dtype}"
+            )
 
 
 def check_in_memory(model: object, name: str) -> None:
