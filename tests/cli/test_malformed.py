@@ -54,8 +54,8 @@ def base(words: tuple[str, ...], command: Any, tmp_path: Path) -> dict[str, list
             given[flag] = [flag, str(tmp_path / "new")]
         elif parameter.required:
             given[flag] = [flag, "list" if parameter.name == "form" else nothing]
-    if words in WITHOUT_MODEL:  # they would run: stopped by their place
-        given["--out"] = ["--out", str(tmp_path / "file")]
+    if words in WITHOUT_MODEL:  # they would run: stopped by their place, with --force too
+        given["--out"] = ["--out", str(tmp_path / "file" / "below")]
     return given
 
 

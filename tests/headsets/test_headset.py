@@ -142,6 +142,21 @@ REFUSALS = [
         0.2,
         "pools[0].controls.random.coarse_restore.low: 0.25 is above high 0.2",
     ),
+    (
+        ("heads", 1, "effects", "refine_reduce", "low"),
+        None,
+        "heads[1].effects.refine_reduce: has one end of an interval; give both, or null",
+    ),
+    (
+        ("pools", 0, "effects", "coarse_restore", "n"),
+        0,
+        "pools[0].effects.coarse_restore.n: is 0, but there is an effect",
+    ),
+    (
+        ("prompts", "split_seed"),
+        -1,
+        "prompts.split_seed: input should be greater than or equal to 0, got -1",
+    ),
     (("heads", 1, "tasks"), 1.0, "heads[1].tasks: input should be a valid integer, got 1.0"),
     (("heads", 1, "head"), False, "heads[1].head: input should be a valid integer, got False"),
     (("model", "n_kv_heads"), 3, "model.n_kv_heads: 3 does not divide n_heads 8"),

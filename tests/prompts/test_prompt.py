@@ -37,6 +37,7 @@ REFUSALS = {
         "options[2].span [3, 7] is outside the clean prompt of 6 tokens or empty",
     ),
     "event": ({"event": -1}, "events count from 0"),
+    "label blank": (with_option(1, label=" "), "options[1].label is blank"),
     "label twice": (with_option(1, label="E11.65"), "options[0] and options[1] are one label"),
     "far is clean": ({"far": EVENT.clean}, "variants 'clean' and 'far' are the same tokens"),
     "near is clean": ({"near": EVENT.clean}, "variants 'clean' and 'near' are the same tokens"),

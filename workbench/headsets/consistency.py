@@ -85,6 +85,10 @@ def _check_pools(headset: "HeadSet") -> None:
 
 def _check_intervals(headset: "HeadSet") -> None:
     for where, given in _intervals(headset):
+        if hasattr(given, "n") and (given.low is None) != (given.high is None):
+            _refuse(where, "has one end of an interval; give both, or null")
+        if getattr(given, "n", None) == 0 and given.effect is not None:
+            _refuse(f"{where}.n", "is 0, but there is an effect")
         if None not in (given.low, given.high) and given.low > given.high:
             _refuse(f"{where}.low", f"{given.low:g} is above high {given.high:g}")
 

@@ -92,7 +92,7 @@ class PromptsInfo(_Record):
     sha256: Sha256
     n_choose: Count
     n_verify: Count
-    split_seed: int
+    split_seed: Count
     choose_sha256: Sha256
     verify_sha256: Sha256
 
@@ -122,7 +122,7 @@ class MethodInfo(_Record):
     attention_implementation: str
     compatibility_mode: bool
     thresholds: dict[str, float]
-    seeds: dict[str, int]
+    seeds: dict[str, Count]
     positions: Literal["span"]
     engine: str | None = None
     """How patched runs were computed, in words; null in files that do not say."""

@@ -42,8 +42,8 @@ class DecisionEvent:
 
     Raises:
         InputError: an event below 0, a variant that is empty or equal to another, a span outside
-            the prompt, options that share a token or a label, no or several gold options, an option
-            role that is unknown, or variants that do not share the suffix.
+            the prompt, options that share a token or a label, a blank label, no or several gold
+            options, an option role that is unknown, or variants that do not share the suffix.
     """
 
     id: str
@@ -104,6 +104,8 @@ class DecisionEvent:
                     f"token {option.token}"
                 )
             place_of[option.token] = at
+            if not option.label.strip():
+                raise InputError(f"{where}: options[{at}].label is blank")
             first = place_of_label.setdefault(option.label, at)
             if first != at:
                 raise InputError(f"{where}: options[{first}] and options[{at}] are one label")
