@@ -10,6 +10,7 @@ import pytest
 from workbench.errors import InputError
 from workbench.files import (
     alone,
+    check_writable,
     make_folder,
     parse_json,
     read_json,
@@ -105,6 +106,18 @@ def test_a_full_disk_is_one_line():
     reason = "/dev/full: cannot be written, No space left on device"
     with pytest.raises(InputError, match=reason), writing(full), full.open("w") as file:
         file.write("x")
+
+
+def test_pipes_and_devices_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="pipe: cannot be written, it is no file"):
+        write_text(tmp_path / "pipe", "x")
+    for name in ("pipe", "folder"):
+        with pytest.raises(InputError, match=f"{name}: cannot be written, it is no file"):
+            check_writable(tmp_path / name, file=True)
+    assert (tmp_path / "pipe").is_fifo()
+    check_writable(tmp_path / "folder")
 
 
 def test_the_longest_names_can_be_written(tmp_path):

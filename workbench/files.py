@@ -171,13 +171,16 @@ def writing(path: str | Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written, {error.strerror or error}") from None
 
 
-def check_writable(path: Path) -> None:
-    """Find out before the work whether a file or folder can be made there.
+def check_writable(path: Path, *, file: bool = False) -> None:
+    """Find out before the work whether a file or folder can be made there; with `file`, a file.
 
     Raises:
-        InputError: what lies above it is no folder, or must not be written.
+        InputError: what lies above it is no folder, or must not be written; or it is there and is
+            a device or a pipe, or, with `file`, a folder.
     """
     with reading(path):
+        if path.exists() and not path.is_file() and (file or not path.is_dir()):
+            raise InputError(f"{path}: cannot be written, it is no file")
         above = next(one for one in path.absolute().parents if one.exists())
     if not above.is_dir():
         raise InputError(f"{path}: cannot be written, {above} is no folder")
@@ -228,6 +231,8 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     # A short name: one made from the target's could be too long where the target's is not.
     beside = path.with_name(f".{os.getpid()}-{sha256(path.name.encode()).hexdigest()[:16]}.tmp")
     with writing(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError("it is no file")  # a device or pipe would be replaced
         try:
             beside.unlink(missing_ok=True)
             mode = 0o600 if private else 0o666

@@ -203,7 +203,7 @@ def check_new(out: Path, force: bool | None = None) -> None:
     if out.exists() and not force and not left:
         way_out = "" if force is None else ", or --force to replace it"
         raise InputError(f"{out}: exists already; give another --out{way_out}")
-    check_writable(out)
+    check_writable(out, file=bool(force))
 
 
 @contextmanager

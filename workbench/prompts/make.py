@@ -41,7 +41,7 @@ def make_prompts(
     if out is not None and Path(out).exists() and not force:
         raise InputError(f"{out}: exists already; give another --out, or --force to replace it")
     if out is not None:
-        check_writable(Path(out))
+        check_writable(Path(out), file=True)
     source = loading.bundled_model_path() if model is None else model
     folder = loading.model_folder(source)
     tokenizer = loading.read_tokenizer(folder)
