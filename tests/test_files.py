@@ -122,6 +122,7 @@ def test_pipes_and_devices_are_not_replaced(tmp_path):
 
 def test_the_longest_names_can_be_written(tmp_path):
     write_text(tmp_path / ("x" * 255), "text")
+    write_text(tmp_path / "latin-\udce9", "text")  # a name that is not UTF-8
 
 
 def test_one_process_holds_a_lock(tmp_path):

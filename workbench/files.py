@@ -229,7 +229,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         InputError: the system refuses to write.
     """
     # A short name: one made from the target's could be too long where the target's is not.
-    beside = path.with_name(f".{os.getpid()}-{sha256(path.name.encode()).hexdigest()[:16]}.tmp")
+    beside = path.with_name(f".{os.getpid()}-{sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
     with writing(path):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError("it is no file")  # a device or pipe would be replaced
