@@ -183,6 +183,13 @@ def test_a_code_that_lost_its_zero_is_never_another_one(folder):
     assert procedures(folder, *["0331"] * 200, "744", "331")[0] == ["03.31", "74.4"]
 
 
+@pytest.mark.parametrize("code", ["3310.0", "4.", "4.0"])
+def test_codes_that_were_numbers_with_a_fraction_are_refused(folder, code):
+    assert procedures(folder, "07.44", "74.4", "74.0")[0] == ["07.44", "74.4"]
+    with pytest.raises(InputError, match=r"csv: line 3: a code of ICD-9 is written as a number"):
+        procedures(folder, "0331", code)
+
+
 def test_rows_left_out_are_said_and_many_are_a_warning(folder):
     corpus = load_mimic4(folder)
     said = "2 of 7 rows of codes are left out: 2 without a description (Q99.99, Z00.00)"

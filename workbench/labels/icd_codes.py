@@ -27,6 +27,15 @@ def plain(codes: pd.Series) -> pd.Series:
     return codes.str.upper().str.replace(r"[\s.]", "", regex=True)
 
 
+def numbers(codes: pd.Series, kind: Kind) -> pd.Series:
+    """Where a code is a number with a fraction, as 4019.0 for 4019: no code's dot is there.
+
+    Beside such rows others, as 410.0 for 0410, are taken for another code.
+    """
+    before = "2,3" if kind == "procedure" else "3"  # some put all dots after the third digit
+    return codes.str.fullmatch(rf"(?![0-9]{{{before}}}[.])[1-9][0-9]*[.]0*")
+
+
 def dotted(code: str, version: int, kind: Kind) -> str:
     """A code as it is written with its dot: E1165 → E11.65, E8801 (ICD-9) → E880.1, 0331 → 03.31.
 

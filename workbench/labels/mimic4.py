@@ -25,7 +25,7 @@ import pandas as pd
 from workbench.errors import InputError
 from workbench.labels.corpus import Document, check_split, need_file
 from workbench.labels.icd10cm import load_icd10cm
-from workbench.labels.icd_codes import KINDS, Found, Kind, dotted, plain, shortest, shown
+from workbench.labels.icd_codes import KINDS, Found, Kind, dotted, numbers, plain, shortest, shown
 from workbench.labels.lines import LONGEST_LABEL, bad_line
 from workbench.labels.mimic4_files import (
     NO_NUMBER,
@@ -50,6 +50,7 @@ _DESCRIPTIONS: dict[Kind, str] = {
 }
 _CODES: dict[Kind, str] = {"diagnosis": "diagnoses_icd.csv", "procedure": "procedures_icd.csv"}
 _NO_ADMISSION = "without an admission"
+_AS_TEXT = "leading zeros are lost where codes are read as numbers, read them as text"
 
 
 class Mimic4:
@@ -73,8 +74,8 @@ class Mimic4:
 
     Raises:
         InputError: a file or a column is missing, or, with file and line, a broken gzip, a code
-            described twice or too short, an id that is no number, an ICD version that is neither 9
-            nor 10.
+            described twice, too short or with a fraction, an id that is no number, an ICD version
+            that is neither 9 nor 10.
     """
 
     text_is_private = True
@@ -116,6 +117,7 @@ class Mimic4:
         path = need_file(hosp, f"hosp/{_DESCRIPTIONS[kind]}", _DESCRIPTIONS[kind])
         (table,) = tables(path, ["icd_code", "icd_version", "long_title"], chunk=None)
         table = table[versions(path, table.icd_version) == self.version]
+        self._refuse_numbers(path, table.icd_code, kind)
         table = table.assign(icd_code=plain(table.icd_code))
         twice = table.duplicated("icd_code")
         if twice.any():
@@ -127,8 +129,7 @@ class Mimic4:
         if short.any():
             code = Counter([table.icd_code[short].iloc[0]])
             what = f"a code of ICD-{self.version}{shown(code)} has fewer than {least} characters"
-            way_out = "leading zeros are lost where codes are read as numbers, read them as text"
-            raise bad_line(path, line_of(short), f"{what}; {way_out}")
+            raise bad_line(path, line_of(short), f"{what}; {_AS_TEXT}")
         long = table.long_title.str.len() > LONGEST_LABEL
         if long.any():
             what = f"long_title has more than {LONGEST_LABEL:,} characters; a quote may be missing"
@@ -139,6 +140,12 @@ class Mimic4:
         self.label_texts += table.long_title.tolist()
         self.kinds.extend(kind for _ in range(len(table)))
         return pd.Series(range(first, len(self.label_ids)), index=table.icd_code)
+
+    def _refuse_numbers(self, path: Path, codes: pd.Series, kind: Kind) -> None:
+        wrong = numbers(codes, kind)
+        if wrong.any():
+            what = f"a code of ICD-{self.version} is written as a number with a fraction"
+            raise bad_line(path, line_of(wrong), f"{what}; {_AS_TEXT}")
 
     def _read_codes(
         self, hosp: Path, described: dict[Kind, pd.Series]
@@ -170,6 +177,7 @@ class Mimic4:
             ours = version == self.version
             self._rows["read"] += int(ours.sum())
             self._rows[_NO_ADMISSION] += int((hadm[ours] == NO_NUMBER).sum())
+            self._refuse_numbers(path, table.icd_code[ours], kind)
             ours &= hadm != NO_NUMBER
             label = found.positions(plain(table.icd_code[ours]))
             at = np.flatnonzero(ours)[label >= 0]
