@@ -6,6 +6,7 @@ from transformers import MambaConfig, MambaForCausalLM, Olmo2Config, Olmo2ForCau
 
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
+from workbench.models.parity import run_plain
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "gpt2"])
@@ -143,3 +144,17 @@ def test_olmo_in_half_precision_is_what_transformers_computes():
         plain = olmo(torch.tensor([tokens]), use_cache=False).logits[0, -1]
     [run] = HookedModel.from_pretrained_model(olmo).run([tokens])
     torch.testing.assert_close(run.logits, plain, rtol=0.02, atol=0.02)
+
+
+def test_a_prompt_on_which_half_precision_overflows_is_refused():
+    plain = build("llama", std=0.2).half()
+    with torch.no_grad():
+        for layer in plain.model.layers:
+            layer.mlp.down_proj.weight.mul_(300)
+    spared = sorted({*range(48)} - {*run_plain(plain, "tiny").tokens})
+    with torch.no_grad():
+        plain.model.embed_tokens.weight[spared[-1]] = 65504
+    model = HookedModel.from_pretrained_model(plain)
+    model.run([spared[:4]])
+    with pytest.raises(InputError, match="sequence 1: .* logits in float16 that are no numbers"):
+        model.run([spared[:4], [*spared[:4], spared[-1]]])

@@ -267,8 +267,8 @@ class HookedModel:
         what they are batched with run alone.
 
         Raises:
-            InputError: an empty or overlong sequence, a token outside the vocabulary, or a name
-                that is no hook of this model.
+            InputError: an empty or overlong sequence, a token outside the vocabulary, a name that
+                is no hook of this model, or logits that are no numbers.
         """
         self.check_sequences(sequences)
         self._check_names(names)
@@ -279,8 +279,18 @@ class HookedModel:
                 done = [run for one in batch for run in self._run_batch([one], names)]
             else:
                 done = self._run_batch(batch, names)
+            self._check_numbers(indices, done)
             runs.update(zip(indices, done, strict=True))
         return [runs[index] for index in range(len(sequences))]
+
+    def _check_numbers(self, indices: Sequence[int], runs: Sequence[Run]) -> None:
+        """Half precision can overflow on some prompts only, later than loading would see."""
+        for index, run in zip(indices, runs, strict=True):
+            if run.logits.isnan().any():
+                raise InputError(
+                    f"sequence {index}: model {self.info.name!r} gives logits in "
+                    f"{self.info.dtype} that are no numbers; float32 may hold what overflows"
+                )
 
     def _batches(self, sequences: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
         """Indices of sequences of similar length, which are rotated alike."""

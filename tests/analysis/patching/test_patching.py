@@ -98,6 +98,16 @@ def test_baseline_says_whether_an_event_counts(clean, far, near, counts_far, cou
     np.testing.assert_allclose(table["p_gold"], table["focus"] * (1 - table["confusion"]))
 
 
+def test_baseline_names_the_event_that_the_model_cannot_run(model, prompts, halves, monkeypatch):
+    def run(sequences):
+        raise InputError("sequence 1: logits that are no numbers")
+
+    monkeypatch.setattr(model, "run", run)
+    first = prompts.events[0]
+    with pytest.raises(InputError, match=f"prompt '{first.id}' event {first.event}: sequence 1: "):
+        baseline(model, prompts, halves)
+
+
 def test_baseline_reads_each_variant_with_the_clean_roles(model, prompts, halves):
     table = baseline(model, prompts, halves).set_index(["id", "event", "variant"])
     assert len(table) == 3 * len(prompts)

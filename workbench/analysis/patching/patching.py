@@ -99,10 +99,17 @@ def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataF
     `counts_far` when Focus fell by at least 0.2, `counts_near` when Confusion rose by at least 0.2.
     Roles are those of the clean prompt in every variant: Focus of the far one is the mass left on
     gold's cluster. `option_mass` is the probability of all options together, over the vocabulary.
+
+    Raises:
+        InputError: naming the event that the model cannot run, or runs to logits that are no
+            numbers.
     """
     rows = []
     for event in prompts:
-        runs = model.run([event.variant(name) for name in VARIANTS])
+        try:
+            runs = model.run([event.variant(name) for name in VARIANTS])
+        except InputError as error:
+            raise InputError(f"prompt {event.id!r} event {event.event}: {error}") from None
         option_logits = torch.stack([select_options(run.logits, event) for run in runs])
         readout = focus_confusion(option_logits, Roles.of(event))
         columns = {"id": event.id, "event": event.event, "half": halves.of(event.id)}
