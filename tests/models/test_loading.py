@@ -112,6 +112,8 @@ def test_incomplete_weights_are_not_filled_with_random_ones(folder):
     [
         (None, "has no config.json"),
         ("{", "is not readable JSON"),
+        ('{"n": ' + "9" * 10_000 + "}", "is not readable JSON"),
+        ("\ufeff" + '{"model_type": "llama"}', "config.json begins with a byte-order mark"),
         ("[1]", "must hold a JSON object, not a list"),
         ("{}", "has no 'model_type'"),
         ('{"model_type": "no-such-model"}', "model_type 'no-such-model' is none that"),
@@ -130,6 +132,8 @@ def test_config_errors(folder, content, message):
 def test_damaged_tokenizer(folder):
     (folder / "tokenizer.json").write_text("not a tokenizer")
     assert f"tokenizer in {folder.resolve()} cannot be read" in load_error(folder)
+    (folder / "tokenizer.json").write_text("\ufeff{}")
+    assert "tokenizer.json begins with a byte-order mark" in load_error(folder)
 
 
 @pytest.mark.parametrize("source", ["./absent", "/absent/model", "~/absent", "a/b/c", Path("gone")])

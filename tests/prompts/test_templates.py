@@ -55,6 +55,7 @@ TURN = "{{ messages[0].content }}"
         ("{{ messages[1].content }}", "has no element 1"),
         ("{% for %}", "Expected an expression"),
         ("{{ 1 / 0 }}", "division by zero"),
+        ("\ud800" + TURN, "surrogates not allowed"),
     ],
 )
 def test_templates_that_raise_are_refused_in_a_line(template, why):

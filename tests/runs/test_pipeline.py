@@ -329,9 +329,10 @@ def test_only_the_report_with_text_holds_text(with_tokenizer: Path, tmp_path: Pa
 
 def test_a_bad_training_record_is_named(with_tokenizer: Path, tmp_path: Path) -> None:
     copytree(with_tokenizer, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "training.json").write_text('{"config": {"task": {}}}')
-    with pytest.raises(InputError, match="is not the training record"):
-        wb.make_prompts(model=tmp_path, n_prompts=2)
+    for content in ('{"config": {"task": {}}}', "[" * 100_000):
+        (tmp_path / "training.json").write_text(content)
+        with pytest.raises(InputError, match="is not the training record"):
+            wb.make_prompts(model=tmp_path, n_prompts=2)
 
 
 @pytest.mark.parametrize(

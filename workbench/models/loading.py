@@ -7,6 +7,7 @@ initial value, and what `plain_weights` checks. Everything a user can get wrong 
 `InputError` line.
 """
 
+import codecs
 import hashlib
 import json
 import os
@@ -28,7 +29,7 @@ from transformers import (
 )
 
 from workbench.errors import InputError, shorten
-from workbench.files import read_text
+from workbench.files import read_text, reading
 from workbench.models import plain_weights
 
 SINGLE_FILE = "model.safetensors"
@@ -123,19 +124,30 @@ def hf_config(folder: Path) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
-        raise InputError(f"{folder}/config.json cannot be read: {first_line(error)}") from error
+        why = _marked(folder) or first_line(error)
+        raise InputError(f"{folder}/config.json cannot be read: {why}") from error
     plain_weights.check_counts(config, folder / "config.json")
     return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable JSON: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     return content
+
+
+def _marked(folder: Path) -> str | None:
+    """What to do about a file that looks right and that transformers does not read."""
+    for path in sorted(folder.glob("*.json")):
+        with reading(path), path.open("rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+                return f"{path.name} begins with a byte-order mark; save it as UTF-8 without one"
+    return None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -235,7 +247,8 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception on damaged files
-        raise InputError(f"tokenizer in {folder} cannot be read: {first_line(error)}") from error
+        why = _marked(folder) or first_line(error)
+        raise InputError(f"tokenizer in {folder} cannot be read: {why}") from error
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:

@@ -146,6 +146,7 @@ class ChatTemplate:
             add_generation_prompt=True,
             chat_template=_CLOCK + self._tokenizer.get_chat_template(),
         )
+        chat.encode()  # half of a character raises
         before, found, after = chat.partition(turn)
         if not found:
             raise InputError("the chat template alters the user's text, so spans are lost")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.files import read_text
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.labels.space import LabelSpace
 from workbench.models.loading import first_line
@@ -29,10 +30,10 @@ def open_trained(*, model: Path, split: str, full_size: bool = True, task: str =
     sizes, held_out, seed = TaskConfig(), 0.1, 0
     if path.is_file():
         try:
-            trained = json.loads(path.read_text(encoding="utf-8"))["config"]
+            trained = json.loads(read_text(path))["config"]
             sizes = _sizes(trained["task"])
             held_out, seed = trained["held_out"], trained["split_seed"]
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError, IndexError) as error:
             raise InputError(
                 f"{path}: is not the training record of a bundled model "
                 f"({type(error).__name__}: {first_line(error)})"
