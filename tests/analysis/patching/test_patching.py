@@ -104,7 +104,7 @@ def test_baseline_names_the_event_that_the_model_cannot_run(model, prompts, halv
 
     monkeypatch.setattr(model, "run", run)
     first = prompts.events[0]
-    with pytest.raises(InputError, match=f"prompt '{first.id}' event {first.event}: sequence 1: "):
+    with pytest.raises(InputError, match=rf"prompt '{first.id}' event {first.event}: sequence 1: "):
         baseline(model, prompts, halves)
 
 
