@@ -156,5 +156,5 @@ def test_a_prompt_on_which_half_precision_overflows_is_refused():
         plain.model.embed_tokens.weight[spared[-1]] = 65504
     model = HookedModel.from_pretrained_model(plain)
     model.run([spared[:4]])
-    with pytest.raises(InputError, match="sequence 1: .* logits in float16 that are no numbers"):
+    with pytest.raises(InputError, match=r"sequence 1: .* logits in float16 that are no numbers"):
         model.run([spared[:4], [*spared[:4], spared[-1]]])
