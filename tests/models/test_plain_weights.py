@@ -192,7 +192,12 @@ def test_a_scale_that_is_one_number_is_left_over_and_a_masks_value_is_not(folder
 
 
 def test_experts_of_other_number_are_refused_with_both_sizes(tmp_path):
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 32}
+    sizes: Any = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "vocab_size": 32,
+    }
     config = MixtralConfig(**sizes, num_attention_heads=2, num_key_value_heads=2)
     MixtralForCausalLM(config).save_pretrained(tmp_path)
     change(tmp_path, num_local_experts=4)
