@@ -305,9 +305,10 @@ def write_table(path: Path, table: Any, *, private: bool = False, **how: Any) ->
     Raises:
         InputError: it cannot be written.
     """
-    with replacing(path, private=private) as beside:
+    # An open file: pyarrow takes no name that is not UTF-8.
+    with replacing(path, private=private) as beside, beside.open("wb") as file:
         write = table.to_csv if path.suffix == ".csv" else table.to_parquet
-        write(beside, index=False, **how)
+        write(file, index=False, **how)
 
 
 def file_sha256(path: Path) -> str:

@@ -204,6 +204,12 @@ def test_a_damaged_manifest_is_one_line(
         assert text != json.dumps(manifest) or reason in str(caught.value)
 
 
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "latin-\udce9", {"prompts": {"task": "t", "sha256": ""}})
+    folder.write_table("scores", pd.DataFrame({"layer": [1]}))
+    assert folder.read_table("scores").layer.tolist() == [1]
+
+
 def test_one_process_writes_at_a_time(out: Path, finished: Path, model: HookedModel) -> None:
     with alone_in(out):
         wb.report(out)  # the process that holds it may go on

@@ -293,7 +293,8 @@ class RunFolder:
             command = MAKER[name].command if name in MAKER else "run"
             raise InputError(f"{path}: is missing; `workbench {command}` makes it")
         try:
-            return pd.read_parquet(path)
+            with path.open("rb") as file:
+                return pd.read_parquet(file)
         except (OSError, ValueError, ArrowException) as error:
             raise InputError(f"{path}: is no readable table ({type(error).__name__})") from None
 
