@@ -50,3 +50,19 @@ def test_a_call_is_cut_along_its_positions_only():
     assert torch.equal(last.args[0][1], table[:, -1:])
     assert last.kwargs["ids"].tolist() == [[4]] and last.kwargs["flat"].tolist() == [4]
     assert torch.equal(last.kwargs["other"], other) and last.kwargs["mask"] is rule
+
+
+def test_no_kernel_is_compiled_for_every_shape():
+    class Look(Job):
+        columns = None
+        seen = True
+
+        def block(self, layer, run, hidden, call):
+            self.seen = torch.backends.cuda.cudnn_sdp_enabled()
+            return hidden
+
+    model = HookedModel.from_pretrained_model(build("llama"))
+    before, job = torch.backends.cuda.cudnn_sdp_enabled(), Look()
+    model.view.run(job, torch.tensor([[1, 2]]), torch.arange(2)[None], [1])
+    assert job.seen is False
+    assert torch.backends.cuda.cudnn_sdp_enabled() is before

@@ -18,9 +18,14 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from workbench.models.attention import STEERED, Attention, let_steer
+
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Without cuDNN's, which is compiled for every new shape: in a sweep each layer has its own, and
+the first sweep of a prompt's length took 50 times as long (half precision, H200)."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,13 @@ class View:
             raise RuntimeError("its blocks and attention modules are not where they were expected")
         self._job = job
         try:
-            output = self.model(
-                input_ids=tokens,
-                position_ids=position_ids,
-                use_cache=False,
-                logits_to_keep=list(positions),  # a tensor would be moved to the first device
-            )
+            with sdpa_kernel(KERNELS):
+                output = self.model(
+                    input_ids=tokens,
+                    position_ids=position_ids,
+                    use_cache=False,
+                    logits_to_keep=list(positions),  # a tensor would be moved to the first device
+                )
         finally:
             self._job = None
         if output.logits.shape[1] != len(positions):
