@@ -42,7 +42,7 @@ def controls(
     names = [head_name(*key) for key in sorted(heads)]
     generators = [derive_generator(seed, "control", *names, draw) for draw in range(draws)]
     random = [_draw(heads, free, generator) for generator in generators]
-    known = scores["output_norm"].notna().all()
+    known = bool(scores["output_norm"].notna().to_numpy().all())
     return {"random": random, "norm": [_largest_norm(scores, barred, len(heads))] if known else []}
 
 
