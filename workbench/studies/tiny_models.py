@@ -245,13 +245,15 @@ def tiny_model(name: str, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel:
     """
     config = tiny_config(name)
     with torch.device("meta"):
-        planned = AutoModelForCausalLM.from_config(config)
+        planned = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     count = sum(weight.numel() for weight in planned.parameters())
     if count > MOST_PARAMETERS:
         raise ValueError(f"{count / 1e6:.0f} M parameters are not tiny")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        ).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, weight in sorted(model.named_parameters()):

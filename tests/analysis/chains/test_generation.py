@@ -6,6 +6,7 @@ import pytest
 import torch
 from fixtures.distillation import build
 from fixtures.shades import ShadesTask, shades_tokenizer
+from transformers import PreTrainedConfig
 
 from workbench.analysis.chains.generation import generation_accuracy, write_chains
 from workbench.errors import InputError
@@ -70,6 +71,7 @@ class Writer:
 
     device = torch.device("cpu")
     generation_config = None
+    config = PreTrainedConfig()
 
     def __init__(self, tokenizer, write) -> None:
         self.tokenizer, self.write = tokenizer, write
