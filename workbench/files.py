@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -145,30 +145,30 @@ def _finite(digits: str) -> float:
     return number
 
 
-@contextmanager
-def reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | Path) -> AbstractContextManager[None]:
     """Turns the system's refusals to read into one line.
 
     Raises:
         InputError: "PATH: cannot be read, No such file or directory".
     """
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror or error}") from None
+    return _in_one_line(path, "read")
 
 
-@contextmanager
-def writing(path: str | Path) -> Iterator[None]:
+def writing(path: str | Path) -> AbstractContextManager[None]:
     """Turns the system's refusals to write into one line.
 
     Raises:
         InputError: "PATH: cannot be written, No space left on device".
     """
+    return _in_one_line(path, "written")
+
+
+@contextmanager
+def _in_one_line(path: str | Path, done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be written, {error.strerror or error}") from None
+        raise InputError(f"{path}: cannot be {done}, {error.strerror or error}") from None
 
 
 def check_writable(path: Path, *, file: bool = False) -> None:

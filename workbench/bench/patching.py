@@ -29,7 +29,7 @@ from workbench.models.steered import share_weights
 from workbench.progress import Reporter
 from workbench.prompts.make import make_prompts
 from workbench.runs.config import POSITIONS, RunConfig
-from workbench.runs.folder import versions
+from workbench.runs.manifest import versions
 
 SCHEMA = "workbench.bench/1"
 

@@ -14,72 +14,23 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from pyarrow.lib import ArrowException
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from workbench.errors import InputError, explain
-from workbench.files import (
-    alone_in,
-    file_sha256,
-    make_folder,
-    read_json,
-    reading,
-    write_table,
-    write_text,
-)
+from workbench.errors import InputError
+from workbench.files import alone_in, file_sha256, make_folder, reading, write_table, write_text
+from workbench.runs.manifest import MANIFEST, SCHEMA, read_manifest, versions
 from workbench.runs.steps import MAKER, STEPS, Step
 
-SCHEMA = "workbench.run/1"
-MANIFEST = "manifest.json"
-PACKAGES = {
-    "workbench": "mechanistic-workbench",
-    "transformer_lens": "transformer-lens",
-    "transformers": "transformers",
-    "torch": "torch",
-    "numpy": "numpy",
-    "scipy": "scipy",
-    "pandas": "pandas",
-}
 REPORT_FILE = "report.html"
 REPORT_WITH_TEXT_FILE = "report_with_text.html"
 FILES = {step.name: step.files for step in STEPS} | {
     Path(page).stem: (page,) for page in (REPORT_FILE, REPORT_WITH_TEXT_FILE)
 }
 """What each step makes."""
-
-
-class _Read(BaseModel):
-    """Part of a manifest as it must be; what else it holds is only shown."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Record(_Read):
-    status: Literal["running", "done", "outdated"]
-    settings: dict[str, Any]
-    files: dict[str, list[str]] = {}
-    before: dict[str, list[str]] = {}
-
-
-class _Prompts(_Read):
-    task: str
-    sha256: str
-    made_with: dict[str, Any] | None = None
-
-
-class _Model(_Read):
-    name: str
-
-
-class _Manifest(_Read):
-    prompts: _Prompts
-    model: _Model | None = None
-    steps: dict[str, _Record]
 
 
 class RunFolder:
@@ -120,7 +71,7 @@ class RunFolder:
         if not is_run(path):
             check_unused(path)
             raise InputError(f"{path}: no run there; run `workbench score` first")
-        return cls(path, _read_manifest(path / MANIFEST))
+        return cls(path, read_manifest(path / MANIFEST))
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Refuse another run than this folder's.
@@ -252,7 +203,7 @@ class RunFolder:
         Raises:
             InputError: it is that of another run.
         """
-        now = _read_manifest(self.path / MANIFEST)
+        now = read_manifest(self.path / MANIFEST)
         same = {name: now.get(name) for name in self.manifest if name != "steps"}
         self.check(same)
         self.manifest = now
@@ -361,17 +312,6 @@ class Parts(MutableMapping[int | str, pd.DataFrame]):
             below.parent.rmdir()
 
 
-def _read_manifest(file: Path) -> dict[str, Any]:
-    manifest = read_json(file)
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise InputError(f"{file}: is not the manifest of a run ({SCHEMA!r})")
-    try:
-        _Manifest.model_validate(manifest)
-    except ValidationError as error:
-        raise InputError(f"{file}: is damaged, {explain(error)}; give another --out") from None
-    return manifest
-
-
 def is_run(path: Path) -> bool:
     """Whether the folder holds a run."""
     with reading(path):
@@ -407,18 +347,6 @@ def check_unused(path: Path) -> None:
             f"{path}: holds files but no {MANIFEST}, so it is no run folder; "
             "give a new or empty folder for --out"
         )
-
-
-def versions(names: Collection[str] = tuple(PACKAGES)) -> dict[str, str]:
-    """Installed versions of the packages whose numerics or defaults decide a result."""
-    return {name: _version(PACKAGES[name]) for name in names}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _differences(

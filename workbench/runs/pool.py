@@ -23,7 +23,7 @@ from workbench.headsets.thresholds import Thresholds
 from workbench.phases import POOLS, valid_pairs
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import RunConfig
-from workbench.runs.folder import versions
+from workbench.runs.manifest import versions
 from workbench.runs.patch import heads_of
 from workbench.runs.steps import HEADSET, Made
 from workbench.runs.subject import Subject, Tables, runs_worth_patching
