@@ -87,3 +87,13 @@ def shorten(value: object, private: bool = False) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"a list of {len(value)}"
     return type(value).__name__ if private and value is not None else repr(value)
+
+
+def first_line(error: BaseException) -> str:
+    """The gist of an exception in one line: its first line, and the next when that ends in ":"."""
+    if isinstance(error, KeyError):  # whose text is the key alone
+        return f"there is no {error}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

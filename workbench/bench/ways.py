@@ -29,8 +29,8 @@ from transformer_lens import ActivationCache
 from transformer_lens.patching import generic_activation_patch, layer_pos_head_vector_patch_setter
 from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient
 
+from workbench.errors import first_line
 from workbench.heads import Head
-from workbench.models import loading
 from workbench.models.batch_budget import START_TOKENS, START_TOKENS_ELSEWHERE
 from workbench.models.forked import can_fork, patch_heads
 from workbench.models.hooked import HookedModel
@@ -171,7 +171,7 @@ def _attempt(way: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return way()
     except REFUSALS as error:
-        reason = loading.first_line(error)
+        reason = first_line(error)
     # Outside the handler, since the exception's traceback holds the tensors that filled memory.
     clear_device_cache(garbage_collection=True)
     return {"error": reason}

@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from workbench.errors import InputError, shorten
+from workbench.errors import InputError, first_line, shorten
 from workbench.files import read_text, reading
 from workbench.models import plain_weights
 
@@ -295,16 +295,6 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
         tensor = state[name].detach().cpu().contiguous()
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """The gist of an exception in one line: its first line, and the next when that ends in ":"."""
-    if isinstance(error, KeyError):  # whose text is the key alone
-        return f"there is no {error}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def bundled_model_path() -> Path:

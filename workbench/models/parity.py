@@ -18,8 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workbench.errors import InputError
-from workbench.models.loading import first_line
+from workbench.errors import InputError, first_line
 from workbench.models.shortcuts import moved_by_rounding
 
 if TYPE_CHECKING:

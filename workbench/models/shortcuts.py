@@ -22,8 +22,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.errors import InputError
-from workbench.models.loading import first_line
+from workbench.errors import InputError, first_line
 
 if TYPE_CHECKING:  # a model keeps what was found out about it
     from workbench.models.hooked import HookedModel

@@ -5,11 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
 from workbench.files import read_text
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.labels.space import LabelSpace
-from workbench.models.loading import first_line
 from workbench.prompts.coding import SIZES, CodingTask, TaskConfig, split_categories
 from workbench.prompts.shorthand import ShorthandConfig
 

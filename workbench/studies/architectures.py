@@ -26,12 +26,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
 from workbench.heads import Head
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import FORKED, forked_forward, patch_heads
 from workbench.models.hooked import HookedModel
-from workbench.models.loading import first_line
 from workbench.studies.tiny_models import VOCABULARY, names, tiny_model, type_of
 
 Outcome = Literal["equal", "refused", "not built", "wrong", "failed"]
