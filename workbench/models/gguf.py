@@ -1,0 +1,213 @@
+"""Models in one GGUF file, dequantised: their facts, their weights.
+
+transformers reads the file, but only what its table for an architecture names: rotary scaling,
+biases or experts that it does not know it leaves out without a word. So the architectures are those
+whose reading the tests compare with plain models, and what a file states must be found again in the
+configuration, and every value in the model.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GgufConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from workbench.errors import InputError, first_line, shorten
+from workbench.files import reading
+from workbench.models import plain_weights
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+INSTEAD = "give a model folder in safetensors form"
+# What a file may state of its architecture, and where transformers' configuration says it.
+_STATED = {
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.value_length": "head_dim",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "rope.dimension_count": "head_dim",
+    "rope.freq_base": "rope_theta",
+    "vocab_size": "vocab_size",
+}
+
+
+@dataclass(frozen=True)
+class GgufFacts:
+    """What a GGUF file says of itself; None where it is silent. `tensors` counts storage types."""
+
+    architecture: str
+    name: str | None
+    licence: str | None
+    parameters: int
+    context_length: int | None
+    tensors: dict[str, int]
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """A GGUF file whose metadata has been read, with a `gguf.GGUFReader`; its weights have not."""
+
+    path: Path
+    reader: Any
+
+    def stated(self, key: str) -> Any:
+        """A value of the metadata; None where there is none."""
+        field = self.reader.get_field(key)
+        return None if field is None else field.contents()
+
+    @property
+    def parameters(self) -> int:
+        """How many values all its tensors hold."""
+        return sum(int(tensor.n_elements) for tensor in self.reader.tensors)
+
+    def facts(self) -> GgufFacts:
+        """What it says of itself."""
+        architecture = self.stated("general.architecture")
+        kinds = Counter(tensor.tensor_type.name for tensor in self.reader.tensors)
+        return GgufFacts(
+            architecture=architecture,
+            name=self.stated("general.name"),
+            licence=self.stated("general.license"),
+            parameters=self.parameters,
+            context_length=self.stated(f"{architecture}.context_length"),
+            tensors=dict(kinds.most_common()),
+        )
+
+
+def open_gguf(path: Path) -> GgufFile:
+    """A whole file of a known architecture, opened; this takes some seconds.
+
+    Raises:
+        InputError: the `gguf` package is not installed; the file is no GGUF, damaged, cut off, in
+            the other byte order, one part of a model, or of an architecture that is not supported.
+    """
+    try:
+        from gguf import GGUFEndian, GGUFReader
+    except ImportError:
+        raise InputError(
+            f"{path}: reading GGUF needs the gguf package; pip install mechanistic-workbench[gguf]"
+        ) from None
+    with reading(path), path.open("rb") as content:
+        if content.read(4) != b"GGUF":
+            raise InputError(f"{path} is no GGUF file: it does not begin with GGUF")
+    try:
+        reader = GGUFReader(path)
+    except Exception as error:  # whatever numpy says to bytes that are not there
+        raise InputError(
+            f"{path} is a GGUF file that is damaged or cut off: {first_line(error)}"
+        ) from error
+    if reader.endianess != GGUFEndian.LITTLE:
+        raise InputError(f"{path} is a big-endian GGUF file, which is not supported; {INSTEAD}")
+    file = GgufFile(path, reader)
+    number = re.search(r"-(\d{5})-of-(\d{5})\.gguf$", path.name)
+    parts = file.stated("split.count") or (number and int(number[2])) or 1
+    if parts > 1:
+        raise InputError(
+            f"{path} is one of {parts} parts of a model; join them (llama-gguf-split --merge)"
+        )
+    architecture = file.stated("general.architecture")
+    if architecture not in ARCHITECTURES:
+        raise InputError(
+            f"{path}: architecture {shorten(architecture)} is not read from GGUF (only "
+            f"{', '.join(ARCHITECTURES)}); {INSTEAD}"
+        )
+    return file
+
+
+@contextmanager
+def apart(file: GgufFile) -> Iterator[dict[str, Any]]:
+    """What tells transformers to read this file and nothing that may lie beside it."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / file.path.name).symlink_to(file.path.resolve())
+        yield {
+            "pretrained_model_name_or_path": folder,
+            "gguf_file": file.path.name,
+            "local_files_only": True,
+            "trust_remote_code": False,
+        }
+
+
+def read_gguf(file: GgufFile, *, dtype: torch.dtype, device_map: Any = None) -> PreTrainedModel:
+    """The dequantised model of a GGUF file, with eager attention and in evaluation mode.
+
+    Values are dequantised in float32 and then rounded to `dtype`.
+
+    Raises:
+        InputError: transformers reads the file otherwise than it states, in part, or not at all.
+    """
+    path = file.path
+    try:
+        with apart(file) as where:
+            config = AutoConfig.from_pretrained(**where)
+            _check_stated(file, config)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                **where,
+                config=config,
+                dtype=dtype,
+                attn_implementation="eager",
+                quantization_config=GgufConfig(dequantize=True),  # packed ones cannot be saved
+                output_loading_info=True,
+                device_map=device_map,
+            )
+    except InputError:
+        raise
+    except Exception as error:  # shapes that do not fit, types without a dequantiser, memory
+        raise InputError(f"{path} cannot be loaded: {first_line(error)}") from error
+    model, report = loaded
+    if report["missing_keys"]:
+        raise InputError(f"{path} has no weights for {min(report['missing_keys'])}")
+    placed = sum(parameter.numel() for parameter in model.parameters())
+    if placed != file.parameters:
+        raise InputError(
+            f"{path} holds {file.parameters:,} values, the model that transformers makes of it "
+            f"{placed:,}; {INSTEAD}"
+        )
+    plain_weights.check_values(model, path)
+    return model.eval()
+
+
+def _check_stated(file: GgufFile, config: PreTrainedConfig) -> None:
+    path, reader = file.path, file.reader
+    if any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
+        raise InputError(f"{path} scales its rotary positions, which is not read; {INSTEAD}")
+    values = config.to_dict()
+    values |= values.get("rope_parameters") or {}
+    # Not every configuration names the width of a head; it is then this.
+    values.setdefault("head_dim", config.hidden_size // config.num_attention_heads)
+    prefix = f"{file.stated('general.architecture')}."
+    for key in reader.fields:
+        if not key.startswith(prefix):
+            continue
+        name = key.removeprefix(prefix)
+        said, read = file.stated(key), values.get(_STATED.get(name, ""))
+        if name == "rope.scaling.type" and said == "none":
+            continue
+        if name not in _STATED:
+            raise InputError(f"{path} states {key}, which transformers does not read; {INSTEAD}")
+        same = isinstance(said, int | float) and isinstance(read, int | float)
+        if not (same and math.isclose(said, read, rel_tol=1e-6)):
+            raise InputError(
+                f"{path} states {key} {shorten(said)}, transformers reads {shorten(read)}; "
+                f"{INSTEAD}"
+            )
+    rows = next((int(t.shape[1]) for t in reader.tensors if t.name == "token_embd.weight"), 0)
+    tokens = len(file.stated("tokenizer.ggml.tokens") or ())
+    if rows < tokens:
+        raise InputError(f"{path} has {tokens} tokens and embeddings for {rows}")
