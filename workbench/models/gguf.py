@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -91,6 +92,21 @@ class GgufFile:
         )
 
 
+def gguf_package(wanted_for: Path) -> Any:
+    """The `gguf` package, which is an extra.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return import_module("gguf")
+    except ImportError:
+        raise InputError(
+            f"{wanted_for}: reading GGUF needs the gguf package; "
+            "pip install mechanistic-workbench[gguf]"
+        ) from None
+
+
 def open_gguf(path: Path) -> GgufFile:
     """A whole file of a known architecture, opened; this takes some seconds.
 
@@ -98,22 +114,17 @@ def open_gguf(path: Path) -> GgufFile:
         InputError: the `gguf` package is not installed; the file is no GGUF, damaged, cut off, in
             the other byte order, one part of a model, or of an architecture that is not supported.
     """
-    try:
-        from gguf import GGUFEndian, GGUFReader
-    except ImportError:
-        raise InputError(
-            f"{path}: reading GGUF needs the gguf package; pip install mechanistic-workbench[gguf]"
-        ) from None
+    package = gguf_package(path)
     with reading(path), path.open("rb") as content:
         if content.read(4) != b"GGUF":
             raise InputError(f"{path} is no GGUF file: it does not begin with GGUF")
     try:
-        reader = GGUFReader(path)
+        reader = package.GGUFReader(path)
     except Exception as error:  # whatever numpy says to bytes that are not there
         raise InputError(
             f"{path} is a GGUF file that is damaged or cut off: {first_line(error)}"
         ) from error
-    if reader.endianess != GGUFEndian.LITTLE:
+    if reader.endianess != package.GGUFEndian.LITTLE:
         raise InputError(f"{path} is a big-endian GGUF file, which is not supported; {INSTEAD}")
     file = GgufFile(path, reader)
     number = re.search(r"-(\d{5})-of-(\d{5})\.gguf$", path.name)
@@ -140,7 +151,6 @@ def apart(file: GgufFile) -> Iterator[dict[str, Any]]:
             "pretrained_model_name_or_path": folder,
             "gguf_file": file.path.name,
             "local_files_only": True,
-            "trust_remote_code": False,
         }
 
 
@@ -155,11 +165,12 @@ def read_gguf(file: GgufFile, *, dtype: torch.dtype, device_map: Any = None) -> 
     path = file.path
     try:
         with apart(file) as where:
-            config = AutoConfig.from_pretrained(**where)
+            config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
             _check_stated(file, config)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **where,
                 config=config,
+                trust_remote_code=False,
                 dtype=dtype,
                 attn_implementation="eager",
                 quantization_config=GgufConfig(dequantize=True),  # packed ones cannot be saved

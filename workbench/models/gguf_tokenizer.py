@@ -41,7 +41,7 @@ def read_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
         raise InputError(f"{file.path} has no tokenizer; {INSTEAD}")
     try:
         with apart(file) as where:
-            found = PreTrainedTokenizerFast.from_pretrained(**where)
+            found = PreTrainedTokenizerFast.from_pretrained(**where, trust_remote_code=False)
         backend: Tokenizer = found.backend_tokenizer
         first = _first_token(file)
         _mend(backend, file)

@@ -98,8 +98,7 @@ def _why(wheel: Wheel, said: str) -> str:
     if _NO_NETWORK.search(said):
         return f"{named}: the package index cannot be reached"
     if versions := _THERE.search(said):
-        there = versions[1] if versions[1] != "none" else "none"
-        return f"{named} is not in the package index (versions there: {there[:100]})"
+        return f"{named} is not in the package index (versions there: {versions[1][:100]})"
     errors = [line for line in said.splitlines() if line.startswith("ERROR:")]
     return f"{named}: {(errors or said.splitlines() or ['pip failed'])[-1][:300]}"
 
