@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench.errors import InputError
-from workbench.models import loading
+from workbench.models import folders, loading
 from workbench.models.hooked import HookedModel
 
 
@@ -56,8 +56,8 @@ def test_dtype_is_the_one_asked_for(folder):
 
 def test_shards_load_like_one_file_and_a_missing_one_is_named(folder):
     whole = HookedModel.load(folder, device="cpu")
-    weights = load_file(folder / loading.SINGLE_FILE)
-    (folder / loading.SINGLE_FILE).unlink()
+    weights = load_file(folder / folders.SINGLE_FILE)
+    (folder / folders.SINGLE_FILE).unlink()
     names = sorted(weights)
     weight_map = {}
     for part, keys in enumerate((names[::2], names[1::2])):
@@ -65,7 +65,7 @@ def test_shards_load_like_one_file_and_a_missing_one_is_named(folder):
         save_file({key: weights[key] for key in keys}, folder / shard, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(keys, shard)
     index = {"metadata": {}, "weight_map": weight_map}
-    (folder / loading.SHARD_INDEX).write_text(json.dumps(index))
+    (folder / folders.SHARD_INDEX).write_text(json.dumps(index))
     sharded = HookedModel.load(folder, device="cpu")
     torch.testing.assert_close(sharded.run([[1, 2]])[0].logits, whole.run([[1, 2]])[0].logits)
     (folder / "model-1.safetensors").unlink()
@@ -73,9 +73,9 @@ def test_shards_load_like_one_file_and_a_missing_one_is_named(folder):
 
 
 def test_a_shard_outside_the_folder_is_refused(folder):
-    (folder / loading.SINGLE_FILE).unlink()
+    (folder / folders.SINGLE_FILE).unlink()
     index = {"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}
-    (folder / loading.SHARD_INDEX).write_text(json.dumps(index))
+    (folder / folders.SHARD_INDEX).write_text(json.dumps(index))
     assert "outside the model folder" in load_error(folder)
 
 
@@ -89,18 +89,18 @@ def test_a_shard_outside_the_folder_is_refused(folder):
     ],
 )
 def test_weights_that_are_not_loaded_are_named(folder, name, message):
-    (folder / loading.SINGLE_FILE).rename(folder / name)
+    (folder / folders.SINGLE_FILE).rename(folder / name)
     assert name + message in load_error(folder)
 
 
 def test_damaged_weights(folder):
-    path = folder / loading.SINGLE_FILE
+    path = folder / folders.SINGLE_FILE
     path.write_bytes(path.read_bytes()[:200])
     assert "cannot be loaded" in load_error(folder)
 
 
 def test_incomplete_weights_are_not_filled_with_random_ones(folder):
-    path = folder / loading.SINGLE_FILE
+    path = folder / folders.SINGLE_FILE
     weights = load_file(path)
     del weights["model.layers.1.self_attn.o_proj.weight"]
     save_file(weights, path, metadata={"format": "pt"})
@@ -158,7 +158,7 @@ def test_hub_without_network_is_one_line(monkeypatch):
 def test_hub_snapshot_goes_through_the_same_checks(monkeypatch, folder):
     monkeypatch.setattr(loading, "snapshot_download", lambda *args, **kwargs: str(folder))
     assert HookedModel.load("some/model", device="cpu", revision="v1").info.name == "some/model"
-    (folder / loading.SINGLE_FILE).unlink()
+    (folder / folders.SINGLE_FILE).unlink()
     assert "has no weights" in load_error("some/model")
 
 
@@ -176,7 +176,7 @@ def test_bad_dtype_and_device(folder):
 def test_hashes_follow_the_weights(folder):
     before = HookedModel.load(folder, device="cpu").info.weights_sha256
     assert HookedModel.load(folder, device="cpu").info.weights_sha256 == before
-    path = folder / loading.SINGLE_FILE
+    path = folder / folders.SINGLE_FILE
     weights = load_file(path)
     weights["lm_head.weight"][0, 0] += 1
     save_file(weights, path, metadata={"format": "pt"})
@@ -192,7 +192,7 @@ def test_a_library_that_a_model_needs_is_named(monkeypatch, folder):
     def needs(*args, **kwargs):
         raise ImportError("this model needs `somelib`\npip install somelib")
 
-    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", needs)
+    monkeypatch.setattr(folders.AutoModelForCausalLM, "from_pretrained", needs)
     assert "cannot be loaded: this model needs `somelib`" in load_error(folder)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
 from workbench.errors import InputError
-from workbench.models import loading, plain_weights
+from workbench.models import folders, loading, plain_weights
 from workbench.models.hooked import HookedModel
 from workbench.models.llama import LlamaShape
 
@@ -39,17 +39,8 @@ def change(folder: Path, **values: Any) -> None:
 
 def store(folder: Path, **tensors: torch.Tensor) -> None:
     """Put tensors beside the model's own, or in their place."""
-    path = folder / loading.SINGLE_FILE
+    path = folder / folders.SINGLE_FILE
     save_file(load_file(path) | tensors, path, metadata={"format": "pt"})
-
-
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_an_adapter_is_neither_ignored_nor_hashed_as_its_base(folder, name):
-    (folder / name).write_text("{}")
-    message = f"holds an adapter ({name}), which is not applied; merge it into its base model"
-    assert message in refused(folder)
-    with pytest.raises(InputError, match="holds an adapter"):
-        loading.model_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +108,7 @@ def test_weights_of_other_sizes_are_refused(folder):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(folder, value):
-    embedding = load_file(folder / loading.SINGLE_FILE)["model.embed_tokens.weight"]
+    embedding = load_file(folder / folders.SINGLE_FILE)["model.embed_tokens.weight"]
     embedding[63, 5] = value  # of a token that the check at load does not use
     store(folder, **{"model.embed_tokens.weight": embedding})
     assert "parameter model.embed_tokens.weight has values that are not finite" in refused(folder)
@@ -176,7 +167,7 @@ def test_models_in_memory_that_are_not_plain():
 
 @pytest.mark.parametrize("key", ["layers.2.mlp.up_proj.weight", "layers.0.self_attn.q_proj.bias"])
 def test_left_over_weights_are_seen_in_files_that_leave_the_base_models_name_out(folder, key):
-    path = folder / loading.SINGLE_FILE
+    path = folder / folders.SINGLE_FILE
     tensors = {name.removeprefix("model."): value for name, value in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
     read(folder)

@@ -163,7 +163,7 @@ def _load(
     source = bundled_model_path() if model is None else model
     folder = loading.model_folder(source)
     name, _ = loading.recorded_name(source, folder)
-    digest = loading.files_sha256(loading.weight_files(folder))
+    digest = loading.weights_sha256(folder)
     if device == "auto":
         return loading.read_model(folder, dtype=dtype, device_map="auto"), name, digest
     target: Any = loading.parse_device(device or get_device())

@@ -154,7 +154,7 @@ def distill(
     stream = DistillationStream(
         open_task(model=folder, split="seen", full_size=False),
         word_encoder(loading.read_tokenizer(folder), folder),
-        read_traces(traces, loading.files_sha256(loading.weight_files(folder))),
+        read_traces(traces, loading.weights_sha256(folder)),
         config.mix,
         n_samples=n_batches * size,
         context=config.context,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.app import GOES_ON, STUDENTS, command, prepare
-from workbench.cli.flags import Device, Flag, Teacher, setting_flags, some_distillation_flags
+from workbench.cli.flags import Flag, OneDevice, Teacher, setting_flags, some_distillation_flags
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def traces(
         str, typer.Option(help="Which of how many parts to write, from 0: 3/8.")
     ] = "0/1",
     batch_size: Annotated[int, typer.Option(min=1, help="Chains written together.")] = 128,
-    device: Device = None,
+    device: OneDevice = None,
 ) -> None:
     """Let the teacher write chains of thought, and keep the right ones; many machines can share."""
     import torch
@@ -162,7 +162,7 @@ def traces(
         raise InputError(f"part {part!r} is not WHICH/PARTS; give 0/8, 1/8 and so on")
     config = trace_config(replace(DEFAULTS, **settings), (int(which), int(parts)))
     folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
-    digest = loading.files_sha256(loading.weight_files(folder))
+    digest = loading.weights_sha256(folder)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     model: Any = loading.read_model(folder, dtype=dtype)

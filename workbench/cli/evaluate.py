@@ -7,7 +7,7 @@ import typer
 
 import workbench as wb
 from workbench.cli.app import GOES_ON, STUDENTS, command, prepare
-from workbench.cli.flags import Device, Teacher, some_run_flags
+from workbench.cli.flags import OneDevice, Teacher, some_run_flags
 from workbench.errors import InputError
 
 PAGE = "students.html"
@@ -33,7 +33,7 @@ def evaluate(
         int, typer.Option("--n-trajectory", min=1, help="Prompts for trajectories and patching.")
     ] = 64,
     seed: Annotated[int, typer.Option(help="Seed of prompts and resamples.")] = 1,
-    device: Device = None,
+    device: OneDevice = None,
 ) -> None:
     """Teacher and students side by side, on labels that none of them was trained on."""
     from workbench.distill.evaluation.evaluate import evaluate_students

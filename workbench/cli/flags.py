@@ -16,6 +16,13 @@ Prompts = Annotated[Path | None, typer.Option(help="Prompt file (.jsonl).")]
 Out = Annotated[Path, typer.Option(help="Run folder: new, empty, or of the same run.")]
 OutFile = Annotated[Path, typer.Option(help="JSON file to write.")]
 Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Device; auto spreads the model over all accelerators.",
+        show_default="an accelerator if there is one",
+    ),
+]
+OneDevice = Annotated[
     str | None, typer.Option(help="Device.", show_default="an accelerator if there is one")
 ]
 Dtype = Annotated[

@@ -30,7 +30,7 @@ def to_list(headset: HeadSet, pool: str | None = None) -> list[str]:
 def to_qrhead_yaml(headset: HeadSet, pool: str | None = None) -> str:
     """Configuration of three keys as QRHead ships them: head set, base class, model name.
 
-    The base class there is the last part of the model's hub name.
+    The base class there is the last part of the model's hub name, of an adapter its base's.
 
     Raises:
         InputError: no head to write, which the reader of that format cannot express.
@@ -38,9 +38,10 @@ def to_qrhead_yaml(headset: HeadSet, pool: str | None = None) -> str:
     names = to_list(headset, pool)
     if not names:
         raise InputError(f"head set of {headset.model.name!r}: pool {pool or 'any'} holds no head")
+    whole = headset.model.base or headset.model
     values = {
         "attn_head_set": ",".join(names),
-        "model_base_class": headset.model.name.rstrip("/").rsplit("/", 1)[-1],
+        "model_base_class": whole.name.rstrip("/").rsplit("/", 1)[-1],
         "model_name_or_path": headset.model.name,
     }
     # A JSON string is a YAML double-quoted scalar.

@@ -71,6 +71,23 @@ class ControlEffect(Effect):
 Effects = dict[Measure, Effect]
 
 
+class BaseInfo(_Record):
+    """The model that an adapter was merged into."""
+
+    name: str
+    revision: str | None
+    weights_sha256: Sha256
+
+
+class AdapterInfo(_Record):
+    """The adapter that was merged: hash of its file, its kind, and its rank where it has one."""
+
+    name: str
+    sha256: Sha256
+    kind: str
+    rank: Size | None
+
+
 class ModelInfo(_Record):
     """The model that the heads belong to; `weights_sha256` is null when nobody hashed them."""
 
@@ -82,6 +99,10 @@ class ModelInfo(_Record):
     n_kv_heads: Size
     d_model: Size
     weights_sha256: Sha256 | None
+    base: BaseInfo | None = None
+    adapter: AdapterInfo | None = None
+    quantisation: dict[str, Size] | None = None
+    """Tensors by storage type of a file that was dequantised; null where nothing was."""
 
 
 class PromptsInfo(_Record):
@@ -305,11 +326,15 @@ def check_model(
     d_model: int,
     architecture: str,
     weights_sha256: str | None = None,
+    base_sha256: str | None = None,
+    adapter_sha256: str | None = None,
+    quantisation: Mapping[str, int] | None = None,
 ) -> None:
     """Refuse a model that these heads cannot belong to.
 
     Weights are compared only when both sides know their hash: a fine-tuned model of the same shape
-    is a fair target, and a caller who wants the very same weights passes their hash.
+    is a fair target, and a caller who wants the very same weights passes their hash. Base, adapter
+    and quantisation are compared where both sides have them.
 
     Raises:
         InputError: one line naming every field that differs, with both values.
@@ -321,12 +346,25 @@ def check_model(
         "d_model": d_model,
         "architecture": architecture,
     }
-    if weights_sha256 is not None and headset.model.weights_sha256 is not None:
-        given = {**given, "weights_sha256": weights_sha256}
+    optional: Mapping[str, object] = {
+        "weights_sha256": weights_sha256,
+        "base.weights_sha256": base_sha256,
+        "adapter.sha256": adapter_sha256,
+        "quantisation": quantisation,
+    }
+    theirs = {field: _at(headset.model, field) for field in (*given, *optional)}
+    both = {k: v for k, v in optional.items() if v is not None and theirs[k] is not None}
     differences = [
-        f"{field} is {getattr(headset.model, field)} in the head set, {value} in the model"
-        for field, value in given.items()
-        if getattr(headset.model, field) != value
+        f"{field} is {theirs[field]} in the head set, {value} in the model"
+        for field, value in {**given, **both}.items()
+        if theirs[field] != value
     ]
     if differences:
         raise InputError(f"head set of {headset.model.name!r}: {'; '.join(differences)}")
+
+
+def _at(record: object, path: str) -> Any:
+    """The value at a dotted path; None where something on the way is None."""
+    for name in path.split("."):
+        record = getattr(record, name, None)
+    return record

@@ -25,8 +25,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
 from workbench.models import loading, parity, plain_weights
+from workbench.models.adapters import AdapterInfo
 from workbench.models.batch_budget import PackBudget
 from workbench.models.hooks import Hook, store
+from workbench.models.loading import BaseInfo, Provenance
 from workbench.models.residual import Found, model_ways
 from workbench.models.rotary import switches
 from workbench.models.shortcuts import Shortcut, supports
@@ -53,6 +55,22 @@ class ModelInfo:
     dtype: str
     attention_implementation: str
     compatibility_mode: bool
+    base: BaseInfo | None = None
+    adapter: AdapterInfo | None = None
+    quantisation: dict[str, int] | None = None
+    """Tensors by storage type of a GGUF file, which was dequantised."""
+
+    @property
+    def origin(self) -> str:
+        """What was done to the weights when they were loaded, in words; empty where nothing was."""
+        parts = []
+        if self.quantisation is not None:
+            counts = ", ".join(f"{n} {kind}" for kind, n in self.quantisation.items())
+            parts.append(f"dequantised from GGUF ({counts})")
+        if self.base is not None and self.adapter is not None:
+            rank = "" if self.adapter.rank is None else f" of rank {self.adapter.rank}"
+            parts.append(f"{self.adapter.kind} adapter{rank} merged into {self.base.name}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -96,27 +114,28 @@ class HookedModel:
         device_map: Any = None,
         revision: str | None = None,
     ) -> "HookedModel":
-        """Load a model from a local folder or the hub, with its tokenizer when it has one.
+        """Load a model in any form that `loading` reads, with its tokenizer when it has one.
 
-        A folder needs no network. Without `device` and `device_map` the model goes to the
-        accelerator if there is one.
+        What lies on this machine needs no network. Without `device` and `device_map` the model goes
+        to the accelerator if there is one; a device "auto" is the `device_map` "auto", which
+        spreads it over all of them.
 
         Raises:
             InputError: the model is not there, not in safetensors, damaged, or not supported.
         """
         if device is not None and device_map is not None:
             raise InputError("give either a device or a device_map, not both")
+        if device == "auto":
+            device, device_map = None, "auto"
         dtype = loading.parse_dtype(dtype)
         target = None if device_map else loading.parse_device(device or get_device())
         folder = loading.model_folder(source, revision)
-        files = loading.weight_files(folder)
+        origin = loading.provenance(folder)
         model = loading.read_model(folder, dtype=dtype, device_map=device_map)
         if target is not None:
             model.to(target)  # pyright: ignore[reportArgumentType]
         name, revision = loading.recorded_name(source, folder, revision)
-        return cls._wrap(
-            model, loading.read_tokenizer(folder), name, revision, loading.files_sha256(files)
-        )
+        return cls._wrap(model, loading.read_tokenizer(folder), name, revision, origin)
 
     @classmethod
     def from_pretrained_model(
@@ -137,7 +156,7 @@ class HookedModel:
         plain_weights.check_in_memory(hf_model, name)
         digest = weights_sha256 or loading.tensors_sha256(hf_model.state_dict())
         hf_model.eval().set_attn_implementation("eager")
-        return cls._wrap(hf_model, tokenizer, name, None, digest)
+        return cls._wrap(hf_model, tokenizer, name, None, Provenance(digest))
 
     @classmethod
     def _wrap(
@@ -146,7 +165,7 @@ class HookedModel:
         tokenizer: PreTrainedTokenizerBase | None,
         name: str,
         revision: str | None,
-        weights_sha256: str,
+        origin: Provenance,
     ) -> "HookedModel":
         plain = parity.run_plain(hf_model, name)
         view = View(hf_model)  # before the bridge puts its own modules into the model
@@ -165,10 +184,13 @@ class HookedModel:
             d_model=cfg.d_model,
             d_head=cfg.d_head,
             d_vocab=cfg.d_vocab,
-            weights_sha256=weights_sha256,
+            weights_sha256=origin.weights_sha256,
             dtype=str(hf_model.dtype).removeprefix("torch."),
             attention_implementation=str(hf_model.config._attn_implementation),
             compatibility_mode=bool(bridge.compatibility_mode),
+            base=origin.base,
+            adapter=origin.adapter,
+            quantisation=origin.quantisation,
         )
         model = cls(bridge, view, info, tokenizer)
         parity.check_bridge(model, plain)

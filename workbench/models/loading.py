@@ -1,73 +1,94 @@
-"""Model folders, checked before anything is read from them.
+"""Models as users have them, brought into memory.
 
-A model is a folder in Hugging Face form: `config.json`, safetensors weights (one file, or shards
-with an index) and, when there is one, a tokenizer. A hub id is first brought to such a folder, so
-both go through the same checks: no pickle, no code from the folder, no weight left at its random
-initial value, and what `plain_weights` checks. Everything a user can get wrong ends in one
-`InputError` line.
+A model is a folder in Hugging Face form, a folder with a peft adapter (which is merged into its
+base), one GGUF file (which is dequantised), or a hub id, which is first brought to such a folder.
+Everything a user can get wrong ends in one `InputError` line.
 """
 
-import codecs
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from workbench.errors import InputError, first_line, shorten
-from workbench.files import read_text, reading
-from workbench.models import plain_weights
+from workbench.errors import InputError, first_line
+from workbench.models import adapters, folders
+from workbench.models.adapters import AdapterInfo
 
-SINGLE_FILE = "model.safetensors"
-SHARD_INDEX = "model.safetensors.index.json"
-PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 # Narrow on purpose: a repository may hold the same weights several times, in other formats.
-HUB_PATTERNS = ["*.json", "model*.safetensors", "tokenizer*", "vocab*", "merges.txt"]
+HUB_PATTERNS = [
+    *("*.json", "model*.safetensors", adapters.WEIGHTS_FILE),
+    *("tokenizer*", "vocab*", "merges.txt", "*.jinja"),
+]
+
+
+@dataclass(frozen=True)
+class BaseInfo:
+    """The model that an adapter was merged into."""
+
+    name: str
+    revision: str | None
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where weights come from: their hash, and what was done to them when they were loaded."""
+
+    weights_sha256: str
+    """Of their files; of a merged model over the base's hash, the adapter and its settings."""
+    base: BaseInfo | None = None
+    adapter: AdapterInfo | None = None
+    quantisation: dict[str, int] | None = None
+    """Tensors by storage type, of a GGUF file."""
 
 
 def model_folder(source: str | Path, revision: str | None = None) -> Path:
     """Folder that holds the model: `source` itself, or a snapshot of the hub repository it names.
 
+    A hub id may name its revision: ORG/NAME@REVISION.
+
     Raises:
-        InputError: a path that is no folder, a hub id that cannot be fetched, or what
-            `read_config` refuses.
+        InputError: a path that is no folder, a hub id that cannot be fetched, a configuration that
+            `folders` or `adapters` refuse, or a revision twice or of what is on this machine.
     """
     folder = _local_folder(source, revision)
-    read_config(folder)
+    _whole(folder)
     return folder
 
 
 def _local_folder(source: str | Path, revision: str | None) -> Path:
     folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
     if folder.exists():
+        if revision is not None:
+            raise InputError(f"{source} is on this machine; revision {revision!r} is of a hub id")
+        if folder.is_dir():
+            return folder.resolve()
         raise InputError(f"{source} is a file; give the model folder that contains it")
-    text = str(source)
-    if isinstance(source, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1:
+    name, revision = _at_revision(source, revision)
+    if isinstance(source, Path) or name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise InputError(f"model folder {source} does not exist")
     try:
-        return Path(snapshot_download(text, revision=revision, allow_patterns=HUB_PATTERNS))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_PATTERNS))
     except (OSError, ValueError) as error:  # no network, unknown or gated repository, bad id
         raise InputError(
-            f"model {source!r} is no local folder and cannot be fetched from the hub: "
+            f"model {str(source)!r} is no local folder and cannot be fetched from the hub: "
             f"{first_line(error)}"
         ) from error
+
+
+def _at_revision(source: str | Path, revision: str | None) -> tuple[str, str | None]:
+    """A hub id, and the revision that is given beside or in it."""
+    name, _, named = str(source).partition("@")
+    if named and revision is not None:
+        raise InputError(f"model {str(source)!r} names its revision, and {revision!r} is given")
+    return name, named or revision
 
 
 def recorded_name(
@@ -78,9 +99,10 @@ def recorded_name(
     `folder` is what `model_folder` gave. A folder of the hub's cache is recorded as the hub names
     it: `models--ORG--NAME/snapshots/HASH` is ORG/NAME at HASH.
     """
-    if not Path(source).expanduser().is_dir():
+    if not Path(source).expanduser().exists():
+        name, revision = _at_revision(source, revision)
         commit = folder.name if folder.parent.name == "snapshots" else None
-        return str(source), revision or commit
+        return name, revision or commit
     given = Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100, resolve follows links
     repository = given.parent.parent.name
     if given.parent.name == "snapshots" and repository.startswith("models--"):
@@ -88,167 +110,104 @@ def recorded_name(
     return given.name, revision
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's `config.json`.
+def _whole(folder: Path) -> Path:
+    """The folder whose configuration a model has: an adapter's is its base's.
 
     Raises:
-        InputError: the file is missing, is not JSON, names no `model_type` of transformers (one
-            with code of its own is never run), or is of a quantised model; or the folder holds an
-            adapter.
+        InputError: a configuration that is refused.
     """
-    plain_weights.check_no_adapter(folder)
-    path = folder / "config.json"
-    if not path.is_file():
-        raise InputError(f"model folder {folder} has no config.json")
-    config = _read_json(path)
-    if "model_type" not in config:
-        raise InputError(f"{path} has no 'model_type'; is this a Hugging Face model folder?")
-    kind = config["model_type"]
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+    if adapters.is_adapter(folder):
+        return _base(folder)[1]
+    folders.read_config(folder)
+    return folder
+
+
+def _base(folder: Path) -> tuple[tuple[str, str | None], Path]:
+    """Recorded name and revision of an adapter's base, and its folder."""
+    settings = adapters.read_settings(folder)
+    named, revision = settings["base_model_name_or_path"], settings.get("revision")
+    beside = folder / Path(named).expanduser()  # an absolute path stays what it is
+    source = beside if beside.exists() else named
+    try:
+        base = _local_folder(source, None if Path(source).exists() else revision)
+        if adapters.is_adapter(base):
+            raise InputError(f"{base} is an adapter itself; merge that one first")
+        folders.read_config(base)
+    except InputError as error:
         raise InputError(
-            f"{path}: model_type {shorten(kind)} is none that the installed transformers has; "
-            "code that comes with a model is never run"
-        )
-    plain_weights.check_unquantised(config, path)
-    return config
+            f"base_model_name_or_path in {folder / adapters.CONFIG_FILE}: {error}"
+        ) from error
+    return recorded_name(source, base, revision), base
+
+
+def provenance(folder: Path) -> Provenance:
+    """Hash and origin of the weights of a model, which are not read into memory.
+
+    Raises:
+        InputError: there are none, or an adapter's base is not there.
+    """
+    if not adapters.is_adapter(folder):
+        return Provenance(files_sha256(folders.weight_files(folder)))
+    named, base = _base(folder)
+    below = provenance(base)
+    return Provenance(
+        adapters.merged_sha256(folder, below.weights_sha256),
+        BaseInfo(*named, below.weights_sha256),
+        adapters.describe(folder, recorded_name(folder, folder)[0]),
+        below.quantisation,
+    )
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of the weights of a model, as `provenance` has it."""
+    return provenance(folder).weights_sha256
 
 
 def hf_config(folder: Path) -> PreTrainedConfig:
-    """The configuration of a model folder, as transformers reads it.
+    """The configuration of a model, as transformers reads it.
 
     Raises:
-        InputError: what `read_config` refuses, values that transformers refuses, or no layers or
-            heads.
+        InputError: as `folders.hf_config`.
     """
-    read_config(folder)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:
-        why = _marked(folder) or first_line(error)
-        raise InputError(f"{folder}/config.json cannot be read: {why}") from error
-    plain_weights.check_counts(config, folder / "config.json")
-    return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not readable JSON: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a JSON object, not a {type(content).__name__}")
-    return content
-
-
-def _marked(folder: Path) -> str | None:
-    """What to do about a file that looks right and that transformers does not read."""
-    for path in sorted(folder.glob("*.json")):
-        with reading(path), path.open("rb") as file:
-            if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
-                return f"{path.name} begins with a byte-order mark; save it as UTF-8 without one"
-    return None
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up the model, in name order.
-
-    Raises:
-        InputError: pickle weights only, no weights at all, weights under a name that is not
-            loaded, or an index that names a shard that is not there.
-    """
-    if (folder / SINGLE_FILE).is_file():
-        return [folder / SINGLE_FILE]
-    if (folder / SHARD_INDEX).is_file():
-        return _shards(folder)
-    other = sorted(path.name for path in folder.glob("*.safetensors"))
-    if other:
-        raise InputError(
-            f"model folder {folder} has {other[0]} but neither {SINGLE_FILE} nor {SHARD_INDEX}"
-        )
-    pickles = sorted(path.name for pattern in PICKLE_PATTERNS for path in folder.glob(pattern))
-    if pickles:
-        raise InputError(
-            f"model folder {folder} has only {pickles[0]}: pickle weights are refused; "
-            "convert to safetensors"
-        )
-    raise InputError(f"model folder {folder} has no weights; expected {SINGLE_FILE}")
-
-
-def _shards(folder: Path) -> list[Path]:
-    index = folder / SHARD_INDEX
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{index} has no 'weight_map' from tensor names to shard files")
-    names = sorted(map(str, set(weight_map.values())))
-    for name in names:
-        if Path(name).name != name:
-            raise InputError(f"{index} names shard {name!r} outside the model folder")
-        if not (folder / name).is_file():
-            raise InputError(f"model folder {folder} lacks shard {name}, which {index.name} names")
-    return [folder / name for name in names]
+    return folders.hf_config(_whole(folder))
 
 
 def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> PreTrainedModel:
     """The causal language model of a checked folder, with eager attention and in evaluation mode.
 
-    Eager attention is the only implementation whose patterns can be read and edited.
+    Eager attention is the only implementation whose patterns can be read and edited. An adapter is
+    merged in float32 at least.
 
     Raises:
-        InputError: damaged weights or config, an architecture without a causal language model,
-            weights that leave some parameter at its random initial value or have no parameter to
-            go to, that are quantised or not finite.
+        InputError: as `folders.read_model` and `adapters.merge`.
     """
-    config = hf_config(folder)
-    files = weight_files(folder)
-    try:
-        stored = plain_weights.tensor_headers(files)
-        plain_weights.check_stored(stored, folder)
-        plain_weights.check_sizes(config, stored, folder)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation="eager",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, in words of ours
-            device_map=device_map,
-        )
-    except InputError:
-        raise
-    except Exception as error:  # damaged weights, missing libraries, impossible configurations
-        raise InputError(f"model folder {folder} cannot be loaded: {first_line(error)}") from error
-    model, report = loaded
-    for key, there, wanted in sorted(report["mismatched_keys"]):
-        raise InputError(
-            f"weights in {folder}: {key} has shape {list(there)}, by config.json {list(wanted)}"
-        )
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise InputError(
-            f"weights in {folder} lack {len(missing)} parameters of the model, first {missing[0]}"
-        )
-    plain_weights.check_none_left_over(model, report["unexpected_keys"], stored, folder)
-    plain_weights.check_values(model, folder)
-    return model.eval()
+    whole = _whole(folder)
+    if whole == folder:
+        return folders.read_model(folder, dtype=dtype, device_map=device_map)
+    wide = torch.promote_types(dtype, torch.float32)
+    merged: Any = adapters.merge(folders.read_model(whole, dtype=wide), folder)
+    if dtype == wide and device_map is None:
+        return merged
+    placed = type(merged).from_pretrained(  # knows which parts stay in float32, and how to spread
+        None,
+        config=merged.config,
+        state_dict=merged.state_dict(),
+        dtype=dtype,
+        device_map=device_map,
+        attn_implementation="eager",
+    )
+    placed.generation_config = merged.generation_config
+    return placed.eval()
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
-    """The folder's tokenizer, or None when it has none.
+    """A model's tokenizer, or None when it has none; of an adapter its own, else its base's.
 
     Raises:
         InputError: tokenizer files that cannot be read.
     """
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare Exception on damaged files
-        why = _marked(folder) or first_line(error)
-        raise InputError(f"tokenizer in {folder} cannot be read: {why}") from error
+    own = folders.read_tokenizer(folder)
+    return folders.read_tokenizer(_whole(folder)) if own is None else own
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from workbench.errors import InputError, shorten
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 # Libraries whose modules stand in place of a model's own, and are not what its configuration says.
 ADAPTER_LIBRARIES = {"peft", "adapters"}
 QUANTISING_LIBRARIES = {
@@ -42,20 +41,10 @@ LONGEST_KEY = 100
 """Characters of a tensor's name that are shown; a real one is shorter."""
 FLOATS = {"F16", "BF16", "F32", "F64"}
 MERGE = "merge it into its base model (peft: merge_and_unload) and save the whole"
-DEQUANTISE = "give a dequantised copy, saved in bfloat16 or float32 without its quantization_config"
-
-
-def check_no_adapter(folder: Path) -> None:
-    """Refuse a folder that holds an adapter, with its base's weights or without.
-
-    Raises:
-        InputError: naming the file.
-    """
-    for name in ADAPTER_FILES:
-        if (folder / name).exists():
-            raise InputError(
-                f"model folder {folder} holds an adapter ({name}), which is not applied; {MERGE}"
-            )
+DEQUANTISE = (
+    "heads are read and patched in plain weights; give the model that it was made from, or a "
+    "dequantised copy, saved in bfloat16 or float32 without its quantization_config"
+)
 
 
 def check_unquantised(config: Mapping[str, Any], where: object) -> None:
@@ -69,8 +58,7 @@ def check_unquantised(config: Mapping[str, Any], where: object) -> None:
             if settings := part.get(key):
                 method = isinstance(settings, Mapping) and settings.get("quant_method")
                 raise InputError(
-                    f"{where} is of a quantised model ({shorten(method or key)}), which is not "
-                    f"supported; {DEQUANTISE}"
+                    f"{where} is of a quantised model ({shorten(method or key)}), and {DEQUANTISE}"
                 )
 
 
@@ -108,8 +96,8 @@ def check_stored(headers: Mapping[str, tuple[str, list[int]]], folder: Path) -> 
     for key, (dtype, _) in headers.items():
         if key.endswith("weight") and dtype not in FLOATS:
             raise InputError(
-                f"weights in {folder} are quantised ({key[:LONGEST_KEY]} is {dtype}), which is not "
-                f"supported; {DEQUANTISE}"
+                f"weights in {folder} are quantised ({key[:LONGEST_KEY]} is {dtype}), and "
+                f"{DEQUANTISE}"
             )
 
 
@@ -211,12 +199,12 @@ def check_in_memory(model: object, name: str) -> None:
     if isinstance(model, torch.nn.Module):
         libraries |= {type(module).__module__.partition(".")[0] for module in model.modules()}
     if libraries & ADAPTER_LIBRARIES or getattr(model, "_hf_peft_config_loaded", False):
-        raise InputError(f"model {name!r} has an adapter, which is not supported; {MERGE}")
+        raise InputError(f"model {name!r} has an adapter beside its weights; {MERGE}")
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"model {name!r} is a {type(model).__name__}, no transformers model")
     check_unquantised(model.config.to_dict(), f"model {name!r}")
     check_counts(model.config, f"model {name!r}")
     small = any(parameter.element_size() < 2 for parameter in model.parameters())
     if small or libraries & QUANTISING_LIBRARIES or getattr(model, "is_quantized", False):
-        raise InputError(f"model {name!r} is quantised, which is not supported; {DEQUANTISE}")
+        raise InputError(f"model {name!r} is quantised, and {DEQUANTISE}")
     check_values(model, repr(name))

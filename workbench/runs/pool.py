@@ -8,6 +8,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -17,7 +18,7 @@ from workbench.analysis.patching.patching import THRESHOLDS, joint_effects
 from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets.controls import controls
-from workbench.headsets.headset import describe_prompts
+from workbench.headsets.headset import ModelInfo, describe_prompts
 from workbench.headsets.pooling import build_headset, pool_heads
 from workbench.headsets.thresholds import Thresholds
 from workbench.phases import POOLS, valid_pairs
@@ -142,11 +143,10 @@ def _joint(subject: Subject, sets: Sequence[PooledSet], baseline: pd.DataFrame) 
 def _provenance(subject: Subject) -> dict[str, Any]:
     """What the head set says of model, prompts, tokenizer and method; no path and no text."""
     info, prompts, config = subject.model.info, subject.prompts, subject.config
-    model = ("name", "revision", "architecture", "n_layers", "n_heads", "n_kv_heads", "d_model")
     method = ("dtype", "attention_implementation", "compatibility_mode")
     halves = subject.halves
     return {
-        "model": {name: getattr(info, name) for name in (*model, "weights_sha256")},
+        "model": {name: asdict(info)[name] for name in ModelInfo.model_fields},
         "prompts": describe_prompts(
             prompts.task, prompts.sha256, sorted(halves.choose), sorted(halves.verify), config.seed
         ),

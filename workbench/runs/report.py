@@ -105,7 +105,7 @@ def _prompt_texts(
     else:
         model_folder = loading.model_folder(source)
         tokenizer = loading.read_tokenizer(model_folder)
-        digest = loading.files_sha256(loading.weight_files(model_folder))
+        digest = loading.weights_sha256(model_folder)
     folder.check({"model": {"weights_sha256": digest}})
     if lost := lost_prompts(folder):
         raise InputError(

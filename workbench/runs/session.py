@@ -178,6 +178,8 @@ def _open(
     loaded = source
     if not isinstance(loaded, HookedModel):
         loaded = HookedModel.load(loaded, dtype=dtype, device=device)
+        if loaded.info.origin:
+            reporter.say(f"model: {loaded.info.architecture}, {loaded.info.origin}")
     decisive = {"weights_sha256": loaded.info.weights_sha256, "dtype": loaded.info.dtype}
     if folder is not None:
         folder.check({"seed": config.seed, "model": decisive})

@@ -36,9 +36,15 @@ def validate(path: str | Path, *, model: "HookedModel | str | Path | None" = Non
 def _validate_headset(path: str | Path, model: "HookedModel | None") -> str:
     found = headset.load(path)
     if model is not None:
-        fields = ("n_layers", "n_heads", "n_kv_heads", "d_model", "architecture")
+        info = model.info
+        fields = ("n_layers", "n_heads", "n_kv_heads", "d_model", "architecture", "quantisation")
         try:
-            headset.check_model(found, **{name: getattr(model.info, name) for name in fields})
+            headset.check_model(
+                found,
+                **{name: getattr(info, name) for name in fields},
+                base_sha256=info.base and info.base.weights_sha256,
+                adapter_sha256=info.adapter and info.adapter.sha256,
+            )
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
     sizes = ", ".join(f"{len(found.in_pool(pool))} {pool}" for pool in POOLS)

@@ -210,7 +210,7 @@ def _open(
         for pool in (*POOLS, "extra")
     }
     weights = {
-        f"step-{step:06}": loading.files_sha256(loading.weight_files(loading.model_folder(path)))
+        f"step-{step:06}": loading.weights_sha256(loading.model_folder(path))
         for step, path in by_step.items()
     }
     study = {"weights_sha256": weights, "heads": heads, "dtype": dtype}

@@ -41,7 +41,7 @@ SMALL = {"n_prompts": 6, "n_trajectory_prompts": 3, "n_resamples": 50, "max_new_
 
 @pytest.fixture
 def write_student(make_model, tokenizer, headmap, teacher, tmp_path):
-    digest = loading.files_sha256(loading.weight_files(teacher))
+    digest = loading.weights_sha256(teacher)
 
     def write(
         name: str, arm: str = "cot", seed: int = 0, weights: int = 1, mapped=headmap, **settings

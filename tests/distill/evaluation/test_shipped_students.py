@@ -20,7 +20,7 @@ ARMS = ("cot", "mechanistic", "random")
 def test_each_is_the_first_seed_of_its_arm_and_small():
     found = read_students({arm: DATA / "students" / arm for arm in ARMS})
     assert [(student.arm, student.seed) for student in found] == [(arm, 0) for arm in ARMS]
-    teacher = loading.files_sha256(loading.weight_files(bundled_model_path()))
+    teacher = loading.weights_sha256(bundled_model_path())
     for student in found:
         record = (student.folder / "training.json").read_text()
         assert teacher in record

@@ -181,7 +181,7 @@ def test_a_head_set_and_its_file_give_the_same_map(tmp_path: Path):
 
 def test_heads_are_of_the_teacher_in_a_folder(teacher: Path, tmp_path: Path):
     heads = [{"layer": 1, "head": 3, "pool": "refine"}]
-    digest = loading.files_sha256(loading.weight_files(teacher))
+    digest = loading.weights_sha256(teacher)
     assert folder_shape(teacher) == shape(2, 4, 2)
     for model in ({}, {"weights_sha256": None}, {"weights_sha256": digest}):
         path = write(tmp_path / "mine.json", heads=heads, model=model)
@@ -189,6 +189,6 @@ def test_heads_are_of_the_teacher_in_a_folder(teacher: Path, tmp_path: Path):
     path = write(tmp_path / "mine.json", heads=heads, model={"weights_sha256": "f" * 64})
     with pytest.raises(InputError, match=r"mine.json: is of weights f{12}, the teacher has"):
         heads_for(path, teacher)
-    (teacher / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 2}')
+    (teacher / "config.json").write_text('{"model_type": "gpt2", "num_hidden_layers": 2}')
     with pytest.raises(InputError, match="has no 'num_attention_heads', needed for a head set"):
         heads_for(path, teacher)

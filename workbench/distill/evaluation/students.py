@@ -80,7 +80,7 @@ class Student:
             taught = {"teacher": str(record["teacher"]), "n_traces": int(record["traces"]["kept"])}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise damaged(path) from None
-        digest = loading.files_sha256(loading.weight_files(folder))
+        digest = loading.weights_sha256(folder)
         return cls(name, folder, arm, seed, config, headmap, digest, **taught)
 
     @property

@@ -67,7 +67,7 @@ class Work:
     @cached_property
     def digest(self) -> str:
         """Hash of the teacher's weights."""
-        return loading.files_sha256(loading.weight_files(self.teacher))
+        return loading.weights_sha256(self.teacher)
 
 
 class Examined:

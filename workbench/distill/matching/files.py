@@ -13,7 +13,7 @@ from workbench.errors import InputError, explain
 from workbench.files import read_json, read_text, write_text
 from workbench.heads import ModelShape
 from workbench.headsets import headset
-from workbench.headsets.headset import SCHEMA, SchemaVersion, Sha256, Size
+from workbench.headsets.headset import SCHEMA, AdapterInfo, BaseInfo, SchemaVersion, Sha256, Size
 from workbench.models import loading
 from workbench.phases import POOLS
 
@@ -39,6 +39,9 @@ class _Model(_Strict):
     n_kv_heads: Size | None = None
     d_model: Size | None = None
     weights_sha256: Sha256 | None = None
+    base: BaseInfo | None = None
+    adapter: AdapterInfo | None = None
+    quantisation: dict[str, Size] | None = None
 
 
 class _HeadFile(_Strict):
@@ -70,7 +73,7 @@ def heads_for(path: str | Path, folder: Path) -> tuple[PooledHead, ...]:
     """
     heads, theirs = _read_heads(path, folder_shape(folder))
     if theirs is not None:  # else not read: it can take minutes
-        check_weights(str(path), theirs, loading.files_sha256(loading.weight_files(folder)))
+        check_weights(str(path), theirs, loading.weights_sha256(folder))
     return heads
 
 
@@ -120,7 +123,7 @@ def folder_shape(folder: Path) -> ModelShape:
     Raises:
         InputError: its configuration cannot be read or lacks a number.
     """
-    config = loading.read_config(folder)
+    config = loading.hf_config(folder).to_dict()
     try:
         n_layers, n_heads = config["num_hidden_layers"], config["num_attention_heads"]
     except KeyError as error:

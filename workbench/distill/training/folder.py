@@ -15,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.files import alone, claim, read_text, write_text
-from workbench.models import loading
+from workbench.models import folders
 
 RECORD = "training.json"
 HEADMAP = "headmap.json"
@@ -114,7 +114,7 @@ def write_student(
         return
     (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nothing here reads
     try:
-        loading.weight_files(out)
+        folders.weight_files(out)
     except InputError as error:
         raise InputError(f"{error}; the last checkpoint is kept in {out / WORK}") from None
     if tokenizer is not None:

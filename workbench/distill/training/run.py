@@ -124,7 +124,7 @@ def distill(
             weights; checkpoints are kept then.
     """
     folder = loading.model_folder(teacher)
-    digest = loading.files_sha256(loading.weight_files(folder))
+    digest = loading.weights_sha256(folder)
     args = _arguments(out, config, workers, checkpoint_every, arguments or {})
     if args.process_index > 0:
         reporter = Reporter(Console(quiet=True))
