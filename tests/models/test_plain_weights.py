@@ -57,7 +57,7 @@ def store(folder: Path, **tensors: torch.Tensor) -> None:
 def test_a_quantised_model_is_refused_by_its_configuration(folder, settings, method):
     change(folder, **settings)
     assert f"is of a quantised model ({method})" in (message := refused(folder))
-    assert "give a dequantised copy" in message
+    assert "a dequantised copy" in message
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])

@@ -195,6 +195,7 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
         dtype=dtype,
         device_map=device_map,
         attn_implementation="eager",
+        trust_remote_code=False,
     )
     placed.generation_config = merged.generation_config
     return placed.eval()
