@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures.tiny_runs import save_model
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -155,6 +156,29 @@ def test_hub_without_network_is_one_line(monkeypatch):
     assert message.endswith("cannot reach the hub")
 
 
+def test_a_hub_id_may_name_its_revision(monkeypatch, folder):
+    asked = []
+
+    def snapshot(*args, **kwargs):
+        asked.append((*args, kwargs["revision"]))
+        return str(folder)
+
+    monkeypatch.setattr(loading, "snapshot_download", snapshot)
+    info = HookedModel.load("some/model@refs/pr/1", device="cpu").info
+    assert (info.name, info.revision) == ("some/model", "refs/pr/1")
+    assert set(asked) == {("some/model", "refs/pr/1")}
+    assert "names its revision, and 'v2' is given" in load_error("some/model@v1", revision="v2")
+
+
+def test_a_hub_snapshot_brings_all_that_is_read(folder):
+    """One of each kind, by its name on the hub."""
+    wanted = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"]
+    wanted += ["adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"]
+    left = ["pytorch_model.bin", "weights-Q4.gguf", "consolidated.safetensors"]
+    kept = filter_repo_objects([*wanted, *left], allow_patterns=loading.HUB_PATTERNS)
+    assert list(kept) == wanted
+
+
 def test_hub_snapshot_goes_through_the_same_checks(monkeypatch, folder):
     monkeypatch.setattr(loading, "snapshot_download", lambda *args, **kwargs: str(folder))
     assert HookedModel.load("some/model", device="cpu", revision="v1").info.name == "some/model"
@@ -169,6 +193,9 @@ def test_bad_dtype_and_device(folder):
         HookedModel.load(folder, device="abacus")
     with pytest.raises(InputError, match="device meta cannot be used: it holds shapes, no values"):
         HookedModel.load(folder, device="meta")
+    assert "tiny is on this machine; revision 'v1' is of a hub id" in load_error(
+        folder, revision="v1"
+    )
     with pytest.raises(InputError, match="either a device or a device_map"):
         HookedModel.load(folder, device="cpu", device_map="auto")
 
@@ -194,6 +221,26 @@ def test_a_library_that_a_model_needs_is_named(monkeypatch, folder):
 
     monkeypatch.setattr(folders.AutoModelForCausalLM, "from_pretrained", needs)
     assert "cannot be loaded: this model needs `somelib`" in load_error(folder)
+
+
+def test_a_device_map_changes_nothing_about_the_model(folder):
+    whole = HookedModel.load(folder, device="cpu").run([[1, 2]])[0].logits
+    for where in ({"device": "auto"}, {"device_map": {"": "cpu"}}, {"device_map": "cpu"}):
+        spread = HookedModel.load(folder, **where)
+        torch.testing.assert_close(spread.run([[1, 2]])[0].logits.cpu(), whole)
+
+
+def test_a_known_name_stands_for_its_folder_unless_a_path_has_it(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        loading.catalogue, "folder_of", lambda name: folder if name == "smollm2" else None
+    )
+    (folder / "pretrained.json").write_text('{"quantisation": {"Q8_0": 3}}')
+    info = HookedModel.load("smollm2", device="cpu").info
+    assert (info.name, info.revision, info.quantisation) == ("smollm2", None, {"Q8_0": 3})
+    monkeypatch.chdir(tmp_path)
+    other = save_model("gpt2", tmp_path / "smollm2")
+    assert loading.model_folder("smollm2") == other
+    assert HookedModel.load(other, device="cpu").info.quantisation is None
 
 
 def test_a_linked_folder_is_recorded_as_the_link(folder, monkeypatch):

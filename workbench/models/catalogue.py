@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.errors import InputError
+from workbench.files import read_json
 from workbench.labels.cache import user_cache
 
 RECORD = "pretrained.json"
@@ -163,3 +164,13 @@ def folder_of(name: str) -> Path | None:
             f"model {name!r} is not on this machine; run `workbench fetch-model {name}` first"
         )
     return folder
+
+
+def quantisation_of(folder: Path) -> dict[str, int] | None:
+    """Tensors by storage type of the GGUF file that a fetched model's folder was made from.
+
+    None where it was made from none.
+    """
+    path = folder / RECORD
+    record = read_json(path) if path.is_file() else None
+    return record.get("quantisation") if isinstance(record, dict) else None

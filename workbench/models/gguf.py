@@ -154,6 +154,21 @@ def apart(file: GgufFile) -> Iterator[dict[str, Any]]:
         }
 
 
+def gguf_config(file: GgufFile) -> PreTrainedConfig:
+    """The configuration of a GGUF file, as transformers reads it.
+
+    Raises:
+        InputError: transformers reads the file otherwise than it states, in part, or not at all.
+    """
+    try:
+        with apart(file) as where:
+            config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(f"{file.path} cannot be loaded: {first_line(error)}") from error
+    _check_stated(file, config)
+    return config
+
+
 def read_gguf(file: GgufFile, *, dtype: torch.dtype, device_map: Any = None) -> PreTrainedModel:
     """The dequantised model of a GGUF file, with eager attention and in evaluation mode.
 
@@ -163,10 +178,9 @@ def read_gguf(file: GgufFile, *, dtype: torch.dtype, device_map: Any = None) -> 
         InputError: transformers reads the file otherwise than it states, in part, or not at all.
     """
     path = file.path
+    config = gguf_config(file)
     try:
         with apart(file) as where:
-            config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
-            _check_stated(file, config)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **where,
                 config=config,
@@ -177,8 +191,6 @@ def read_gguf(file: GgufFile, *, dtype: torch.dtype, device_map: Any = None) -> 
                 output_loading_info=True,
                 device_map=device_map,
             )
-    except InputError:
-        raise
     except Exception as error:  # shapes that do not fit, types without a dequantiser, memory
         raise InputError(f"{path} cannot be loaded: {first_line(error)}") from error
     model, report = loaded

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError, first_line
-from workbench.models import adapters, folders
+from workbench.models import adapters, catalogue, folders
 from workbench.models.adapters import AdapterInfo
+from workbench.models.gguf import GgufFile, gguf_config, open_gguf, read_gguf
+from workbench.models.gguf_tokenizer import read_gguf_tokenizer
 
 # Narrow on purpose: a repository may hold the same weights several times, in other formats.
 HUB_PATTERNS = [
@@ -46,17 +49,19 @@ class Provenance:
     base: BaseInfo | None = None
     adapter: AdapterInfo | None = None
     quantisation: dict[str, int] | None = None
-    """Tensors by storage type, of a GGUF file."""
+    """Tensors by storage type, of a GGUF file that was dequantised here or when it was fetched."""
 
 
 def model_folder(source: str | Path, revision: str | None = None) -> Path:
-    """Folder that holds the model: `source` itself, or a snapshot of the hub repository it names.
+    """Folder or GGUF file that holds the model.
 
-    A hub id may name its revision: ORG/NAME@REVISION.
+    `source` itself where it is there, else that of the pretrained model of this name, else a
+    snapshot of the hub repository, which may name its revision: ORG/NAME@REVISION.
 
     Raises:
-        InputError: a path that is no folder, a hub id that cannot be fetched, a configuration that
-            `folders` or `adapters` refuse, or a revision twice or of what is on this machine.
+        InputError: a path that is neither, a pretrained model that was not fetched, a hub id that
+            cannot be, what `folders`, `adapters` or `gguf` refuse, or a revision that is given
+            twice or of what is on this machine.
     """
     folder = _local_folder(source, revision)
     _whole(folder)
@@ -70,8 +75,14 @@ def _local_folder(source: str | Path, revision: str | None) -> Path:
             raise InputError(f"{source} is on this machine; revision {revision!r} is of a hub id")
         if folder.is_dir():
             return folder.resolve()
-        raise InputError(f"{source} is a file; give the model folder that contains it")
+        if _is_gguf(folder):
+            return folder.absolute()
+        raise InputError(
+            f"{source} is a file; give the model folder that contains it, or a .gguf file"
+        )
     name, revision = _at_revision(source, revision)
+    if known := catalogue.folder_of(name):
+        return known
     if isinstance(source, Path) or name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise InputError(f"model folder {source} does not exist")
     try:
@@ -110,12 +121,30 @@ def recorded_name(
     return given.name, revision
 
 
+def _is_gguf(path: Path) -> bool:
+    return path.suffix.lower() == ".gguf" and path.is_file()
+
+
+def _opened(path: Path) -> GgufFile:
+    """The file, whose metadata takes seconds to read, as it was opened last if it is unchanged."""
+    status = path.stat()
+    return _open(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)
+def _open(path: Path, *unchanged: int) -> GgufFile:
+    return open_gguf(path)
+
+
 def _whole(folder: Path) -> Path:
-    """The folder whose configuration a model has: an adapter's is its base's.
+    """The folder or file whose configuration a model has: an adapter's is its base's.
 
     Raises:
         InputError: a configuration that is refused.
     """
+    if _is_gguf(folder):
+        _opened(folder)
+        return folder
     if adapters.is_adapter(folder):
         return _base(folder)[1]
     folders.read_config(folder)
@@ -132,7 +161,7 @@ def _base(folder: Path) -> tuple[tuple[str, str | None], Path]:
         base = _local_folder(source, None if Path(source).exists() else revision)
         if adapters.is_adapter(base):
             raise InputError(f"{base} is an adapter itself; merge that one first")
-        folders.read_config(base)
+        _whole(base)
     except InputError as error:
         raise InputError(
             f"base_model_name_or_path in {folder / adapters.CONFIG_FILE}: {error}"
@@ -146,8 +175,11 @@ def provenance(folder: Path) -> Provenance:
     Raises:
         InputError: there are none, or an adapter's base is not there.
     """
+    if _is_gguf(folder):
+        return Provenance(files_sha256([folder]), quantisation=_opened(folder).facts().tensors)
     if not adapters.is_adapter(folder):
-        return Provenance(files_sha256(folders.weight_files(folder)))
+        digest = files_sha256(folders.weight_files(folder))
+        return Provenance(digest, quantisation=catalogue.quantisation_of(folder))
     named, base = _base(folder)
     below = provenance(base)
     return Provenance(
@@ -167,25 +199,28 @@ def hf_config(folder: Path) -> PreTrainedConfig:
     """The configuration of a model, as transformers reads it.
 
     Raises:
-        InputError: as `folders.hf_config`.
+        InputError: as `folders.hf_config` and `gguf_config`.
     """
-    return folders.hf_config(_whole(folder))
+    whole = _whole(folder)
+    return gguf_config(_opened(whole)) if _is_gguf(whole) else folders.hf_config(whole)
 
 
 def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> PreTrainedModel:
-    """The causal language model of a checked folder, with eager attention and in evaluation mode.
+    """The causal language model of a checked source, with eager attention and in evaluation mode.
 
     Eager attention is the only implementation whose patterns can be read and edited. An adapter is
     merged in float32 at least.
 
     Raises:
-        InputError: as `folders.read_model` and `adapters.merge`.
+        InputError: as `folders.read_model`, `read_gguf` and `adapters.merge`.
     """
+    if _is_gguf(folder):
+        return read_gguf(_opened(folder), dtype=dtype, device_map=device_map)
     whole = _whole(folder)
     if whole == folder:
         return folders.read_model(folder, dtype=dtype, device_map=device_map)
     wide = torch.promote_types(dtype, torch.float32)
-    merged: Any = adapters.merge(folders.read_model(whole, dtype=wide), folder)
+    merged: Any = adapters.merge(read_model(whole, dtype=wide), folder)
     if dtype == wide and device_map is None:
         return merged
     placed = type(merged).from_pretrained(  # knows which parts stay in float32, and how to spread
@@ -207,8 +242,10 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     Raises:
         InputError: tokenizer files that cannot be read.
     """
-    own = folders.read_tokenizer(folder)
-    return folders.read_tokenizer(_whole(folder)) if own is None else own
+    if _is_gguf(folder):
+        return read_gguf_tokenizer(_opened(folder))
+    own, whole = folders.read_tokenizer(folder), _whole(folder)
+    return read_tokenizer(whole) if own is None and whole != folder else own
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:

