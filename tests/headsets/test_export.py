@@ -6,7 +6,7 @@ from fixtures.headsets import head_record, headset_document, model_record
 
 from workbench.errors import InputError
 from workbench.headsets.export import export, to_eap_ig, to_list, to_qrhead_yaml
-from workbench.headsets.headset import HeadSet, parse
+from workbench.headsets.headset import BaseInfo, HeadSet, parse
 
 
 def headset(heads, n_layers=2, name="someone/Tiny-2L") -> HeadSet:
@@ -32,6 +32,15 @@ def test_qrhead_configuration_survives_odd_names():
         "model_base_class": 'C:\\models\\a "b": #ü',
         "model_name_or_path": name,
     }
+
+
+def test_qrheads_base_class_is_the_base_of_an_adapter():
+    found = headset([(0, 1, "coarse", 1.0)])
+    base = {"name": "org/Base-1B", "revision": None, "weights_sha256": "b" * 64}
+    model = found.model.model_copy(update={"base": BaseInfo(**base)})
+    written = yaml.safe_load(to_qrhead_yaml(found.model_copy(update={"model": model})))
+    assert written["model_base_class"] == "Base-1B"
+    assert written["model_name_or_path"] == "someone/Tiny-2L"
 
 
 def test_qrhead_cannot_hold_an_empty_pool():

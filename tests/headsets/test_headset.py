@@ -254,6 +254,27 @@ def test_model_of_another_shape_is_refused_field_by_field(document):
         check_model(headset, **SHAPE, weights_sha256="c" * 64)
 
 
+def test_origins_are_compared_where_both_sides_have_them(document):
+    base = {"name": "org/base", "revision": "v1", "weights_sha256": "b" * 64}
+    adapter = {"name": "adapter", "sha256": "d" * 64, "kind": "LORA", "rank": 16}
+    origins = {"base": base, "adapter": adapter, "quantisation": {"Q4_1": 3, "F32": 1}}
+    document = changed(document, ("model",), document["model"] | origins)
+    headset = parse(json.dumps(document))
+    assert parse(headset.model_dump_json()) == headset
+    same = {"base_sha256": "b" * 64, "adapter_sha256": "d" * 64}
+    check_model(headset, **SHAPE)
+    check_model(headset, **SHAPE, **same, quantisation={"F32": 1, "Q4_1": 3})
+    for given, field in [
+        ({**same, "base_sha256": "c" * 64}, "base.weights_sha256"),
+        ({**same, "adapter_sha256": "c" * 64}, "adapter.sha256"),
+        ({"quantisation": {"Q8_0": 4}}, "quantisation"),
+    ]:
+        with pytest.raises(InputError, match=f"{field} is .* in the head set, .* in the model$"):
+            check_model(headset, **SHAPE, **given)
+    plain = changed(document, ("model",), document["model"] | dict.fromkeys(origins))
+    check_model(parse(json.dumps(plain)), **SHAPE, **same, quantisation={"Q8_0": 4})
+
+
 def test_committed_schema_is_the_models(tmp_path):
     write_schema(tmp_path / "schema.json")
     assert (tmp_path / "schema.json").read_text() == COMMITTED_SCHEMA.read_text()

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fixtures.tiny_runs import save_model, save_prompts, save_reader
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 import workbench as wb
 from workbench.errors import InputError
 from workbench.labels import LabelSpace
+from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.phases import RUNS
 from workbench.progress import Reporter, duration
@@ -389,3 +392,35 @@ def test_progress_in_a_log_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
         "[bold]patch: finished in 40 s",
     ]
     assert duration(200.0) == "3 min 20 s"
+
+
+def test_a_run_on_an_adapter_says_and_records_what_was_merged(
+    folder: Path, prompts: PromptSet, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    plain = loading.read_model(folder, dtype=torch.float32)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"])  # which changes nothing: B is zero
+    peft.get_peft_model(plain, config).save_pretrained(tmp_path / "adapter")
+    said, reporter = loud()
+    found = wb.run(
+        tmp_path / "run",
+        model=tmp_path / "adapter",
+        prompts=prompts,
+        config=FAST,
+        device="cpu",
+        reporter=reporter,
+    )
+    assert "model: LlamaForCausalLM, LORA adapter of rank 2 merged into model" in said.getvalue()
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    written = found.model.model_dump()
+    for name in ("base", "adapter", "quantisation"):
+        assert manifest["model"][name] == written[name]
+    assert found.model.base is not None and found.model.adapter is not None
+    assert found.model.base.weights_sha256 == loading.weights_sha256(folder)
+    file = tmp_path / "run" / "headset.json"
+    assert "OK" in wb.validate(file, model=tmp_path / "adapter")
+    assert "OK" in wb.validate(file, model=folder)  # which has no adapter to compare
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({k: v + 1 for k, v in load_file(weights).items()}, weights)
+    with pytest.raises(InputError, match=r"headset.json: .* adapter.sha256 is .* in the head set"):
+        wb.validate(file, model=tmp_path / "adapter")

@@ -57,9 +57,7 @@ def prompts(
 @command(DAILY)
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Prompt files (.jsonl), head sets (.json).")],
-    model: Annotated[
-        str | None, typer.Option(help="Model that the files must fit: folder or hub id.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model that the files must fit.")] = None,
 ) -> None:
     """Check prompt files and head-set files."""
     from workbench.runs.validate import validate as check

@@ -9,7 +9,11 @@ from typing import Annotated, Any, Literal, Optional, get_args, get_origin, get_
 import typer
 
 Model = Annotated[
-    str | None, typer.Option(help="Model folder or hub id.", show_default="the bundled model")
+    str | None,
+    typer.Option(
+        help="Folder of a model or an adapter, GGUF file, name (reasoner, smollm2), or hub id.",
+        show_default="the bundled model",
+    ),
 ]
 Teacher = Model
 Prompts = Annotated[Path | None, typer.Option(help="Prompt file (.jsonl).")]
