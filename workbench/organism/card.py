@@ -1,6 +1,6 @@
 """The model card of a trained organism, made from its training record alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -43,17 +43,70 @@ Greedy; "exact" counts a prompt when every letter is right, at the full size of 
 """
 
 
+_REASONER = """\
+---
+license: apache-2.0
+library_name: peft
+---
+# A reasoner for label selection
+
+A LoRA adapter (rank {{ config.rank }}, all linear layers, {{ "{:,}".format(n_parameters) }} parameters) of
+`{{ config.base }}`, which `workbench fetch-model` brings. It picks the ICD-10-CM codes, with their side of
+the body, that a note mentions; mentions refer to one another, so that it needs its chain of
+thought. It is made for studying how a model selects labels. It knows no medicine, and nothing about
+real notes follows from it.
+
+## Data
+
+Labels: the leaf codes of ICD-10-CM that come in left and right pairs, in the package
+simple-icd-10-cm. Notes are drawn at random from the labels: {{ config.task.n_mentions }} mentions in clinical shorthand written
+by rules, no patient data; {{ config.task.n_families }} families of four candidates. {{ "%.0f" % (100 * config.held_out) }} % of the three-character categories
+never occur in training, as answer or as option ("unseen"; seed {{ config.split_seed }}).
+
+## Accuracy by free generation
+
+Greedy; "exact" counts a prompt when all its mentions are right. "direct" answers at once, "chain"
+after a chain of its own with shortlists first, "control" after one with all sides first. By depth:
+share of mentions that are right, by the number of references from the mention to a stated side.
+
+| categories, mode | prompts | exact |{% for at in depths %} depth {{ at }} |{% endfor %}
+|---|---|---|{% for at in depths %}---|{% endfor %}
+{% for name, row in accuracy.items() -%}
+| {{ name }} | {{ row.n }} | {{ "%.3f" % row.exact }} |{% for at in depths %} {{ "%.3f" % row.by_depth[at] if at in row.by_depth else "" }} |{% endfor %}
+{% endfor %}
+## Training
+
+{{ "{:,}".format(config.steps) }} steps of {{ config.batch_size }} prompts in {{ seconds }} s on {{ device }}; loss
+{{ "%.3f" % loss[0].loss }} → {{ "%.3f" % loss[-1].loss }} (curve in `training.json`). The weights of the base had the
+SHA-256 `{{ base_sha256 }}`.
+
+    {{ command }}
+"""
+
+
 def model_card(record: Mapping[str, Any]) -> str:
     """Markdown for the record that training wrote."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    return environment.from_string(_CARD).render(
-        record, command=_command(record["config"]), last=lambda bounds: bounds[1]
-    )
-
-
-def _command(config: Mapping[str, Any]) -> str:
-    values = {**config["mix"], **config}
     names = ("steps", "batch_size", "n_layers", "learning_rate", "warmup_steps")
     names += ("direct", "prompt_weight", "ramp", "invented", "seed")
-    words = [f"--{name.replace('_', '-')} {values[name]}" for name in names]
-    return " ".join(["workbench organism --out FOLDER", *words])
+    command = _command("organism", record["config"], names)
+    return _rendered(_CARD, record, command=command, last=lambda bounds: bounds[1])
+
+
+def reasoner_card(record: Mapping[str, Any]) -> str:
+    """Markdown for the record that the training of an adapter wrote."""
+    names = ("base", "rank", "alpha", "steps", "batch_size", "learning_rate", "warmup_steps")
+    names += ("control", "direct", "partial", "prompt_weight", "ramp", "seed")
+    command = _command("organism reasoner", record["config"], names)
+    depths = sorted({at for row in record["accuracy"].values() for at in row["by_depth"]})
+    return _rendered(_REASONER, record, command=command, depths=depths)
+
+
+def _rendered(card: str, record: Mapping[str, Any], **more: Any) -> str:
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.from_string(card).render(record, **more)
+
+
+def _command(name: str, config: Mapping[str, Any], settings: Sequence[str]) -> str:
+    values = {**config["mix"], **config}
+    words = [f"--{setting.replace('_', '-')} {values[setting]}" for setting in settings]
+    return " ".join([f"workbench {name} --out FOLDER", *words])

@@ -224,32 +224,12 @@ def _trainer(
     checkpoint_every: int,
     compile_model: bool | None,
 ) -> WeightedTrainer:
-    on_gpu = torch.cuda.is_available()
-    arguments = TrainingArguments(
-        output_dir=str(out / "checkpoints"),
-        max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        lr_scheduler_type="cosine",
-        weight_decay=config.weight_decay,
-        adam_beta2=0.95,
-        max_grad_norm=1.0,
-        bf16=True,
-        use_cpu=not on_gpu,
-        torch_compile=on_gpu if compile_model is None else compile_model,
-        dataloader_num_workers=workers,
-        dataloader_prefetch_factor=4 if workers else None,
-        dataloader_persistent_workers=workers > 0,
-        dataloader_pin_memory=on_gpu,
-        remove_unused_columns=False,
-        logging_steps=min(50, max(1, config.steps // 20)),
-        logging_nan_inf_filter=False,  # it waits for the device at every step
-        save_steps=checkpoint_every,
-        save_total_limit=1,
-        report_to="none",
-        seed=config.seed,
-        data_seed=config.seed,
+    arguments = training_arguments(
+        out,
+        config,
+        workers=workers,
+        checkpoint_every=checkpoint_every,
+        compile_model=torch.cuda.is_available() if compile_model is None else compile_model,
     )
     stream = TrainingStream(
         task,
@@ -265,6 +245,39 @@ def _trainer(
     )
 
 
+def training_arguments(
+    out: Path, config: Any, *, workers: int, checkpoint_every: int, compile_model: bool
+) -> TrainingArguments:
+    """Settings of the Trainer; `config` gives steps, batch_size, learning_rate, warmup and seed."""
+    on_gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(out / "checkpoints"),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        lr_scheduler_type="cosine",
+        weight_decay=getattr(config, "weight_decay", 0.0),
+        adam_beta2=0.95,
+        max_grad_norm=1.0,
+        bf16=True,
+        use_cpu=not on_gpu,
+        torch_compile=compile_model,
+        dataloader_num_workers=workers,
+        dataloader_prefetch_factor=4 if workers else None,
+        dataloader_persistent_workers=workers > 0,
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        logging_steps=min(50, max(1, config.steps // 20)),
+        logging_nan_inf_filter=False,  # it waits for the device at every step
+        save_steps=checkpoint_every,
+        save_total_limit=1,
+        report_to="none",
+        seed=config.seed,
+        data_seed=config.seed,
+    )
+
+
 def _write(
     out: Path,
     model: LlamaForCausalLM,
@@ -275,17 +288,21 @@ def _write(
     seconds: float,
 ) -> None:
     _save(out, model, tokenizer)
-    curve = [{"step": row["step"], "loss": row["loss"]} for row in history if "loss" in row]
     record = {
         "config": _plain(config),
         "accuracy": {name: asdict(result) for name, result in accuracy.items()},
         "seconds": round(seconds),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "n_parameters": model.num_parameters(),
-        "loss": curve,
+        "loss": loss_curve(history),
     }
     write_text(out / RECORD, json.dumps(record, indent=1))
     write_text(out / "README.md", model_card(record))
+
+
+def loss_curve(history: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Steps and losses that the Trainer logged."""
+    return [{"step": row["step"], "loss": row["loss"]} for row in history if "loss" in row]
 
 
 def _save(folder: Path, model: Any, tokenizer: Tokenizer) -> None:

@@ -45,6 +45,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         TaskKind(DEFAULT_TASK, "trained:open_trained"),
+        TaskKind("laterality", "trained:open_laterality", stages="laterality:laterality_stages"),
         TaskKind("xmc", "documents:open_documents", takes_folder=True),
         TaskKind("mimic4", "documents:open_documents", takes_folder=True),
     )

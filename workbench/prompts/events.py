@@ -3,7 +3,8 @@
 For each prompt:
 1. Draw it, and choose the mention to be decided about.
 2. Swap that mention for one of a far and of a near option, which gives the two counterfactuals.
-3. Render the three with the template and append the letters of the earlier answers.
+3. Render the three with the template and append what the task asks with: the letters of the
+   earlier answers, unless it says otherwise.
 4. Tokenize, find the spans, and give every option its role: gold is the label of the mention,
    other the further mentioned ones; of the rest, the gold label's family is near and the other
    families are far.
@@ -14,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from workbench.errors import InputError
-from workbench.prompts.drawn import DrawnPrompt
+from workbench.prompts.drawn import Decision
 from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
-from workbench.prompts.task import Task
-from workbench.prompts.templates import CharSpan, RenderedPrompt, Template
+from workbench.prompts.task import Evidence, Task
+from workbench.prompts.templates import RenderedPrompt, Template
 from workbench.prompts.text import next_tokens, shared_suffix, tokenize
 
 EventChoice = int | Literal["random", "all"]
@@ -78,8 +79,9 @@ def _draw_prompt(
         for each in drawn:
             variants = (each.clean, each.far, each.near)
             rendered = [task.render(variant, template) for variant in variants]
-            swapped = [text.mentions[each.event] for text in rendered]
-            events.append(build_event(tokenizer, prompt, each.event, rendered, swapped))
+            decision = task.decision(prompt, each.event)
+            evidence = task.evidence(each, rendered)
+            events.append(build_event(tokenizer, decision, rendered, evidence))
         usable = [event for event in events if event is not None]
         if usable and len(usable) == len(chosen):
             return usable
@@ -98,11 +100,7 @@ def _chosen(choice: EventChoice, n_mentions: int, rng: random.Random) -> Sequenc
 
 
 def build_event(
-    tokenizer: Any,
-    prompt: DrawnPrompt,
-    event: int,
-    rendered: Sequence[RenderedPrompt],
-    swapped: Sequence[CharSpan],
+    tokenizer: Any, decision: Decision, rendered: Sequence[RenderedPrompt], evidence: Evidence
 ) -> DecisionEvent | None:
     """The event of one mention; None where its variants do not align.
 
@@ -110,28 +108,29 @@ def build_event(
 
     Args:
         tokenizer: the model's.
-        prompt: the clean prompt.
-        event: which mention is decided about.
+        decision: of the clean prompt.
         rendered: the clean, the far and the near variant.
-        swapped: what differs, in each of them.
+        evidence: where they differ.
 
     Raises:
         SpanError: spans that do not fall on token borders.
         InputError: an option letter that is not one token.
     """
-    letters = prompt.letters
-    answers = "".join(f" {letters[label]}" for label in prompt.golds[:event])
-    texts = [tokenize(tokenizer, each.text + answers, each.quoted) for each in rendered]
-    spans = [text.token_span(span) for text, span in zip(texts, swapped, strict=True)]
+    prompt, letters = decision.prompt, decision.prompt.letters
+    texts = [tokenize(tokenizer, each.text + decision.asked, each.quoted) for each in rendered]
+    swapped = zip(texts, evidence.swapped, strict=True)
+    spans = [text.token_span(span) for text, span in swapped]
     clean, far, near = (text.tokens for text in texts)
     suffix = shared_suffix(texts, spans)
     cues = [f" {letter}" for letter in letters.values()]
     tokens = next_tokens(tokenizer, texts[0].text, cues, rendered[0].quoted)
+    shown = zip(letters, tokens, decision.roles, rendered[0].options, strict=True)
     options = tuple(
-        Option(label, token, prompt.role(event, label), texts[0].token_span(span))
-        for label, token, span in zip(letters, tokens, rendered[0].options, strict=True)
+        Option(label, token, role, texts[0].token_span(span)) for label, token, role, span in shown
     )
     aligned = min(option.span[0] for option in options) >= len(clean) - suffix
     if not aligned or len({clean, far, near}) < 3:
         return None
-    return DecisionEvent(prompt.id, event, clean, far, near, suffix, spans[0], options)
+    coarse = texts[0].token_span(evidence.coarse)
+    fine = None if evidence.fine is None else texts[0].token_span(evidence.fine)
+    return DecisionEvent(prompt.id, decision.event, clean, far, near, suffix, coarse, options, fine)

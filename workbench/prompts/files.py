@@ -51,6 +51,7 @@ class _Line(_Strict, Generic[_V, _O]):
     aligned_suffix: int | None
     evidence: _Pair
     options: list[_O]
+    fine_evidence: _Pair | None = None
 
 
 class _Tokens(_Strict):
@@ -207,9 +208,10 @@ def _event(
         Option(each.label, letter, each.role, place(f"options[{at}].span", each.span))
         for at, (each, letter) in enumerate(zip(line.options, letters, strict=True))
     )
-    evidence = place("evidence", line.evidence)
+    coarse = place("evidence", line.evidence)
+    fine = place("fine_evidence", line.fine_evidence) if line.fine_evidence else None
     try:
-        return DecisionEvent(line.id, line.event, clean, far, near, suffix, evidence, options)
+        return DecisionEvent(line.id, line.event, clean, far, near, suffix, coarse, options, fine)
     except InputError as error:  # the number of the line says which; an id may be a patient's
         start = f"prompt {line.id!r} event {line.event}: "
         raise InputError(str(error).removeprefix(start)) from None

@@ -38,7 +38,8 @@ class DecisionEvent:
     """One decision of one prompt, with its two counterfactuals.
 
     The decision token is the last token of each variant. `evidence` and the options' spans index
-    into `clean`. Several events may belong to the same prompt `id`.
+    into `clean`. Several events may belong to the same prompt `id`. `fine_evidence` is what tells
+    gold from its near misses, where that is another place than `evidence`.
 
     Raises:
         InputError: an event below 0, a variant that is empty or equal to another, a span outside
@@ -54,6 +55,7 @@ class DecisionEvent:
     aligned_suffix: int
     evidence: Span
     options: tuple[Option, ...]
+    fine_evidence: Span | None = None
 
     def __post_init__(self) -> None:
         where = f"prompt {self.id!r} event {self.event}"
@@ -82,6 +84,7 @@ class DecisionEvent:
             if not self.variant(name):
                 raise InputError(f"{where}: variant {name!r} is empty")
         spans = [("evidence", self.evidence)]
+        spans += [("fine_evidence", self.fine_evidence)] if self.fine_evidence else []
         spans += [(f"options[{at}].span", option.span) for at, option in enumerate(self.options)]
         for name, (start, end) in spans:
             if not 0 <= start < end <= len(self.clean):
@@ -199,5 +202,6 @@ def to_json(event: DecisionEvent) -> dict[str, object]:
         **{name: {"input_ids": list(event.variant(name))} for name in VARIANTS},
         "aligned_suffix": event.aligned_suffix,
         "evidence": list(event.evidence),
+        **({"fine_evidence": list(event.fine_evidence)} if event.fine_evidence else {}),
         "options": [vars(option) | {"span": list(option.span)} for option in event.options],
     }

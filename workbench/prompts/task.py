@@ -11,15 +11,32 @@ task says follows from these unless it says otherwise:
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from workbench.labels.space import LabelSpace
 from workbench.prompts.chain import numbered_stages
-from workbench.prompts.drawn import Counterfactuals, DrawnPrompt, Mention
-from workbench.prompts.templates import RenderedPrompt, Template
+from workbench.prompts.drawn import Counterfactuals, Decision, DrawnPrompt, Mention
+from workbench.prompts.templates import CharSpan, RenderedPrompt, Template
 
 NO_OPTION = "?"
 """Stands for a word of an answer that selects no option: it takes its place, and is wrong."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where the variants of a prompt differ, in characters of their texts.
+
+    Attributes:
+        swapped: the last place of the clean, the far and the near variant that differs.
+        coarse: of the clean variant, what tells the family.
+        fine: of the clean variant, what tells the gold label from its near misses, where that is
+            another place.
+    """
+
+    swapped: tuple[CharSpan, CharSpan, CharSpan]
+    coarse: CharSpan
+    fine: CharSpan | None = None
 
 
 @runtime_checkable
@@ -67,6 +84,17 @@ class Task(Protocol):
     def render(self, prompt: DrawnPrompt, template: Template) -> RenderedPrompt:
         """Text up to the answer cue, with the places of mentions and options."""
         return template.render(self.space, prompt)
+
+    def evidence(
+        self, counterfactuals: Counterfactuals, rendered: Sequence[RenderedPrompt]
+    ) -> Evidence:
+        """Where rendered counterfactuals (clean, far, near) differ: the mention decided about."""
+        clean, far, near = (text.mentions[counterfactuals.event] for text in rendered)
+        return Evidence((clean, far, near), clean)
+
+    def decision(self, prompt: DrawnPrompt, event: int) -> Decision:
+        """How a mention is asked about, and the roles of the candidates then."""
+        return prompt.decision(event)
 
     def chain(self, prompt: DrawnPrompt) -> list[str]:
         """The correct chain of thought, a line a step: coarse and fine for each mention in turn."""

@@ -148,6 +148,8 @@ def written_answers(
     prompts: Sequence[DrawnPrompt],
     *,
     chain: bool,
+    opening: str = PlainTemplate.reason_cue,
+    end: int | None = None,
     max_new_tokens: int = 256,
 ) -> list[list[str]]:
     """The words of each greedy answer, in order: letters of options where the model knows how.
@@ -162,16 +164,20 @@ def written_answers(
         task: whose prompts these are.
         prompts: put into the plain template.
         chain: whether the model writes a chain of thought first.
+        opening: text of the cue that opens a chain.
+        end: token that ends a text; the bundled tokenizer's unless given.
         max_new_tokens: of a chain and its answer.
     """
     template = PlainTemplate()
     texts = [task.render(prompt, template).text for prompt in prompts]
     if chain:
-        texts = [text.removesuffix(template.answer_cue) + template.reason_cue for text in texts]
+        texts = [text.removesuffix(template.answer_cue) + opening for text in texts]
     with as_text(tokenizer):
         encoded = [tokenizer.encode(text).ids for text in texts]
-    end = end_token(tokenizer)
-    n_new = max_new_tokens if chain else max(len(prompt.mentions) for prompt in prompts) + 1
+    end = end_token(tokenizer) if end is None else end
+    answers = [" ".join(["", *task.answer(prompt)]) for prompt in prompts]
+    n_answer = max(len(tokenizer.encode(answer).ids) for answer in answers) + 1
+    n_new = max_new_tokens if chain else n_answer
     output = greedy_tokens(model, encoded, max_new_tokens=n_new, end=end, batch_size=len(encoded))
     written = tokenizer.decode_batch(output, skip_special_tokens=True)
     cue = template.answer_cue.strip()

@@ -1,0 +1,230 @@
+"""The bundled reasoner: a pretrained model, adapted to a task for which it needs its chain.
+
+`train_reasoner` trains a LoRA adapter (peft) of a pretrained model on laterality prompts from
+categories that are not held out, measures whole answers by free generation, directly and with a
+chain in either format, by depth of reference, and writes the adapter's folder with a model card.
+"""
+
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from workbench.analysis.chains.generation import draw_prompts, written_answers
+from workbench.errors import InputError
+from workbench.files import claim, settings, write_text
+from workbench.labels.icd10cm import load_icd10cm
+from workbench.models import loading
+from workbench.models.llama import Size
+from workbench.organism.card import reasoner_card
+from workbench.organism.examples import Collator
+from workbench.organism.mix import ExampleMix, Share
+from workbench.organism.reasoner_examples import ReasonerStream, TextEncoder
+from workbench.organism.train import RECORD, WeightedTrainer, loss_curve, training_arguments
+from workbench.progress import Reporter
+from workbench.prompts.coding import split_categories
+from workbench.prompts.laterality import CONTROL_CUE, LateralityConfig, LateralityTask
+from workbench.prompts.references import depth
+from workbench.prompts.templates import PlainTemplate
+
+MODES = {"direct": None, "chain": PlainTemplate.reason_cue, "control": CONTROL_CUE}
+"""How a model may answer: the cue that opens its chain."""
+
+
+@settings
+class ReasonerConfig:
+    """Everything that decides what the adapter is, besides the labels and the base's weights."""
+
+    base: Annotated[str, Field(description="Pretrained model that is adapted.")] = "smollm2"
+    rank: Annotated[Size, Field(description="Rank of the adapter, on all linear layers.")] = 16
+    alpha: Annotated[float, Field(gt=0, description="Scale of the adapter, over its rank.")] = 32.0
+    steps: Annotated[Size, Field(description="Training steps.")] = 3000
+    batch_size: Annotated[Size, Field(description="Examples per step.")] = 24
+    learning_rate: Annotated[float, Field(gt=0, description="Peak of the schedule.")] = 2e-3
+    warmup_steps: Annotated[int, Field(ge=0, description="Steps up to the peak.")] = 100
+    context: Size = 1152
+    control: Annotated[
+        Share, Field(description="Share of the chains that are in the control format.")
+    ] = 0.25
+    held_out: float = 0.1
+    split_seed: int = 0
+    seed: Annotated[int, Field(ge=0, description="Seed of weights and data.")] = 0
+    task: LateralityConfig = field(default_factory=LateralityConfig)
+    mix: ExampleMix = field(
+        default_factory=lambda: ExampleMix(direct=0.1, partial=0.1, prompt_weight=0.05, ramp=0.1)
+    )
+
+
+DEFAULTS = ReasonerConfig()
+
+
+@dataclass(frozen=True)
+class DepthAccuracy:
+    """Shares of `n` prompts (exact: every mention right), and of their mentions by depth."""
+
+    n: int
+    exact: float
+    by_depth: dict[int, float]
+    n_by_depth: dict[int, int]
+
+
+def accuracy_by_depth(
+    model: Any,
+    tokenizer: Any,
+    task: LateralityTask,
+    *,
+    mode: str,
+    n_prompts: int,
+    seed: int,
+    batch_size: int = 250,
+    max_new_tokens: int = 700,
+) -> DepthAccuracy:
+    """Greedy answers to fresh prompts, nothing forced; `mode` is one of `MODES`.
+
+    `model` is a Hugging Face causal language model and `tokenizer` its own. A generation that
+    never gets to an answer counts as wrong.
+    """
+    prompts = draw_prompts(task, n_prompts, seed)
+    opening, exact = MODES[mode], 0
+    right: defaultdict[int, list[bool]] = defaultdict(list)
+    for start in range(0, n_prompts, batch_size):
+        batch = prompts[start : start + batch_size]
+        answers = written_answers(
+            model,
+            tokenizer.backend_tokenizer,
+            task,
+            batch,
+            chain=opening is not None,
+            opening=opening or "",
+            end=tokenizer.eos_token_id,
+            max_new_tokens=max_new_tokens,
+        )
+        for prompt, words in zip(batch, answers, strict=True):
+            listed = task.read_answer(prompt, words)
+            exact += task.metrics(prompt, listed)["in_order"] == 1
+            for place, (label, gold) in enumerate(zip(listed, prompt.golds, strict=False)):
+                right[depth(prompt.mentions, place)].append(label == gold)  # type: ignore[arg-type]
+    by_depth = {at: sum(found) / len(found) for at, found in sorted(right.items())}
+    n_by_depth = {at: len(found) for at, found in sorted(right.items())}
+    return DepthAccuracy(n_prompts, exact / n_prompts, by_depth, n_by_depth)
+
+
+def train_reasoner(
+    out: Path,
+    config: ReasonerConfig = DEFAULTS,
+    *,
+    n_eval: int = 500,
+    workers: int = 2,
+    checkpoint_every: int = 1000,
+    reporter: Reporter | None = None,
+) -> dict[str, DepthAccuracy]:
+    """Train, evaluate and write the adapter's folder `out`; continues from its last checkpoint.
+
+    Returns:
+        accuracy by free generation for `seen`/`unseen` categories × `MODES`.
+
+    Raises:
+        InputError: `out` holds a trained adapter, or the base cannot be loaded.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    reporter = reporter or Reporter()
+    set_seed(config.seed)
+    if (out / RECORD).is_file():
+        raise InputError(f"{out}: holds a trained adapter already; give another --out")
+    folder = loading.model_folder(config.base)
+    tokenizer = loading.read_tokenizer(folder)
+    if tokenizer is None:
+        raise InputError(f"model {config.base} has no tokenizer")
+    plain = json.loads(json.dumps(asdict(config)))  # tuples become lists, as in a file
+    claim(out, out / "checkpoints" / "asked.json", plain, "a training")
+    base = loading.read_model(folder, dtype=torch.bfloat16)
+    base.set_attn_implementation("sdpa")  # eager holds a square of floats a head and example
+    base.config.use_cache = False
+    lora = LoraConfig(
+        r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    model: Any = get_peft_model(base, lora)
+    tasks = reasoner_tasks(config)
+    reporter.say(f"{model.get_nb_trainable_parameters()[0]:,} trained parameters")
+    arguments = training_arguments(
+        out, config, workers=workers, checkpoint_every=checkpoint_every, compile_model=False
+    )
+    stream = ReasonerStream(
+        tasks["seen"],
+        TextEncoder(tokenizer),
+        config.mix,
+        control=config.control,
+        n_samples=config.steps * config.batch_size,
+        context=config.context,
+        same_size=config.batch_size,
+        seed=config.seed,
+    )
+    started = time.monotonic()
+    trainer = WeightedTrainer(
+        model=model, args=arguments, train_dataset=stream, data_collator=Collator()
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")))
+    seconds = round(time.monotonic() - started)
+    _save(out, model, config)
+    merged = loading_merged(model)
+    accuracy = {}
+    for name, mode in [(name, mode) for name in tasks for mode in MODES]:
+        found = accuracy_by_depth(
+            merged, tokenizer, tasks[name], mode=mode, n_prompts=n_eval, seed=config.seed + 1
+        )
+        accuracy[f"{name} {mode}"] = found
+        depths = ", ".join(f"{at}: {share:.3f}" for at, share in found.by_depth.items())
+        reporter.say(f"{name} {mode}: exact {found.exact:.3f}; by depth {depths}")
+    record = {
+        "config": plain,
+        "accuracy": {name: asdict(found) for name, found in accuracy.items()},
+        "seconds": seconds,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "n_parameters": model.get_nb_trainable_parameters()[0],
+        "base_sha256": loading.files_sha256(loading.weight_files(folder)),
+        "loss": loss_curve(trainer.state.log_history),
+    }
+    write_text(out / RECORD, json.dumps(record, indent=1))
+    write_text(out / "README.md", reasoner_card(record))
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    return accuracy
+
+
+def reasoner_tasks(config: ReasonerConfig = DEFAULTS) -> dict[str, LateralityTask]:
+    """The task over the categories of training, and over those held out."""
+    space = load_icd10cm()
+    splits = split_categories(space, held_out=config.held_out, seed=config.split_seed)
+    names: Sequence[str] = ("seen", "unseen")
+    return {
+        name: LateralityTask(space, categories, config.task)
+        for name, categories in zip(names, splits, strict=True)
+    }
+
+
+def loading_merged(model: Any) -> Any:
+    """The base with the adapter in its weights, for generation."""
+    merged = model.merge_and_unload()
+    merged.config.use_cache = True
+    return merged.eval()
+
+
+def _save(out: Path, model: Any, config: ReasonerConfig) -> None:
+    """The adapter in bfloat16; its configuration names the base as the user did."""
+    model.peft_config["default"].base_model_name_or_path = config.base
+    state = {
+        name: tensor.to(torch.bfloat16)
+        for name, tensor in model.state_dict().items()
+        if "lora_" in name
+    }
+    model.save_pretrained(out, state_dict=state)
+    (out / "README.md").unlink(missing_ok=True)
