@@ -33,7 +33,6 @@ from workbench.organism.train import RECORD, WeightedTrainer, loss_curve, traini
 from workbench.progress import Reporter
 from workbench.prompts.coding import split_categories
 from workbench.prompts.laterality import CONTROL_CUE, LateralityConfig, LateralityTask
-from workbench.prompts.references import depth
 from workbench.prompts.templates import PlainTemplate
 
 MODES = {"direct": None, "chain": PlainTemplate.reason_cue, "control": CONTROL_CUE}
@@ -112,7 +111,7 @@ def accuracy_by_depth(
             listed = task.read_answer(prompt, words)
             exact += task.metrics(prompt, listed)["in_order"] == 1
             for place, (label, gold) in enumerate(zip(listed, prompt.golds, strict=False)):
-                right[depth(prompt.mentions, place)].append(label == gold)  # type: ignore[arg-type]
+                right[task.depth(prompt, place)].append(label == gold)
     by_depth = {at: sum(found) / len(found) for at, found in sorted(right.items())}
     n_by_depth = {at: len(found) for at, found in sorted(right.items())}
     return DepthAccuracy(n_prompts, exact / n_prompts, by_depth, n_by_depth)

@@ -11,17 +11,17 @@ For each prompt:
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from workbench.errors import InputError
-from workbench.prompts.drawn import Decision
+from workbench.prompts.drawn import Decision, DrawnPrompt
 from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
 from workbench.prompts.task import Evidence, Task
 from workbench.prompts.templates import RenderedPrompt, Template
 from workbench.prompts.text import next_tokens, shared_suffix, tokenize
 
-EventChoice = int | Literal["random", "all"]
+EventChoice = int | Literal["random", "all"] | Callable[[DrawnPrompt], Sequence[int]]
 
 _ATTEMPTS = 100
 
@@ -43,8 +43,10 @@ def make_events(
         tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
         n_prompts: how many prompts, called p0, p1 and so on.
         seed: of the draws.
-        event: which mention is decided about, counted from 0: a random one, this one (prompts
-            with fewer mentions are drawn again), or each in turn, as events of one prompt.
+        event: which mention is decided about, counted from 0: a random one of those that the task
+            asks about directly, this one (prompts with fewer mentions are drawn again), each in
+            turn, as events of one prompt, or those that a function of the prompt names (where it
+            names none, the prompt is drawn again).
 
     Raises:
         InputError: a bad number of prompts or event, an option letter that is not one token for
@@ -53,7 +55,7 @@ def make_events(
     if n_prompts < 1:
         raise InputError(f"n_prompts is {n_prompts}, must be at least 1")
     most = task.most_decisions
-    if event not in ("random", "all", *range(most)):
+    if not callable(event) and event not in ("random", "all", *range(most)):
         raise InputError(f"event is {event!r}, must be random, all or a mention, 0 to {most - 1}")
     events: list[DecisionEvent] = []
     for index in range(n_prompts):
@@ -73,7 +75,7 @@ def _draw_prompt(
     """The events of one prompt; a prompt of which any event cannot be used is drawn again."""
     for _ in range(_ATTEMPTS):
         prompt = task.draw(prompt_id, rng)
-        chosen = _chosen(choice, len(prompt.mentions), rng)
+        chosen = _chosen(choice, task, prompt, rng)
         drawn = [task.counterfactuals(prompt, number, rng) for number in chosen]
         events = []
         for each in drawn:
@@ -91,12 +93,18 @@ def _draw_prompt(
     )
 
 
-def _chosen(choice: EventChoice, n_mentions: int, rng: random.Random) -> Sequence[int]:
+def _chosen(
+    choice: EventChoice, task: Task, prompt: DrawnPrompt, rng: random.Random
+) -> Sequence[int]:
+    n_mentions = len(prompt.mentions)
+    if callable(choice):
+        return choice(prompt)
     if choice == "all":
         return range(n_mentions)
     if isinstance(choice, int):
         return [choice] if choice < n_mentions else []
-    return [rng.randrange(n_mentions)]
+    direct = task.direct(prompt)
+    return [direct[rng.randrange(len(direct))]]
 
 
 def build_event(

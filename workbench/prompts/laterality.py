@@ -41,6 +41,7 @@ from workbench.prompts.drawn import Counterfactuals, Decision, DrawnPrompt, Ment
 from workbench.prompts.prompt import Role
 from workbench.prompts.references import (
     SidedMention,
+    depth,
     in_order,
     side_path,
     turned,
@@ -310,6 +311,11 @@ class LateralityTask(Task):
         behind = max(words[0], sides[0], key=lambda span: span[1])
         return Evidence((behind, words[1], sides[2]), words[0], sides[0])
 
+    def direct(self, prompt: DrawnPrompt) -> list[int]:
+        """Mentions that state words and side themselves; one at least does."""
+        mentions = _sided(prompt)
+        return [place for place in range(len(mentions)) if depth(mentions, place) == 0]
+
     def decision(self, prompt: DrawnPrompt, event: int) -> Decision:
         """Asked by number, as earlier answers would tell what the mention refers to.
 
@@ -361,6 +367,10 @@ class LateralityTask(Task):
         steps = [self._side_step(prompt, place)] if side else []
         steps.append(f" {place + 1} not {self.space[miss].text} {letters[miss]}")
         return [*steps, f" {place + 1} is {self.space[gold].text} {letters[gold]}"]
+
+    def depth(self, prompt: DrawnPrompt, event: int) -> int:
+        """References from a mention to a stated side."""
+        return depth(_sided(prompt), event)
 
     def stages(self, event: int, steps: Sequence[str]) -> list[str]:
         """See `laterality_stages`."""

@@ -92,6 +92,10 @@ class Task(Protocol):
         clean, far, near = (text.mentions[counterfactuals.event] for text in rendered)
         return Evidence((clean, far, near), clean)
 
+    def direct(self, prompt: DrawnPrompt) -> Sequence[int]:
+        """Mentions that can be decided about without a chain of thought."""
+        return range(len(prompt.mentions))
+
     def decision(self, prompt: DrawnPrompt, event: int) -> Decision:
         """How a mention is asked about, and the roles of the candidates then."""
         return prompt.decision(event)

@@ -31,6 +31,7 @@ from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase, question_cases
 from workbench.prompts.choices import stage_reader
 from workbench.prompts.prompt import VARIANTS, PromptSet, Variant
+from workbench.prompts.templates import PlainTemplate
 from workbench.runs.paths import pooled_heads
 from workbench.runs.pool import thresholds_of
 from workbench.runs.steps import HEADSET, Made
@@ -144,8 +145,12 @@ def follow_chains(
     prompts: PromptSet,
     reporter: Reporter,
     variants: Sequence[Variant] = VARIANTS,
+    opening: str = PlainTemplate.reason_cue,
+    max_new_tokens: int = 768,
 ) -> tuple[list[ChainCase], pd.DataFrame]:
     """Chains that a model writes for some variants, and its answers after each clean step.
+
+    `opening` is the cue that opens a chain.
 
     Returns:
         the cases, and the table of `chain_values`.
@@ -158,7 +163,13 @@ def follow_chains(
     cases = question_cases(prompts, model.tokenizer)
     with reporter.step(f"chains of thought of {len(cases)} prompts"):
         cases = write_chains(
-            model, cases, model.tokenizer, variants=variants, stages=stage_reader(prompts.task)
+            model,
+            cases,
+            model.tokenizer,
+            opening=opening,
+            variants=variants,
+            stages=stage_reader(prompts.task),
+            max_new_tokens=max_new_tokens,
         )
     frames = []
     with reporter.step("answers after every step", len(cases)) as advance:
