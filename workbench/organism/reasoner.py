@@ -32,7 +32,7 @@ from workbench.organism.reasoner_examples import ReasonerStream, TextEncoder
 from workbench.organism.train import RECORD, WeightedTrainer, loss_curve, training_arguments
 from workbench.progress import Reporter
 from workbench.prompts.coding import split_categories
-from workbench.prompts.laterality import CONTROL_CUE, LateralityConfig, LateralityTask
+from workbench.prompts.laterality import CONTROL_CUE, NAME, LateralityConfig, LateralityTask
 from workbench.prompts.templates import PlainTemplate
 
 MODES = {"direct": None, "chain": PlainTemplate.reason_cue, "control": CONTROL_CUE}
@@ -144,7 +144,8 @@ def train_reasoner(
     tokenizer = loading.read_tokenizer(folder)
     if tokenizer is None:
         raise InputError(f"model {config.base} has no tokenizer")
-    plain = json.loads(json.dumps(asdict(config)))  # tuples become lists, as in a file
+    plain = json.loads(json.dumps(asdict(config)))
+    plain["task"]["name"] = NAME
     claim(out, out / "checkpoints" / "asked.json", plain, "a training")
     base = loading.read_model(folder, dtype=torch.bfloat16)
     base.set_attn_implementation("sdpa")  # eager holds a square of floats a head and example

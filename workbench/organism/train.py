@@ -300,7 +300,7 @@ def _write(
     write_text(out / "README.md", model_card(record))
 
 
-def loss_curve(history: list[dict[str, Any]]) -> list[dict[str, float]]:
+def loss_curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Steps and losses that the Trainer logged."""
     return [{"step": row["step"], "loss": row["loss"]} for row in history if "loss" in row]
 
