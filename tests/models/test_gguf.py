@@ -71,7 +71,10 @@ def test_what_is_no_whole_gguf_is_refused(tmp_path, llama):
     [
         ({"big_endian": True}, "big-endian"),
         ({"more": {"rope.scaling.type": "yarn"}}, "llama.rope.scaling.type"),
-        ({"more": {"attention.key_length": 24}}, "attention.key_length 24, transformers reads 16"),
+        ({"more": {"attention.key_length": 24}}, "attention.key_length' 24, transformers reads 16"),
+        ({"heads": 0}, "cannot be loaded"),
+        ({"heads": [4, 2]}, "heads"),
+        ({"layers": 1000}, "states 1000 layers and has 2"),
         ({"tensors": ("rope_freqs.weight",)}, "rotary positions"),
         ({"tensors": ("blk.0.attn_q.bias",)}, "values, the model that transformers makes"),
         ({"tokens": [*TOKENS, "beyond"]}, f"{len(TOKENS) + 1} tokens and embeddings for"),

@@ -69,9 +69,16 @@ class GgufFile:
     reader: Any
 
     def stated(self, key: str) -> Any:
-        """A value of the metadata; None where there is none."""
+        """A value of the metadata; None where there is none.
+
+        Raises:
+            InputError: a text that is not UTF-8.
+        """
         field = self.reader.get_field(key)
-        return None if field is None else field.contents()
+        try:
+            return None if field is None else field.contents()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: {key[:60]!r} is not UTF-8 text") from error
 
     @property
     def parameters(self) -> int:
@@ -210,10 +217,14 @@ def _check_stated(file: GgufFile, config: PreTrainedConfig) -> None:
     path, reader = file.path, file.reader
     if any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
         raise InputError(f"{path} scales its rotary positions, which is not read; {INSTEAD}")
+    plain_weights.check_counts(config, path)
     values = config.to_dict()
     values |= values.get("rope_parameters") or {}
+    heads = config.num_attention_heads
+    if not isinstance(heads, int):
+        raise InputError(f"{path} has layers of different numbers of heads; {INSTEAD}")
     # Not every configuration names the width of a head; it is then this.
-    values.setdefault("head_dim", config.hidden_size // config.num_attention_heads)
+    values.setdefault("head_dim", config.hidden_size // heads)
     prefix = f"{file.stated('general.architecture')}."
     for key in reader.fields:
         if not key.startswith(prefix):
@@ -223,14 +234,22 @@ def _check_stated(file: GgufFile, config: PreTrainedConfig) -> None:
         if name == "rope.scaling.type" and said == "none":
             continue
         if name not in _STATED:
-            raise InputError(f"{path} states {key}, which transformers does not read; {INSTEAD}")
+            raise InputError(
+                f"{path} states {key[:60]!r}, which transformers does not read; {INSTEAD}"
+            )
         same = isinstance(said, int | float) and isinstance(read, int | float)
         if not (same and math.isclose(said, read, rel_tol=1e-6)):
             raise InputError(
-                f"{path} states {key} {shorten(said)}, transformers reads {shorten(read)}; "
+                f"{path} states {key!r} {shorten(said)}, transformers reads {shorten(read)}; "
                 f"{INSTEAD}"
             )
-    rows = next((int(t.shape[1]) for t in reader.tensors if t.name == "token_embd.weight"), 0)
+    shapes = {tensor.name: tensor.shape.tolist() for tensor in reader.tensors}
+    layers = len({name.split(".")[1] for name in shapes if name.startswith("blk.")})
+    if layers != config.num_hidden_layers:
+        raise InputError(f"{path} states {config.num_hidden_layers} layers and has {layers}")
+    width, rows = [*shapes.get("token_embd.weight", ()), 0, 0][:2]
+    if width != config.hidden_size:
+        raise InputError(f"{path} states a width of {config.hidden_size}, embeddings have {width}")
     tokens = len(file.stated("tokenizer.ggml.tokens") or ())
     if rows < tokens:
         raise InputError(f"{path} has {tokens} tokens and embeddings for {rows}")
