@@ -230,15 +230,16 @@ def _check_stated(file: GgufFile, config: PreTrainedConfig) -> None:
         if not key.startswith(prefix):
             continue
         name = key.removeprefix(prefix)
-        said, read = file.stated(key), values.get(_STATED.get(name, ""))
+        said: Any = file.stated(key)
+        read: Any = values.get(_STATED.get(name, ""))
         if name == "rope.scaling.type" and said == "none":
             continue
         if name not in _STATED:
             raise InputError(
                 f"{path} states {key[:60]!r}, which transformers does not read; {INSTEAD}"
             )
-        same = isinstance(said, int | float) and isinstance(read, int | float)
-        if not (same and math.isclose(said, read, rel_tol=1e-6)):
+        numbers = isinstance(said, int | float) and isinstance(read, int | float)
+        if not numbers or not math.isclose(said, read, rel_tol=1e-6):
             raise InputError(
                 f"{path} states {key!r} {shorten(said)}, transformers reads {shorten(read)}; "
                 f"{INSTEAD}"
