@@ -238,6 +238,7 @@ def test_a_known_name_stands_for_its_folder_unless_a_path_has_it(folder, monkeyp
     info = HookedModel.load("smollm2", device="cpu").info
     assert (info.name, info.revision, info.quantisation) == ("smollm2", None, {"Q8_0": 3})
     monkeypatch.chdir(tmp_path)
+    assert "revision 'v2' is of a hub id" in load_error("smollm2@v2")
     other = save_model("gpt2", tmp_path / "smollm2")
     assert loading.model_folder("smollm2") == other
     assert HookedModel.load(other, device="cpu").info.quantisation is None

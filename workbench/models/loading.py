@@ -82,6 +82,8 @@ def _local_folder(source: str | Path, revision: str | None) -> Path:
         )
     name, revision = _at_revision(source, revision)
     if known := catalogue.folder_of(name):
+        if revision is not None:
+            raise InputError(f"{name} is on this machine; revision {revision!r} is of a hub id")
         return known
     if isinstance(source, Path) or name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise InputError(f"model folder {source} does not exist")
