@@ -1,6 +1,11 @@
-"""What a long step tells the person who waits: a bar on a terminal, plain lines in a log."""
+"""What a long step tells the person who waits: a bar on a terminal, plain lines in a log.
+
+A step counts its events. One event of a large model takes minutes on a CPU, so what works deep
+inside it, and knows of no step, says `pulse`: the step that runs then shows that it moves.
+"""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,10 +20,61 @@ from rich.progress import (
 )
 from rich.text import Text
 
-SECONDS_BETWEEN_LINES = 15.0
+SECONDS_BETWEEN_LINES = 8.0
+SECONDS_BETWEEN_UPDATES = 0.5
+"""Of a bar, by pulses: there are thousands."""
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
+
+
+class _Parts:
+    """Parts done since the last event, by unit, and when they were last shown."""
+
+    def __init__(self, show: Callable[[str], None], seconds: float) -> None:
+        self._show = show
+        self._seconds = seconds
+        self._counts: Counter[str] = Counter()
+        self.shown()
+
+    def shown(self) -> None:
+        """Wait the full time again."""
+        self._last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether nothing was shown for long."""
+        return time.monotonic() - self._last >= self._seconds
+
+    def add(self, unit: str, count: int) -> None:
+        """Count parts; show them where that is due."""
+        self._counts[unit] += count
+        if self.due:
+            self.shown()
+            self._show(f"{self._counts[unit]:,} {unit}")
+
+    def clear(self) -> None:
+        """Start anew, with the next event."""
+        self._counts.clear()
+
+
+_LISTENING: list[_Parts] = []
+"""Steps that run, the innermost last. No context variable: gradients have threads of their own."""
+
+
+def pulse(unit: str, count: int = 1) -> None:
+    """Say that so many parts of the present event are done; nobody need listen."""
+    if _LISTENING:
+        _LISTENING[-1].add(unit, count)
+
+
+@contextmanager
+def _listening(parts: _Parts) -> Iterator[None]:
+    _LISTENING.append(parts)
+    try:
+        yield
+    finally:
+        _LISTENING.remove(parts)
 
 
 class Reporter:
@@ -45,6 +101,13 @@ class Reporter:
                 yield advance
 
     @contextmanager
+    def between(self, name: str) -> Iterator[None]:
+        """Lines about work that is usually too short to be a step, once it is long."""
+        parts = _Parts(lambda moved: self.say(f"{name}: {moved}"), SECONDS_BETWEEN_LINES)
+        with _listening(parts):
+            yield
+
+    @contextmanager
     def _bar(self, name: str, total: int | None) -> Iterator[Advance]:
         columns = [
             TextColumn("{task.description}", markup=False),
@@ -55,25 +118,49 @@ class Reporter:
         ]
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(name, total=total)
-            yield lambda done, of: progress.update(task, completed=done, total=of)
-            progress.update(task, total=total or 1, completed=total or 1)
+            parts = _Parts(
+                lambda moved: progress.update(task, description=f"{name} (and {moved})"),
+                SECONDS_BETWEEN_UPDATES,
+            )
+
+            def advance(done: int, of: int) -> None:
+                parts.clear()
+                progress.update(task, completed=done, total=of, description=name)
+
+            with _listening(parts):
+                yield advance
+            progress.update(task, total=total or 1, completed=total or 1, description=name)
 
     @contextmanager
     def _lines(self, name: str, total: int | None) -> Iterator[Advance]:
-        started = last = time.monotonic()
-        first: int | None = None
+        started = time.monotonic()
+        first = count = 0
+        pace: float | None = None  # seconds an event, without those that were there before
+
+        def show(moved: str) -> None:
+            said = f"{name}: {count} of {total}" if total else f"{name}:"
+            said += f" and {moved}" if total and moved else f" {moved}" if moved else ""
+            if pace is not None and total and count < total:
+                gone = time.monotonic() - started
+                left = max(0.0, pace * (total - first) - gone)
+                said += f", about {duration(left)} left"
+            self.say(said)
+
+        parts = _Parts(show, SECONDS_BETWEEN_LINES)
 
         def advance(done: int, of: int) -> None:
-            nonlocal last, first
-            now = time.monotonic()
-            first = done - 1 if first is None else first
-            if now - last >= SECONDS_BETWEEN_LINES and done < of:
-                last = now
-                left = (now - started) / max(1, done - first) * (of - done)
-                self.say(f"{name}: {done} of {of}, about {duration(left)} left")
+            nonlocal first, count, pace, total
+            parts.clear()
+            first = done - 1 if pace is None else first
+            count, total = done, of
+            pace = (time.monotonic() - started) / max(1, done - first)
+            if parts.due and done < of:
+                parts.shown()
+                show("")
 
         self.say(f"{name}: {total} events" if total else f"{name}: started")
-        yield advance
+        with _listening(parts):
+            yield advance
         self.say(f"{name}: finished in {duration(time.monotonic() - started)}")
 
 

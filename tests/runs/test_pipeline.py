@@ -22,7 +22,7 @@ from workbench.labels import LabelSpace
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.phases import RUNS
-from workbench.progress import Reporter, duration
+from workbench.progress import Reporter
 from workbench.prompts.coding import split_categories
 from workbench.prompts.prompt import PromptSet, to_json
 from workbench.runs.config import RunConfig
@@ -378,22 +378,6 @@ def test_steps_are_in_order_and_their_work_is_there() -> None:
     assert set(IN_REPORT) <= made
 
 
-def test_progress_in_a_log_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 10.0, 20.0, 30.0, 40.0])
-    monkeypatch.setattr("workbench.progress.time.monotonic", lambda: next(clock))
-    stream = io.StringIO()
-    reporter = Reporter(Console(file=stream, width=30))
-    with reporter.step("[bold]patch", 3) as advance:
-        for done in (1, 2, 3):
-            advance(done, 3)
-    assert stream.getvalue().splitlines() == [
-        "[bold]patch: 3 events",
-        "[bold]patch: 2 of 3, about 10 s left",
-        "[bold]patch: finished in 40 s",
-    ]
-    assert duration(200.0) == "3 min 20 s"
-
-
 def test_a_run_on_an_adapter_says_and_records_what_was_merged(
     folder: Path, prompts: PromptSet, tmp_path: Path
 ) -> None:
@@ -424,3 +408,27 @@ def test_a_run_on_an_adapter_says_and_records_what_was_merged(
     save_file({k: v + 1 for k, v in load_file(weights).items()}, weights)
     with pytest.raises(InputError, match=r"headset.json: .* adapter.sha256 is .* in the head set"):
         wb.validate(file, model=tmp_path / "adapter")
+
+
+def test_a_step_that_runs_out_of_memory_is_one_line_and_goes_on_later(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = begin()
+    opened.do(STEPS[0])
+    scores = import_module("workbench.runs.score")
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scores, "score_heads", full)
+        with pytest.raises(InputError, match=r"score: out of memory on cpu .* kept in .* goes on"):
+            opened.do(STEPS[1])
+    begin().do(STEPS[1])
+    assert opened.folder.is_done("baseline")
+
+
+def test_memory_is_said_before_the_first_step(begin: Begin) -> None:
+    text = io.StringIO()
+    begin(reporter=Reporter(Console(file=text, width=200)))
+    assert text.getvalue().startswith("memory: model ")

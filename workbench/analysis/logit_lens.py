@@ -5,6 +5,8 @@ read through the model's own final norm and unembedding. Step 0 is the embedding
 model's own answer.
 """
 
+from collections.abc import Callable
+
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -25,20 +27,29 @@ EXACT, ROUNDED = 1e-3, 0.1
 
 
 def layer_trajectory(
-    model: HookedModel, prompts: PromptSet, *, n_resamples: int = 2000, seed: int = 0
+    model: HookedModel,
+    prompts: PromptSet,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """The `trajectory` table over layers, per variant: means and 95 % intervals over prompts.
 
     Columns: `COLUMNS`; kind is "layer", step 0 to n_layers. Roles are those of the clean prompt
-    throughout.
+    throughout. `progress` is called with (events done, events).
 
     Raises:
         InputError: the lens does not fit the model.
     """
-    values = torch.stack([event_trajectory(model, event) for event in prompts])
+    values = []
+    for done, event in enumerate(prompts, start=1):
+        values.append(event_trajectory(model, event))
+        if progress is not None:
+            progress(done, len(prompts))
     interval = bootstrap(
         mean_statistic,
-        values,
+        torch.stack(values),
         prompt_ids=[event.id for event in prompts],
         n_resamples=n_resamples,
         seed=seed,

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
 
 from workbench.errors import InputError
+from workbench.progress import pulse
 
 CONFIDENCE = 0.95
 CELLS_AT_ONCE = 2048
@@ -129,6 +130,7 @@ def _interval(
     draws = statistic(*means)
     tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     low, high = (torch.from_numpy(np.asarray(end)) for end in _quantiles(draws[1:].numpy(), tails))
+    pulse("intervals", draws[0].numel())
     return Interval(draws[0], low, high)
 
 

@@ -24,7 +24,7 @@ from transformer_lens.utilities.devices import get_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
-from workbench.models import loading, parity, plain_weights
+from workbench.models import loading, memory, parity, plain_weights
 from workbench.models.adapters import AdapterInfo
 from workbench.models.batch_budget import PackBudget
 from workbench.models.hooks import Hook, store
@@ -33,6 +33,7 @@ from workbench.models.residual import Found, model_ways
 from workbench.models.rotary import switches
 from workbench.models.shortcuts import Shortcut, supports
 from workbench.models.steered import View
+from workbench.progress import pulse
 
 PATTERNS = ("hook_pattern", "hook_attn_scores")
 SIDE_BY_SIDE = "run of sequences side by side"
@@ -121,7 +122,8 @@ class HookedModel:
         spreads it over all of them.
 
         Raises:
-            InputError: the model is not there, not in safetensors, damaged, or not supported.
+            InputError: the model is not there, not in safetensors, damaged, not supported, or
+                larger than the memory that is free.
         """
         if device is not None and device_map is not None:
             raise InputError("give either a device or a device_map, not both")
@@ -130,6 +132,8 @@ class HookedModel:
         dtype = loading.parse_dtype(dtype)
         target = None if device_map else loading.parse_device(device or get_device())
         folder = loading.model_folder(source, revision)
+        if target is not None:
+            memory.check_fits(loading.hf_config(folder), dtype, target, source)
         origin = loading.provenance(folder)
         model = loading.read_model(folder, dtype=dtype, device_map=device_map)
         if target is not None:
@@ -193,6 +197,8 @@ class HookedModel:
             quantisation=origin.quantisation,
         )
         model = cls(bridge, view, info, tokenizer)
+        for block in bridge.blocks:
+            block.register_forward_hook(_pulse)
         parity.check_bridge(model, plain)
         return model
 
@@ -417,6 +423,10 @@ class HookedModel:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise InputError(f"{name!r} is no hook of model {self.info.name!r}{hint}")
+
+
+def _pulse(block: Any, args: Any, output: Any) -> None:
+    pulse("layers")
 
 
 def _module_paths(bridge: TransformerBridge) -> tuple[list[str], list[str]]:

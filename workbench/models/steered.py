@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from workbench.models.attention import STEERED, Attention, let_steer
+from workbench.progress import pulse
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Without cuDNN's, which is compiled for every new shape: in a sweep each layer has its own, and
@@ -147,6 +148,7 @@ class View:
             raise RuntimeError("the view runs only with a job")
         rest = dict(kwargs)
         hidden = args[0] if args else rest.pop("hidden_states")
+        pulse("layers")
         return getattr(self._job, method)(layer, run, hidden, Call(args[1:], rest))
 
     def _attend(self, layer: int, given: Attention) -> Tensor:

@@ -63,9 +63,13 @@ def trajectory(subject: Subject, tables: Tables) -> Made:
     """
     config = subject.config
     try:
-        with subject.reporter.step("trajectory"):
+        with subject.reporter.step("trajectory", len(subject.prompts)) as advance:
             table = layer_trajectory(
-                subject.model, subject.prompts, n_resamples=config.n_resamples, seed=config.seed
+                subject.model,
+                subject.prompts,
+                n_resamples=config.n_resamples,
+                seed=config.seed,
+                progress=advance,
             )
     except InputError as error:
         subject.reporter.say(f"trajectory: none ({error})")

@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils.memory import should_reduce_batch_size
+
 from workbench.analysis.statistics import split_half
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
 from workbench.files import file_sha256, replacing
 from workbench.headsets import headset as headset_file
 from workbench.headsets.headset import HeadSet
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
+from workbench.models.memory import memory_line
 from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts, write_prompts
 from workbench.prompts.make import make_prompts
@@ -89,10 +92,19 @@ class OpenRun(Subject):
                 self.reporter.say(f"{step.name}: {damaged} damaged parts are done again")
             try:
                 tables = {name: self.read(name) for name in step.needs if name in needed}
-                made = step.do(self, tables, *([parts] if step.resumable else []))
+                with self.reporter.between(step.name):
+                    made = step.do(self, tables, *([parts] if step.resumable else []))
             except InputError:
                 self.folder.forget(step.name)  # a refused input must not bar the right one
                 raise
+            except (MemoryError, RuntimeError) as error:
+                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                    raise
+                raise InputError(
+                    f"{step.name}: out of memory on {self.model.device} ({first_line(error)}); "
+                    f"what was finished is kept in {self.folder.path}, and the same command goes "
+                    "on from there once more memory is free"
+                ) from error
             for name, table in made.tables.items():
                 self.write(name, table)
             self.folder.finish(step.name, time.monotonic() - started, made.counts, step.files)
@@ -202,6 +214,7 @@ def _open(
     folder.check({"prompts": _decisive(folder, chosen, made_with)})
     if lost is not None:
         write_prompts(chosen, out / PROMPTS_FILE)
+    reporter.say(memory_line(loaded, max(len(event.longest) for event in chosen)))
     return OpenRun(loaded, chosen, config, reporter, folder=folder)
 
 

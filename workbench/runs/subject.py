@@ -58,7 +58,8 @@ def do_steps(steps: Iterable[Step], subject: Subject, tables: Tables) -> dict[st
     for step in steps:
         if step.wanted(subject.config):
             kept: list[Parts] = [{}] if step.resumable else []
-            made |= step.do(subject, made, *kept).tables
+            with subject.reporter.between(step.name):
+                made |= step.do(subject, made, *kept).tables
     return made
 
 

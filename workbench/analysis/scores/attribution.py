@@ -27,6 +27,7 @@ from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.models.hooks import Hook
 from workbench.models.residual import Found, Way
+from workbench.progress import pulse
 
 
 class GradientRun(NamedTuple):
@@ -75,6 +76,8 @@ def gradient_run(model: HookedModel, tokens: Sequence[int]) -> GradientRun:
     def keep(name: str, tensor: Tensor, hook: Any) -> Tensor:
         check_whole(model, tensor, len(tokens))
         kept[name] = tensor.detach().requires_grad_(True) if name == names[0] else tensor
+        if kept[name].requires_grad:
+            kept[name].register_hook(lambda gradient: pulse("layers"))
         # Returned, so that the model goes on from this very tensor: hook_z is a reshaped view and
         # would otherwise lie beside the graph.
         return kept[name]

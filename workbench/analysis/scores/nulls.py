@@ -22,6 +22,7 @@ from transformer_lens.utilities.statistics import derive_generator
 
 from workbench.analysis.statistics import prompt_numbers
 from workbench.errors import InputError
+from workbench.progress import pulse
 
 PERMUTATIONS_AT_ONCE = 128
 NUMBERS_AT_ONCE = 2**24
@@ -246,6 +247,7 @@ def null_p(
         for first in range(0, len(weights), step):
             part = slice(first, first + step)
             hits[part] += (score(drawn, weights[part]) >= reached[part]).sum(dim=1)
+        pulse("shuffles", len(drawn))
     return (1 + hits) / (1 + n_permutations)
 
 

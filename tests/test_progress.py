@@ -1,0 +1,93 @@
+"""A long event shows that it moves; a short one says nothing between."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from workbench import progress
+from workbench.progress import Reporter, duration, pulse
+
+
+class _Clock:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    clock = _Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def _reporter(*, terminal: bool = False) -> tuple[Reporter, io.StringIO]:
+    text = io.StringIO()
+    return Reporter(Console(file=text, force_terminal=terminal, width=30)), text
+
+
+def test_an_event_of_minutes_has_a_line_every_ten_seconds(clock: _Clock) -> None:
+    reporter, text = _reporter()
+    with reporter.step("patch", 2) as advance:
+        for second in range(1, 121):
+            clock.now = float(second)
+            pulse("layers")
+            if second == 60:
+                advance(1, 2)
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "patch: 2 events"
+    assert lines[1] == "patch: 0 of 2 and 8 layers"
+    assert "patch: 1 of 2 and 4 layers, about 56 s left" in lines
+    assert len(lines) == 2 + 120 // 8
+
+
+def test_short_events_are_counted_without_their_parts(clock: _Clock) -> None:
+    reporter, text = _reporter()
+    with reporter.step("score", 4) as advance:
+        for done in range(1, 5):
+            clock.now += 5
+            pulse("layers")
+            advance(done, 4)
+    assert text.getvalue().splitlines()[1:] == [
+        "score: 1 of 4 and 1 layers, about 10 s left",
+        "score: 3 of 4 and 1 layers, about 0 s left",
+        "score: finished in 20 s",
+    ]
+
+
+def test_work_between_steps_is_silent_until_it_is_long(clock: _Clock) -> None:
+    reporter, text = _reporter()
+    with reporter.between("patch"):
+        pulse("layers")
+        assert text.getvalue() == ""
+        with reporter.step("inner", 1):
+            pulse("layers")
+        clock.now = 9.0
+        pulse("layers", 30)
+    pulse("layers")  # nobody listens, and that is no error
+    assert text.getvalue().splitlines()[2:] == ["patch: 31 layers"]
+
+
+def test_a_bar_says_what_moves(clock: _Clock) -> None:
+    reporter, text = _reporter(terminal=True)
+    with reporter.step("patch", 2) as advance:
+        clock.now = 1.0
+        pulse("layers", 12)
+        advance(1, 2)
+    assert "patch" in text.getvalue()
+
+
+def test_progress_in_a_log_is_plain_lines(clock: _Clock) -> None:
+    reporter, text = _reporter()
+    with reporter.step("[bold]patch of a name longer than the console", 3) as advance:
+        for done in (1, 2, 3):
+            clock.now += 7.0
+            advance(done, 3)
+    assert text.getvalue().splitlines() == [
+        "[bold]patch of a name longer than the console: 3 events",
+        "[bold]patch of a name longer than the console: 2 of 3, about 7 s left",
+        "[bold]patch of a name longer than the console: finished in 21 s",
+    ]
+    assert duration(200.0) == "3 min 20 s"
