@@ -5,7 +5,7 @@ read through the model's own final norm and unembedding. Step 0 is the embedding
 model's own answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
@@ -15,8 +15,9 @@ from transformer_lens.tools.analysis.logit_lens import logit_readout
 
 from workbench.analysis.readout import Roles, focus_confusion
 from workbench.analysis.statistics import bootstrap, mean_statistic
+from workbench.analysis.variant_runs import variant_runs
 from workbench.errors import InputError
-from workbench.models.hooked import HookedModel
+from workbench.models.hooked import HookedModel, Run
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 
 READOUTS = ("focus", "confusion")
@@ -43,10 +44,10 @@ def layer_trajectory(
         InputError: the lens does not fit the model.
     """
     values = []
-    for done, event in enumerate(prompts, start=1):
-        values.append(event_trajectory(model, event))
+    for event, runs in zip(prompts, variant_runs(model, prompts, _names(model)), strict=True):
+        values.append(event_trajectory(model, event, runs))
         if progress is not None:
-            progress(done, len(prompts))
+            progress(len(values), len(prompts))
     interval = bootstrap(
         mean_statistic,
         torch.stack(values),
@@ -67,20 +68,19 @@ def layer_trajectory(
 
 
 def event_trajectory(
-    model: HookedModel, event: DecisionEvent
+    model: HookedModel, event: DecisionEvent, runs: Sequence[Run] | None = None
 ) -> Float[Tensor, "variant step readout"]:
     """Focus and Confusion (last axis) of one event, variants in the order of `VARIANTS`.
+
+    `runs` are the event's, with its streams, made here unless given.
 
     Raises:
         InputError: the model's streams cannot be read through its final norm and unembedding, or
             what is read after the last layer is not the model's own answer.
     """
-    n_layers = model.info.n_layers
-    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers)]
-    names.append(f"blocks.{n_layers - 1}.hook_resid_post")
-    roles = Roles.of(event)
+    names, roles = _names(model), Roles.of(event)
     variants = []
-    for run in model.run([event.variant(name) for name in VARIANTS], names):
+    for run in next(variant_runs(model, [event], names)) if runs is None else runs:
         decisions = [run.activations[name][-1] for name in names]
         try:
             stream = torch.stack([residual.to(decisions[0].device) for residual in decisions])
@@ -103,3 +103,10 @@ def event_trajectory(
             )
         variants.append(readout)
     return torch.stack(variants)
+
+
+def _names(model: HookedModel) -> list[str]:
+    """The residual stream before each layer and after the last."""
+    n_layers = model.info.n_layers
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers)]
+    return [*names, f"blocks.{n_layers - 1}.hook_resid_post"]

@@ -156,6 +156,7 @@ class RunFolder:
         """Let a step be done again unless it was done with these settings; None: in any case."""
         record = self.manifest["steps"].get(step)
         if record is not None and (settings is None or record["settings"] != dict(settings)):
+            self.parts(step).clear()
             del self.manifest["steps"][step]
             self._save()
 

@@ -10,7 +10,7 @@ from workbench.models.path_edges import ROUTES, check_paths
 from workbench.phases import valid_pairs
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.steps import HEADSET, Made
-from workbench.runs.subject import Subject, Tables, runs_worth_patching
+from workbench.runs.subject import Parts, Subject, Tables, runs_worth_patching
 
 COLUMNS = [
     *(*PATH_COLUMNS, "positions", "measure", "half"),
@@ -18,7 +18,7 @@ COLUMNS = [
 ]
 
 
-def paths(subject: Subject, tables: Tables) -> Made:
+def paths(subject: Subject, tables: Tables, parts: Parts) -> Made:
     """Effects of all paths between the chosen ends, on the held-out half.
 
     The ends are the pooled heads unless the settings name others; without any path, or where the
@@ -55,6 +55,7 @@ def paths(subject: Subject, tables: Tables) -> Made:
             n_resamples=config.n_resamples,
             seed=config.seed,
             runs_of=runs_worth_patching(baseline, subject.halves),
+            kept=parts,
             progress=advance,
         )
     ends = {

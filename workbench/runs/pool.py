@@ -27,7 +27,7 @@ from workbench.runs.config import RunConfig
 from workbench.runs.manifest import versions
 from workbench.runs.patch import heads_of
 from workbench.runs.steps import HEADSET, Made
-from workbench.runs.subject import Subject, Tables, runs_worth_patching
+from workbench.runs.subject import Parts, Subject, Tables, runs_worth_patching
 
 COLUMNS = ["pool", "set", "draw", "positions", "measure", "effect", "low", "high", "n", "heads"]
 
@@ -41,7 +41,7 @@ class PooledSet(NamedTuple):
     heads: Sequence[Head]
 
 
-def pool(subject: Subject, tables: Tables) -> Made:
+def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
     """The pools and their joint effects, and the head set.
 
     Raises:
@@ -51,7 +51,9 @@ def pool(subject: Subject, tables: Tables) -> Made:
     thresholds = thresholds_of(subject.config)
     pooled = pool_heads(scores, patching, thresholds)
     sets = _sets(subject, pooled, scores)
-    joint = _joint(subject, sets, tables["baseline"]) if sets else pd.DataFrame(columns=COLUMNS)
+    joint = pd.DataFrame(columns=COLUMNS)
+    if sets:
+        joint = _joint(subject, sets, tables["baseline"], parts)
     found = build_headset(
         pooled=pooled,
         scores=scores,
@@ -110,7 +112,9 @@ def _sets(subject: Subject, pooled: pd.DataFrame, scores: pd.DataFrame) -> list[
     return sets
 
 
-def _joint(subject: Subject, sets: Sequence[PooledSet], baseline: pd.DataFrame) -> pd.DataFrame:
+def _joint(
+    subject: Subject, sets: Sequence[PooledSet], baseline: pd.DataFrame, parts: Parts
+) -> pd.DataFrame:
     """Joint effects of all sets, on the valid pairs of the held-out half."""
     events = valid_pairs(subject.held_out, baseline)
     if not events:
@@ -126,6 +130,7 @@ def _joint(subject: Subject, sets: Sequence[PooledSet], baseline: pd.DataFrame) 
             n_resamples=subject.config.n_resamples,
             seed=subject.config.seed,
             runs_of=runs_worth_patching(baseline, subject.halves),
+            kept=parts,
             progress=advance,
         )
     frames = [

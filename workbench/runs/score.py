@@ -9,7 +9,6 @@ from workbench.analysis.patching.patching import event_counts
 from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.scores.scores import score_heads
 from workbench.errors import InputError
-from workbench.prompts.prompt import PromptSet
 from workbench.runs.steps import Made
 from workbench.runs.subject import Subject, Tables
 from workbench.runs.summary import explain_counts
@@ -17,13 +16,8 @@ from workbench.runs.summary import explain_counts
 
 def baseline(subject: Subject, tables: Tables) -> Made:
     """Focus and Confusion of every event and variant, and which events are valid pairs."""
-    frames = []
     with subject.reporter.step("baseline", len(subject.prompts)) as advance:
-        for done, event in enumerate(subject.prompts, start=1):
-            one = PromptSet(subject.prompts.task, (event,))
-            frames.append(baseline_table(subject.model, one, subject.halves))
-            advance(done, len(subject.prompts))
-    table = pd.concat(frames, ignore_index=True)
+        table = baseline_table(subject.model, subject.prompts, subject.halves, advance)
     by_variant = {row.pop("variant"): row for row in event_counts(table)}
     for variant, counts in by_variant.items():
         subject.reporter.say(explain_counts(variant, counts))

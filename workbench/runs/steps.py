@@ -110,6 +110,7 @@ STEPS = (
         needs=("baseline", "scores", "patching"),
         makes=("pools", HEADSET),
         settings=(*_POOLING, "positions", "draws", "n_resamples"),
+        resumable=True,
     ),
     Step(
         "paths",
@@ -118,6 +119,7 @@ STEPS = (
         needs=("baseline", HEADSET),
         makes=("paths",),
         settings=("sources", "destinations", "positions", "n_resamples"),
+        resumable=True,
         replaced=True,
     ),
     Step(

@@ -5,6 +5,7 @@ import torch
 from fixtures.slow_patching import slow_patch
 from fixtures.tiny_model import HEADS
 
+from workbench.analysis.patching import patching
 from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.patching.patching import (
     EVENT_COLUMNS,
@@ -99,13 +100,51 @@ def test_baseline_says_whether_an_event_counts(clean, far, near, counts_far, cou
 
 
 def test_baseline_names_the_event_that_the_model_cannot_run(model, prompts, halves, monkeypatch):
-    def run(sequences):
-        raise InputError("sequence 1: logits that are no numbers")
+    bad, plain = prompts.events[1], model.run
+
+    def run(sequences, *args, **kwargs):
+        if bad.clean in sequences:
+            raise InputError("sequence 1: logits that are no numbers")
+        return plain(sequences, *args, **kwargs)
 
     monkeypatch.setattr(model, "run", run)
-    first = prompts.events[0]
-    with pytest.raises(InputError, match=rf"prompt '{first.id}' event {first.event}: sequence 1: "):
-        baseline(model, prompts, halves)
+    for tokens in (1, 4096):  # an event in a forward, or several
+        monkeypatch.setattr(model.pack_budget, "tokens", tokens)
+        named = rf"prompt '{bad.id}' event {bad.event}: sequence 1: "
+        with pytest.raises(InputError, match=named):
+            baseline(model, prompts, halves)
+
+
+def test_several_events_in_one_forward_give_the_same_baseline(model, prompts, halves, monkeypatch):
+    tables, sizes, plain = [], [], model.run
+
+    def run(sequences, *args, **kwargs):
+        sizes.append(len(sequences))
+        return plain(sequences, *args, **kwargs)
+
+    monkeypatch.setattr(model, "run", run)
+    for tokens in (1, 4096):
+        monkeypatch.setattr(model.pack_budget, "tokens", tokens)
+        tables.append(baseline(model, prompts, halves))
+    assert sizes == [3] * len(prompts) + [3 * len(prompts)]
+    pd.testing.assert_frame_equal(*tables, atol=1e-6, rtol=0)
+
+
+def test_joint_effects_do_not_run_kept_events_again(model, prompts, halves, monkeypatch):
+    base = baseline(model, prompts, halves)
+    given = (model, prompts, base, [[(0, 0), (1, 1)]], ["span"])
+    kept = {}
+    whole = joint_effects(*given, halves=["all"], n_resamples=20, kept=kept)
+    assert sorted(kept) == list(range(len(prompts)))
+    del kept[1]
+    again = []
+    sweep = patching.sweep_event
+    monkeypatch.setattr(
+        patching, "sweep_event", lambda *a, **k: again.append(a[1]) or sweep(*a, **k)
+    )
+    rest = joint_effects(*given, halves=["all"], n_resamples=20, kept=kept)
+    assert again == [prompts.events[1]]
+    pd.testing.assert_frame_equal(whole, rest)
 
 
 def test_baseline_reads_each_variant_with_the_clean_roles(model, prompts, halves):

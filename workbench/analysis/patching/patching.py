@@ -8,7 +8,7 @@ frames of one row per set of heads × positions × run, so a long sweep can be s
 and taken up again.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.readout import Roles, focus_confusion, option_mass, select_options, widen
 from workbench.analysis.scores.attribution import z_names
 from workbench.analysis.statistics import Halves
+from workbench.analysis.variant_runs import variant_runs
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.forked import can_fork, patch_heads
@@ -91,7 +92,12 @@ def base_run(
     return tokens, [run.activations[name][-kept:] for name in names], run.logits
 
 
-def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataFrame:
+def baseline(
+    model: HookedModel,
+    prompts: PromptSet,
+    halves: Halves,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
     """Focus and Confusion of every variant, unpatched, and whether the event is a valid pair.
 
     One row per event and variant. An event is a valid pair when the model does the task on it
@@ -99,23 +105,24 @@ def baseline(model: HookedModel, prompts: PromptSet, halves: Halves) -> pd.DataF
     `counts_far` when Focus fell by at least 0.2, `counts_near` when Confusion rose by at least 0.2.
     Roles are those of the clean prompt in every variant: Focus of the far one is the mass left on
     gold's cluster. `option_mass` is the probability of all options together, over the vocabulary.
+    `progress` is called with (events done, events).
 
     Raises:
         InputError: naming the event that the model cannot run, or runs to logits that are no
             numbers.
     """
     rows = []
-    for event in prompts:
-        try:
-            runs = model.run([event.variant(name) for name in VARIANTS])
-        except InputError as error:
-            raise InputError(f"prompt {event.id!r} event {event.event}: {error}") from None
+    for done, (event, runs) in enumerate(
+        zip(prompts, variant_runs(model, prompts), strict=True), start=1
+    ):
         option_logits = torch.stack([select_options(run.logits, event) for run in runs])
         readout = focus_confusion(option_logits, Roles.of(event))
         columns = {"id": event.id, "event": event.event, "half": halves.of(event.id)}
         masses = [{"option_mass": float(option_mass(run.logits, event))} for run in runs]
         each = zip(baseline_rows(*readout), masses, strict=True)
         rows += [columns | row | mass for row, mass in each]
+        if progress is not None:
+            progress(done, len(prompts))
     return pd.DataFrame(rows)
 
 
@@ -243,12 +250,14 @@ def joint_effects(
     n_resamples: int = 2000,
     seed: int = 0,
     runs_of: RunsOf = every_run,
+    kept: MutableMapping[int, pd.DataFrame] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Causal effects of sets of heads, all heads of a set patched together.
 
-    Only events of the named halves are run. Columns: target (index into `groups`), positions,
-    measure, half, effect, low, high, n, n_excluded.
+    Only events of the named halves are run. `kept` takes each event's rows, by its number among
+    these, and those that it holds are not made again. Columns: target (index into `groups`),
+    positions, measure, half, effect, low, high, n, n_excluded.
     """
     half_of = baseline.drop_duplicates(["id", "event"]).set_index(["id", "event"])["half"]
     wanted = [
@@ -256,15 +265,16 @@ def joint_effects(
         for event in prompts
         if "all" in halves or half_of.loc[(event.id, event.event)] in halves
     ]
-    frames = []
-    for done, event in enumerate(wanted, start=1):
-        frames.append(sweep_event(model, event, groups, positions, runs=runs_of(event)))
+    frames = {} if kept is None else kept
+    for number, event in enumerate(wanted):
+        if number not in frames:
+            frames[number] = sweep_event(model, event, groups, positions, runs=runs_of(event))
         if progress is not None:
-            progress(done, len(wanted))
-    if not frames:
+            progress(number + 1, len(wanted))
+    if not wanted:
         raise InputError(f"no event lies in half {' or '.join(halves)}")
     return causal_effects(
-        pd.concat(frames, ignore_index=True),
+        pd.concat([frames[number] for number in range(len(wanted))], ignore_index=True),
         baseline,
         by=("target",),
         halves=halves,

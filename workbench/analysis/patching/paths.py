@@ -6,7 +6,7 @@ the sender's output reaches nothing else. Rows and measures are those of head pa
 `effects`), with a path in the head's place.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -74,20 +74,25 @@ def path_effects(
     n_resamples: int = 2000,
     seed: int = 0,
     runs_of: RunsOf = every_run,
+    kept: MutableMapping[int, pd.DataFrame] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Causal effects of paths with 95 % intervals over prompts, one row per path and measure.
 
-    Columns: those of `PATH_COLUMNS`, positions, measure, half, effect, low, high, n, n_excluded.
+    `kept` is as for `joint_effects`. Columns: those of `PATH_COLUMNS`, positions, measure, half,
+    effect, low, high, n, n_excluded.
 
     Raises:
         InputError: as `check_paths`; positions that are unknown; no event in the halves.
     """
-    frames = []
-    for done, frame in enumerate(sweep_paths(model, prompts, paths, positions, runs_of), start=1):
-        frames.append(frame)
+    kept = {} if kept is None else kept
+    for number, event in enumerate(prompts):
+        if number not in kept:
+            for frame in sweep_paths(model, [event], paths, positions, runs_of):
+                kept[number] = frame
         if progress is not None:
-            progress(done, len(prompts))
+            progress(number + 1, len(prompts))
+    frames = [kept[number] for number in range(len(prompts)) if number in kept]
     if not frames:
         raise InputError("no event to patch paths on")
     effects = causal_effects(
