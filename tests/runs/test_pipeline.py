@@ -219,6 +219,26 @@ def test_paths_between_named_heads_are_measured_on_the_held_out_half(begin: Begi
     assert "Paths between heads" in page_of(opened)
 
 
+def test_paths_that_were_stopped_go_on_but_not_with_those_of_other_ends(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = begin(replace(FAST, heads="all", sources="0-1", destinations="1-0"))
+    for step in (wb.score, wb.patch, wb.pool):
+        step(opened)
+    real = Parts.__setitem__
+
+    def stop(self: Parts, number: int | str, table: pd.DataFrame) -> None:
+        real(self, number, table)
+        raise Stopped
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(Parts, "__setitem__", stop)
+        wb.paths(opened)
+    assert list(opened.folder.parts("paths")) == [0]
+    other = begin(replace(opened.config, destinations="1-3"))
+    assert set(wb.paths(other)["dst_head"]) == {3, 1}
+
+
 def test_without_pooled_heads_there_are_no_paths_and_it_is_said(begin: Begin) -> None:
     stream, reporter = loud()
     strict = replace(FAST, false_discovery_rate=1e-9)
