@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from workbench.errors import InputError
-from workbench.models import adapters, loading
+from workbench.models import adapters, loading, plain_weights
 from workbench.models.hooked import HookedModel
 from workbench.models.llama import LlamaShape
 
@@ -134,6 +134,7 @@ def test_half_precision_is_the_float32_merge_rounded(bases, tmp_path, base, conf
         loading.read_model(tmp_path / "adapter", dtype=dtype)
         for dtype in (torch.float32, torch.bfloat16)
     )
+    plain_weights.check_in_memory(half, "merged")  # nothing of peft is left in it
     ours, theirs = half.state_dict(), wide.state_dict()
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
@@ -143,6 +144,24 @@ def test_half_precision_is_the_float32_merge_rounded(bases, tmp_path, base, conf
     assert half.generation_config.to_dict() == wide.generation_config.to_dict()
     spread = loading.read_model(tmp_path / "adapter", dtype=torch.float32, device_map={"": "cpu"})
     assert all(torch.equal(value, theirs[name]) for name, value in spread.state_dict().items())
+
+
+@pytest.mark.parametrize("left_out", ["nothing", "lm_head", "embed_tokens"])
+def test_new_embeddings_that_are_used_twice_may_be_stored_once(bases, tmp_path, left_out):
+    adapted = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(bases / "tied", attn_implementation="eager"),
+        lora(init_lora_weights=False),
+    ).eval()
+    adapted.get_input_embeddings().weight.data += 0.1
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    weights = load_file(tmp_path / "adapter" / adapters.WEIGHTS_FILE)
+    store(tmp_path / "adapter", {k: v for k, v in weights.items() if left_out not in k})
+    model = loading.read_model(tmp_path / "adapter", dtype=torch.float32)
+    with torch.no_grad():
+        ours, theirs = (one(torch.tensor([TOKENS])).logits for one in (model, adapted))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert model.config.tie_word_embeddings
 
 
 def test_what_was_merged_is_recorded(bases, adapter):

@@ -142,6 +142,11 @@ def test_absent_folder(source):
     assert f"model folder {source} does not exist" in load_error(source)
 
 
+@pytest.mark.parametrize("source", ["gone.gguf", "./a/gone.GGUF", Path("/gone.gguf")])
+def test_absent_gguf_file(source):
+    assert load_error(source) == f"GGUF file {source} does not exist"
+
+
 def test_a_file_instead_of_its_folder(folder):
     assert "give the model folder that contains it" in load_error(folder / "config.json")
 

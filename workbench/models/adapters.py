@@ -160,7 +160,9 @@ def _merge(model: Any, folder: Path) -> PreTrainedModel:
                 f"layer_replication in {CONFIG_FILE}), so it cannot be added to the plain one; "
                 "merge it where it was trained (merge_and_unload) and save the whole"
             )
-    _load(peft, adapted, folder)
+    left = _load(peft, adapted, folder)
+    if tied:
+        _load_both(adapted, embeddings.weight, output.weight, left)
     side_by_side = _logits(adapted)
     merged: Any = adapted.base_model.merge_and_unload().requires_grad_(True)
     if _differ(_logits(merged), side_by_side):
@@ -170,11 +172,11 @@ def _merge(model: Any, folder: Path) -> PreTrainedModel:
         )
     if tied:
         embeddings, output = merged.get_input_embeddings(), merged.get_output_embeddings()
-        if torch.equal(embeddings.weight, output.weight):
+        same = torch.equal(embeddings.weight, output.weight)
+        if same:
             output.weight = embeddings.weight
-        else:
-            merged.config.get_text_config().tie_word_embeddings = False
-            merged.config.tie_word_embeddings = False
+        for config in (merged.config, merged.config.get_text_config()):
+            config.tie_word_embeddings = same
     return merged
 
 
@@ -196,8 +198,11 @@ def _config(peft: Any, folder: Path) -> Any:
     return made(**settings | {"inference_mode": False})
 
 
-def _load(peft: Any, adapted: Any, folder: Path) -> None:
-    """Put the file's weights into the adapted model: all of them, and none is left as it began."""
+def _load(peft: Any, adapted: Any, folder: Path) -> set[str]:
+    """Put the file's weights into the adapted model: all of them, and none is left as it began.
+
+    Returns the names of the base's weights that the file does not hold: as a rule all.
+    """
     stored = plain_weights.tensor_headers([folder / WEIGHTS_FILE])
     plain_weights.check_stored(stored, folder)
     own = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
@@ -217,6 +222,18 @@ def _load(peft: Any, adapted: Any, folder: Path) -> None:
             f"adapter {folder} lacks {len(missing)} weights that its {CONFIG_FILE} asks for, "
             f"first {missing[0]}"
         )
+    return set(done.missing_keys)
+
+
+@torch.no_grad()
+def _load_both(adapted: Any, embedding: Tensor, output: Tensor, left: set[str]) -> None:
+    """Of embeddings that are used twice, a file may hold the new ones once."""
+    names = {id(weight): name for name, weight in adapted.named_parameters()}
+    is_new = [names[id(weight)] not in left for weight in (embedding, output)]
+    if is_new == [True, False]:
+        output.copy_(embedding)
+    elif is_new == [False, True]:
+        embedding.copy_(output)
 
 
 @torch.no_grad()

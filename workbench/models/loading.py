@@ -85,6 +85,8 @@ def _local_folder(source: str | Path, revision: str | None) -> Path:
         if revision is not None:
             raise InputError(f"{name} is on this machine; revision {revision!r} is of a hub id")
         return known
+    if name.lower().endswith(".gguf"):
+        raise InputError(f"GGUF file {source} does not exist")
     if isinstance(source, Path) or name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise InputError(f"model folder {source} does not exist")
     try:
@@ -156,11 +158,12 @@ def _whole(folder: Path) -> Path:
 def _base(folder: Path) -> tuple[tuple[str, str | None], Path]:
     """Recorded name and revision of an adapter's base, and its folder."""
     settings = adapters.read_settings(folder)
-    named, revision = settings["base_model_name_or_path"], settings.get("revision")
+    named = settings["base_model_name_or_path"]
     beside = folder / Path(named).expanduser()  # an absolute path stays what it is
     source = beside if beside.exists() else named
+    revision = None if Path(source).exists() else settings.get("revision")
     try:
-        base = _local_folder(source, None if Path(source).exists() else revision)
+        base = _local_folder(source, revision)
         if adapters.is_adapter(base):
             raise InputError(f"{base} is an adapter itself; merge that one first")
         _whole(base)
