@@ -191,7 +191,7 @@ def train_reasoner(
         "seconds": seconds,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "n_parameters": model.get_nb_trainable_parameters()[0],
-        "base_sha256": loading.files_sha256(loading.weight_files(folder)),
+        "base_sha256": loading.weights_sha256(folder),
         "loss": loss_curve(trainer.state.log_history),
     }
     write_text(out / RECORD, json.dumps(record, indent=1))
