@@ -148,9 +148,8 @@ def _merge(model: Any, folder: Path) -> PreTrainedModel:
             f"'mechanistic-workbench[peft]' ({first_line(error)})"
         ) from error
     plain = _logits(model)
-    embeddings: Any = model.get_input_embeddings()
-    output: Any = model.get_output_embeddings()
-    tied = output is not None and output.weight is embeddings.weight
+    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = getattr(output, "weight", None) is embeddings.weight
     if tied:  # else what is added to one of them lands in both
         output.weight = nn.Parameter(output.weight.detach().clone())
     adapted: Any = peft.PeftModel(model, _config(peft, folder), autocast_adapter_dtype=False).eval()
