@@ -250,7 +250,7 @@ def joint_effects(
     n_resamples: int = 2000,
     seed: int = 0,
     runs_of: RunsOf = every_run,
-    kept: MutableMapping[int, pd.DataFrame] | None = None,
+    kept: MutableMapping[Any, pd.DataFrame] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Causal effects of sets of heads, all heads of a set patched together.
@@ -265,7 +265,7 @@ def joint_effects(
         for event in prompts
         if "all" in halves or half_of.loc[(event.id, event.event)] in halves
     ]
-    frames = {} if kept is None else kept
+    frames: MutableMapping[Any, pd.DataFrame] = {} if kept is None else kept
     for number, event in enumerate(wanted):
         if number not in frames:
             frames[number] = sweep_event(model, event, groups, positions, runs=runs_of(event))

@@ -7,7 +7,7 @@ the sender's output reaches nothing else. Rows and measures are those of head pa
 """
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from torch import Tensor
@@ -74,7 +74,7 @@ def path_effects(
     n_resamples: int = 2000,
     seed: int = 0,
     runs_of: RunsOf = every_run,
-    kept: MutableMapping[int, pd.DataFrame] | None = None,
+    kept: MutableMapping[Any, pd.DataFrame] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Causal effects of paths with 95 % intervals over prompts, one row per path and measure.
