@@ -27,7 +27,8 @@ STREAMS, INNER, HEADS = 8, 4, 3
 def free_bytes(device: torch.device) -> int | None:
     """Memory that is free on a device; None where that is not known."""
     key = device.type if device.type in ("cpu", "mps") else device.index or 0
-    return get_max_memory().get(key)
+    every: dict[Any, Any] = get_max_memory()  # by its types text, too, which only callers give
+    return every.get(key)
 
 
 def check_fits(config: Any, dtype: torch.dtype, device: torch.device, name: object) -> None:
@@ -51,7 +52,7 @@ def check_fits(config: Any, dtype: torch.dtype, device: torch.device, name: obje
     ways = []
     if dtype.itemsize > 2 and 2 * numbers <= free:
         ways.append(f"--dtype bfloat16 takes {size(2 * numbers)}")
-    everywhere = get_max_memory()
+    everywhere: dict[Any, Any] = get_max_memory()
     accelerators = [space for key, space in everywhere.items() if key != "cpu"]
     if len(accelerators) > 1 and taken <= sum(accelerators):
         ways.append(f"--device auto spreads it over {len(accelerators)} accelerators")
