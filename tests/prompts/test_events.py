@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -5,6 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from workbench.errors import InputError
+from workbench.prompts.chat import ChatTemplate
 from workbench.prompts.coding import CodingTask, TaskConfig
 from workbench.prompts.drawn import Counterfactuals
 from workbench.prompts.events import make_events
@@ -26,8 +28,9 @@ def prompts(task, setting):
 
 def mentions_in(text: str) -> list[str]:
     """The mentions of a rendered note, by their numbers."""
-    note = text.partition("note:")[2].partition(" ;\noptions:")[0]
-    return [part.partition(" . ")[2] for part in note.split(" ;")]
+    note = re.split(r"[Nn]ote:", text)[1]
+    note = re.split(r"(?: ;)?\n", note)[0]
+    return [re.split(r"\d ?\. ", part)[1] for part in note.split(" ;")]
 
 
 def words(event: DecisionEvent, span, tokenizer) -> str:
@@ -46,18 +49,19 @@ def test_evidence_is_the_mention_and_the_counterfactuals_replace_it_alone(prompt
 
 
 def test_options_have_their_descriptions_and_letters(prompts, setting, space):
-    _, tokenizer = setting
+    template, tokenizer = setting
+    shown = " {text} {letter}" if template.name == "plain" else "{letter}. {text}"
     for event in prompts:
         for letter, option in zip("ABCDEFGHI", event.options, strict=True):
             described = words(event, option.span, tokenizer)
-            assert described.startswith(f" {space[option.label].text} ")
-            assert described.endswith(f" {letter}")
-            assert tokenizer.decode([option.token]) == f" {letter}"
+            assert described == shown.format(text=space[option.label].text, letter=letter)
+            first = template.name != "plain" and not event.event
+            assert tokenizer.decode([option.token]) == f"{'' if first else ' '}{letter}"
 
 
 def test_prompts_end_in_the_cue_and_the_earlier_answers(prompts, setting):
     template, tokenizer = setting
-    cue = "Answer:" if template.name == "chat" else "answer:"
+    cue = "answer:" if template.name == "plain" else "<reply>"
     gold_letters: dict[str, str] = {}
     for event in prompts:  # in order of the mentions
         for name in VARIANTS:
@@ -66,7 +70,21 @@ def test_prompts_end_in_the_cue_and_the_earlier_answers(prompts, setting):
         (gold,) = event.with_role("gold")
         letter = tokenizer.decode([event.options[gold].token])
         gold_letters[event.id] = gold_letters.get(event.id, "") + letter
-    assert max(map(len, gold_letters.values())) == len(" A B C")
+    longest = " A B C" if template.name == "plain" else "A B C"
+    assert max(map(len, gold_letters.values())) == len(longest)
+
+
+def test_one_mention_at_a_time_has_no_earlier_answers(task, chat_tokenizer):
+    prompts = make_events(
+        task, ChatTemplate(chat_tokenizer), chat_tokenizer, n_prompts=6, seed=0, event="all"
+    )
+    assert {event.event for event in prompts} == {0, 1, 2}
+    for event in prompts:
+        text = chat_tokenizer.decode(event.clean)
+        assert text.endswith("letter only.<reply>")
+        assert f">>{words(event, event.evidence, chat_tokenizer)} <<" in text
+        letters = [chat_tokenizer.decode([option.token]) for option in event.options]
+        assert letters == list("ABCDEFGHI")
 
 
 def test_roles_follow_mentions_and_families(task, setting):
@@ -91,7 +109,7 @@ def test_suffix_starts_after_the_mention_and_holds_every_option(prompts, setting
     for event in prompts:
         start = len(event.clean) - event.aligned_suffix
         assert event.evidence[1] <= start <= min(option.span[0] for option in event.options)
-        assert tokenizer.decode(event.clean[start:]).startswith(" ;")
+        assert tokenizer.decode(event.clean[start:]).startswith((" ;", "\n"))
 
 
 def test_mentions_that_end_alike_are_not_in_the_suffix(task, tokenizer, monkeypatch):

@@ -134,14 +134,16 @@ def test_roles_follow_clusters_and_further_gold_labels_are_left_out(corpus, sett
 
 
 def test_options_and_the_rest_of_the_document_are_in_the_aligned_suffix(corpus, setting):
-    _, tokenizer = setting
+    template, tokenizer = setting
+    plain = template.name == "plain"
     text_of = dict(zip(corpus.label_ids, corpus.label_texts, strict=True))
     for event in make(corpus, setting)[0]:
         start = len(event.clean) - event.aligned_suffix
         assert start == event.evidence[1] <= min(option.span[0] for option in event.options)
         for option in event.options:
             shown = words(tokenizer, event, option.span)
-            assert shown == f"{text_of[option.label]} {tokenizer.decode([option.token]).strip()}"
+            letter, text = tokenizer.decode([option.token]).strip(), text_of[option.label]
+            assert shown == (f"{text} {letter}" if plain else f"{letter}. {text}")
 
 
 def test_answers_of_earlier_mentions_come_before_the_decision(corpus, tokenizer, plain):

@@ -3,7 +3,7 @@
 import sys
 from io import TextIOWrapper
 
-from workbench.cli import bench, daily, distill, evaluate, labels, organism, steps, studies  # noqa: F401  (they register their commands)
+from workbench.cli import answers, bench, daily, distill, evaluate, labels, organism, steps, studies  # noqa: F401  (they register their commands)
 from workbench.cli.app import app
 
 

@@ -89,6 +89,8 @@ def setting_flags(
         hint, *extras = get_args(hints[field.name]) or (hints[field.name],)
         if get_origin(hints[field.name]) is not Annotated:
             hint, extras = hints[field.name], []
+        if type(None) in get_args(hint):
+            hint = next(one for one in get_args(hint) if one is not type(None))
         texts = [one.description for one in extras if getattr(one, "description", None)]
         shown, choices, value = hint, (), field.default
         if get_origin(hint) is tuple and get_origin(get_args(hint)[0]) is Literal:
@@ -102,7 +104,8 @@ def setting_flags(
             help=texts[-1] if texts else None,
             show_default=default or value != "",
         )
-        kind: Any = shown if default is None else Optional[shown]  # noqa: UP045
+        given = default is None and field.default is not None
+        kind: Any = shown if given else Optional[shown]  # noqa: UP045
         made[field.name] = Flag(
             Parameter(
                 field.name,

@@ -13,8 +13,9 @@ from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from workbench.errors import InputError
+from workbench.prompts.chat import REASONING, THOUGHTS
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
-from workbench.prompts.templates import PlainTemplate
+from workbench.prompts.templates import Cues, PlainTemplate
 from workbench.prompts.text import check_fast
 
 Stage = Literal["before", "coarse", "fine", "after", "other"]
@@ -42,6 +43,7 @@ class Chain:
         ends: how many of `tokens` are there after each step.
         stages: what each step is to the decision, one of `STAGES`; all "other" unless given.
         n_opening: how many of `tokens` are the cue that opens the chain.
+        closed: whether it came to its end; one that ran out of room did not.
 
     Raises:
         InputError: no question, ends that do not rise within the chain, or stages that are unknown
@@ -53,6 +55,7 @@ class Chain:
     ends: tuple[int, ...] = ()
     stages: tuple[str, ...] = ()
     n_opening: int = 0
+    closed: bool = True
 
     def __post_init__(self) -> None:
         if not self.question:
@@ -163,6 +166,7 @@ def make_chain(
     split: str = "line",
     stages: StageReader | None = None,
     event: int = 0,
+    closed: bool = True,
 ) -> Chain:
     """A chain with its steps found.
 
@@ -175,6 +179,7 @@ def make_chain(
         split: what parts two steps, see `STEP_BREAKS`. A token across a break ends the step.
         stages: says what each step is to a decision; all "other" unless given.
         event: number of the decision.
+        closed: whether the chain came to its end.
 
     Raises:
         InputError: the tokenizer is not of the fast kind, or what `Chain` and `step_spans` refuse.
@@ -187,21 +192,21 @@ def make_chain(
             split_special_tokens=True,
             return_offsets_mapping=True,
         )
-        text, tokens = written, encoding["input_ids"]
+        text, tokens = written, list(encoding["input_ids"])
         ends_of_tokens = [end for _, end in encoding["offset_mapping"]]
     else:
         tokens = list(written)
-        text, ends_of_tokens = _decoded(tokenizer, tokens)
+        text, ends_of_tokens = decoded(tokenizer, tokens)
     spans = step_spans(text, split)
     places = [_first_reaching(ends_of_tokens, end) + 1 for _, end in spans]
     kept = [i for i, place in enumerate(places) if place not in places[:i]]
     texts = [text[slice(*spans[i])] for i in kept]
     read = tuple(stages(event, texts)) if stages else ()
     ends = tuple(len(opening) + places[i] for i in kept)
-    return Chain(tuple(question), (*opening, *tokens), ends, read, len(opening))
+    return Chain(tuple(question), (*opening, *tokens), ends, read, len(opening), closed)
 
 
-def _decoded(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, list[int]]:
+def decoded(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, list[int]]:
     """Text of some tokens and the character behind each."""
     text = tokenizer.decode(tokens)
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -232,8 +237,20 @@ def numbered_stages(event: int, steps: Sequence[str]) -> list[str]:
     return stages
 
 
+def find_cues(prompts: PromptSet, tokenizer: Any) -> Cues:
+    """The cues of the template that the prompts were made with; the plain one's for unknown ones.
+
+    The answer cue of the first prompt says which.
+    """
+    tokens = prompts.events[0].clean[-prompts.events[0].aligned_suffix :]
+    return next(
+        (cues for cues in (THOUGHTS, REASONING) if _find_cue(tokens, tokenizer, cues) is not None),
+        PlainTemplate.cues,
+    )
+
+
 def question_cases(
-    prompts: PromptSet, tokenizer: Any, *, answer_cue: str = PlainTemplate.answer_cue
+    prompts: PromptSet, tokenizer: Any, cues: Cues = PlainTemplate.cues
 ) -> list[ChainCase]:
     """Cases without chains, for chains to be written: each prompt is cut before its answer cue.
 
@@ -243,14 +260,13 @@ def question_cases(
     Raises:
         InputError: a prompt without the answer cue in the tokens that its variants share.
     """
-    wanted = tokenizer(answer_cue, add_special_tokens=False)["input_ids"]
     cases = []
     for event in prompts:
-        start = find_tokens(event.clean, wanted, last=True)
+        start = _find_cue(event.clean, tokenizer, cues)
         n_cue = 0 if start is None else len(event.clean) - start
         if not 0 < n_cue <= event.aligned_suffix:
             raise InputError(
-                f"prompt {event.id!r} event {event.event}: no answer cue {answer_cue!r} in the "
+                f"prompt {event.id!r} event {event.event}: no answer cue {cues.answer!r} in the "
                 "tokens that its variants share"
             )
         questions: dict[Variant, Chain] = {
@@ -260,10 +276,10 @@ def question_cases(
     return cases
 
 
-def find_tokens(tokens: Sequence[int], wanted: Sequence[int], *, last: bool = False) -> int | None:
-    """Where some tokens stand in a sequence: the first place or the last; None if nowhere."""
-    places = range(len(tokens) - len(wanted) + 1)
-    for place in reversed(places) if last else places:
+def _find_cue(tokens: Sequence[int], tokenizer: Any, cues: Cues) -> int | None:
+    """Where the last answer cue starts; None if there is none."""
+    wanted = tokenizer(cues.answer, add_special_tokens=False)["input_ids"]
+    for place in reversed(range(len(tokens) - len(wanted) + 1)):
         if list(tokens[place : place + len(wanted)]) == list(wanted):
             return place
     return None

@@ -148,6 +148,24 @@ class CodingTask(Task):
         n_families, size = rng.choice(ways)
         return self._with(n_families=(n_families,) * 2, family_size=(size,) * 2)
 
+    def sized(self, n_options: int) -> "CodingTask":
+        """So many candidates in every prompt, in about as many families as there are.
+
+        Raises:
+            InputError: they make no families of one size, two at least of two or more.
+        """
+        wanted = self.config.n_families[1]
+        ways = [n for n in range(2, n_options // 2 + 1) if n_options % n == 0]
+        if not ways:
+            raise InputError(
+                f"{n_options} options make no families of one size; try {n_options - 1} or "
+                f"{n_options + 1}"
+            )
+        n_families = min(ways, key=lambda n: (abs(n - wanted), n))
+        sizes = {"n_families": n_families, "family_size": n_options // n_families}
+        config = replace(self.config, **{name: (size, size) for name, size in sizes.items()})
+        return CodingTask(self.space, {category(label) for label in self._words}, config)
+
     def smallest(self) -> "CodingTask":
         """The same task with the fewest and smallest families."""
         (n_families, _), (size, _) = self.config.n_families, self.config.family_size

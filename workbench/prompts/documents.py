@@ -26,6 +26,13 @@ class Documents:
     split: str
     sizes: ShortlistConfig
 
+    def sized(self, n_options: int) -> "Documents":
+        """The same documents, with so many options in a prompt; a third of them near at most."""
+        near = min(self.sizes.n_near, n_options // 3)
+        mentions = min(self.sizes.n_mentions, n_options - near - 1)
+        sizes = {"n_candidates": n_options, "n_near": near, "n_mentions": mentions}
+        return replace(self, sizes=replace(self.sizes, **sizes))
+
     def prompts(
         self, template: Template, tokenizer: Any, *, n_prompts: int, seed: int, reporter: Reporter
     ) -> PromptSet:

@@ -20,13 +20,15 @@ class DrawnPrompt:
     """A note and its candidates; one decision for each mention, in order.
 
     `families` partition the candidates: near misses are of one family. `candidates` are their
-    members in the order shown.
+    members in the order shown. `asked` is the mention that is decided about, for templates that ask
+    about one at a time.
     """
 
     id: str
     mentions: tuple[Mention, ...]
     families: tuple[tuple[str, ...], ...]
     candidates: tuple[str, ...]
+    asked: int | None = None
 
     @property
     def golds(self) -> list[str]:

@@ -4,7 +4,7 @@ For each prompt:
 1. Draw it, and choose the mention to be decided about.
 2. Swap that mention for one of a far and of a near option, which gives the two counterfactuals.
 3. Render the three with the template and append what the task asks with: the letters of the
-   earlier answers, unless it says otherwise.
+   earlier answers, unless it says otherwise; nothing where one mention alone is asked about.
 4. Tokenize, find the spans, and give every option its role: gold is the label of the mention,
    other the further mentioned ones; of the rest, the gold label's family is near and the other
    families are far.
@@ -12,6 +12,7 @@ For each prompt:
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from workbench.errors import InputError
@@ -79,7 +80,7 @@ def _draw_prompt(
         drawn = [task.counterfactuals(prompt, number, rng) for number in chosen]
         events = []
         for each in drawn:
-            variants = (each.clean, each.far, each.near)
+            variants = [replace(x, asked=each.event) for x in (each.clean, each.far, each.near)]
             rendered = [task.render(variant, template) for variant in variants]
             decision = task.decision(prompt, each.event)
             evidence = task.evidence(each, rendered)
@@ -125,12 +126,14 @@ def build_event(
         InputError: an option letter that is not one token.
     """
     prompt, letters = decision.prompt, decision.prompt.letters
-    texts = [tokenize(tokenizer, each.text + decision.asked, each.quoted) for each in rendered]
+    gap = rendered[0].gap
+    asked = "" if rendered[0].one or not decision.asked else gap + decision.asked.removeprefix(" ")
+    texts = [tokenize(tokenizer, each.text + asked, each.quoted) for each in rendered]
     swapped = zip(texts, evidence.swapped, strict=True)
     spans = [text.token_span(span) for text, span in swapped]
     clean, far, near = (text.tokens for text in texts)
     suffix = shared_suffix(texts, spans)
-    cues = [f" {letter}" for letter in letters.values()]
+    cues = [(" " if asked else gap) + letter for letter in letters.values()]
     tokens = next_tokens(tokenizer, texts[0].text, cues, rendered[0].quoted)
     shown = zip(letters, tokens, decision.roles, rendered[0].options, strict=True)
     options = tuple(

@@ -1,17 +1,20 @@
 """A prompt file of a task, made for a model."""
 
 from pathlib import Path
+from typing import Any
 
 from workbench.errors import InputError
 from workbench.files import check_number, check_writable
 from workbench.models import loading
 from workbench.progress import Reporter
+from workbench.prompts.chat import ChatTemplate
 from workbench.prompts.choices import DEFAULT_TASK, open_source
 from workbench.prompts.events import make_events
 from workbench.prompts.files import write_prompts
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
-from workbench.prompts.templates import ChatTemplate, PlainTemplate, Template
+from workbench.prompts.templates import PlainTemplate, Template
+from workbench.prompts.trained import TRAINING_RECORD
 
 
 def make_prompts(
@@ -20,8 +23,9 @@ def make_prompts(
     model: str | Path | None = None,
     task: str = DEFAULT_TASK,
     n_prompts: int = 40,
-    template: str = "plain",
+    template: str = "auto",
     split: str = "unseen",
+    n_options: int | None = None,
     seed: int = 0,
     force: bool = False,
     reporter: Reporter | None = None,
@@ -32,6 +36,8 @@ def make_prompts(
     folder says so (`training.json`), at the upper end of every range; otherwise the task's
     defaults. For a folder of documents, see `workbench.prompts.shortlist`; fewer prompts than asked
     for where it has no more documents. `reporter`, standard error by default, says how many.
+    `template` is one of `RunConfig`; `n_options` is how many options a prompt has, the task's own
+    number unless given.
 
     Raises:
         InputError: the model has no tokenizer, no such task, what opening it refuses, fewer than
@@ -50,8 +56,10 @@ def make_prompts(
             f"model {source} has no tokenizer to make prompts with; give prompts of token ids "
             "with --prompts"
         )
-    form: Template = PlainTemplate() if template == "plain" else ChatTemplate(tokenizer)
+    form = open_template(settled_template(template, folder, tokenizer), tokenizer)
     drawn_from = open_source(task, folder, split)
+    if n_options is not None:
+        drawn_from = drawn_from.sized(n_options)
     if isinstance(drawn_from, Task):
         prompts = make_events(drawn_from, form, tokenizer, n_prompts=n_prompts, seed=seed)
     else:
@@ -62,3 +70,20 @@ def make_prompts(
     if out is not None:
         write_prompts(prompts, out)
     return prompts
+
+
+def settled_template(name: str, folder: Path, tokenizer: Any) -> str:
+    """The template of a name; of "auto" chat for chat models that were not trained here."""
+    if name != "auto":
+        return name
+    chats = getattr(tokenizer, "chat_template", None) and not (folder / TRAINING_RECORD).is_file()
+    return "chat" if chats else "plain"
+
+
+def open_template(name: Any, tokenizer: Any) -> Template:
+    """A template by name, for a model's tokenizer.
+
+    Raises:
+        InputError: the tokenizer has no chat template, or one that cannot be used.
+    """
+    return PlainTemplate() if name == "plain" else ChatTemplate(tokenizer, name)

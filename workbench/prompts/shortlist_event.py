@@ -136,7 +136,7 @@ def _prompt(
         tuple(label for label in name if label in home),
         tuple(label for label in name if label not in home),
     )
-    return DrawnPrompt(plan.id, tuple(mentions), families, tuple(name)), span
+    return DrawnPrompt(plan.id, tuple(mentions), families, tuple(name), plan.event), span
 
 
 def _passages(plan: Plan, radius: int) -> list[tuple[str, str]]:

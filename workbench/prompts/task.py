@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from workbench.errors import InputError
 from workbench.labels.space import LabelSpace
 from workbench.prompts.chain import numbered_stages
 from workbench.prompts.drawn import Counterfactuals, Decision, DrawnPrompt, Mention
@@ -144,6 +145,14 @@ class Task(Protocol):
     def smallest(self) -> "Task":
         """The same task with the fewest candidates."""
         return self
+
+    def sized(self, n_options: int) -> "Task":
+        """The same task with so many candidates in every prompt.
+
+        Raises:
+            InputError: it cannot have them.
+        """
+        raise InputError(f"prompts of {self.space.name} have a number of options of their own")
 
     def settings(self) -> dict[str, Any]:
         """What decides the draws, as JSON: kept with traces, which are of these settings alone."""

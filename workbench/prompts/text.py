@@ -40,7 +40,7 @@ class TokenizedText:
         """The tokens of a character span.
 
         The span must start where a token starts, or one space before or after, and end where a
-        token ends.
+        token ends; blanks that its last token adds, a line break after a bracket, do not count.
 
         Raises:
             SpanError: a span outside the text, empty, or not on token borders.
@@ -53,7 +53,8 @@ class TokenizedText:
         first = self._first_token(start)
         # Several tokens may share the bytes of one character; the last of them ends it.
         last = max((i for i, (begin, _) in enumerate(self.offsets) if begin < end), default=-1)
-        if first is None or last < first or self.offsets[last][1] != end:
+        rest = self.text[end : self.offsets[last][1]]
+        if first is None or last < first or self.offsets[last][1] < end or rest.strip():
             border = "starts" if first is None else "ends"
             raise SpanError(f"span [{start}, {end}] {border} inside a token")
         return first, last + 1

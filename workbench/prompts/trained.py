@@ -18,6 +18,8 @@ from workbench.prompts.laterality import LateralityConfig, LateralityTask
 from workbench.prompts.shorthand import ShorthandConfig
 
 TRAINING_RECORD = "training.json"
+UNTRAINED = TaskConfig(family_size=(3, 3))
+"""For models that were not trained on the task: 12 options."""
 
 
 def open_trained(*, model: Path, split: str, full_size: bool = True, task: str = "") -> CodingTask:
@@ -25,12 +27,12 @@ def open_trained(*, model: Path, split: str, full_size: bool = True, task: str =
 
     Sizes are at the upper end of their ranges, as prompts for evaluation have them, unless
     `full_size` is False: then they are the ranges of training. A folder without a training record,
-    or with one of another task, gets the task's defaults.
+    or with one of another task, gets `UNTRAINED`.
 
     Raises:
         InputError: the training record cannot be read.
     """
-    sizes, held_out, seed = TaskConfig(), 0.1, 0
+    sizes, held_out, seed = UNTRAINED, 0.1, 0
     with _record(model) as trained:
         if trained is not None and trained_task(model) == DEFAULT_TASK:
             sizes = _sizes(trained["task"])

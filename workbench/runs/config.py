@@ -16,7 +16,7 @@ from workbench.prompts.choices import DEFAULT_TASK, KINDS, check_task
 Position = Literal["decision", "span"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
 HEAD_CHOICES = ("nominated", "screen", "all")
-PROMPT_SETTINGS = ("task", "n_prompts", "template", "split")
+PROMPT_SETTINGS = ("task", "n_prompts", "template", "split", "n_options")
 
 
 @settings
@@ -39,9 +39,14 @@ class RunConfig:
         Field(ge=2, description="Prompts to make; one half selects heads, the other is held out."),
     ] = 40
     template: Annotated[
-        Literal["plain", "chat"],
-        Field(description="Plain for the bundled model, chat for instruction models."),
-    ] = "plain"
+        Literal["auto", "plain", "chat", "chat-list", "think"],
+        Field(
+            description="How prompts read. plain: as the bundled model was trained; chat: in the "
+            "model's chat form, one mention asked about, the reply a letter; chat-list: all "
+            "mentions in order; think: with a place for thoughts; auto: chat for models with a "
+            "chat form, unless they were trained here."
+        ),
+    ] = "auto"
     split: Annotated[
         Literal["seen", "unseen"],
         Field(
@@ -49,6 +54,10 @@ class RunConfig:
             "its training or its test documents."
         ),
     ] = "unseen"
+    n_options: Annotated[
+        int | None,
+        Field(ge=4, le=26, description="Options of a prompt; the task's own number unless given."),
+    ] = None
     seed: Annotated[
         int, Field(ge=0, description="Seed of prompts, halves, resamples and controls.")
     ] = 0

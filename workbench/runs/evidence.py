@@ -11,6 +11,7 @@ Three steps after pooling, each with tables of its own:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -28,10 +29,9 @@ from workbench.headsets.stability import sample_size_curve, selection_stability,
 from workbench.models.hooked import HookedModel
 from workbench.phases import POOLS, valid_pairs
 from workbench.progress import Reporter
-from workbench.prompts.chain import ChainCase, question_cases
+from workbench.prompts.chain import ChainCase, find_cues, question_cases
 from workbench.prompts.choices import stage_reader
 from workbench.prompts.prompt import VARIANTS, PromptSet, Variant
-from workbench.prompts.templates import PlainTemplate
 from workbench.runs.paths import pooled_heads
 from workbench.runs.pool import thresholds_of
 from workbench.runs.steps import HEADSET, Made
@@ -129,8 +129,11 @@ def chain(subject: Subject, tables: Tables) -> Made:
         names = ("chain", "turning_points", "chain_tokens", "chain_effects")
         return Made({name: pd.DataFrame() for name in names}, {"events": 0})
     seeded = {"n_resamples": subject.config.n_resamples, "seed": subject.config.seed}
-    with subject.reporter.step("along the tokens of the chain"):
-        tokens = token_trajectory(token_values(subject.model, cases, source="generated"), **seeded)
+    tokens = pd.DataFrame()
+    if any(case.clean.own_step for case in cases):
+        with subject.reporter.step("along the tokens of the chain"):
+            read = token_values(subject.model, cases, source="generated")
+            tokens = token_trajectory(read, **seeded)
     made = {
         "chain": chain_trajectory(values, **seeded),
         "turning_points": turns(values, **seeded),
@@ -145,12 +148,11 @@ def follow_chains(
     prompts: PromptSet,
     reporter: Reporter,
     variants: Sequence[Variant] = VARIANTS,
-    opening: str = PlainTemplate.reason_cue,
-    max_new_tokens: int = 768,
+    opening: str | None = None,
 ) -> tuple[list[ChainCase], pd.DataFrame]:
     """Chains that a model writes for some variants, and its answers after each clean step.
 
-    `opening` is the cue that opens a chain.
+    `opening` is the cue that opens a chain, where it is not that of the prompts' template.
 
     Returns:
         the cases, and the table of `chain_values`.
@@ -160,16 +162,21 @@ def follow_chains(
     """
     if model.tokenizer is None:
         raise InputError("the model has no tokenizer")
-    cases = question_cases(prompts, model.tokenizer)
+    cues = find_cues(prompts, model.tokenizer)
+    cues = cues if opening is None else replace(cues, opening=opening)
+    cases = question_cases(prompts, model.tokenizer, cues)
     with reporter.step(f"chains of thought of {len(cases)} prompts"):
         cases = write_chains(
             model,
             cases,
             model.tokenizer,
-            opening=opening,
+            cues=cues,
             variants=variants,
             stages=stage_reader(prompts.task),
-            max_new_tokens=max_new_tokens,
+        )
+    if n_open := sum(not case.clean.closed for case in cases):
+        reporter.say(
+            f"{n_open} of {len(cases)} chains are not closed: they are followed as far as they go"
         )
     frames = []
     with reporter.step("answers after every step", len(cases)) as advance:
@@ -180,10 +187,11 @@ def follow_chains(
 
 
 def turns(values: pd.DataFrame, *, n_resamples: int, seed: int) -> pd.DataFrame:
-    """`turning_points` along the whole chain, and from the decision's own step on."""
+    """`turning_points` along the whole chain, and from the decision's own step if it is known."""
     ends = [
         turning_points(values, axis=axis, n_resamples=n_resamples, seed=seed)
         for axis in ("share", "offset")
+        if values[axis].notna().any()
     ]
     return pd.concat(ends, ignore_index=True)
 

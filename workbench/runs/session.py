@@ -14,11 +14,11 @@ from workbench.files import file_sha256, replacing
 from workbench.headsets import headset as headset_file
 from workbench.headsets.headset import HeadSet
 from workbench.models.hooked import HookedModel
-from workbench.models.loading import bundled_model_path
+from workbench.models.loading import bundled_model_path, model_folder
 from workbench.models.memory import memory_line
 from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts, write_prompts
-from workbench.prompts.make import make_prompts
+from workbench.prompts.make import make_prompts, settled_template
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import DEFAULTS, PROMPT_SETTINGS, RunConfig
 from workbench.runs.folder import RunFolder, hold, is_run
@@ -196,7 +196,11 @@ def _open(
     if folder is not None:
         folder.check({"seed": config.seed, "model": decisive})
     named_heads(loaded, config)
-    made_with = config.only(PROMPT_SETTINGS) if prompts is None and make else None
+    made_with = None
+    if prompts is None and make:
+        config = replace(config, template=_template(config.template, loaded, source, folder))
+        given = config.only(PROMPT_SETTINGS)
+        made_with = {name: value for name, value in given.items() if value is not None}
     lost = None if folder is None else lost_prompts(folder)
     if isinstance(prompts, PromptSet):
         chosen = prompts
@@ -216,6 +220,18 @@ def _open(
         write_prompts(chosen, out / PROMPTS_FILE)
     reporter.say(memory_line(loaded, max(len(event.longest) for event in chosen)))
     return OpenRun(loaded, chosen, config, reporter, folder=folder)
+
+
+def _template(
+    name: str, loaded: HookedModel, source: HookedModel | str | Path, folder: RunFolder | None
+) -> Any:
+    """The template that "auto" stands for: of a run that is taken up, its own."""
+    made = folder and folder.manifest["prompts"]["made_with"]
+    if name != "auto" or isinstance(source, HookedModel):
+        return name
+    if made:
+        return made.get("template", name)
+    return settled_template(name, model_folder(source), loaded.tokenizer)
 
 
 def lost_prompts(folder: RunFolder) -> str | None:

@@ -14,7 +14,7 @@ from workbench.models.hooked import HookedModel
 from workbench.prompts.chain import ChainCase, make_chain, question_cases, step_spans
 from workbench.prompts.events import make_events
 from workbench.prompts.prompt import VARIANTS
-from workbench.prompts.templates import PlainTemplate
+from workbench.prompts.templates import Cues, PlainTemplate
 from workbench.prompts.word_encoder import end_token
 
 
@@ -235,4 +235,4 @@ def test_a_chain_needs_room_and_a_prompt_its_cue(task, tokenizer):
     with pytest.raises(InputError, match="no room for a chain"):
         write_chains(model, cases, tokenizer)
     with pytest.raises(InputError, match="no answer cue"):
-        question_cases(prompts, tokenizer, answer_cue="\ndecision:")
+        question_cases(prompts, tokenizer, Cues("", "", "\ndecision:"))

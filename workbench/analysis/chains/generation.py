@@ -19,14 +19,14 @@ from workbench.prompts.chain import (
     Chain,
     ChainCase,
     StageReader,
-    find_tokens,
+    decoded,
     make_chain,
     numbered_stages,
 )
 from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.prompt import Variant
 from workbench.prompts.task import Task
-from workbench.prompts.templates import PlainTemplate
+from workbench.prompts.templates import Cues, PlainTemplate
 from workbench.prompts.word_encoder import end_token
 
 
@@ -82,63 +82,93 @@ def write_chains(
     cases: Sequence[ChainCase],
     tokenizer: Any,
     *,
-    opening: str = PlainTemplate.reason_cue,
-    answer_cue: str = PlainTemplate.answer_cue,
+    cues: Cues = PlainTemplate.cues,
     variants: Sequence[Variant] = ("clean",),
     split: str = "line",
     stages: StageReader = numbered_stages,
-    max_new_tokens: int = 256,
+    max_new_tokens: int | None = None,
     batch_size: int = 32,
 ) -> list[ChainCase]:
     """The same cases with chains that the model writes itself, greedily, for some variants.
 
-    A chain ends at the answer cue, or at any token that ends a text or a reply of this model.
+    A chain ends where the model closes it, or at any token that ends a text or a reply of this
+    model. One that is never closed is kept as far as it goes, and is not `closed`.
 
     Args:
         model: writes the chains.
         cases: their questions are used; chains they have are dropped, and so are other variants.
         tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
-        opening: text of the cue that opens a chain.
-        answer_cue: text where a chain ends; one that is never closed is kept as far as it goes.
+        cues: open and close a chain.
         variants: whose chains are written.
         split: what parts two steps, see `workbench.prompts.chain.STEP_BREAKS`.
         stages: says what the steps are to the decision, as `Task.stages` does.
-        max_new_tokens: of a chain; fewer where the model has no room for more and the answer cue.
+        max_new_tokens: of a chain, `cues.room` unless given; fewer where the model has no room for
+            more and the answer cue.
         batch_size: chains written together.
 
     Raises:
         InputError: no token that ends a text, or no room for a chain after the longest question.
     """
-    network = model.bridge.original_model
-    ends = end_tokens(network, tokenizer)
-    opened = tokenizer(opening, add_special_tokens=False)["input_ids"]
-    closed = tokenizer(answer_cue, add_special_tokens=False)["input_ids"]
+    opened = tokenizer(cues.opening, add_special_tokens=False)["input_ids"]
     wanted: list[tuple[ChainCase, Variant]] = [(case, name) for case in cases for name in variants]
     questions = [case.chains[name].question for case, name in wanted]
-    if model.context_length is not None and wanted:
-        longest = max(len(row) for row in questions) + max(len(case.cue) for case in cases)
-        max_new_tokens = min(max_new_tokens, model.context_length - longest - len(opened))
-    if max_new_tokens < 1:
-        raise InputError("the model has no room for a chain after the longest question")
-    written = greedy_tokens(
-        network,
+    written = write_on(
+        model,
         [[*question, *opened] for question in questions],
-        max_new_tokens=max_new_tokens,
-        end=ends,
+        tokenizer,
+        max_new_tokens=cues.room if max_new_tokens is None else max_new_tokens,
+        spare=max((len(case.cue) for case in cases), default=0),
         batch_size=batch_size,
     )
     chains: dict[int, dict[Variant, Chain]] = {}
     for (case, name), question, tokens in zip(wanted, questions, written, strict=True):
+        text, ends = decoded(tokenizer, tokens)
+        before, closing, _ = text.partition(cues.closing)
         chains.setdefault(id(case), {})[name] = make_chain(
             tokenizer,
             question,
-            tokens[: find_tokens(tokens, closed)],
+            tokens[: sum(end <= len(before) for end in ends)],
             opening=opened,
             split=split,
             stages=stages,
             event=case.event.event,
+            closed=bool(closing),
         )
     return [replace(case, chains=chains[id(case)]) for case in cases]
+
+
+def write_on(
+    model: HookedModel,
+    asked: Sequence[Sequence[int]],
+    tokenizer: Any,
+    *,
+    max_new_tokens: int,
+    spare: int = 0,
+    batch_size: int = 32,
+) -> list[list[int]]:
+    """What the model writes after some tokens, greedily, until it ends its text or its reply.
+
+    Args:
+        model: writes.
+        asked: tokens to go on from.
+        tokenizer: the model's.
+        max_new_tokens: at most; fewer where the model has no room for more and `spare` tokens.
+        spare: tokens to be put behind what is written.
+        batch_size: texts written together.
+
+    Raises:
+        InputError: no token that ends a text, or no room after the longest.
+    """
+    network = model.bridge.original_model
+    ends = end_tokens(network, tokenizer)
+    if model.context_length is not None and asked:
+        longest = max(map(len, asked)) + spare
+        max_new_tokens = min(max_new_tokens, model.context_length - longest)
+    if max_new_tokens < 1:
+        raise InputError("the model has no room for a chain after the longest question")
+    return greedy_tokens(
+        network, asked, max_new_tokens=max_new_tokens, end=ends, batch_size=batch_size
+    )
 
 
 def written_answers(
