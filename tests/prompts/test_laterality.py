@@ -129,7 +129,8 @@ def test_events_ask_by_number_and_have_evidence_for_each_phase(task, setting):
     prompts = make_events(task, template, tokenizer, n_prompts=20, seed=0)
     for event in prompts:
         text = tokenizer.decode(event.clean)
-        assert text.endswith(f"nswer: {event.event + 1}")
+        cue = "answer: " if template.name == "plain" else "<reply>"
+        assert text.endswith(f"{cue}{event.event + 1}")
         roles = [option.role for option in event.options]
         assert (roles.count("near"), roles.count("far")) == (3, 16)
         assert event.fine_evidence is not None
