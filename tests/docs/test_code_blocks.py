@@ -29,7 +29,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 COMMANDS = get_command(app)
-QUICK = {"prompts", "validate", "run", "score", "patch", "pool", "paths", "report", "export"}
+QUICK = {
+    "answers",
+    "prompts",
+    "validate",
+    "run",
+    "score",
+    "patch",
+    "pool",
+    "paths",
+    "report",
+    "export",
+}
 SMALL = {
     "--n": "2",
     "--n-resamples": "5",
