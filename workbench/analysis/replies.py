@@ -63,17 +63,17 @@ def reply_table(
 
 def explain_replies(table: pd.DataFrame) -> list[str]:
     """Shares and means over the events of `reply_table`, in words."""
-    gold, written = table["gold"], table["written"]
+    gold, written = (table[name].to_numpy() for name in ("gold", "written"))
     failed = {how: int((written == how).sum()) for how in (UNREAD, UNCLOSED)}
     valid = {
-        phase.counterfactual: int(table[phase.valid].astype(bool).sum())
+        phase.counterfactual: int(table[phase.valid].to_numpy(bool).sum())
         for phase in PHASES.values()
     }
     mean = table[["focus", "confusion"]].mean()
     mass = mass_counts(table.assign(variant="clean"))
     return [
         f"{len(table)} decisions: written answers right {(written == gold).mean():.3f}, "
-        f"likeliest options right {(table['likeliest'] == gold).mean():.3f}",
+        f"likeliest options right {(table['likeliest'].to_numpy() == gold).mean():.3f}",
         f"replies not read as an answer: {failed[UNREAD]} name no option or several, "
         f"{failed[UNCLOSED]} are thoughts that did not end",
         f"Focus {mean['focus']:.3f}, Confusion {mean['confusion']:.3f}; valid pairs "

@@ -61,8 +61,11 @@ class Template(Protocol):
     """What a prompt looks like to a model."""
 
     name: str
-    cues: Cues | None
-    """None where there is no place for a chain of thought."""
+
+    @property
+    def cues(self) -> Cues | None:
+        """None where there is no place for a chain of thought."""
+        ...
 
     def render(self, space: LabelSpace, prompt: DrawnPrompt) -> RenderedPrompt:
         """Text up to the answer cue."""

@@ -191,7 +191,7 @@ def turns(values: pd.DataFrame, *, n_resamples: int, seed: int) -> pd.DataFrame:
     ends = [
         turning_points(values, axis=axis, n_resamples=n_resamples, seed=seed)
         for axis in ("share", "offset")
-        if values[axis].notna().any()
+        if not values[axis].isna().to_numpy().all()
     ]
     return pd.concat(ends, ignore_index=True)
 
