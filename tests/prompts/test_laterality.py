@@ -5,8 +5,15 @@ import pytest
 from workbench.errors import InputError
 from workbench.labels.icd10cm import category
 from workbench.labels.sides import side_of, without_side
+from workbench.prompts.chain import question_cases
 from workbench.prompts.events import make_events
-from workbench.prompts.laterality import LateralityConfig, LateralityTask, laterality_stages
+from workbench.prompts.laterality import (
+    LateralityConfig,
+    LateralityTask,
+    ReasonedLaterality,
+    laterality_stages,
+)
+from workbench.prompts.prompt import PromptSet
 from workbench.prompts.references import in_order, side_path, words_path
 from workbench.prompts.templates import PlainTemplate
 
@@ -136,12 +143,36 @@ def test_events_ask_by_number_and_have_evidence_for_each_phase(task, setting):
         assert event.fine_evidence is not None
         start, end = event.evidence
         fine_start, fine_end = event.fine_evidence
-        assert end <= fine_start  # words before the side of the same mention: depth 0
-        without = [event.clean[:start] + event.clean[end:], event.clean[fine_start:fine_end]]
-        assert all(without)
+        assert end <= fine_start or fine_end <= start
         shared = len(event.clean) - event.aligned_suffix
-        assert fine_end <= shared <= min(option.span[0] for option in event.options)
-        assert tokenizer.decode(event.clean[fine_start:fine_end]).split()[0][0] in "lr"
+        assert max(end, fine_end) <= shared <= min(option.span[0] for option in event.options)
+        side = tokenizer.decode(event.clean[fine_start:fine_end]).split()[0]
+        assert side in ("left", "right", "l", "lt", "r", "rt", "same", "other", "opposite") or (
+            side.endswith("lateral")
+        )
+
+
+def test_decisions_in_a_chain_have_the_steps_of_the_chain_as_evidence(task, setting):
+    template, tokenizer = setting
+    if template.name == "chat":
+        return  # its chains are written by the models themselves
+    reasoned = ReasonedLaterality.of(task)
+    for event in make_events(reasoned, template, tokenizer, n_prompts=12, seed=0):
+        number = str(event.event + 1)
+        for name in ("clean", "far", "near"):
+            question, chain = tokenizer.decode(event.variant(name)).split("\nreason:")
+            assert chain.endswith(f"\nanswer: {number}")
+            assert "options:" in question
+        shortlist = tokenizer.decode(event.clean[slice(*event.evidence)])
+        assert shortlist.split()[0] == number and " in " in shortlist
+        assert event.fine_evidence is not None
+        side = tokenizer.decode(event.clean[slice(*event.fine_evidence)])
+        assert side.split()[:2] == [number, "side"]
+        assert event.clean[-event.aligned_suffix :] == tuple(
+            tokenizer(f"\nanswer: {number}", add_special_tokens=False)["input_ids"]
+        )
+    with pytest.raises(InputError, match="holds a chain already"):
+        question_cases(PromptSet("laterality", (event,)), tokenizer)
 
 
 def test_an_event_of_the_mentions_that_a_function_names(task, tokenizer):

@@ -258,8 +258,10 @@ def question_cases(
     cue.
 
     Raises:
-        InputError: a prompt without the answer cue in the tokens that its variants share.
+        InputError: a prompt without the answer cue in the tokens that its variants share, or with a
+            chain.
     """
+    opening = tokenizer(PlainTemplate.reason_cue, add_special_tokens=False)["input_ids"]
     cases = []
     for event in prompts:
         start = _find_cue(event.clean, tokenizer, cues)
@@ -268,6 +270,11 @@ def question_cases(
             raise InputError(
                 f"prompt {event.id!r} event {event.event}: no answer cue {cues.answer!r} in the "
                 "tokens that its variants share"
+            )
+        if find_tokens(event.clean[:-n_cue], opening) is not None:
+            raise InputError(
+                f"prompt {event.id!r} event {event.event}: holds a chain already, so that none can "
+                "be written for it"
             )
         questions: dict[Variant, Chain] = {
             name: Chain(event.variant(name)[:-n_cue]) for name in VARIANTS

@@ -46,6 +46,9 @@ KINDS = {
     for kind in (
         TaskKind(DEFAULT_TASK, "trained:open_trained"),
         TaskKind("laterality", "trained:open_laterality", stages="laterality:laterality_stages"),
+        TaskKind(
+            "laterality-chain", "trained:open_reasoned", stages="laterality:laterality_stages"
+        ),
         TaskKind("xmc", "documents:open_documents", takes_folder=True),
         TaskKind("mimic4", "documents:open_documents", takes_folder=True),
     )

@@ -57,26 +57,10 @@ class DrawnPrompt:
             return "other"
         return "near" if label in self.family_of(gold) else "far"
 
-    def decision(self, event: int) -> "Decision":
-        """The decision about a mention after the letters of those before it."""
-        letters = self.letters
-        asked = "".join(f" {letters[label]}" for label in self.golds[:event])
-        return Decision(self, event, asked, tuple(self.role(event, x) for x in self.candidates))
-
     def with_mention(self, event: int, mention: Mention) -> "DrawnPrompt":
         """The same prompt with one mention replaced."""
         mentions = (*self.mentions[:event], mention, *self.mentions[event + 1 :])
         return replace(self, mentions=mentions)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A decision of a prompt: what follows the answer cue, and the role of each candidate."""
-
-    prompt: DrawnPrompt
-    event: int
-    asked: str
-    roles: tuple[Role, ...]
 
 
 @dataclass(frozen=True)

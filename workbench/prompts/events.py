@@ -3,8 +3,9 @@
 For each prompt:
 1. Draw it, and choose the mention to be decided about.
 2. Swap that mention for one of a far and of a near option, which gives the two counterfactuals.
-3. Render the three with the template and append what the task asks with: the letters of the
-   earlier answers, unless it says otherwise; nothing where one mention alone is asked about.
+3. Render the three with the template and append what the task poses the decision with: the
+   letters of the earlier answers, unless it says otherwise; nothing where one mention alone is
+   asked about.
 4. Tokenize, find the spans, and give every option its role: gold is the label of the mention,
    other the further mentioned ones; of the rest, the gold label's family is near and the other
    families are far.
@@ -16,9 +17,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from workbench.errors import InputError
-from workbench.prompts.drawn import Decision, DrawnPrompt
-from workbench.prompts.prompt import DecisionEvent, Option, PromptSet
-from workbench.prompts.task import Evidence, Task
+from workbench.prompts.drawn import DrawnPrompt
+from workbench.prompts.prompt import DecisionEvent, Option, PromptSet, Role
+from workbench.prompts.task import Posed, Task
 from workbench.prompts.templates import RenderedPrompt, Template
 from workbench.prompts.text import next_tokens, shared_suffix, tokenize
 
@@ -44,10 +45,9 @@ def make_events(
         tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
         n_prompts: how many prompts, called p0, p1 and so on.
         seed: of the draws.
-        event: which mention is decided about, counted from 0: a random one of those that the task
-            asks about directly, this one (prompts with fewer mentions are drawn again), each in
-            turn, as events of one prompt, or those that a function of the prompt names (where it
-            names none, the prompt is drawn again).
+        event: which mention is decided about, counted from 0: a random one, this one (prompts
+            with fewer mentions are drawn again), each in turn, as events of one prompt, or those
+            that a function of the prompt names (where it names none, the prompt is drawn again).
 
     Raises:
         InputError: a bad number of prompts or event, an option letter that is not one token for
@@ -76,15 +76,14 @@ def _draw_prompt(
     """The events of one prompt; a prompt of which any event cannot be used is drawn again."""
     for _ in range(_ATTEMPTS):
         prompt = task.draw(prompt_id, rng)
-        chosen = _chosen(choice, task, prompt, rng)
+        chosen = _chosen(choice, prompt, rng)
         drawn = [task.counterfactuals(prompt, number, rng) for number in chosen]
         events = []
         for each in drawn:
             variants = [replace(x, asked=each.event) for x in (each.clean, each.far, each.near)]
             rendered = [task.render(variant, template) for variant in variants]
-            decision = task.decision(prompt, each.event)
-            evidence = task.evidence(each, rendered)
-            events.append(build_event(tokenizer, decision, rendered, evidence))
+            posed, roles = task.pose(each, rendered), task.roles(prompt, each.event)
+            events.append(build_event(tokenizer, prompt, each.event, rendered, posed, roles))
         usable = [event for event in events if event is not None]
         if usable and len(usable) == len(chosen):
             return usable
@@ -94,9 +93,7 @@ def _draw_prompt(
     )
 
 
-def _chosen(
-    choice: EventChoice, task: Task, prompt: DrawnPrompt, rng: random.Random
-) -> Sequence[int]:
+def _chosen(choice: EventChoice, prompt: DrawnPrompt, rng: random.Random) -> Sequence[int]:
     n_mentions = len(prompt.mentions)
     if callable(choice):
         return choice(prompt)
@@ -104,44 +101,54 @@ def _chosen(
         return range(n_mentions)
     if isinstance(choice, int):
         return [choice] if choice < n_mentions else []
-    direct = task.direct(prompt)
-    return [direct[rng.randrange(len(direct))]]
+    return [rng.randrange(n_mentions)]
 
 
 def build_event(
-    tokenizer: Any, decision: Decision, rendered: Sequence[RenderedPrompt], evidence: Evidence
+    tokenizer: Any,
+    prompt: DrawnPrompt,
+    event: int,
+    rendered: Sequence[RenderedPrompt],
+    posed: Posed,
+    roles: Sequence[Role],
 ) -> DecisionEvent | None:
     """The event of one mention; None where its variants do not align.
 
-    Variants align where all options are in what they share, and no two read alike.
+    Variants align where no two read alike and all options are in what they share; options that
+    stand before the evidence are read before it, and may stand before what they share.
 
     Args:
         tokenizer: the model's.
-        decision: of the clean prompt.
-        rendered: the clean, the far and the near variant.
-        evidence: where they differ.
+        prompt: the clean prompt.
+        event: which mention is decided about.
+        rendered: the clean, the far and the near variant, which the posed texts continue.
+        posed: the decision.
+        roles: of the candidates, in the order shown.
 
     Raises:
         SpanError: spans that do not fall on token borders.
         InputError: an option letter that is not one token.
     """
-    prompt, letters = decision.prompt, decision.prompt.letters
-    gap = rendered[0].gap
-    asked = "" if rendered[0].one or not decision.asked else gap + decision.asked.removeprefix(" ")
-    texts = [tokenize(tokenizer, each.text + asked, each.quoted) for each in rendered]
-    swapped = zip(texts, evidence.swapped, strict=True)
-    spans = [text.token_span(span) for text, span in swapped]
+    letters = prompt.letters
+    quoted = [each.quoted for each in rendered]
+    texts = [
+        tokenize(tokenizer, text, where) for text, where in zip(posed.texts, quoted, strict=True)
+    ]
+    spans = [text.token_span(span) for text, span in zip(texts, posed.swapped, strict=True)]
     clean, far, near = (text.tokens for text in texts)
     suffix = shared_suffix(texts, spans)
-    cues = [(" " if asked else gap) + letter for letter in letters.values()]
-    tokens = next_tokens(tokenizer, texts[0].text, cues, rendered[0].quoted)
-    shown = zip(letters, tokens, decision.roles, rendered[0].options, strict=True)
+    gap = " " if len(posed.texts[0]) > len(rendered[0].text) else rendered[0].gap
+    cues = [gap + letter for letter in letters.values()]
+    tokens = next_tokens(tokenizer, texts[0].text, cues, quoted[0])
+    offered = zip(letters, tokens, roles, rendered[0].options, strict=True)
     options = tuple(
-        Option(label, token, role, texts[0].token_span(span)) for label, token, role, span in shown
+        Option(label, token, role, texts[0].token_span(span))
+        for label, token, role, span in offered
     )
-    aligned = min(option.span[0] for option in options) >= len(clean) - suffix
+    evidence = texts[0].token_span(posed.evidence)
+    shown = range(min(option.span[0] for option in options), max(x.span[1] for x in options))
+    aligned = shown.start >= len(clean) - suffix or (shown.stop <= evidence[0] and suffix > 0)
     if not aligned or len({clean, far, near}) < 3:
         return None
-    coarse = texts[0].token_span(evidence.coarse)
-    fine = None if evidence.fine is None else texts[0].token_span(evidence.fine)
-    return DecisionEvent(prompt.id, decision.event, clean, far, near, suffix, coarse, options, fine)
+    fine = None if posed.fine_evidence is None else texts[0].token_span(posed.fine_evidence)
+    return DecisionEvent(prompt.id, event, clean, far, near, suffix, evidence, options, fine)

@@ -37,7 +37,7 @@ from workbench.errors import InputError
 from workbench.labels.icd10cm import category
 from workbench.labels.sides import mirror_pairs, opposite, side_of, without_side
 from workbench.labels.space import LabelSpace
-from workbench.prompts.drawn import Counterfactuals, Decision, DrawnPrompt, Mention
+from workbench.prompts.drawn import Counterfactuals, DrawnPrompt, Mention
 from workbench.prompts.prompt import Role
 from workbench.prompts.references import (
     SidedMention,
@@ -49,10 +49,11 @@ from workbench.prompts.references import (
     write_mention,
 )
 from workbench.prompts.shorthand import ShorthandConfig, content_words, write_shorthand
-from workbench.prompts.task import Evidence, Task
-from workbench.prompts.templates import RenderedPrompt
+from workbench.prompts.task import Posed, Task
+from workbench.prompts.templates import PlainTemplate, RenderedPrompt
 
 NAME = "laterality"
+REASONED = "laterality-chain"
 CONTROL_CUE = "\nsides first:"
 """Opens a chain in the control format."""
 
@@ -295,39 +296,30 @@ class LateralityTask(Task):
         variants = (replace(prompt, mentions=tuple(each)) for each in (far, near))
         return Turned(event, prompt, *variants, words_at=words_at, side_at=side_at)
 
-    def evidence(
-        self, counterfactuals: Counterfactuals, rendered: Sequence[RenderedPrompt]
-    ) -> Evidence:
-        """The words are the evidence of the coarse phase, the side that of the fine phase."""
-        assert isinstance(counterfactuals, Turned)
-        words_at, side_at = counterfactuals.words_at, counterfactuals.side_at
+    def pose(self, drawn: Counterfactuals, rendered: Sequence[RenderedPrompt]) -> Posed:
+        """Ask by number, as earlier answers would tell what the mention refers to.
+
+        The words are the evidence of the coarse phase, the side is that of the fine phase.
+        """
+        assert isinstance(drawn, Turned)
         words, sides = [], []
-        drawn = (counterfactuals.clean, counterfactuals.far, counterfactuals.near)
-        for prompt, text in zip(drawn, rendered, strict=True):
+        for prompt, text in zip((drawn.clean, drawn.far, drawn.near), rendered, strict=True):
             starts = [start for start, _ in text.mentions]
             mentions = _sided(prompt)
-            words.append(_moved(mentions[words_at].words_span, starts[words_at]))
-            sides.append(_moved(mentions[side_at].side_span, starts[side_at]))
+            words.append(_moved(mentions[drawn.words_at].words_span, starts[drawn.words_at]))
+            sides.append(_moved(mentions[drawn.side_at].side_span, starts[drawn.side_at]))
         behind = max(words[0], sides[0], key=lambda span: span[1])
-        return Evidence((behind, words[1], sides[2]), words[0], sides[0])
+        texts = [text.asking(f" {drawn.event + 1}") for text in rendered]
+        return Posed(texts, [behind, words[1], sides[2]], words[0], sides[0])
 
-    def direct(self, prompt: DrawnPrompt) -> list[int]:
-        """Mentions that state words and side themselves; one at least does."""
-        mentions = _sided(prompt)
-        return [place for place in range(len(mentions)) if depth(mentions, place) == 0]
-
-    def decision(self, prompt: DrawnPrompt, event: int) -> Decision:
-        """Asked by number, as earlier answers would tell what the mention refers to.
-
-        So labels of other mentions are wrong as any other.
-        """
+    def roles(self, prompt: DrawnPrompt, event: int) -> list[Role]:
+        """Labels of other mentions are wrong as any other, since a number is asked about."""
         gold = prompt.golds[event]
         family = prompt.family_of(gold)
-        roles: list[Role] = [
+        return [
             "gold" if label == gold else "near" if label in family else "far"
             for label in prompt.candidates
         ]
-        return Decision(prompt, event, f" {event + 1}", tuple(roles))
 
     def chain(self, prompt: DrawnPrompt) -> list[str]:
         """The correct chain of thought, in order of reference; see the module's text."""
@@ -390,6 +382,43 @@ class LateralityTask(Task):
         found = [given[number][0] if len(given[number]) == 1 else "" for number in numbers]
         extra = [number for number in given if number not in numbers]
         return super().read_answer(prompt, [*found, *extra])
+
+
+class ReasonedLaterality(LateralityTask):
+    """The same decisions in the middle of a chain: after the mention's own shortlist and side.
+
+    Each variant goes on with the chain that belongs to it up to there, and the number is asked
+    about. So the evidence is in the chain: the shortlist that of the coarse phase, the side that of
+    the fine phase. What the variants share is the question's cue alone.
+    """
+
+    @classmethod
+    def of(cls, task: LateralityTask) -> "ReasonedLaterality":
+        """The task of the same labels and settings."""
+        other = copy(task)
+        other.__class__ = cls
+        assert isinstance(other, cls)
+        return other
+
+    def pose(self, drawn: Counterfactuals, rendered: Sequence[RenderedPrompt]) -> Posed:
+        """See the class."""
+        texts, lists, sides = [], [], []
+        for prompt, text in zip((drawn.clean, drawn.far, drawn.near), rendered, strict=True):
+            cue = PlainTemplate.answer_cue
+            if not text.text.endswith(cue):
+                raise InputError(f"task {REASONED} has chains for --template plain alone")
+            written = text.text.removesuffix(cue) + PlainTemplate.reason_cue
+            steps = self.chain(prompt)
+            own = self.stages(drawn.event, steps)
+            spans = []
+            for step in steps[: own.index("fine") + 1]:
+                written += "\n"
+                spans.append((len(written), len(written) + len(step)))
+                written += step
+            lists.append(spans[own.index("coarse")])
+            sides.append(spans[-1])
+            texts.append(f"{written}{cue} {drawn.event + 1}")
+        return Posed(texts, sides, lists[0], sides[0])
 
 
 def laterality_stages(event: int, steps: Sequence[str]) -> list[str]:

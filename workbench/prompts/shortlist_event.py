@@ -13,7 +13,7 @@ from workbench.prompts.drawn import DrawnPrompt, Mention
 from workbench.prompts.events import build_event
 from workbench.prompts.prompt import DecisionEvent
 from workbench.prompts.support import Support
-from workbench.prompts.task import Evidence
+from workbench.prompts.task import Posed
 from workbench.prompts.templates import CharSpan, Template
 from workbench.prompts.text import ControlTextError, SpanError
 
@@ -97,10 +97,12 @@ def _build(plan: Plan, radius: int, template: Template, tokenizer: Any) -> Decis
         prompts.append(prompt)
         rendered.append(text)
         swapped.append((first + start, first + end))
-    clean, far, near = swapped
-    decided = prompts[0].decision(plan.event)
+    letters = prompts[0].letters
+    asked = "".join(f" {letters[label]}" for label in prompts[0].golds[: plan.event])
+    posed = Posed([text.asking(asked) for text in rendered], swapped, swapped[0])
+    roles = [prompts[0].role(plan.event, label) for label in plan.candidates]
     try:
-        event = build_event(tokenizer, decided, rendered, Evidence((clean, far, near), clean))
+        event = build_event(tokenizer, prompts[0], plan.event, rendered, posed, roles)
     except ControlTextError:
         raise Dropped(
             "with the text of a control token, which the tokenizer takes for it"

@@ -17,7 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 from workbench.errors import InputError
 from workbench.labels.space import LabelSpace
 from workbench.prompts.chain import numbered_stages
-from workbench.prompts.drawn import Counterfactuals, Decision, DrawnPrompt, Mention
+from workbench.prompts.drawn import Counterfactuals, DrawnPrompt, Mention
+from workbench.prompts.prompt import Role
 from workbench.prompts.templates import CharSpan, RenderedPrompt, Template
 
 NO_OPTION = "?"
@@ -25,19 +26,21 @@ NO_OPTION = "?"
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Where the variants of a prompt differ, in characters of their texts.
+class Posed:
+    """A decision of a prompt and of its counterfactuals: the clean, the far and the near text.
 
     Attributes:
-        swapped: the last place of the clean, the far and the near variant that differs.
-        coarse: of the clean variant, what tells the family.
-        fine: of the clean variant, what tells the gold label from its near misses, where that is
-            another place.
+        texts: up to the decision.
+        swapped: the last place of each text that differs.
+        evidence: of the clean text, what tells the family.
+        fine_evidence: of the clean text, what tells the gold label from its near misses, where that
+            is another place.
     """
 
-    swapped: tuple[CharSpan, CharSpan, CharSpan]
-    coarse: CharSpan
-    fine: CharSpan | None = None
+    texts: Sequence[str]
+    swapped: Sequence[CharSpan]
+    evidence: CharSpan
+    fine_evidence: CharSpan | None = None
 
 
 @runtime_checkable
@@ -86,20 +89,16 @@ class Task(Protocol):
         """Text up to the answer cue, with the places of mentions and options."""
         return template.render(self.space, prompt)
 
-    def evidence(
-        self, counterfactuals: Counterfactuals, rendered: Sequence[RenderedPrompt]
-    ) -> Evidence:
-        """Where rendered counterfactuals (clean, far, near) differ: the mention decided about."""
-        clean, far, near = (text.mentions[counterfactuals.event] for text in rendered)
-        return Evidence((clean, far, near), clean)
+    def pose(self, drawn: Counterfactuals, rendered: Sequence[RenderedPrompt]) -> Posed:
+        """Ask about the mention after the letters of those before it; it is the evidence."""
+        letters = drawn.clean.letters
+        asked = "".join(f" {letters[label]}" for label in drawn.clean.golds[: drawn.event])
+        swapped = [text.mentions[drawn.event] for text in rendered]
+        return Posed([text.asking(asked) for text in rendered], swapped, swapped[0])
 
-    def direct(self, prompt: DrawnPrompt) -> Sequence[int]:
-        """Mentions that can be decided about without a chain of thought."""
-        return range(len(prompt.mentions))
-
-    def decision(self, prompt: DrawnPrompt, event: int) -> Decision:
-        """How a mention is asked about, and the roles of the candidates then."""
-        return prompt.decision(event)
+    def roles(self, prompt: DrawnPrompt, event: int) -> list[Role]:
+        """Roles of the candidates, in the order shown, when a mention is decided about."""
+        return [prompt.role(event, label) for label in prompt.candidates]
 
     def chain(self, prompt: DrawnPrompt) -> list[str]:
         """The correct chain of thought, a line a step: coarse and fine for each mention in turn."""

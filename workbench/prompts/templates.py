@@ -55,6 +55,10 @@ class RenderedPrompt:
     gap: str = " "
     one: bool = False
 
+    def asking(self, words: str) -> str:
+        """The text with what follows the answer cue; as it is where one mention is asked about."""
+        return self.text if self.one or not words else self.text + self.gap + words.lstrip(" ")
+
 
 @runtime_checkable
 class Template(Protocol):

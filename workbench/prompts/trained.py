@@ -14,7 +14,7 @@ from workbench.labels.space import LabelSpace
 from workbench.prompts.choices import DEFAULT_TASK
 from workbench.prompts.coding import SIZES, CodingTask, TaskConfig, split_categories
 from workbench.prompts.laterality import NAME as LATERALITY
-from workbench.prompts.laterality import LateralityConfig, LateralityTask
+from workbench.prompts.laterality import LateralityConfig, LateralityTask, ReasonedLaterality
 from workbench.prompts.shorthand import ShorthandConfig
 
 TRAINING_RECORD = "training.json"
@@ -57,6 +57,18 @@ def open_laterality(
             config = LateralityConfig(**settings)
             held_out, seed = trained["held_out"], trained["split_seed"]
     return _laterality_of(load_icd10cm(), split, held_out, seed, config)
+
+
+def open_reasoned(
+    *, model: Path, split: str, full_size: bool = True, task: str = ""
+) -> ReasonedLaterality:
+    """The same decisions after the mention's own steps of a chain.
+
+    Raises:
+        InputError: the training record cannot be read.
+    """
+    direct = open_laterality(model=model, split=split, full_size=full_size)
+    return ReasonedLaterality.of(direct)
 
 
 def trained_task(model: Path) -> str:
