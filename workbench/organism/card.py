@@ -65,9 +65,10 @@ never occur in training, as answer or as option ("unseen"; seed {{ config.split_
 
 ## Accuracy by free generation
 
-Greedy; "exact" counts a prompt when all its mentions are right. "direct" answers at once, "chain"
-after a chain of its own with shortlists first, "control" after one with all sides first. By depth:
-share of mentions that are right, by the number of references from the mention to a stated side.
+Greedy; "exact" counts a prompt when all its mentions are right. "direct": each mention is asked for
+by number, without a chain; "chain": answers after a chain of its own with shortlists first;
+"control": after one with all sides first. By depth: share of mentions that are right, by the number
+of references from the mention to a stated side.
 
 | categories, mode | prompts | exact |{% for at in depths %} depth {{ at }} |{% endfor %}
 |---|---|---|{% for at in depths %}---|{% endfor %}
@@ -96,7 +97,7 @@ def reasoner_card(record: Mapping[str, Any]) -> str:
     """Markdown for the record that the training of an adapter wrote."""
     names = ("base", "rank", "alpha", "steps", "batch_size", "learning_rate", "warmup_steps")
     names += ("control", "direct", "partial", "prompt_weight", "ramp", "seed")
-    command = _command("organism reasoner", record["config"], names)
+    command = _command("reasoner", record["config"], names)
     depths = sorted({at for row in record["accuracy"].values() for at in row["by_depth"]})
     return _rendered(_REASONER, record, command=command, depths=depths)
 

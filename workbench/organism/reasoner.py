@@ -24,6 +24,7 @@ from workbench.errors import InputError
 from workbench.files import claim, settings, write_text
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.models import loading
+from workbench.models.greedy import greedy_tokens
 from workbench.models.llama import Size
 from workbench.organism.card import reasoner_card
 from workbench.organism.examples import Collator
@@ -32,7 +33,9 @@ from workbench.organism.reasoner_examples import ReasonerStream, TextEncoder
 from workbench.organism.train import RECORD, WeightedTrainer, loss_curve, training_arguments
 from workbench.progress import Reporter
 from workbench.prompts.coding import split_categories
+from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.laterality import CONTROL_CUE, NAME, LateralityConfig, LateralityTask
+from workbench.prompts.task import NO_OPTION
 from workbench.prompts.templates import PlainTemplate
 
 MODES = {"direct": None, "chain": PlainTemplate.reason_cue, "control": CONTROL_CUE}
@@ -59,7 +62,7 @@ class ReasonerConfig:
     seed: Annotated[int, Field(ge=0, description="Seed of weights and data.")] = 0
     task: LateralityConfig = field(default_factory=LateralityConfig)
     mix: ExampleMix = field(
-        default_factory=lambda: ExampleMix(direct=0.1, partial=0.1, prompt_weight=0.05, ramp=0.1)
+        default_factory=lambda: ExampleMix(direct=0.05, partial=0.1, prompt_weight=0.05, ramp=0.1)
     )
 
 
@@ -87,26 +90,30 @@ def accuracy_by_depth(
     batch_size: int = 250,
     max_new_tokens: int = 700,
 ) -> DepthAccuracy:
-    """Greedy answers to fresh prompts, nothing forced; `mode` is one of `MODES`.
+    """Greedy answers to fresh prompts; `mode` is one of `MODES`.
 
-    `model` is a Hugging Face causal language model and `tokenizer` its own. A generation that
-    never gets to an answer counts as wrong.
+    With a chain the model writes chain and answer freely; a generation that never gets to an answer
+    counts as wrong. Directly each mention is asked for by its number, as the model has not learned
+    to list them all. `model` is a Hugging Face causal language model and `tokenizer` its own.
     """
     prompts = draw_prompts(task, n_prompts, seed)
     opening, exact = MODES[mode], 0
     right: defaultdict[int, list[bool]] = defaultdict(list)
     for start in range(0, n_prompts, batch_size):
         batch = prompts[start : start + batch_size]
-        answers = written_answers(
-            model,
-            tokenizer.backend_tokenizer,
-            task,
-            batch,
-            chain=opening is not None,
-            opening=opening or "",
-            end=tokenizer.eos_token_id,
-            max_new_tokens=max_new_tokens,
-        )
+        if opening is None:
+            answers = _direct_answers(model, tokenizer, task, batch)
+        else:
+            answers = written_answers(
+                model,
+                tokenizer.backend_tokenizer,
+                task,
+                batch,
+                chain=True,
+                opening=opening,
+                end=tokenizer.eos_token_id,
+                max_new_tokens=max_new_tokens,
+            )
         for prompt, words in zip(batch, answers, strict=True):
             listed = task.read_answer(prompt, words)
             exact += task.metrics(prompt, listed)["in_order"] == 1
@@ -115,6 +122,26 @@ def accuracy_by_depth(
     by_depth = {at: sum(found) / len(found) for at, found in sorted(right.items())}
     n_by_depth = {at: len(found) for at, found in sorted(right.items())}
     return DepthAccuracy(n_prompts, exact / n_prompts, by_depth, n_by_depth)
+
+
+def _direct_answers(
+    model: Any, tokenizer: Any, task: LateralityTask, prompts: Sequence[DrawnPrompt]
+) -> list[list[str]]:
+    """Number and next word for every mention, as words of an answer."""
+    encode, template = TextEncoder(tokenizer), PlainTemplate()
+    asked = [
+        encode(f"{task.render(prompt, template).text} {place + 1}")
+        for prompt in prompts
+        for place in range(len(prompt.mentions))
+    ]
+    written = greedy_tokens(
+        model, asked, max_new_tokens=1, end=tokenizer.eos_token_id, batch_size=len(prompts)
+    )
+    words = iter(tokenizer.decode(tokens).strip() or NO_OPTION for tokens in written)
+    return [
+        [word for place in range(len(prompt.mentions)) for word in (str(place + 1), next(words))]
+        for prompt in prompts
+    ]
 
 
 def train_reasoner(
@@ -151,7 +178,8 @@ def train_reasoner(
     base.set_attn_implementation("sdpa")  # eager holds a square of floats a head and example
     base.config.use_cache = False
     lora = LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=config.rank,
+        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType] a float works target_modules="all-linear", task_type="CAUSAL_LM"
     )
     model: Any = get_peft_model(base, lora)
     tasks = reasoner_tasks(config)
@@ -176,7 +204,7 @@ def train_reasoner(
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")))
     seconds = round(time.monotonic() - started)
     _save(out, model, config)
-    merged = loading_merged(model)
+    merged = _merged(model)
     accuracy = {}
     for name, mode in [(name, mode) for name in tasks for mode in MODES]:
         found = accuracy_by_depth(
@@ -211,7 +239,7 @@ def reasoner_tasks(config: ReasonerConfig = DEFAULTS) -> dict[str, LateralityTas
     }
 
 
-def loading_merged(model: Any) -> Any:
+def _merged(model: Any) -> Any:
     """The base with the adapter in its weights, for generation."""
     merged = model.merge_and_unload()
     merged.config.use_cache = True

@@ -1,8 +1,10 @@
 """The training stream of the reasoner: laterality prompts with chains in two formats.
 
-An example asks for all mentions by number, in order of the note or in a random one, so that the
-model can be asked about any mention first. Before the answer stands the whole chain, in the usual
-or in the control format; or its first steps (*partial*); or nothing (*direct*).
+An example asks for mentions by number, in order of the note or in a random one, so that the model
+can be asked about any mention first. Before the answer stands the whole chain, in the usual or in
+the control format. Or its first steps (*partial*): then mentions are asked for whose shortlist is
+there. Or nothing (*direct*): then those are asked for that refer to no other. So nothing teaches
+the model to follow a reference without its chain.
 """
 
 import random
@@ -50,16 +52,19 @@ class ReasonerStream(ExampleStream):
         template = PlainTemplate()
         prompt = task.draw("", rng)
         question = task.render(prompt, template).text.removesuffix(template.answer_cue)
-        answers = task.answer(prompt)
-        if rng.random() < 0.5:
-            rng.shuffle(answers)
-        answer = template.answer_cue + "".join(f" {words}" for words in answers)
-        draw = rng.random()
-        if draw < self._mix.direct:
-            return question, answer
         control = rng.random() < self._control
         steps = task.control_chain(prompt) if control else task.chain(prompt)
-        if draw < self._mix.direct + self._mix.partial:
+        places, draw = list(range(len(prompt.mentions))), rng.random()
+        if draw < self._mix.direct:
+            steps = []
+            places = [place for place in places if task.depth(prompt, place) == 0]
+        elif draw < self._mix.direct + self._mix.partial:
             steps = steps[: rng.randint(1, len(steps) - 1)]
+            places = [place for place in places if "coarse" in task.stages(place, steps)]
+        if rng.random() < 0.5:
+            rng.shuffle(places)
+        answers = task.answer(prompt)
+        answer = template.answer_cue + "".join(f" {answers[place]}" for place in places)
         cue = CONTROL_CUE if control else template.reason_cue
-        return question, cue + "".join(f"\n{step}" for step in steps) + answer
+        chain = cue + "".join(f"\n{step}" for step in steps) if steps else ""
+        return question, chain + answer

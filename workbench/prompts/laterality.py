@@ -81,7 +81,7 @@ class LateralityConfig:
     n_families: int = 5
     n_mentioned: int = 3
     relative: float = 0.4
-    deepest: float = 0.5
+    deepest: float = 0.85
     flips: float = 0.7
     max_description_words: int = 14
     shorthand: ShorthandConfig = field(default_factory=ShorthandConfig)

@@ -100,7 +100,7 @@ def _build(plan: Plan, radius: int, template: Template, tokenizer: Any) -> Decis
     letters = prompts[0].letters
     asked = "".join(f" {letters[label]}" for label in prompts[0].golds[: plan.event])
     posed = Posed([text.asking(asked) for text in rendered], swapped, swapped[0])
-    roles = [prompts[0].role(plan.event, label) for label in plan.candidates]
+    roles = [prompts[0].role(plan.event, label) for label in prompts[0].candidates]
     try:
         event = build_event(tokenizer, prompts[0], plan.event, rendered, posed, roles)
     except ControlTextError:
@@ -132,7 +132,7 @@ def _prompt(
             span = (start, start + len(f" {held}"))
         text = " ".join(part for part in (before, held, after) if part)
         mentions.append(Mention(plan.labels[plan.mentioned[place]].id, text))
-    name = [plan.labels[label].id for label in plan.candidates]
+    name = [plan.labels[label].id for label in prompts[0].candidates]
     home = {plan.labels[label].id for label in (plan.gold, *plan.near)}
     families = (
         tuple(label for label in name if label in home),
