@@ -132,7 +132,7 @@ def _prompt(
             span = (start, start + len(f" {held}"))
         text = " ".join(part for part in (before, held, after) if part)
         mentions.append(Mention(plan.labels[plan.mentioned[place]].id, text))
-    name = [plan.labels[label].id for label in prompts[0].candidates]
+    name = [plan.labels[label].id for label in plan.candidates]
     home = {plan.labels[label].id for label in (plan.gold, *plan.near)}
     families = (
         tuple(label for label in name if label in home),
