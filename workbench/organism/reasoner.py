@@ -38,7 +38,7 @@ from workbench.prompts.laterality import CONTROL_CUE, NAME, LateralityConfig, La
 from workbench.prompts.task import NO_OPTION
 from workbench.prompts.templates import PlainTemplate
 
-MODES = {"direct": None, "chain": PlainTemplate.reason_cue, "control": CONTROL_CUE}
+MODES = {"chain": PlainTemplate.reason_cue, "direct": None, "control": CONTROL_CUE}
 """How a model may answer: the cue that opens its chain."""
 
 
@@ -177,9 +177,9 @@ def train_reasoner(
     base = loading.read_model(folder, dtype=torch.bfloat16)
     base.set_attn_implementation("sdpa")  # eager holds a square of floats a head and example
     base.config.use_cache = False
+    alpha: Any = config.alpha
     lora = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType] a float works target_modules="all-linear", task_type="CAUSAL_LM"
+        r=config.rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     model: Any = get_peft_model(base, lora)
     tasks = reasoner_tasks(config)
@@ -204,9 +204,10 @@ def train_reasoner(
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")))
     seconds = round(time.monotonic() - started)
     _save(out, model, config)
-    merged = _merged(model)
+    merged = loading.read_model(out, dtype=torch.float32).to(base.device)
+    merged.set_attn_implementation("sdpa")
     accuracy = {}
-    for name, mode in [(name, mode) for name in tasks for mode in MODES]:
+    for name, mode in [(name, mode) for name in reversed(tasks) for mode in MODES]:
         found = accuracy_by_depth(
             merged, tokenizer, tasks[name], mode=mode, n_prompts=n_eval, seed=config.seed + 1
         )
@@ -237,13 +238,6 @@ def reasoner_tasks(config: ReasonerConfig = DEFAULTS) -> dict[str, LateralityTas
         name: LateralityTask(space, categories, config.task)
         for name, categories in zip(names, splits, strict=True)
     }
-
-
-def _merged(model: Any) -> Any:
-    """The base with the adapter in its weights, for generation."""
-    merged = model.merge_and_unload()
-    merged.config.use_cache = True
-    return merged.eval()
 
 
 def _save(out: Path, model: Any, config: ReasonerConfig) -> None:
