@@ -154,9 +154,11 @@ def test_events_ask_by_number_and_have_evidence_for_each_phase(task, setting):
 
 def test_decisions_in_a_chain_have_the_steps_of_the_chain_as_evidence(task, setting):
     template, tokenizer = setting
-    if template.name == "chat":
-        return  # its chains are written by the models themselves
     reasoned = ReasonedLaterality.of(task)
+    if template.name != "plain":
+        with pytest.raises(InputError, match="chains for --template plain alone"):
+            make_events(reasoned, template, tokenizer, n_prompts=1, seed=0)
+        return
     for event in make_events(reasoned, template, tokenizer, n_prompts=12, seed=0):
         number = str(event.event + 1)
         for name in ("clean", "far", "near"):

@@ -244,7 +244,11 @@ def find_cues(prompts: PromptSet, tokenizer: Any) -> Cues:
     """
     tokens = prompts.events[0].clean[-prompts.events[0].aligned_suffix :]
     return next(
-        (cues for cues in (THOUGHTS, REASONING) if _find_cue(tokens, tokenizer, cues) is not None),
+        (
+            cues
+            for cues in (THOUGHTS, REASONING)
+            if _find(tokens, tokenizer, cues.answer) is not None
+        ),
         PlainTemplate.cues,
     )
 
@@ -261,17 +265,16 @@ def question_cases(
         InputError: a prompt without the answer cue in the tokens that its variants share, or with a
             chain.
     """
-    opening = tokenizer(PlainTemplate.reason_cue, add_special_tokens=False)["input_ids"]
     cases = []
     for event in prompts:
-        start = _find_cue(event.clean, tokenizer, cues)
+        start = _find(event.clean, tokenizer, cues.answer)
         n_cue = 0 if start is None else len(event.clean) - start
         if not 0 < n_cue <= event.aligned_suffix:
             raise InputError(
                 f"prompt {event.id!r} event {event.event}: no answer cue {cues.answer!r} in the "
                 "tokens that its variants share"
             )
-        if find_tokens(event.clean[:-n_cue], opening) is not None:
+        if _find(event.clean[:-n_cue], tokenizer, PlainTemplate.reason_cue) is not None:
             raise InputError(
                 f"prompt {event.id!r} event {event.event}: holds a chain already, so that none can "
                 "be written for it"
@@ -283,9 +286,9 @@ def question_cases(
     return cases
 
 
-def _find_cue(tokens: Sequence[int], tokenizer: Any, cues: Cues) -> int | None:
-    """Where the last answer cue starts; None if there is none."""
-    wanted = tokenizer(cues.answer, add_special_tokens=False)["input_ids"]
+def _find(tokens: Sequence[int], tokenizer: Any, cue: str) -> int | None:
+    """Where a cue starts last; None if it is not there."""
+    wanted = tokenizer(cue, add_special_tokens=False)["input_ids"]
     for place in reversed(range(len(tokens) - len(wanted) + 1)):
         if list(tokens[place : place + len(wanted)]) == list(wanted):
             return place
