@@ -401,7 +401,7 @@ def test_prompts_of_an_xmc_folder_fit_the_model(model, tmp_path):
 
 @pytest.mark.parametrize("task", ["icd11", "xmc", "xmc:", "csv:folder"])
 def test_unknown_tasks_are_refused(task):
-    with pytest.raises(InputError, match=f"task '{task}' is not one of icd10cm, laterality, "):
+    with pytest.raises(InputError, match=f"task '{task}' is not one of auto, icd10cm, "):
         RunConfig(task=task)
 
 

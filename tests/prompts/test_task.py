@@ -105,7 +105,7 @@ def test_a_registered_task_gives_prompts(registered, tmp_path):
 
 def test_tasks_are_opened_by_name(registered, monkeypatch):
     assert isinstance(open_task("shades", model=NOWHERE, split="seen"), Task)
-    with pytest.raises(InputError, match=r"is not one of icd10cm, .*mimic4:FOLDER, shade"):
+    with pytest.raises(InputError, match=r"is not one of auto, .*mimic4:FOLDER, shade"):
         check_task("shades:folder")
     monkeypatch.setitem(choices.KINDS, "none", TaskKind("none", lambda **_: object(), True))
     with pytest.raises(InputError, match="has no chains of thought and answers, only prompts"):

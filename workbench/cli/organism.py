@@ -1,4 +1,4 @@
-"""The command that trains the bundled model."""
+"""The commands that train the models of the repository."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,8 @@ from workbench.cli.flags import Flag, setting_flags
 
 SIZES = ("steps", "batch_size", "n_layers", "learning_rate", "warmup_steps", "seed")
 MIX = ("direct", "prompt_weight", "ramp", "invented")
+ADAPTER = ("base", "rank", "alpha", "steps", "batch_size", "learning_rate", "warmup_steps")
+ADAPTER += ("control", "seed")
 
 
 def _flags() -> dict[str, Flag]:
@@ -41,3 +43,26 @@ def organism(
     with alone_in(out):
         train_organism(out, config, n_eval=n_eval, workers=workers, snapshots=snapshots)
     typer.echo(f"model: {out}")
+
+
+def _adapter_flags() -> dict[str, Flag]:
+    from workbench.organism.reasoner import ReasonerConfig
+
+    return setting_flags(ReasonerConfig, ADAPTER)
+
+
+@command(MAINTAINERS, settings=_adapter_flags, stopped=GOES_ON)
+def reasoner(
+    out: Annotated[Path, typer.Option(help="Folder of the adapter to write.")],
+    settings: dict[str, Any],
+    n_eval: Annotated[int, typer.Option(min=1, help="Prompts per accuracy.")] = 500,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make examples.")] = 2,
+) -> None:
+    """Train the reasoner's adapter again; takes up the last checkpoint in its folder."""
+    from workbench.files import alone_in
+    from workbench.organism.reasoner import DEFAULTS, train_reasoner
+
+    prepare()
+    with alone_in(out):
+        train_reasoner(out, replace(DEFAULTS, **settings), n_eval=n_eval, workers=workers)
+    typer.echo(f"adapter: {out}")

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -184,6 +184,43 @@ def checkpoints(
         write_table(out / "formation.csv", dates)
     typer.echo(dates.to_string(index=False))
     typer.echo(f"table: {out / 'training.csv'}, figure: {out / 'training.html'}")
+
+
+@command(MAINTAINERS, of=study, settings=lambda: some_run_flags("n_resamples", "seed"))
+def reasoning(
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the figure.")],
+    settings: dict[str, Any],
+    model: Annotated[str, typer.Option(help="Model that reasons.")] = "reasoner",
+    n: Annotated[int, typer.Option("--n", min=6, help="Prompts, a decision each.")] = 120,
+    split: Annotated[
+        Literal["seen", "unseen"], typer.Option(help="Categories of the training, or not.")
+    ] = "unseen",
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Focus and Confusion along chains in two formats, by depth of reference."""
+    import workbench as wb
+    from workbench.files import write_table
+    from workbench.models.loading import model_folder
+    from workbench.plots.moments import own_moments
+    from workbench.plots.page import write_figure
+    from workbench.prompts.trained import open_laterality
+    from workbench.studies.reasoning import follow_reasoning
+
+    prepare()
+    config = wb.RunConfig(**settings)
+    with new_folder(out):
+        task = open_laterality(model=model_folder(model), split=split)
+        loaded = wb.HookedModel.load(model, dtype=dtype, device=device)
+        found = follow_reasoning(
+            loaded, task, n_prompts=n, seed=config.seed, n_resamples=config.n_resamples
+        )
+        for name, table in vars(found).items():
+            write_table(out / f"{name}.csv", table.round(4))
+        write_figure(out / "moments.html", own_moments(found.moments))
+    shown = ["format", "depth", "moment", "focus", "confusion", "p_gold", "n"]
+    typer.echo(found.moments[shown].round(3).to_string(index=False))
+    typer.echo(f"tables and figure: {out}")
 
 
 @command(MAINTAINERS, of=study, stopped=GOES_ON)

@@ -15,6 +15,7 @@ from workbench.plots.figures import (
     trajectory,
 )
 from workbench.plots.heatmaps import head_heatmap, patching_heatmaps, score_heatmaps
+from workbench.plots.moments import own_moments
 from workbench.plots.paths import path_sankey
 from workbench.plots.pictures import save_png
 from workbench.plots.students import (
@@ -35,6 +36,7 @@ __all__ = [
     "focus_confusion",
     "head_heatmap",
     "loss_curve",
+    "own_moments",
     "patching_heatmaps",
     "path_sankey",
     "pool_effects",

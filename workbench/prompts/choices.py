@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from workbench.prompts.task import Task
 
 DEFAULT_TASK = "icd10cm"
+OWN_TASK = "auto"
+"""Stands for the task that a model's folder says it was trained on, or the default one."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,25 @@ def check_task(task: str) -> TaskKind:
         InputError: no known task, one of a folder without its folder, or the other way round.
     """
     name, _, folder = task.partition(":")
-    kind = KINDS.get(name)
+    kind = KINDS.get(DEFAULT_TASK if task == OWN_TASK else name)
     if kind is None or bool(folder) != kind.takes_folder or task.endswith(":"):
-        known = ", ".join(kind.form for kind in KINDS.values())
+        known = ", ".join((OWN_TASK, *(kind.form for kind in KINDS.values())))
         raise InputError(f"task {task!r} is not one of {known}")
     return kind
+
+
+def settled_task(task: str, model: Path) -> str:
+    """The name of a task, or of the one that a model was trained on.
+
+    A model that was trained to reason is asked in the middle of its chain, where it decides.
+
+    Raises:
+        InputError: the model's training record cannot be read.
+    """
+    if task != OWN_TASK:
+        return task
+    own = _found("trained:trained_task")(model)
+    return "laterality-chain" if own == "laterality" else own
 
 
 def open_source(task: str, model: Path, split: str, *, full_size: bool = True) -> Any:
@@ -76,13 +92,11 @@ def open_source(task: str, model: Path, split: str, *, full_size: bool = True) -
     Raises:
         InputError: what `check_task` or its opener refuses.
     """
-    kind = check_task(task)
+    kind = check_task(settled_task(task, model))
     return _found(kind.opener)(task=task, model=model, split=split, full_size=full_size)
 
 
-def open_task(
-    task: str = DEFAULT_TASK, *, model: Path, split: str, full_size: bool = True
-) -> "Task":
+def open_task(task: str = OWN_TASK, *, model: Path, split: str, full_size: bool = True) -> "Task":
     """The task of a name, for a model.
 
     Args:

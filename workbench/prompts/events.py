@@ -40,7 +40,7 @@ def make_events(
     """Draw prompts and make decision events of them; prompt i is the same whatever `n_prompts`.
 
     Args:
-        task: what prompts are drawn from; its label space names the prompt set.
+        task: what prompts are drawn from; it names the prompt set.
         template: how a prompt reads.
         tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
         n_prompts: how many prompts, called p0, p1 and so on.
@@ -62,7 +62,7 @@ def make_events(
     for index in range(n_prompts):
         rng = random.Random(f"{seed}:events:{index}")
         events += _draw_prompt(task, template, tokenizer, f"p{index}", event, rng)
-    return PromptSet(task.space.name, tuple(events))
+    return PromptSet(task.name, tuple(events))
 
 
 def _draw_prompt(

@@ -144,6 +144,11 @@ class LateralityTask(Task):
                 f"a word, need {config.n_families}"
             )
 
+    @property
+    def name(self) -> str:
+        """See `Task.name`."""
+        return NAME
+
     @cached_property
     def categories(self) -> list[str]:
         """Categories with codes for a family, sorted."""
@@ -391,6 +396,11 @@ class ReasonedLaterality(LateralityTask):
     about. So the evidence is in the chain: the shortlist that of the coarse phase, the side that of
     the fine phase. What the variants share is the question's cue alone.
     """
+
+    @property
+    def name(self) -> str:
+        """See `Task.name`."""
+        return REASONED
 
     @classmethod
     def of(cls, task: LateralityTask) -> "ReasonedLaterality":

@@ -8,7 +8,7 @@ from workbench.files import check_number, check_writable
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.chat import ChatTemplate
-from workbench.prompts.choices import DEFAULT_TASK, open_source
+from workbench.prompts.choices import OWN_TASK, open_source
 from workbench.prompts.events import make_events
 from workbench.prompts.files import write_prompts
 from workbench.prompts.prompt import PromptSet
@@ -21,7 +21,7 @@ def make_prompts(
     out: str | Path | None = None,
     *,
     model: str | Path | None = None,
-    task: str = DEFAULT_TASK,
+    task: str = OWN_TASK,
     n_prompts: int = 40,
     template: str = "auto",
     split: str = "unseen",
@@ -32,7 +32,8 @@ def make_prompts(
 ) -> PromptSet:
     """Draw prompts of a task for a model's tokenizer, one decision event each; write them to `out`.
 
-    For ICD-10-CM, sizes and held-out categories are those that the model was trained with when its
+    The task is that which the model was trained on, unless another one is named. For tasks on
+    ICD-10-CM, sizes and held-out categories are those that the model was trained with when its
     folder says so (`training.json`), at the upper end of every range; otherwise the task's
     defaults. For a folder of documents, see `workbench.prompts.shortlist`; fewer prompts than asked
     for where it has no more documents. `reporter`, standard error by default, says how many.

@@ -48,12 +48,17 @@ class Task(Protocol):
     """What prompts are drawn from, and how its chains and answers read.
 
     Attributes:
-        space: the labels; its name is the task's.
+        space: the labels.
         most_decisions: of a prompt.
     """
 
     space: LabelSpace
     most_decisions: int
+
+    @property
+    def name(self) -> str:
+        """What prompts of the task are called: its name in `choices.KINDS`."""
+        return self.space.name
 
     def draw(
         self, prompt_id: str, rng: random.Random, sizes: random.Random | None = None
@@ -155,4 +160,4 @@ class Task(Protocol):
 
     def settings(self) -> dict[str, Any]:
         """What decides the draws, as JSON: kept with traces, which are of these settings alone."""
-        return {"task": self.space.name}
+        return {"task": self.name}

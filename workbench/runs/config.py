@@ -11,7 +11,7 @@ from pydantic import Field
 from workbench.errors import InputError
 from workbench.files import settings
 from workbench.headsets.thresholds import Rate, ReadOutShare, RestoreLow, Thresholds
-from workbench.prompts.choices import DEFAULT_TASK, KINDS, check_task
+from workbench.prompts.choices import KINDS, OWN_TASK, check_task
 
 Position = Literal["decision", "span"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
@@ -31,9 +31,10 @@ class RunConfig:
         str,
         Field(
             description="What the prompts that are made here ask for: "
-            f"{' or '.join(kind.form for kind in KINDS.values())}."
+            f"{', '.join(kind.form for kind in KINDS.values())}; auto: what the model was trained "
+            "on, otherwise the first."
         ),
-    ] = DEFAULT_TASK
+    ] = OWN_TASK
     n_prompts: Annotated[
         int,
         Field(ge=2, description="Prompts to make; one half selects heads, the other is held out."),

@@ -17,6 +17,7 @@ from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path, model_folder
 from workbench.models.memory import memory_line
 from workbench.progress import Reporter
+from workbench.prompts.choices import settled_task
 from workbench.prompts.files import read_prompts, write_prompts
 from workbench.prompts.make import make_prompts, settled_template
 from workbench.prompts.prompt import PromptSet
@@ -198,7 +199,7 @@ def _open(
     named_heads(loaded, config)
     made_with = None
     if prompts is None and make:
-        config = replace(config, template=_template(config.template, loaded, source, folder))
+        config = replace(config, **_settled(config, loaded, source, folder))
         given = config.only(PROMPT_SETTINGS)
         made_with = {name: value for name, value in given.items() if value is not None}
     lost = None if folder is None else lost_prompts(folder)
@@ -222,16 +223,26 @@ def _open(
     return OpenRun(loaded, chosen, config, reporter, folder=folder)
 
 
-def _template(
-    name: str, loaded: HookedModel, source: HookedModel | str | Path, folder: RunFolder | None
-) -> Any:
-    """The template that "auto" stands for: of a run that is taken up, its own."""
-    made = folder and folder.manifest["prompts"]["made_with"]
-    if name != "auto" or isinstance(source, HookedModel):
-        return name
-    if made:
-        return made.get("template", name)
-    return settled_template(name, model_folder(source), loaded.tokenizer)
+def _settled(
+    config: RunConfig,
+    loaded: HookedModel,
+    source: HookedModel | str | Path,
+    folder: RunFolder | None,
+) -> dict[str, Any]:
+    """The task and the template that "auto" stands for: of a run that is taken up, its own."""
+    made = (folder and folder.manifest["prompts"]["made_with"]) or {}
+    names = {"task": config.task, "template": config.template}
+    if isinstance(source, HookedModel):
+        return names
+    home = model_folder(source)
+    for name, asked in names.items():
+        if asked == "auto" and name in made:
+            names[name] = made[name]
+        elif name == "task":
+            names[name] = settled_task(asked, home)
+        else:
+            names[name] = settled_template(asked, home, loaded.tokenizer)
+    return names
 
 
 def lost_prompts(folder: RunFolder) -> str | None:
