@@ -271,7 +271,7 @@ def test_a_base_that_is_refused_says_whose_it_is(bases, adapter):
 
 def test_without_peft_the_line_says_what_to_install(adapter, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    assert "needs the peft library: pip install 'mechanistic-workbench[peft]'" in refused(adapter)
+    assert "peft package: pip install 'mechanistic-workbench[pretrained]'" in refused(adapter)
 
 
 def test_a_merge_that_computes_something_else_is_refused(adapter, monkeypatch):

@@ -90,4 +90,4 @@ def test_another_architecture_and_a_missing_package_are_one_line(tmp_path, llama
     llama.config.model_type = "llama"
     assert "architecture 'gpt2' is not read from GGUF (only llama" in error_of(path)
     monkeypatch.setitem(sys.modules, "gguf", None)
-    assert "pip install mechanistic-workbench[gguf]" in error_of(path)
+    assert "pip install 'mechanistic-workbench[pretrained]'" in error_of(path)

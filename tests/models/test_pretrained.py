@@ -99,7 +99,7 @@ def test_what_stands_in_the_way_is_said_before_anything_is_fetched(tiny, tmp_pat
         assert "fetching needs 0 MB of the disk, 0 are free" in refusal()
     with monkeypatch.context() as patch:
         patch.setitem(__import__("sys").modules, "gguf", None)
-        assert "mechanistic-workbench[gguf]" in refusal()
+        assert "mechanistic-workbench[pretrained]" in refusal()
 
 
 def test_the_hub_is_asked_first_and_its_revision_recorded(tiny, tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from workbench.errors import InputError, first_line, shorten
 from workbench.files import file_sha256, read_json
 from workbench.models import plain_weights
+from workbench.models.extras import extra_package
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -140,13 +141,7 @@ def merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 
 def _merge(model: Any, folder: Path) -> PreTrainedModel:
-    try:
-        import peft
-    except ImportError as error:
-        raise InputError(
-            f"{folder} is an adapter, which needs the peft library: pip install "
-            f"'mechanistic-workbench[peft]' ({first_line(error)})"
-        ) from error
+    peft = extra_package("peft", f"adapter {folder}")
     plain = _logits(model)
     embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
     tied = getattr(output, "weight", None) is embeddings.weight

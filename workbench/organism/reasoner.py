@@ -24,6 +24,7 @@ from workbench.errors import InputError
 from workbench.files import claim, settings, write_text
 from workbench.labels.icd10cm import load_icd10cm
 from workbench.models import loading
+from workbench.models.extras import extra_package
 from workbench.models.greedy import greedy_tokens
 from workbench.models.llama import Size
 from workbench.organism.card import reasoner_card
@@ -159,10 +160,10 @@ def train_reasoner(
         accuracy by free generation for `seen`/`unseen` categories × `MODES`.
 
     Raises:
-        InputError: `out` holds a trained adapter, or the base cannot be loaded.
+        InputError: `out` holds a trained adapter, the base cannot be loaded, or peft is not
+            installed.
     """
-    from peft import LoraConfig, get_peft_model
-
+    peft = extra_package("peft", "training the reasoner")
     reporter = reporter or Reporter()
     set_seed(config.seed)
     if (out / RECORD).is_file():
@@ -178,10 +179,10 @@ def train_reasoner(
     base.set_attn_implementation("sdpa")  # eager holds a square of floats a head and example
     base.config.use_cache = False
     alpha: Any = config.alpha
-    lora = LoraConfig(
+    lora = peft.LoraConfig(
         r=config.rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    model: Any = get_peft_model(base, lora)
+    model: Any = peft.get_peft_model(base, lora)
     tasks = reasoner_tasks(config)
     reporter.say(f"{model.get_nb_trainable_parameters()[0]:,} trained parameters")
     arguments = training_arguments(
