@@ -110,13 +110,11 @@ def test_chains_decide_in_order_of_reference_and_end_in_the_labels(drawn, task, 
 def test_stages_follow_the_decision_in_either_format():
     chain = [" 2 in arm A", " 1 as 2 in arm A", " 2 side left", " 2 is Left arm A", " 1 not B"]
     assert laterality_stages(0, chain) == ["before", "coarse", "other", "other", "fine"]
-    assert laterality_stages(1, chain) == ["coarse", "other", "fine", "fine", "after"]
+    assert laterality_stages(1, chain) == ["coarse", "other", "other", "fine", "after"]
     assert laterality_stages(4, chain) == ["before"] * 5
-    assert laterality_stages(0, [" 1 side right", " 2 side left", " 1 in arm A"]) == [
-        "fine",
-        "other",
-        "coarse",
-    ]
+    control = [" 1 side right", " 2 side left", " 1 in arm A", " 1 not Left arm B"]
+    assert laterality_stages(0, control) == ["other", "other", "coarse", "fine"]
+    assert laterality_stages(1, control) == ["before", "other", "after", "after"]
 
 
 def test_answers_are_read_by_number(drawn, task):
@@ -168,8 +166,8 @@ def test_decisions_in_a_chain_have_the_steps_of_the_chain_as_evidence(task, sett
         shortlist = tokenizer.decode(event.clean[slice(*event.evidence)])
         assert shortlist.split()[0] == number and " in " in shortlist
         assert event.fine_evidence is not None
-        side = tokenizer.decode(event.clean[slice(*event.fine_evidence)])
-        assert side.split()[:2] == [number, "side"]
+        miss = tokenizer.decode(event.clean[slice(*event.fine_evidence)])
+        assert miss.split()[:2] == [number, "not"]
         assert event.clean[-event.aligned_suffix :] == tuple(
             tokenizer(f"\nanswer: {number}", add_special_tokens=False)["input_ids"]
         )

@@ -37,6 +37,7 @@ from workbench.errors import InputError
 from workbench.labels.icd10cm import category
 from workbench.labels.sides import mirror_pairs, opposite, side_of, without_side
 from workbench.labels.space import LabelSpace
+from workbench.prompts.chain import Stage
 from workbench.prompts.drawn import Counterfactuals, DrawnPrompt, Mention
 from workbench.prompts.prompt import Role
 from workbench.prompts.references import (
@@ -57,6 +58,7 @@ REASONED = "laterality-chain"
 CONTROL_CUE = "\nsides first:"
 """Opens a chain in the control format."""
 
+_STAGE_OF: dict[str, Stage] = {"in": "coarse", "side": "other", "not": "fine", "is": "fine"}
 _STEP = re.compile(r"\s*(\d+) (?:as \d+ )?(in|side|not|is)\b")
 
 
@@ -390,11 +392,11 @@ class LateralityTask(Task):
 
 
 class ReasonedLaterality(LateralityTask):
-    """The same decisions in the middle of a chain: after the mention's own shortlist and side.
+    """The same decisions in the middle of a chain: after the mention has ruled out its near miss.
 
     Each variant goes on with the chain that belongs to it up to there, and the number is asked
-    about. So the evidence is in the chain: the shortlist that of the coarse phase, the side that of
-    the fine phase. What the variants share is the question's cue alone.
+    about. So the evidence is in the chain: of the coarse phase the mention's shortlist, of the fine
+    phase the step that names the near miss. What the variants share is the question's cue alone.
     """
 
     @property
@@ -412,7 +414,7 @@ class ReasonedLaterality(LateralityTask):
 
     def pose(self, drawn: Counterfactuals, rendered: Sequence[RenderedPrompt]) -> Posed:
         """See the class."""
-        texts, lists, sides = [], [], []
+        texts, lists, misses = [], [], []
         for prompt, text in zip((drawn.clean, drawn.far, drawn.near), rendered, strict=True):
             cue = PlainTemplate.answer_cue
             if not text.text.endswith(cue):
@@ -426,23 +428,24 @@ class ReasonedLaterality(LateralityTask):
                 spans.append((len(written), len(written) + len(step)))
                 written += step
             lists.append(spans[own.index("coarse")])
-            sides.append(spans[-1])
+            misses.append(spans[-1])
             texts.append(f"{written}{cue} {drawn.event + 1}")
-        return Posed(texts, sides, lists[0], sides[0])
+        return Posed(texts, misses, lists[0], misses[0])
 
 
 def laterality_stages(event: int, steps: Sequence[str]) -> list[str]:
     """What steps are to the decision about mention `event` (from 0).
 
-    `k in …` is the coarse step of mention k, counted from 1; `k side …`, `k not …` and `k is …` are
-    its fine steps. Of the others' steps, those before its first step are "before", those after its
-    last "after", and those between "other".
+    `k in …` is the coarse step of mention k, counted from 1; `k not …` and `k is …` are its fine
+    steps. `k side …` is "other": it says what the fine steps need, and rules nothing out. Of the
+    steps of other mentions, those before its first step are "before", those after its last "after",
+    and those between "other".
     """
-    own: list[str | None] = []
+    own: list[Stage | None] = []
     for step in steps:
         found = _STEP.match(step)
         mine = found is not None and int(found[1]) == event + 1
-        own.append(("coarse" if found[2] == "in" else "fine") if found and mine else None)
+        own.append(_STAGE_OF[found[2]] if found and mine else None)
     places = [place for place, stage in enumerate(own) if stage]
     first, last = (places[0], places[-1]) if places else (len(own), len(own))
     return [
