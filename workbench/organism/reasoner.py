@@ -205,7 +205,8 @@ def train_reasoner(
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")))
     seconds = round(time.monotonic() - started)
     _save(out, model, config)
-    merged = loading.read_model(out, dtype=torch.float32).to(base.device)
+    merged: Any = loading.read_model(out, dtype=torch.float32)
+    merged.to(base.device)
     merged.set_attn_implementation("sdpa")
     accuracy = {}
     for name, mode in [(name, mode) for name in reversed(tasks) for mode in MODES]:

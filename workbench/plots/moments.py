@@ -1,5 +1,7 @@
 """Focus and Confusion before and after a decision's own steps of a chain, by depth of reference."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -38,7 +40,7 @@ def own_moments(moments: pd.DataFrame) -> go.Figure:
         column_titles=formats,
     )
     for column, form in enumerate(formats, start=1):
-        here = moments[moments["format"] == form]
+        here: Any = moments.loc[moments["format"] == form]
         order = here.groupby("moment")["share"].mean().sort_values(kind="stable").index.tolist()
         for row, readout in enumerate(OF_READOUT, start=1):
             for number, depth in enumerate(depths):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from workbench.analysis.chains.own_steps import own_steps
-from workbench.analysis.chains.trajectories import chain_trajectory
+from workbench.analysis.chains.trajectories import chain_trajectory, groups
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.prompts.drawn import DrawnPrompt
@@ -64,10 +64,11 @@ def follow_reasoning(
     for name, cue in formats.items():
         reporter.say(name)
         _, found = follow_chains(model, prompts, reporter, ("clean",), cue)
-        frames.append(found.assign(format=name, depth=found["id"].map(depth_of)))
+        frames.append(found.assign(format=name, depth=[depth_of[key] for key in found["id"]]))
     values = pd.concat(frames, ignore_index=True)
     seeded = {"n_resamples": n_resamples, "seed": seed}
-    parts = [(dict(zip(KEYS, key, strict=True)), part) for key, part in values.groupby(list(KEYS))]
+    ordered = values.sort_values(list(KEYS), kind="stable")
+    parts = [(dict(zip(KEYS, key, strict=True)), part) for key, part in groups(ordered, [*KEYS])]
     return Reasoning(
         values,
         own_steps(values, KEYS, **seeded),
