@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import sys
@@ -6,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -14,6 +16,7 @@ from workbench.errors import InputError
 from workbench.models import adapters, loading, plain_weights
 from workbench.models.hooked import HookedModel
 from workbench.models.llama import LlamaShape
+from workbench.progress import Reporter
 
 peft = pytest.importorskip("peft")
 TOKENS = [3, 1, 4, 1, 5]
@@ -176,6 +179,23 @@ def test_what_was_merged_is_recorded(bases, adapter):
     assert info.origin == "LORA adapter of rank 4 merged into base"
     assert info.adapter.sha256 == loading.files_sha256([adapter / adapters.WEIGHTS_FILE])
     assert info.weights_sha256 not in (base, info.adapter.sha256)
+
+
+def test_a_base_that_the_adapter_was_not_trained_on_is_said_at_load(bases, adapter):
+    base, other = (loading.weights_sha256(bases / name) for name in ("base", "tied"))
+
+    def said(trained_on: str) -> str:
+        (adapter / adapters.TRAINING_RECORD).write_text(json.dumps({"base_sha256": trained_on}))
+        told = io.StringIO()
+        info = HookedModel.load(adapter, device="cpu", reporter=Reporter(Console(file=told))).info
+        assert info.adapter is not None and info.adapter.trained_on == trained_on
+        return told.getvalue()
+
+    same = "model: LlamaForCausalLM, LORA adapter of rank 4 merged into base"
+    assert said(base) == f"{same}\n"
+    assert said(other) == (
+        f"{same}, whose files are not those of the base that it was trained on\n"
+    )
 
 
 def test_the_hash_follows_what_decides_the_weights_and_not_where_they_lie(bases, adapter, tmp_path):

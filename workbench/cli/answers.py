@@ -48,7 +48,7 @@ def answers(
     source = bundled_model_path() if model is None else model
     reporter = Reporter()
     with alone_in(out):
-        loaded = wb.HookedModel.load(source, dtype=dtype, device=device)
+        loaded = wb.HookedModel.load(source, dtype=dtype, device=device, reporter=reporter)
         arguments = wb.RunConfig(**settings).of_prompts()
         chosen = (
             read_prompts(prompts, model=loaded)

@@ -64,7 +64,7 @@ def _follow(
 
     reporter = Reporter()
     source = bundled_model_path() if model is None else model
-    loaded = HookedModel.load(source, dtype=dtype, device=device)
+    loaded = HookedModel.load(source, dtype=dtype, device=device, reporter=reporter)
     tokenizer = loaded.tokenizer
     if tokenizer is None:
         raise InputError(f"model {source} has no tokenizer to write labels with")

@@ -57,7 +57,7 @@ def trajectory(
         reporter, frames = Reporter(), []
         for name in models:
             reporter.say(name)
-            model = wb.HookedModel.load(name, dtype=dtype, device=device)
+            model = wb.HookedModel.load(name, dtype=dtype, device=device, reporter=reporter)
             frames.append(follow_chains(model, made, reporter, ("clean",))[1])
         values = pd.concat(frames, ignore_index=True)
         seeded = {"n_resamples": config.n_resamples, "seed": config.seed}

@@ -86,6 +86,8 @@ class AdapterInfo(_Record):
     sha256: Sha256
     kind: str
     rank: Size | None
+    trained_on: Sha256 | None = None
+    """Weights of the base that it was trained on; null where nothing says so."""
 
 
 class ModelInfo(_Record):

@@ -7,6 +7,7 @@ must compute what base and adapter compute side by side.
 """
 
 import json
+import re
 import warnings
 from dataclasses import dataclass, fields
 from hashlib import sha256
@@ -26,6 +27,7 @@ from workbench.models.extras import extra_package
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+TRAINING_RECORD = "training.json"
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, "adapter_model.bin")
 KINDS = (
     *("LORA", "ADALORA", "LOHA", "LOKR", "VERA", "RANDLORA", "MISS", "HRA", "OFT", "ROAD"),
@@ -55,6 +57,8 @@ class AdapterInfo:
     sha256: str
     kind: str
     rank: int | None
+    trained_on: str | None = None
+    """Hash of the base's weights that it was trained on, where its training record says so."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -109,7 +113,16 @@ def describe(folder: Path, name: str) -> AdapterInfo:
     settings = read_settings(folder)
     kind = "DORA" if settings.get("use_dora") else settings["peft_type"]
     rank = settings.get("target_r") or settings.get("r")  # AdaLoRA's is what it comes down to
-    return AdapterInfo(name, file_sha256(folder / WEIGHTS_FILE), kind, rank or None)
+    return AdapterInfo(
+        name, file_sha256(folder / WEIGHTS_FILE), kind, rank or None, _trained_on(folder)
+    )
+
+
+def _trained_on(folder: Path) -> str | None:
+    path = folder / TRAINING_RECORD
+    record = read_json(path) if path.is_file() else None
+    said = record.get("base_sha256") if isinstance(record, dict) else None
+    return said if isinstance(said, str) and re.fullmatch("[0-9a-f]{64}", said) else None
 
 
 def merged_sha256(folder: Path, base: str) -> str:

@@ -33,7 +33,7 @@ from workbench.models.residual import Found, model_ways
 from workbench.models.rotary import switches
 from workbench.models.shortcuts import Shortcut, supports
 from workbench.models.steered import View
-from workbench.progress import pulse
+from workbench.progress import Reporter, pulse
 
 PATTERNS = ("hook_pattern", "hook_attn_scores")
 SIDE_BY_SIDE = "run of sequences side by side"
@@ -71,6 +71,8 @@ class ModelInfo:
         if self.base is not None and self.adapter is not None:
             rank = "" if self.adapter.rank is None else f" of rank {self.adapter.rank}"
             parts.append(f"{self.adapter.kind} adapter{rank} merged into {self.base.name}")
+            if self.adapter.trained_on not in (None, self.base.weights_sha256):
+                parts.append("whose files are not those of the base that it was trained on")
         return ", ".join(parts)
 
 
@@ -114,12 +116,13 @@ class HookedModel:
         device: str | torch.device | None = None,
         device_map: Any = None,
         revision: str | None = None,
+        reporter: Reporter | None = None,
     ) -> "HookedModel":
         """Load a model in any form that `loading` reads, with its tokenizer when it has one.
 
         What lies on this machine needs no network. Without `device` and `device_map` the model goes
         to the accelerator if there is one; a device "auto" is the `device_map` "auto", which
-        spreads it over all of them.
+        spreads it over all of them. `reporter` is told what was done to the weights.
 
         Raises:
             InputError: the model is not there, not in safetensors, damaged, not supported, or
@@ -139,7 +142,10 @@ class HookedModel:
         if target is not None:
             model.to(target)  # pyright: ignore[reportArgumentType]
         name, revision = loading.recorded_name(source, folder, revision)
-        return cls._wrap(model, loading.read_tokenizer(folder), name, revision, origin)
+        loaded = cls._wrap(model, loading.read_tokenizer(folder), name, revision, origin)
+        if reporter is not None and loaded.info.origin:
+            reporter.say(f"model: {loaded.info.architecture}, {loaded.info.origin}")
+        return loaded
 
     @classmethod
     def from_pretrained_model(

@@ -72,12 +72,14 @@ def find_heads(
         InputError: heads are not patched over the span, or an input is bad.
     """
     check_span(config)
+    reporter = reporter or Reporter()
     if not isinstance(model, HookedModel):
-        model = HookedModel.load(bundled_model_path() if model is None else model)
+        source = bundled_model_path() if model is None else model
+        model = HookedModel.load(source, reporter=reporter)
     if not isinstance(prompts, PromptSet):
         prompts = read_prompts(prompts, model=model)
     named_heads(model, config)
-    subject = Subject(model, prompts, config, reporter or Reporter())
+    subject = Subject(model, prompts, config, reporter)
     made = do_steps(steps_of("score", "patch", "pool", "paths"), subject, {})
     return FoundHeads(**{name: made[name] for name in FoundHeads.__dataclass_fields__})
 

@@ -190,9 +190,7 @@ def _open(
     source = bundled_model_path() if model is None else model
     loaded = source
     if not isinstance(loaded, HookedModel):
-        loaded = HookedModel.load(loaded, dtype=dtype, device=device)
-        if loaded.info.origin:
-            reporter.say(f"model: {loaded.info.architecture}, {loaded.info.origin}")
+        loaded = HookedModel.load(loaded, dtype=dtype, device=device, reporter=reporter)
     decisive = {"weights_sha256": loaded.info.weights_sha256, "dtype": loaded.info.dtype}
     if folder is not None:
         folder.check({"seed": config.seed, "model": decisive})
