@@ -19,6 +19,10 @@ def folder(tmp_path: Path) -> Path:
     return save_model("llama", tmp_path / "tiny")
 
 
+def unreachable(*args, **kwargs):
+    raise OSError("cannot reach the hub\nlong advice")
+
+
 def load_error(source: str | Path, **kwargs) -> str:
     """The message, which must be one line."""
     with pytest.raises(InputError) as caught:
@@ -151,10 +155,23 @@ def test_a_file_instead_of_its_folder(folder):
     assert "give the model folder that contains it" in load_error(folder / "config.json")
 
 
-def test_hub_without_network_is_one_line(monkeypatch):
-    def unreachable(*args, **kwargs):
-        raise OSError("cannot reach the hub\nlong advice")
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("https://huggingface.co/some/model", "is an address; give the hub id, ORG/NAME"),
+        ("a" * 300, "cannot be read, File name too long"),
+    ],
+)
+def test_what_is_no_source(source, message):
+    assert message in load_error(source)
 
+
+def test_a_name_that_is_not_known_says_which_are(monkeypatch):
+    monkeypatch.setattr(loading, "snapshot_download", unreachable)
+    assert "no local folder, none of smollm2, " in load_error("SmolLM2")
+
+
+def test_hub_without_network_is_one_line(monkeypatch):
     monkeypatch.setattr(loading, "snapshot_download", unreachable)
     message = load_error("some/model")
     assert "'some/model' is no local folder and cannot be fetched from the hub" in message
@@ -246,6 +263,8 @@ def test_a_known_name_stands_for_its_folder_unless_a_path_has_it(folder, monkeyp
     assert "revision 'v2' is of a hub id" in load_error("smollm2@v2")
     other = save_model("gpt2", tmp_path / "smollm2")
     assert loading.model_folder("smollm2") == other
+    (tmp_path / "reasoner").mkdir()  # as a run's own folder would be
+    assert f"{tmp_path}/reasoner holds no model, and as a path it comes" in load_error("reasoner")
     assert HookedModel.load(other, device="cpu").info.quantisation is None
 
 

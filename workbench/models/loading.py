@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError, first_line
+from workbench.files import reading
 from workbench.models import adapters, catalogue, folders
 from workbench.models.adapters import AdapterInfo
 from workbench.models.gguf import GgufFile, gguf_config, open_gguf, read_gguf
@@ -29,6 +30,7 @@ HUB_PATTERNS = [
     *("*.json", "model*.safetensors", adapters.WEIGHTS_FILE),
     *("tokenizer*", "vocab*", "merges.txt", "*.jinja"),
 ]
+KNOWN = (*catalogue.PRETRAINED, catalogue.REASONER)
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,23 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
 
 def _local_folder(source: str | Path, revision: str | None) -> Path:
     folder = Path(source).expanduser()
-    if folder.exists():
+    if _exists(folder):
         if revision is not None:
             raise InputError(f"{source} is on this machine; revision {revision!r} is of a hub id")
         if folder.is_dir():
+            if source in KNOWN and not _holds_model(folder):
+                raise InputError(
+                    f"{folder.absolute()} holds no model, and as a path it comes before the model "
+                    f"of that name; rename it, or run elsewhere"
+                )
             return folder.resolve()
         if _is_gguf(folder):
             return folder.absolute()
         raise InputError(
             f"{source} is a file; give the model folder that contains it, or a .gguf file"
         )
+    if "://" in str(source):
+        raise InputError(f"model {source} is an address; give the hub id, ORG/NAME")
     name, revision = _at_revision(source, revision)
     if known := catalogue.folder_of(name):
         if revision is not None:
@@ -92,10 +101,20 @@ def _local_folder(source: str | Path, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_PATTERNS))
     except (OSError, ValueError) as error:  # no network, unknown or gated repository, bad id
+        names = "" if "/" in name else f", none of {', '.join(KNOWN)},"
         raise InputError(
-            f"model {str(source)!r} is no local folder and cannot be fetched from the hub: "
+            f"model {str(source)!r} is no local folder{names} and cannot be fetched from the hub: "
             f"{first_line(error)}"
         ) from error
+
+
+def _exists(path: Path) -> bool:
+    with reading(path):  # a folder on the way may be closed to this user, a name too long
+        return path.exists()
+
+
+def _holds_model(folder: Path) -> bool:
+    return adapters.is_adapter(folder) or (folder / "config.json").exists()
 
 
 def _at_revision(source: str | Path, revision: str | None) -> tuple[str, str | None]:
@@ -114,7 +133,7 @@ def recorded_name(
     `folder` is what `model_folder` gave. A folder of the hub's cache is recorded as the hub names
     it: `models--ORG--NAME/snapshots/HASH` is ORG/NAME at HASH.
     """
-    if not Path(source).expanduser().exists():
+    if not _exists(Path(source).expanduser()):
         name, revision = _at_revision(source, revision)
         commit = folder.name if folder.parent.name == "snapshots" else None
         return name, revision or commit
@@ -160,9 +179,9 @@ def _base(folder: Path) -> tuple[tuple[str, str | None], Path]:
     settings = adapters.read_settings(folder)
     named = settings["base_model_name_or_path"]
     beside = folder / Path(named).expanduser()  # an absolute path stays what it is
-    source = beside if beside.exists() else named
-    revision = None if Path(source).exists() else settings.get("revision")
     try:
+        source = beside if _exists(beside) else named
+        revision = None if _exists(Path(source)) else settings.get("revision")
         base = _local_folder(source, revision)
         if adapters.is_adapter(base):
             raise InputError(f"{base} is an adapter itself; merge that one first")
