@@ -1,6 +1,8 @@
 """What a task has without saying so, on one that says as little as a task can."""
 
+import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,14 @@ from fixtures.shades import SHADES, ShadesTask, shades_tokenizer
 from fixtures.tiny_runs import save_reader
 
 from workbench.errors import InputError
+from workbench.organism.reasoner import ReasonerConfig
 from workbench.prompts import choices
 from workbench.prompts.chain import make_chain
-from workbench.prompts.choices import TaskKind, check_task, open_task, stage_reader
+from workbench.prompts.choices import TaskKind, check_task, open_task, settled_task, stage_reader
+from workbench.prompts.coding import CodingTask
 from workbench.prompts.drawn import DrawnPrompt, Mention
 from workbench.prompts.events import make_events
+from workbench.prompts.laterality import ReasonedLaterality
 from workbench.prompts.make import make_prompts
 from workbench.prompts.task import Task
 from workbench.prompts.templates import PlainTemplate
@@ -118,3 +123,18 @@ def test_a_task_may_have_chains_of_its_own(monkeypatch):
     assert stage_reader("own")(0, [" 1 in A"]) == ["fine"]
     for name in ("icd10cm", "xmc:titles", "a file of mine"):
         assert stage_reader(name)(0, [" 1 in A"]) == ["coarse"]
+
+
+def test_the_task_is_that_which_a_model_was_trained_on(tmp_path, few_labels, tokenizer):
+    """Its record names it; a reasoning model is asked in the middle of its chain."""
+    config = json.loads(json.dumps(asdict(ReasonerConfig())))
+    config["task"] |= {"name": "laterality", "deepest": 0.3}
+    (tmp_path / "training.json").write_text(json.dumps({"config": config}))
+    assert settled_task("auto", tmp_path) == "laterality-chain"
+    assert settled_task("icd10cm", tmp_path) == "icd10cm"
+    assert settled_task("auto", tmp_path / "nowhere") == "icd10cm"
+    found = open_task("auto", model=tmp_path, split="seen")
+    assert isinstance(found, ReasonedLaterality)
+    assert found.config.deepest == 0.3
+    assert found.name == "laterality-chain"
+    assert isinstance(open_task("icd10cm", model=tmp_path, split="seen"), CodingTask)
