@@ -126,6 +126,11 @@ def test_a_half_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match="no rows of half 'all', only 'choose', 'verify'"):
         heatmaps.patching_heatmaps(make_patching(), {}, half="all")
     assert heatmaps.patching_heatmaps(make_patching().iloc[:0], {}) == {}
+    for half, words in (("verify", "held-out half"), ("choose", "selection half")):
+        figure = heatmaps.patching_heatmaps(make_patching(), {}, half=half)[
+            "coarse_restore", "span"
+        ]
+        assert words in figure.layout.title.subtitle.text
 
 
 @pytest.mark.parametrize("count", [8, 12, 32, 64, 80])

@@ -142,6 +142,7 @@ def patching_heatmaps(
     rows = rows.drop_duplicates(["layer", "head", "positions", "measure"])
     shape = shape or _shape(rows, pooled)
     figures = {}
+    which = {"choose": "selection half", "verify": "held-out half"}.get(half, half)
     undivided = {measure.absolute for measure in MEASURES.values()}
     for name, measure in MEASURES.items():
         for positions in POSITIONS:
@@ -154,7 +155,7 @@ def patching_heatmaps(
                 "low",
                 "high",
                 title=f"{measure.title}, {POSITIONS[positions]}",
-                subtitle=f"{name}: {measure.patched}; {half} half",
+                subtitle=f"{name}: {measure.patched}; {which}",
                 colorbar_title=measure.unit,
                 pooled=pooled,
                 limit=1.0,

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from workbench.phases import OF_READOUT
 from workbench.plots.evidence import OTHERS
 from workbench.plots.panels import PROBABILITY, band, finish, line
-from workbench.plots.style import INK, drawn, named, nothing, require
+from workbench.plots.style import INK, drawn, nothing, require
 
 MOMENTS = ["format", "depth", "place", "moment", "n"]
 MOMENTS += [f"{readout}{end}" for readout in OF_READOUT for end in ("", "_low", "_high")]
@@ -55,6 +55,6 @@ def own_moments(moments: pd.DataFrame) -> go.Figure:
                 )
             if column == 1:
                 figure.update_yaxes(title_text=readout.capitalize(), row=row, col=1)
-    subtitle = f"the answer as it stands at each moment; 95 % bands; formats: {named(formats)}"
-    finish(figure, title, subtitle, height=600)
+    finish(figure, title, "the answer as it stands at each moment; 95 % bands", height=600)
+    figure.update_layout(margin_b=84)
     return figure.update_yaxes(range=PROBABILITY)
