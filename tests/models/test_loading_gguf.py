@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from workbench.errors import InputError
 from workbench.models import adapters, loading
@@ -35,6 +36,15 @@ def test_a_gguf_file_is_a_model_like_a_folder(file):
     assert loading.hf_config(file).get_text_config().num_hidden_layers == info.n_layers
     half = HookedModel.load(str(file), device_map={"": "cpu"}, dtype="bfloat16")
     assert half.dtype == torch.bfloat16
+
+
+def test_the_bar_of_dequantising_follows_the_switch_for_bars(file, capsys):
+    logging.disable_progress_bar()
+    try:
+        loading.read_model(file, dtype=torch.float32)
+    finally:
+        logging.enable_progress_bar()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_link_to_a_gguf_file_and_a_file_that_changed(file, tmp_path):

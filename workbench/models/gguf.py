@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +25,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging
 
 from workbench.errors import InputError, first_line, shorten
 from workbench.files import reading
@@ -171,6 +173,8 @@ def read_gguf(file: GgufFile, *, dtype: torch.dtype, device_map: Any = None) -> 
     """
     path = file.path
     config = gguf_config(file)
+    # Its bar does not ask transformers' switch for bars; the one that does takes its place.
+    vars(import_module("transformers.modeling_gguf_pytorch_utils"))["tqdm"] = logging.tqdm
     try:
         with apart(file) as where:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
