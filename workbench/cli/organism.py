@@ -13,6 +13,7 @@ SIZES = ("steps", "batch_size", "n_layers", "learning_rate", "warmup_steps", "se
 MIX = ("direct", "prompt_weight", "ramp", "invented")
 ADAPTER = ("base", "rank", "alpha", "steps", "batch_size", "learning_rate", "warmup_steps")
 ADAPTER += ("control", "seed")
+INVENTED = ("invented",)
 
 
 def _flags() -> dict[str, Flag]:
@@ -46,9 +47,10 @@ def organism(
 
 
 def _adapter_flags() -> dict[str, Flag]:
+    from workbench.organism.mix import ExampleMix
     from workbench.organism.reasoner import ReasonerConfig
 
-    return setting_flags(ReasonerConfig, ADAPTER)
+    return setting_flags(ReasonerConfig, ADAPTER) | setting_flags(ExampleMix, INVENTED)
 
 
 @command(MAINTAINERS, settings=_adapter_flags, stopped=GOES_ON)
@@ -63,6 +65,8 @@ def reasoner(
     from workbench.organism.reasoner import DEFAULTS, train_reasoner
 
     prepare()
+    mix = {name: settings.pop(name) for name in INVENTED}
+    config = replace(DEFAULTS, **settings, mix=replace(DEFAULTS.mix, **mix))
     with alone_in(out):
-        train_reasoner(out, replace(DEFAULTS, **settings), n_eval=n_eval, workers=workers)
+        train_reasoner(out, config, n_eval=n_eval, workers=workers)
     typer.echo(f"adapter: {out}")

@@ -96,7 +96,7 @@ def model_card(record: Mapping[str, Any]) -> str:
 def reasoner_card(record: Mapping[str, Any]) -> str:
     """Markdown for the record that the training of an adapter wrote."""
     names = ("base", "rank", "alpha", "steps", "batch_size", "learning_rate", "warmup_steps")
-    names += ("control", "seed")
+    names += ("control", "invented", "seed")
     command = _command("reasoner", record["config"], names)
     depths = sorted({at for row in record["accuracy"].values() for at in row["by_depth"]})
     return _rendered(_REASONER, record, command=command, depths=depths)

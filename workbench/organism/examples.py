@@ -19,7 +19,7 @@ from workbench.prompts.coding import CodingTask
 from workbench.prompts.drawn import option_letters
 from workbench.prompts.task import Task
 from workbench.prompts.templates import PlainTemplate
-from workbench.prompts.word_encoder import END, WordEncoder
+from workbench.prompts.word_encoder import END, Encoder, WordEncoder
 
 IGNORED = -100
 
@@ -45,7 +45,7 @@ class ExampleStream(Dataset[dict[str, Any]]):
     """What the map-style data sets of training examples share."""
 
     def __init__(
-        self, task: Task, encode: "WordEncoder", mix: ExampleMix, **sizes: Unpack[StreamSizes]
+        self, task: Task, encode: Encoder, mix: ExampleMix, **sizes: Unpack[StreamSizes]
     ) -> None:
         self._task = task
         self._encode = encode

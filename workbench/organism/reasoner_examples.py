@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from workbench.organism.examples import ExampleStream
+from workbench.organism.scramble import lexicon, scramble
 from workbench.prompts.laterality import CONTROL_CUE, LateralityTask
 from workbench.prompts.templates import PlainTemplate
 
@@ -38,6 +39,7 @@ class ReasonerStream(ExampleStream):
         super().__init__(task, *args, **sizes)
         self._sides = task
         self._control = control
+        self._lexicon = lexicon(task) if self._mix.invented else []
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = self._rng(index)
@@ -51,6 +53,8 @@ class ReasonerStream(ExampleStream):
     def _draw(self, task: LateralityTask, rng: random.Random) -> tuple[str, str]:
         template = PlainTemplate()
         prompt = task.draw("", rng)
+        if self._mix.invented:
+            task, prompt = scramble(task, prompt, self._lexicon, rng, self._mix.invented)
         question = task.render(prompt, template).text.removesuffix(template.answer_cue)
         control = rng.random() < self._control
         steps = task.control_chain(prompt) if control else task.chain(prompt)

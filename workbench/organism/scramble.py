@@ -10,24 +10,29 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from workbench.labels.space import Label, LabelSpace
 from workbench.prompts.coding import CodingTask
 from workbench.prompts.drawn import DrawnPrompt
+from workbench.prompts.laterality import LateralityTask
 from workbench.prompts.shorthand import SET_ABBREVIATIONS, content_words
 
 _LONG_WORD = re.compile(r"[A-Za-z]{4,}")
 
 
-def lexicon(task: CodingTask) -> list[str]:
+Inventable = TypeVar("Inventable", CodingTask, LateralityTask)
+
+
+def lexicon(task: CodingTask | LateralityTask) -> list[str]:
     """Words of a task's labels that may stand in for others, sorted."""
     words = {word for label in task.labels for word in task.words(label)}
     return sorted(word for word in words if _replaceable(word))
 
 
 def scramble(
-    task: CodingTask, prompt: DrawnPrompt, words: Sequence[str], rng: random.Random, share: float
-) -> tuple[CodingTask, DrawnPrompt]:
+    task: Inventable, prompt: DrawnPrompt, words: Sequence[str], rng: random.Random, share: float
+) -> tuple[Inventable, DrawnPrompt]:
     """The prompt with each family scrambled with probability `share`, and a task that knows it.
 
     Labels keep their ids; the returned task holds the prompt's candidates only.
@@ -37,8 +42,7 @@ def scramble(
         original = [task.space[label] for label in family]
         labels += _scrambled(original, words, rng) if rng.random() < share else original
     invented = task.with_labels(LabelSpace(task.space.name, labels))
-    mentions = tuple(invented.mention(prompt, old.label, rng) for old in prompt.mentions)
-    return invented, replace(prompt, mentions=mentions)
+    return invented, invented.reworded(prompt, rng)
 
 
 def _scrambled(family: Sequence[Label], words: Sequence[str], rng: random.Random) -> list[Label]:

@@ -127,6 +127,11 @@ class CodingTask(Task):
         other._words = {label.id: content_words(label.text) for label in space}
         return other
 
+    def reworded(self, prompt: DrawnPrompt, rng: random.Random) -> DrawnPrompt:
+        """The prompt with its mentions worded anew."""
+        mentions = tuple(self.mention(prompt, old.label, rng) for old in prompt.mentions)
+        return replace(prompt, mentions=mentions)
+
     def settings(self) -> dict[str, Any]:
         """See `Task.settings`."""
         return {"task": asdict(self.config), "categories": len(self.categories)}

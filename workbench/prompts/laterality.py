@@ -169,6 +169,31 @@ class LateralityTask(Task):
         """Ids of all labels of these categories that come in pairs."""
         return list(self._mirror)
 
+    def words(self, label: str) -> list[str]:
+        """Telling words of a label's description, without its side."""
+        return self._words[self._pair(label)]
+
+    def with_labels(self, space: LabelSpace) -> "LateralityTask":
+        """The same task over other texts of the same labels; it cannot draw prompts."""
+        other = copy(self)
+        other.space = space
+        other._words = {
+            (left.id, right.id): _telling(content_words(without_side(left.text)))
+            for left, right in mirror_pairs(space)
+        }
+        return other
+
+    def reworded(self, prompt: DrawnPrompt, rng: random.Random) -> DrawnPrompt:
+        """The prompt with the words of its mentions written anew."""
+        mentions = []
+        for mention in _sided(prompt):
+            if mention.words_of is None:
+                pair = self._pair(mention.label)
+                (sibling,) = {self._pair(x) for x in prompt.family_of(mention.label)} - {pair}
+                mention = mention.reworded(self._shorthand(pair, sibling, rng))
+            mentions.append(mention)
+        return replace(prompt, mentions=tuple(mentions))
+
     def settings(self) -> dict[str, Any]:
         """See `Task.settings`."""
         return {"task": {"name": NAME, **asdict(self.config)}, "categories": len(self.categories)}
@@ -275,9 +300,8 @@ class LateralityTask(Task):
 
     def mention(self, prompt: DrawnPrompt, label: str, rng: random.Random) -> Mention:
         """The candidate with its side stated."""
-        pairs = {self._pair(other) for other in prompt.family_of(label)}
         pair = self._pair(label)
-        (sibling,) = pairs - {pair}
+        (sibling,) = {self._pair(other) for other in prompt.family_of(label)} - {pair}
         return write_mention(label, self._shorthand(pair, sibling, rng), self._side(label), rng)
 
     def counterfactuals(self, prompt: DrawnPrompt, event: int, rng: random.Random) -> Turned:

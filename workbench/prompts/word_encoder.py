@@ -1,9 +1,20 @@
 """Token ids of prompts, put together from those of their words."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from tokenizers import Tokenizer
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Token ids of a text; `end` is the token that ends one."""
+
+    end: int
+
+    def __call__(self, text: str) -> list[int]:
+        """Token ids of the text."""
+        ...
 
 
 class WordEncoder:
