@@ -15,7 +15,8 @@ from workbench.organism.mix import ExampleMix
 from workbench.organism.reasoner import ReasonerConfig, accuracy_by_depth, train_reasoner
 from workbench.organism.reasoner_examples import ReasonerStream, TextEncoder
 from workbench.organism.scramble import lexicon, scramble
-from workbench.prompts.laterality import CONTROL_CUE, LateralityTask
+from workbench.prompts.laterality import LateralityTask
+from workbench.prompts.laterality_chain import CONTROL_CUE
 
 
 @pytest.fixture(scope="module")

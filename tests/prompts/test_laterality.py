@@ -7,12 +7,8 @@ from workbench.labels.icd10cm import category
 from workbench.labels.sides import side_of, without_side
 from workbench.prompts.chain import question_cases
 from workbench.prompts.events import make_events
-from workbench.prompts.laterality import (
-    LateralityConfig,
-    LateralityTask,
-    ReasonedLaterality,
-    laterality_stages,
-)
+from workbench.prompts.laterality import LateralityConfig, LateralityTask, ReasonedLaterality
+from workbench.prompts.laterality_chain import laterality_stages
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.references import in_order, side_path, words_path
 from workbench.prompts.templates import PlainTemplate
@@ -152,7 +148,7 @@ def test_events_ask_by_number_and_have_evidence_for_each_phase(task, setting):
 
 def test_decisions_in_a_chain_have_the_steps_of_the_chain_as_evidence(task, setting):
     template, tokenizer = setting
-    reasoned = ReasonedLaterality.of(task)
+    reasoned = ReasonedLaterality(task.space, task.categories)
     if template.name != "plain":
         with pytest.raises(InputError, match="chains for --template plain alone"):
             make_events(reasoned, template, tokenizer, n_prompts=1, seed=0)

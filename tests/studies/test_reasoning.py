@@ -5,7 +5,8 @@ import pytest
 
 from workbench.labels.icd10cm import category
 from workbench.models.hooked import HookedModel
-from workbench.prompts.laterality import CONTROL_CUE, LateralityTask
+from workbench.prompts.laterality import LateralityTask
+from workbench.prompts.laterality_chain import CONTROL_CUE
 from workbench.studies import reasoning
 from workbench.studies.reasoning import events_by_depth, follow_reasoning
 

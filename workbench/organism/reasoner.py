@@ -35,7 +35,8 @@ from workbench.organism.train import RECORD, WeightedTrainer, loss_curve, traini
 from workbench.progress import Reporter
 from workbench.prompts.coding import split_categories
 from workbench.prompts.drawn import DrawnPrompt
-from workbench.prompts.laterality import CONTROL_CUE, NAME, LateralityConfig, LateralityTask
+from workbench.prompts.laterality import NAME, LateralityConfig, LateralityTask
+from workbench.prompts.laterality_chain import CONTROL_CUE
 from workbench.prompts.task import NO_OPTION
 from workbench.prompts.templates import PlainTemplate
 

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench.organism.examples import ExampleStream
 from workbench.organism.scramble import lexicon, scramble
-from workbench.prompts.laterality import CONTROL_CUE, LateralityTask
+from workbench.prompts.laterality import LateralityTask
+from workbench.prompts.laterality_chain import CONTROL_CUE
 from workbench.prompts.templates import PlainTemplate
 
 

@@ -43,14 +43,13 @@ class TaskKind:
         return f"{self.name}:FOLDER" if self.takes_folder else self.name
 
 
+_SIDED = "laterality_chain:laterality_stages"
 KINDS = {
     kind.name: kind
     for kind in (
         TaskKind(DEFAULT_TASK, "trained:open_trained"),
-        TaskKind("laterality", "trained:open_laterality", stages="laterality:laterality_stages"),
-        TaskKind(
-            "laterality-chain", "trained:open_reasoned", stages="laterality:laterality_stages"
-        ),
+        TaskKind("laterality", "trained:open_laterality", stages=_SIDED),
+        TaskKind("laterality-chain", "trained:open_laterality", stages=_SIDED),
         TaskKind("xmc", "documents:open_documents", takes_folder=True),
         TaskKind("mimic4", "documents:open_documents", takes_folder=True),
     )
@@ -92,8 +91,8 @@ def open_source(task: str, model: Path, split: str, *, full_size: bool = True) -
     Raises:
         InputError: what `check_task` or its opener refuses.
     """
-    kind = check_task(settled_task(task, model))
-    return _found(kind.opener)(task=task, model=model, split=split, full_size=full_size)
+    task = settled_task(task, model)
+    return _found(check_task(task).opener)(task=task, model=model, split=split, full_size=full_size)
 
 
 def open_task(task: str = OWN_TASK, *, model: Path, split: str, full_size: bool = True) -> "Task":

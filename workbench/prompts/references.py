@@ -129,3 +129,10 @@ def turned(mention: SidedMention, side: str, rng: random.Random) -> SidedMention
         opposite(side), rng, mention.side_of, mention.words_of is not None, flips=flips
     )
     return mention.resided(text, flips=flips)
+
+
+def sided(mentions: Sequence[Mention]) -> tuple[SidedMention, ...]:
+    """The same mentions, all of which are of the kind with two parts."""
+    found = tuple(mention for mention in mentions if isinstance(mention, SidedMention))
+    assert len(found) == len(mentions)
+    return found

@@ -14,7 +14,12 @@ from workbench.labels.space import LabelSpace
 from workbench.prompts.choices import DEFAULT_TASK
 from workbench.prompts.coding import SIZES, CodingTask, TaskConfig, split_categories
 from workbench.prompts.laterality import NAME as LATERALITY
-from workbench.prompts.laterality import LateralityConfig, LateralityTask, ReasonedLaterality
+from workbench.prompts.laterality import (
+    REASONED,
+    LateralityConfig,
+    LateralityTask,
+    ReasonedLaterality,
+)
 from workbench.prompts.shorthand import ShorthandConfig
 
 TRAINING_RECORD = "training.json"
@@ -42,9 +47,11 @@ def open_trained(*, model: Path, split: str, full_size: bool = True, task: str =
 
 
 def open_laterality(
-    *, model: Path, split: str, full_size: bool = True, task: str = ""
+    *, model: Path, split: str, full_size: bool = True, task: str = LATERALITY
 ) -> LateralityTask:
     """The laterality task over a model's seen or unseen categories; see `open_trained`.
+
+    `task` says whether mentions are asked about directly or in the middle of a chain.
 
     Raises:
         InputError: the training record cannot be read.
@@ -56,19 +63,8 @@ def open_laterality(
             settings.pop("name", None)
             config = LateralityConfig(**settings)
             held_out, seed = trained["held_out"], trained["split_seed"]
-    return _laterality_of(load_icd10cm(), split, held_out, seed, config)
-
-
-def open_reasoned(
-    *, model: Path, split: str, full_size: bool = True, task: str = ""
-) -> ReasonedLaterality:
-    """The same decisions after the mention's own steps of a chain.
-
-    Raises:
-        InputError: the training record cannot be read.
-    """
-    direct = open_laterality(model=model, split=split, full_size=full_size)
-    return ReasonedLaterality.of(direct)
+    kind = ReasonedLaterality if task == REASONED else LateralityTask
+    return _laterality_of(kind, load_icd10cm(), split, held_out, seed, config)
 
 
 def trained_task(model: Path) -> str:
@@ -110,10 +106,15 @@ def _task_of(
 
 @lru_cache(maxsize=4)
 def _laterality_of(
-    space: LabelSpace, split: str, held_out: float, seed: int, config: LateralityConfig
+    kind: type[LateralityTask],
+    space: LabelSpace,
+    split: str,
+    held_out: float,
+    seed: int,
+    config: LateralityConfig,
 ) -> LateralityTask:
     seen, unseen = split_categories(space, held_out=held_out, seed=seed)
-    return LateralityTask(space, seen if split == "seen" else unseen, config)
+    return kind(space, seen if split == "seen" else unseen, config)
 
 
 def _shorthand(task: dict[str, Any]) -> ShorthandConfig:

@@ -16,7 +16,8 @@ from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.events import make_events
-from workbench.prompts.laterality import CONTROL_CUE, LateralityTask
+from workbench.prompts.laterality import LateralityTask
+from workbench.prompts.laterality_chain import CONTROL_CUE
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.templates import PlainTemplate
 from workbench.runs.evidence import follow_chains, turns
