@@ -28,7 +28,7 @@ from workbench.prompts.prompt import PromptSet, to_json
 from workbench.runs.config import RunConfig
 from workbench.runs.folder import Parts
 from workbench.runs.session import OpenRun, open_run
-from workbench.runs.steps import IN_REPORT, STEPS
+from workbench.runs.steps import STEPS
 
 FAST = RunConfig(n_resamples=50, n_permutations=50, draws=2, n_nominated=2, n_screened=2)
 QUIET = Reporter(Console(quiet=True))
@@ -356,46 +356,6 @@ def test_a_bad_training_record_is_named(with_tokenizer: Path, tmp_path: Path) ->
         (tmp_path / "training.json").write_text(content)
         with pytest.raises(InputError, match="is not the training record"):
             wb.make_prompts(model=tmp_path, n_prompts=2)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("n_prompts", 1, "n_prompts: input should be greater than or equal to 2, got 1"),
-        ("positions", ("end",), r"positions\[0\]: input should be 'decision' or 'span'"),
-        ("positions", (), "positions: too few: needs at least 1, got 0"),
-        ("positions", ("span", "span"), "positions are span, span: name each once"),
-        ("false_discovery_rate", 0.0, "false_discovery_rate: input should be greater than 0"),
-        ("min_restore_low", float("nan"), "min_restore_low: input should be a finite number"),
-        ("template", "fancy", "template: input should be 'auto', 'plain', 'chat', .*, got 'fancy'"),
-    ],
-)
-def test_settings_out_of_range(name: str, value: Any, reason: str) -> None:
-    with pytest.raises(InputError, match=reason):
-        RunConfig(**{name: value})
-
-
-def test_every_public_name_can_be_had() -> None:
-    assert dir(wb) == wb.__all__
-    assert all(getattr(wb, name) is not None for name in wb.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = wb.nothing
-
-
-def test_the_package_of_students_can_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.distill.training.run.distill", lambda *a, **b: {"given": (a, b)})
-    assert wb.distill(1, config=2) == {"given": ((1,), {"config": 2})}
-
-
-def test_steps_are_in_order_and_their_work_is_there() -> None:
-    made: set[str] = set()
-    for step in STEPS:
-        assert set(step.needs) <= made and not set(step.makes) & made
-        assert set(step.settings) <= set(RunConfig.__dataclass_fields__)
-        module, _, function = step.work.partition(":")
-        assert callable(getattr(import_module(f"workbench.runs.{module}"), function))
-        made |= set(step.makes)
-    assert set(IN_REPORT) <= made
 
 
 def test_a_run_on_an_adapter_says_and_records_what_was_merged(

@@ -25,10 +25,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
 from workbench.models import loading, memory, parity, plain_weights
-from workbench.models.adapters import AdapterInfo
 from workbench.models.batch_budget import PackBudget
 from workbench.models.hooks import Hook, store
-from workbench.models.loading import BaseInfo, Provenance
+from workbench.models.info import ModelInfo
+from workbench.models.loading import Provenance
 from workbench.models.residual import Found, model_ways
 from workbench.models.rotary import switches
 from workbench.models.shortcuts import Shortcut, supports
@@ -37,43 +37,6 @@ from workbench.progress import Reporter, pulse
 
 PATTERNS = ("hook_pattern", "hook_attn_scores")
 SIDE_BY_SIDE = "run of sequences side by side"
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What identifies a model in a result: its shape, the hash of its weights, how it was run."""
-
-    name: str
-    revision: str | None
-    architecture: str
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    d_model: int
-    d_head: int
-    d_vocab: int
-    weights_sha256: str
-    dtype: str
-    attention_implementation: str
-    compatibility_mode: bool
-    base: BaseInfo | None = None
-    adapter: AdapterInfo | None = None
-    quantisation: dict[str, int] | None = None
-    """Tensors by storage type of a GGUF file, which was dequantised."""
-
-    @property
-    def origin(self) -> str:
-        """What was done to the weights when they were loaded, in words; empty where nothing was."""
-        parts = []
-        if self.quantisation is not None:
-            counts = ", ".join(f"{n} {kind}" for kind, n in self.quantisation.items())
-            parts.append(f"dequantised from GGUF ({counts})")
-        if self.base is not None and self.adapter is not None:
-            rank = "" if self.adapter.rank is None else f" of rank {self.adapter.rank}"
-            parts.append(f"{self.adapter.kind} adapter{rank} merged into {self.base.name}")
-            if self.adapter.trained_on not in (None, self.base.weights_sha256):
-                parts.append("whose files are not those of the base that it was trained on")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True)

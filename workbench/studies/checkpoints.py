@@ -26,15 +26,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from workbench.analysis.patching.effects import measure_terms
 from workbench.analysis.patching.patching import EventCache, baseline_rows, sweep_event
 from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.scores.scores import EventScores, score_event
-from workbench.analysis.statistics import bootstrap, ratio_of_means
 from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets import headset as headset_file
@@ -48,14 +45,11 @@ from workbench.prompts.files import check_vocabulary
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 from workbench.runs.config import DEFAULTS, RunConfig
 from workbench.runs.folder import RunFolder, hold, is_run
+from workbench.studies.checkpoint_terms import STEP, Cell, Terms, terms_frame, training_table
 
-STEP = "training"
 TERMS = "training_terms"
-MIN_COUNTED = 5
 N_MOMENT = 4
 
-KEY = ["quantity", "layer", "head", "pool"]
-COLUMNS = ["step", *KEY, "value", "low", "high", "n"]
 
 OF_PHASE: dict[str, dict[str, Measure]] = {
     pool: {name: one for name, one in BOUNDED.items() if one.pool == pool}
@@ -63,12 +57,6 @@ OF_PHASE: dict[str, dict[str, Measure]] = {
     for pool, phase in PHASES.items()
 }
 """What patching is measured by in each phase: its measures, and a difference over all events."""
-
-Cell = tuple[str, float, float, str]
-"""One row of the table at a step: the values of `KEY`."""
-
-Terms = dict[Cell, tuple[np.ndarray, ...]]
-"""Numerator and denominator per event, in order; both 0 where the event does not count."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +130,7 @@ def study_checkpoints(
             _check_fit(model, headset, prompts, extra_heads)
             with reporter.step(f"step {step}", 2 * len(prompts)) as advance:
                 terms = _checkpoint_terms(model, prompts, targets, advance)
-            frame = _terms_frame(step, terms, prompts)
+            frame = terms_frame(step, terms, prompts)
             if folder is not None:
                 folder.parts(STEP)[step] = frame
             else:
@@ -357,53 +345,3 @@ def _score_terms(per_head: dict[str, np.ndarray], later: Sequence[Target]) -> Te
             of_heads = np.stack([values[:, layer, head] for layer, head in target.heads])
             terms[target.cell(score)] = of_heads.mean(axis=0), np.ones(len(values))
     return terms
-
-
-def _terms_frame(step: int, terms: Terms, prompts: PromptSet) -> pd.DataFrame:
-    """Cells in rows, events inside them; prompts and events are numbered, their ids left out."""
-    numbers = {name: number for number, name in enumerate(prompts.prompt_ids)}
-    prompt = [numbers[event.id] for event in prompts]
-    keys = pd.DataFrame(list(terms), columns=KEY)
-    frame = keys.loc[np.repeat(np.arange(len(keys)), len(prompts))].reset_index(drop=True)
-    frame.insert(0, "step", step)
-    return frame.assign(
-        prompt=np.tile(prompt, len(keys)),
-        event=np.tile(np.arange(len(prompts)), len(keys)),
-        numerator=np.concatenate([pair[0] for pair in terms.values()]),
-        denominator=np.concatenate([pair[1] for pair in terms.values()]),
-    )
-
-
-def training_table(terms: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Values with intervals from per-event terms; all steps see the same resamples of prompts."""
-    frames = []
-    for step, part in terms.groupby("step", sort=True):
-        numerator, denominator, prompt_ids = matrices(part)
-        interval = bootstrap(
-            ratio_of_means,
-            numerator,
-            denominator,
-            prompt_ids=prompt_ids,
-            n_resamples=n_resamples,
-            seed=seed,
-            labels=[STEP],
-        )
-        n = (denominator != 0).sum(dim=0).numpy()
-        frame = part.filter(KEY).drop_duplicates().assign(step=step, n=n)
-        measured = frame["quantity"].isin(list(MEASURES)).to_numpy()
-        for name, end in zip(("value", "low", "high"), interval, strict=True):
-            frame[name] = np.where(measured & (n < MIN_COUNTED), np.nan, end.numpy())
-        frames.append(frame.astype({"layer": "Int64", "head": "Int64"})[COLUMNS])
-    return pd.concat(frames, ignore_index=True)
-
-
-def matrices(
-    part: pd.DataFrame,
-) -> tuple[Float[Tensor, "event cell"], Float[Tensor, "event cell"], list[str]]:
-    """Numerators, denominators and prompt ids of one step's terms."""
-    n_events = len(np.unique(part["event"]))
-    pair = [
-        torch.from_numpy(part[name].to_numpy(float).reshape(-1, n_events).T.copy())
-        for name in ("numerator", "denominator")
-    ]
-    return pair[0], pair[1], part["prompt"].iloc[:n_events].astype(str).tolist()

@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.analysis.statistics import bootstrap, ratio_of_means
 from workbench.errors import InputError, require
 from workbench.phases import PHASES, POOLS
-from workbench.studies.checkpoints import COLUMNS, STEP
+from workbench.studies.checkpoint_terms import COLUMNS, STEP
 
 KINDS = {
     "score": [(f"{name}_score", name) for name in PHASES],
