@@ -1,6 +1,7 @@
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from workbench.labels.icd10cm import category
 from workbench.labels.sides import side_of
 from workbench.models import loading
 from workbench.organism import reasoner
+from workbench.organism.card import reasoner_card
 from workbench.organism.mix import ExampleMix
 from workbench.organism.reasoner import ReasonerConfig, accuracy_by_depth, train_reasoner
 from workbench.organism.reasoner_examples import ReasonerStream, TextEncoder
@@ -135,3 +137,17 @@ def test_an_adapter_is_trained_recorded_and_loaded(base, tmp_path, space, task, 
     assert changed == {name for name in one if "_proj" in name}
     with pytest.raises(InputError, match="holds a trained adapter already"):
         train_reasoner(out, config, n_eval=2, workers=0)
+
+
+def test_the_shipped_card_says_what_its_record_says():
+    folder = Path(__file__).resolve().parents[2] / "data" / "reasoner"
+    record = json.loads((folder / "training.json").read_text())
+    assert (folder / "README.md").read_text() == reasoner_card(record)
+    assert (
+        record["accuracy"]["unseen direct"]["exact"]
+        < 0.1
+        < 0.9
+        < (record["accuracy"]["unseen chain"]["exact"])
+    )
+    adapter = json.loads((folder / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == record["config"]["base"] == "smollm2"
