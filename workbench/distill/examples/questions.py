@@ -17,7 +17,7 @@ from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.prompt import Span
 from workbench.prompts.task import Task
 from workbench.prompts.templates import PlainTemplate
-from workbench.prompts.word_encoder import WordEncoder
+from workbench.prompts.word_encoder import Encoder
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
@@ -82,7 +82,7 @@ class Example:
         return (*self.question.ids, *self.question.option_tokens, *self.target)
 
 
-def make_question(task: Task, prompt: DrawnPrompt, encode: WordEncoder) -> Question:
+def make_question(task: Task, prompt: DrawnPrompt, encode: Encoder) -> Question:
     """Render a prompt with the plain template and find its places in tokens."""
     rendered = task.render(prompt, PlainTemplate())
     text = rendered.text.removesuffix(PlainTemplate.answer_cue)
@@ -103,13 +103,13 @@ def make_question(task: Task, prompt: DrawnPrompt, encode: WordEncoder) -> Quest
     )
 
 
-def direct_example(question: Question, encode: WordEncoder) -> Example:
+def direct_example(question: Question, encode: Encoder) -> Example:
     """The question answered at once, rightly."""
     return _answered(question, [], encode)
 
 
 def traced_example(
-    question: Question, written: Sequence[int], encode: WordEncoder
+    question: Question, written: Sequence[int], encode: Encoder
 ) -> Example | None:
     """The question with a chain and an answer as a model wrote them; None where it is not right.
 
@@ -123,7 +123,7 @@ def traced_example(
     return _answered(question, [*opening, *written[: -len(closing)]], encode)
 
 
-def _answered(question: Question, chain: Sequence[int], encode: WordEncoder) -> Example:
+def _answered(question: Question, chain: Sequence[int], encode: Encoder) -> Example:
     cue = encode(PlainTemplate.answer_cue)
     first = len(question.ids) + len(chain) + len(cue) - 1
     return Example(
@@ -134,7 +134,7 @@ def _answered(question: Question, chain: Sequence[int], encode: WordEncoder) -> 
 
 
 def draw_question(
-    task: Task, encode: WordEncoder, rng: random.Random, sizes: random.Random, ease: float
+    task: Task, encode: Encoder, rng: random.Random, sizes: random.Random, ease: float
 ) -> Question:
     """A fresh question; at ease 0 its mentions are as easy as can be, at 1 as the task has them."""
     task = task.eased(ease)

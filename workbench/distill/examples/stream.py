@@ -17,7 +17,7 @@ from workbench.errors import InputError
 from workbench.organism.examples import ExampleStream, StreamSizes
 from workbench.organism.mix import ExampleMix
 from workbench.prompts.task import Task
-from workbench.prompts.word_encoder import WordEncoder
+from workbench.prompts.word_encoder import Encoder
 
 NO_SPAN = (0, 0)
 NO_DECISION = -1
@@ -57,7 +57,7 @@ class DistillationStream(ExampleStream):
     def __init__(
         self,
         task: Task,
-        encode: WordEncoder,
+        encode: Encoder,
         traces: Sequence[Example],
         mix: ExampleMix,
         **sizes: Unpack[StreamSizes],
@@ -100,7 +100,7 @@ class DistillationStream(ExampleStream):
 
 
 def check_context(
-    task: Task, encode: WordEncoder, context: int, rng: random.Random | None = None
+    task: Task, encode: Encoder, context: int, rng: random.Random | None = None
 ) -> Example:
     """A direct example of the fewest options, in shorthand, that is shorter than the context.
 

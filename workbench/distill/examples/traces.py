@@ -27,7 +27,7 @@ from workbench.models.greedy import greedy_tokens
 from workbench.progress import Advance
 from workbench.prompts.task import Task
 from workbench.prompts.templates import PlainTemplate
-from workbench.prompts.word_encoder import WordEncoder
+from workbench.prompts.word_encoder import Encoder
 
 SCHEMA = "workbench.traces/1"
 
@@ -108,7 +108,7 @@ def write_traces(
     path: Path,
     model: Any,
     task: Task,
-    encode: WordEncoder,
+    encode: Encoder,
     config: TraceConfig,
     *,
     teacher: str,
@@ -319,7 +319,7 @@ def _check_head(path: Path, lines: Sequence[str]) -> dict[str, Any]:
     return head
 
 
-def _question(task: Task, encode: WordEncoder, config: TraceConfig, number: int) -> Question:
+def _question(task: Task, encode: Encoder, config: TraceConfig, number: int) -> Question:
     rng = random.Random(f"{config.seed}:trace:{number}")
     sizes = random.Random(f"{config.seed}:trace sizes:{number // config.same_size}")
     ramp = config.ramp * config.n
@@ -327,7 +327,7 @@ def _question(task: Task, encode: WordEncoder, config: TraceConfig, number: int)
 
 
 def _written(
-    model: Any, questions: Sequence[Question], encode: WordEncoder, config: TraceConfig
+    model: Any, questions: Sequence[Question], encode: Encoder, config: TraceConfig
 ) -> list[Example | None]:
     opening = encode(PlainTemplate.reason_cue)
     written = greedy_tokens(
