@@ -108,9 +108,7 @@ def direct_example(question: Question, encode: Encoder) -> Example:
     return _answered(question, [], encode)
 
 
-def traced_example(
-    question: Question, written: Sequence[int], encode: Encoder
-) -> Example | None:
+def traced_example(question: Question, written: Sequence[int], encode: Encoder) -> Example | None:
     """The question with a chain and an answer as a model wrote them; None where it is not right.
 
     `written` follows the reason cue and ends before the end token. It is right when the letters
