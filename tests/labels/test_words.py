@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 
-from workbench.labels.words import comparable, find_words, words
+from workbench.labels.words import Searchable, comparable, find_words, words
 
 NFD = "NFD"
 
@@ -54,6 +54,13 @@ def test_places_are_those_of_the_text_as_it_is():
     assert unicodedata.normalize("NFC", korean[start:end]) == "당뇨병"
     assert find_words("a lakeside", "lake") is None
     assert find_words("a lake", " ") is None
+
+
+def test_all_places_of_a_text_are_found_in_order():
+    text = "Heart failure; no HEART\u00a0failure, heart failures"
+    found = list(Searchable(text).all("heart failure"))
+    assert [text[slice(*place)] for place in found] == ["Heart failure", "HEART\u00a0failure"]
+    assert list(Searchable(text).all(" ")) == []
 
 
 def test_ascii_is_only_made_small():

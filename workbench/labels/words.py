@@ -10,6 +10,7 @@ cut into overlapping pairs, as Lucene's CJKAnalyzer does.
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 
 _NO_SPACES = (
@@ -82,16 +83,28 @@ def find_words(text: str, wanted: str) -> tuple[int, int] | None:
     Case, kind of spaces and way of writing accents do not matter. A word of a script with spaces is
     found whole only.
     """
-    sought = comparable(wanted).split()
-    if not sought:
-        return None
-    folded, origin = "", []
-    for unit in _unit_pattern().finditer(text):
-        part = comparable(unit[0])
-        folded += part
-        origin += [unit.span()] * len(part)
-    pattern = r"\s+".join(map(re.escape, sought))
-    before = "" if _RUN.match(sought[0][0]) else r"(?<!\w)"
-    after = "" if _RUN.match(sought[-1][-1]) else r"(?!\w)"
-    found = re.search(before + pattern + after, folded)
-    return (origin[found.start()][0], origin[found.end() - 1][1]) if found else None
+    return next(Searchable(text).all(wanted), None)
+
+
+class Searchable:
+    """A text that is searched for words several times; see `find_words`."""
+
+    def __init__(self, text: str) -> None:
+        parts: list[str] = []
+        self._origin: list[tuple[int, int]] = []
+        for unit in _unit_pattern().finditer(text):
+            part = comparable(unit[0])
+            parts.append(part)
+            self._origin += [unit.span()] * len(part)
+        self._folded = "".join(parts)
+
+    def all(self, wanted: str) -> Iterator[tuple[int, int]]:
+        """Every place, half-open in characters, that says the same words; in order."""
+        sought = comparable(wanted).split()
+        if not sought:
+            return
+        pattern = r"\s+".join(map(re.escape, sought))
+        before = "" if _RUN.match(sought[0][0]) else r"(?<!\w)"
+        after = "" if _RUN.match(sought[-1][-1]) else r"(?!\w)"
+        for found in re.finditer(before + pattern + after, self._folded):
+            yield self._origin[found.start()][0], self._origin[found.end() - 1][1]

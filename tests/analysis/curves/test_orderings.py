@@ -10,6 +10,7 @@ from workbench.analysis.curves.orderings import (
     COLUMNS,
     order_scores,
     query_transport,
+    rank_heads,
     read_orders,
     retrieval_scores,
     transported_z,
@@ -194,3 +195,13 @@ def test_bad_tables_are_named(model, prompts, base, scores, patching):
         query_transport(model, prompts.events, "loss")
     with pytest.raises(InputError, match="no event to transport"):
         query_transport(model, [], "focus")
+
+
+def test_heads_are_ranked_by_a_column_ties_by_place_and_unknown_last():
+    table = pd.DataFrame({"layer": [1, 0, 0, 1], "head": [0, 1, 0, 1]})
+    table["coarse_chain"] = [0.5, 0.5, np.nan, 2.0]
+    assert rank_heads(table, "coarse_chain") == [(1, 1), (0, 1), (1, 0), (0, 0)]
+    with pytest.raises(InputError, match="lacks column 'refine_chain'"):
+        rank_heads(table, "refine_chain")
+    with pytest.raises(InputError, match="two rows of one head"):
+        rank_heads(pd.concat([table, table]), "coarse_chain")

@@ -62,6 +62,23 @@ def read_orders(table: pd.DataFrame) -> dict[str, dict[str, list[Head]]]:
     return orders
 
 
+def rank_heads(table: pd.DataFrame, column: str) -> list[Head]:
+    """Heads of a table with a row per layer and head, by falling value of a column.
+
+    Ties go to the lower layer, then the lower head; heads without a value come last.
+
+    Raises:
+        InputError: a column is missing, or a head has two rows.
+    """
+    require(table, "scores", ["layer", "head", column])
+    if table.duplicated(["layer", "head"]).any():
+        raise InputError("scores table has two rows of one head; give one half, or one measure")
+    ordered = table.sort_values(["layer", "head"]).sort_values(
+        column, ascending=False, kind="stable", na_position="last"
+    )
+    return list(zip(ordered["layer"].tolist(), ordered["head"].tolist(), strict=True))
+
+
 def order_scores(
     model: HookedModel,
     prompts: PromptSet,
