@@ -1,4 +1,5 @@
 import random
+import re
 
 from workbench.organism.scramble import lexicon, scramble
 from workbench.prompts.shorthand import SET_ABBREVIATIONS, content_words
@@ -47,3 +48,16 @@ def test_mentions_are_worded_anew_from_the_invented_descriptions(seen_task):
         assert [m.label for m in after.mentions] == [m.label for m in prompt.mentions]
         for mention in after.mentions:
             assert mention.text.split() == content_words(invented.space[mention.label].text)
+
+
+def test_two_words_of_a_family_never_become_one(seen_task):
+    few = lexicon(seen_task)[::60]
+    for seed in range(20):
+        prompt = seen_task.draw("p", random.Random(seed))
+        invented, _ = scramble(seen_task, prompt, few, random.Random(seed), 1.0)
+        for family in prompt.families:
+            swapped = {}
+            for label in family:
+                texts = (space[label].text.lower() for space in (seen_task.space, invented.space))
+                swapped |= dict(zip(*(re.findall("[a-z]{4,}", text) for text in texts)))
+            assert len(set(swapped.values())) == len(swapped)

@@ -47,7 +47,13 @@ def scramble(
 
 def _scrambled(family: Sequence[Label], words: Sequence[str], rng: random.Random) -> list[Label]:
     old = sorted({w.lower() for label in family for w in _LONG_WORD.findall(label.text)})
-    new = {word: _invent(words, rng) for word in old if _replaceable(word)}
+    new: dict[str, str] = {}
+    taken = {word for word in old if not _replaceable(word)}
+    for word in filter(_replaceable, old):
+        while (other := _invent(words, rng)) in taken:
+            pass  # one word for two would make two labels of a family alike
+        new[word] = other
+        taken.add(other)
 
     def swap(match: re.Match[str]) -> str:
         word = match.group()
