@@ -51,7 +51,7 @@ class ReasonerConfig:
     base: Annotated[str, Field(description="Pretrained model that is adapted.")] = "smollm2"
     rank: Annotated[Size, Field(description="Rank of the adapter, on all linear layers.")] = 16
     alpha: Annotated[float, Field(gt=0, description="Scale of the adapter, over its rank.")] = 32.0
-    steps: Annotated[Size, Field(description="Training steps.")] = 3000
+    steps: Annotated[Size, Field(description="Training steps.")] = 2000
     batch_size: Annotated[Size, Field(description="Examples per step.")] = 24
     learning_rate: Annotated[float, Field(gt=0, description="Peak of the schedule.")] = 2e-3
     warmup_steps: Annotated[int, Field(ge=0, description="Steps up to the peak.")] = 100
@@ -64,7 +64,9 @@ class ReasonerConfig:
     seed: Annotated[int, Field(ge=0, description="Seed of weights and data.")] = 0
     task: LateralityConfig = field(default_factory=LateralityConfig)
     mix: ExampleMix = field(
-        default_factory=lambda: ExampleMix(direct=0.05, partial=0.1, prompt_weight=0.05, ramp=0.1)
+        default_factory=lambda: ExampleMix(
+            direct=0.05, partial=0.1, prompt_weight=0.05, ramp=0.1, invented=0.5
+        )
     )
 
 
