@@ -14,7 +14,7 @@ from workbench.models.loading import bundled_model_path
     ("arguments", "reason"),
     [
         (["evidence", "--out", "{empty}"], "no run there"),
-        (["selftest", "--out", "{empty}"], "exists already"),
+        (["selftest", "--kinds", "chain", "--out", "{empty}/o"], "kind 'chain' is not one of"),
         (["trajectory", "model", "--out", "{empty}"], "exists already"),
         (
             ["study", "checkpoints", "{empty}", "--headset", "h.json", "--out", "o"],

@@ -5,7 +5,8 @@ import pytest
 
 from workbench.errors import InputError
 from workbench.prompts.prompt import PromptSet
-from workbench.studies.falsified import shuffle_evidence, shuffle_roles
+from workbench.studies.falsified import deal_bystanders, shuffle_evidence, shuffle_roles
+from workbench.studies.planted.models import plant_llama
 
 
 def test_roles_are_dealt_out_and_nothing_else_changes(prompts):
@@ -70,3 +71,28 @@ def test_no_other_place_is_refused_without_text(event):
     """Three tokens of evidence, one before and one after: no other three."""
     with pytest.raises(InputError, match="'p0' event 0: no other 3 tokens"):
         shuffle_evidence(PromptSet("one", (event,)))
+
+
+def test_a_bystander_family_is_neither_the_golds_nor_the_far_counterfactuals():
+    *_, prompts = plant_llama(0, 2, 4, n_prompts=8)
+
+    def family(label: str) -> str:
+        return str(int(label.split()[1]) // 4)
+
+    def families(event, role):
+        return {family(event.options[at].label) for at in event.with_role(role)}
+
+    # The far evidence's token says which label it names.
+    asked = {(x.id, x.event): f"label {x.far[x.evidence[0]] - 10}" for x in prompts}
+    golds = set()
+    for seed in range(6):
+        for old, new in zip(prompts, deal_bystanders(prompts, asked, family, seed), strict=True):
+            [right] = families(new, "gold")
+            assert families(new, "near") == {right}
+            assert right not in families(old, "gold") | {family(asked[old.id, old.event])}
+            assert families(new, "far") == families(old, "gold") | {family(asked[old.id, 0])}
+            assert (old.clean, old.far, old.near) == (new.clean, new.far, new.near)
+            golds.add((new.id, new.with_role("gold")[0]))
+    assert len(golds) > 8
+    with pytest.raises(InputError, match="no event has a bystander family"):
+        deal_bystanders(prompts, asked, lambda label: "one", 0)

@@ -69,13 +69,20 @@ def trajectory(
     typer.echo(f"tables and figure: {out}")
 
 
-@command(MAINTAINERS)
+@command(MAINTAINERS, stopped=GOES_ON)
 def selftest(
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the tables; with --architectures a .csv or .json file."),
+        typer.Option(
+            help="Folder for the tables, which goes on if there; with --architectures a .csv or "
+            ".json file."
+        ),
     ] = None,
-    placements: Annotated[int, typer.Option(min=1, help="Models with planted heads.")] = 54,
+    placements: Annotated[int, typer.Option(min=1, help="Planted models of each kind.")] = 20,
+    kinds: Annotated[
+        str | None,
+        typer.Option(help="Planted models of these kinds and no other test: chains,hydra; or all."),
+    ] = None,
     random_models: Annotated[int, typer.Option(min=1, help="Models with random weights.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of models, prompts and the method.")] = 0,
     architectures: Annotated[
@@ -90,7 +97,10 @@ def selftest(
     With --architectures: does the workbench compute what transformers computes? Ends with code 1 if
     some number is wrong.
     """
+    from tempfile import TemporaryDirectory
+
     from workbench.errors import InputError
+    from workbench.files import alone_in
 
     prepare()
     if architectures:
@@ -98,13 +108,20 @@ def selftest(
         return
     if only is not None:
         raise InputError("--only goes with --architectures")
-    from workbench.studies.selftest import run_selftest
+    from workbench.studies.placements import lines
+    from workbench.studies.planted.kinds import KINDS, kind_named
+    from workbench.studies.selftest import run_planted, run_selftest
 
-    with nullcontext() if out is None else new_folder(out):
-        result = run_selftest(placements, random_models, seed)
-        if out is not None:
-            result.save(out)
-    for line in result.lines():
+    named = () if kinds is None else tuple(KINDS) if kinds == "all" else tuple(kinds.split(","))
+    for kind in named:
+        kind_named(kind)
+    with TemporaryDirectory() as scratch, nullcontext() if out is None else alone_in(out):
+        folder = out or Path(scratch)
+        if named:
+            said = lines(run_planted(folder, named, placements, seed))
+        else:
+            said = run_selftest(folder, placements, random_models, seed).lines()
+    for line in said:
         typer.echo(line)
 
 

@@ -8,8 +8,11 @@ counterfactuals stay as they are.
 to do the task, and these do not count; what is left must not nominate a head either.
 *Evidence* (`shuffle_evidence`): only the evidence route of CoarseScore reads the span. The decision
 route, RefineScore and the patching do not, and keep what they truly show.
+*Bystanders* (`deal_bystanders`): a family that neither the evidence nor its far counterfactual
+names becomes the right cluster. Nothing that the evidence changes is about it.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -63,6 +66,49 @@ def shuffle_evidence(prompts: PromptSet, seed: int = 0) -> PromptSet:
         generator = derive_generator(seed, "falsified evidence", event.id, event.event)
         drawn = int(torch.randint(len(places), (1,), generator=generator))
         events.append(replace(event, evidence=places[drawn]))
+    return PromptSet(prompts.task, tuple(events))
+
+
+def deal_bystanders(
+    prompts: PromptSet,
+    asked_in_far: Mapping[tuple[str, int], str],
+    family: Callable[[str], str],
+    seed: int = 0,
+) -> PromptSet:
+    """The same events, each with an option of a bystander family as gold, its siblings as near.
+
+    A bystander family has two options or more with role `far`, and none that is gold or that the
+    far counterfactual asks for (`asked_in_far`, a label by prompt id and event). All others of role
+    gold, near or far become far. An event without such a family is left out.
+
+    Raises:
+        InputError: no event has one.
+    """
+    events = []
+    for event in prompts:
+        taken = {family(event.options[at].label) for at in event.with_role("gold")}
+        taken.add(family(asked_in_far[event.id, event.event]))
+        members: dict[str, list[int]] = {}
+        for at in event.with_role("far"):
+            members.setdefault(family(event.options[at].label), []).append(at)
+        free = [each for name, each in members.items() if name not in taken and len(each) > 1]
+        if not free:
+            continue
+        generator = derive_generator(seed, "bystanders", event.id, event.event)
+        chosen = free[int(torch.randint(len(free), (1,), generator=generator))]
+        gold = chosen[int(torch.randint(len(chosen), (1,), generator=generator))]
+        roles: dict[int, Role] = {
+            at: "gold" if at == gold else "near" if at in chosen else "far"
+            for at, option in enumerate(event.options)
+            if option.role != "other"
+        }
+        options = tuple(
+            replace(option, role=roles.get(at, option.role))
+            for at, option in enumerate(event.options)
+        )
+        events.append(replace(event, options=options))
+    if not events:
+        raise InputError(f"prompt set {prompts.task!r}: no event has a bystander family")
     return PromptSet(prompts.task, tuple(events))
 
 

@@ -4,7 +4,8 @@ import torch
 from workbench.analysis.patching.patching import baseline
 from workbench.analysis.statistics import split_half
 from workbench.errors import InputError
-from workbench.studies.planted import ROLES, plant
+from workbench.studies.planted.kinds import KINDS
+from workbench.studies.planted.models import plant
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 4), (4, 6, 6)])
@@ -59,13 +60,14 @@ def test_twin_attends_as_the_filter_does_and_shares_its_keys_when_they_are_share
         [run] = planted.model.run([event.clean], names)
         [twin] = [
             (layer, head)
-            for layer, head in planted.distractors
-            for other in planted.coarse
+            for layer, head in planted.decoys
+            for other in planted.pools["coarse"]
             if _pattern_gap(run, (layer, head), other, len(event.options)) < 0.02
         ]
         if groups == 4:
             assert any(
-                (layer, head // 2) == (twin[0], twin[1] // 2) for layer, head in planted.coarse
+                (layer, head // 2) == (twin[0], twin[1] // 2)
+                for layer, head in planted.pools["coarse"]
             )
 
 
@@ -82,17 +84,12 @@ def test_places_and_prompts_depend_on_the_seed_alone():
     first, again, other = plant(5, 3, 4), plant(5, 3, 4), plant(6, 3, 4)
     assert first.model.info.weights_sha256 == again.model.info.weights_sha256
     assert first.prompts == again.prompts
-    assert first.coarse == again.coarse
+    assert first.pools == again.pools
     assert first.prompts != other.prompts
-    assert (first.coarse, first.refine) != (other.coarse, other.refine)
-    heads = [*first.coarse, *first.refine, *first.distractors]
-    assert len(set(heads)) == len(heads) == len(ROLES)
-
-
-def test_places_vary_over_layers_and_heads():
-    found = [plant(seed, 4, 8, 4, n_prompts=2) for seed in range(12)]
-    assert {head for planted in found for _, head in planted.coarse} == set(range(8))
-    assert {layer for planted in found for layer, _ in planted.refine} == set(range(4))
+    assert first.pools != other.pools
+    heads = [*first.declared, *first.decoys]
+    assert set(heads) == set(first.place.values())
+    assert len(heads) == len(KINDS["chains"].all_parts)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +99,8 @@ def test_places_vary_over_layers_and_heads():
         ({"n_layers": 3, "n_heads": 8, "n_kv_heads": 1}, "6 key-value heads in all"),
         ({"n_heads": 8, "n_kv_heads": 3}, "share 3 key-value heads evenly"),
         ({"n_prompts": 1}, "n_prompts is 1"),
-        ({"without": ["carrier"]}, "role 'carrier' is not one of filter"),
+        ({"kind": "chain"}, "kind 'chain' is not one of chains"),
+        ({"without": ["carrier"]}, "part 'carrier' is not one of filter"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -112,7 +110,7 @@ def test_bad_arguments_are_refused(arguments, message):
 
 def test_random_heads_attend_unevenly_and_write_little():
     planted = plant(7, 3, 4)
-    special = planted.coarse | planted.refine | planted.distractors
+    special = planted.declared | planted.decoys
     event = planted.prompts.events[0]
     names = [
         f"blocks.{layer}.attn.{hook}" for layer in range(3) for hook in ("hook_z", "hook_pattern")
