@@ -25,6 +25,9 @@ POOLS: tuple[Pool, ...] = get_args(Pool)
 Readout = Literal["focus", "confusion"]
 Direction = Literal["denoising", "noising"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+Intervention = Literal["z", "pattern"]
+INTERVENTIONS: tuple[Intervention, ...] = get_args(Intervention)
+"""What of a head is patched: its output, or its attention rows; see `analysis.patching`."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 `Fresh` branches go through every layer, with these steps in each:
 
 1. Attention gives a row the prefix's keys before its start, then its own (`_over_prefix`).
-2. The edits of the layer replace what its heads put out (`attend`).
+2. The edits of the layer replace what its heads put out (`attend`). Where an edit is an attention
+   row, what the head puts out is that row times the values of the branch (`_resolved`).
 
 `Copies` equal the prefix below their lowest edit. Rows are sorted by it, so those in the batch at a
 layer are the first ones (`active`), followed by those that join there (`joining`):
@@ -28,7 +29,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.models.attention import Attention, MaskFunction
-from workbench.models.branches import Branch, Edit, index_on
+from workbench.models.branches import AnyEdit, Branch, Edit, PatternEdit, index_on
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
 from workbench.models.shared_attention import over_prefix
@@ -102,7 +103,7 @@ class Fresh(Job):
         self.starts = starts[:1] if self.one_start else starts
         # Where all branches start at one place, the prefix behind it concerns none of them.
         self.shared = max(starts)
-        self.edits: dict[int, list[tuple[int, Edit]]] = {}
+        self.edits: dict[int, list[tuple[int, AnyEdit]]] = {}
         for row, branch in enumerate(branches):
             for edit in branch.edits:
                 self.edits.setdefault(edit.layer, []).append((row, edit))
@@ -122,7 +123,8 @@ class Fresh(Job):
     def attend(self, layer: int, given: Attention) -> Float[Tensor, "row position head d_head"]:
         """Over the prefix before the branch and the branch itself, then this layer's edits."""
         z = self._over_prefix(layer, given, given.key, given.value)  # step 1
-        for edits in _edits(self.edits.get(layer, ()), self.length, z):
+        wanted = self._resolved(layer, self.edits.get(layer, ()), given.value)
+        for edits in _edits(wanted, self.length, z):
             z[edits.index] = edits.values  # step 2
         return z
 
@@ -132,6 +134,38 @@ class Fresh(Job):
         prefix_keys, prefix_values = self.prefix.keys[layer], self.prefix.values[layer]
         shared = prefix_keys[:, :, : self.shared], prefix_values[:, :, : self.shared]
         return over_prefix(given, shared, (key, value), mask)
+
+    def _resolved(
+        self,
+        layer: int,
+        edits: Sequence[tuple[int, AnyEdit]],
+        own: Float[Tensor, "row kv_head position d_head"] | None,
+    ) -> list[tuple[int, Edit]]:
+        """Edits of z: attention rows times the values that each branch has (step 2).
+
+        `own` are the values at the branches' positions; None where they are the prefix's still.
+        """
+        done = [(row, edit) for row, edit in edits if isinstance(edit, Edit)]
+        same: dict[tuple[int, int, int], list[tuple[int, PatternEdit]]] = {}
+        for row, edit in edits:
+            if isinstance(edit, PatternEdit):
+                start = self.branches[row].start
+                same.setdefault((id(edit.rows), edit.head, start), []).append((row, edit))
+        groups = self.model.info.n_heads // self.prefix.values[layer].shape[1]
+        of_prefix = self.prefix.values[layer][0]
+        for (_, head, start), alike in same.items():
+            n_shared = start if own is not None else start + self.length
+            weights, kv_head = alike[0][1].rows.to(of_prefix), head // groups
+            z = weights[:, :n_shared] @ of_prefix[kv_head, :n_shared]
+            rows = [row for row, _ in alike]
+            z = z.expand(len(rows), -1, -1)
+            if own is not None:
+                z = z + weights[:, start:] @ own[rows, kv_head]
+            done += [
+                (row, Edit(layer, head, edit.positions, value))
+                for (row, edit), value in zip(alike, z, strict=True)
+            ]
+        return done
 
     def _mask(self, given: Attention, own: int) -> Bool[Tensor, "#row query key"] | None:
         queries, device = given.query.shape[2], given.query.device
@@ -225,7 +259,7 @@ class Copies(Fresh):
         z = self.prefix.z_by_layer[layer]
         weights = self.model.bridge.blocks[layer].attn.W_O
         joining = range(self.active, self.active + self.joining)
-        for edits in self._edits_at(layer, joining, positions, z):
+        for edits in self._edits_at(layer, joining, positions, z, None):
             before = z[len(z) - positions :][edits.positions][:, edits.heads].transpose(0, 1)
             change = (edits.values - before) @ weights[edits.heads].to(z)
             at = edits.rows[:, None] - self.active, edits.positions[None, :]
@@ -241,11 +275,14 @@ class Copies(Fresh):
         own = (given.key, given.value) if positions == self.length else self._last_keys
         assert own is not None, "the last block's keys are taken first"
         z = self._over_prefix(layer, given, *own)  # steps 1 and 2, for the rows below
-        for edits in self._edits_at(layer, range(self.active), positions, z):
+        for edits in self._edits_at(layer, range(self.active), positions, z, own[1]):
             z[edits.index] = edits.values
         return z
 
-    def _edits_at(self, layer: int, rows: range, positions: int, like: Tensor) -> Iterator[_Edits]:
+    def _edits_at(
+        self, layer: int, rows: range, positions: int, like: Tensor, own: Tensor | None
+    ) -> Iterator[_Edits]:
         """Edits of a layer in some rows, of the last positions only, which count from there."""
         wanted = [row for row in self.edits.get(layer, ()) if row[0] in rows]
+        wanted = self._resolved(layer, wanted, own)
         return _edits(wanted, self.length, like, skipped=self.length - positions)

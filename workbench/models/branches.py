@@ -25,6 +25,31 @@ class Edit:
     positions: slice
     value: Float[Tensor, "position d_head"]
 
+    def __len__(self) -> int:
+        return len(self.value)
+
+
+@dataclass(frozen=True)
+class PatternEdit:
+    """Replacement of one head's attention rows at positions of a branch.
+
+    A row holds a weight for every key of the branch's own sequence: the prefix before its start,
+    then the branch. What the head puts out is the row times the values that the branch has there,
+    which heads patched in lower layers may have changed. Nothing looks ahead: weights of keys
+    behind the query's position are 0.
+    """
+
+    layer: int
+    head: int
+    positions: slice
+    rows: Float[Tensor, "position key"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+AnyEdit = Edit | PatternEdit
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -32,7 +57,7 @@ class Branch:
 
     start: int
     tokens: Sequence[int]
-    edits: Sequence[Edit] = ()
+    edits: Sequence[AnyEdit] = ()
 
     @cached_property
     def lowest_edit(self) -> int | None:
@@ -45,7 +70,8 @@ def check_branch(model: HookedModel, prefix_length: int, index: int, branch: Bra
 
     Raises:
         InputError: a branch without tokens or outside the prefix, an edit outside its branch or of
-            a head that the model does not have, or two edits of one head at the same position.
+            a head that the model does not have, two edits of one head at the same position, or
+            attention rows over another number of keys than the branch has.
     """
     if not branch.tokens:
         raise InputError(f"branch {index} has no tokens")
@@ -57,10 +83,16 @@ def check_branch(model: HookedModel, prefix_length: int, index: int, branch: Bra
     for edit in branch.edits:
         model.check_head(edit.layer, edit.head)
         covered = range(len(branch.tokens))[edit.positions]
-        if len(covered) != len(edit.value):
+        if len(covered) != len(edit):
             raise InputError(
-                f"branch {index} edits {len(covered)} positions with {len(edit.value)} values"
+                f"branch {index} edits {len(covered)} positions with {len(edit)} values"
             )
+        if isinstance(edit, PatternEdit):
+            keys = branch.start + len(branch.tokens)
+            if edit.rows.shape[1] != keys:
+                raise InputError(
+                    f"branch {index} has {keys} keys, an attention row over {edit.rows.shape[1]}"
+                )
         if len(branch.edits) == 1:
             continue  # of which there are thousands in a sweep
         before = edited.setdefault((edit.layer, edit.head), set())

@@ -39,7 +39,7 @@ from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.branch_batch import Copies, Fresh
 from workbench.models.branch_check import check_layers
-from workbench.models.branches import Branch, Edit, check_branch
+from workbench.models.branches import Branch, Edit, PatternEdit, check_branch
 from workbench.models.hooked import HookedModel
 from workbench.models.one_sequence import Together
 from workbench.models.prefix import Prefix, run_prefix
@@ -113,7 +113,12 @@ def _repeats(tokens: Sequence[int], branch: Branch) -> bool:
 
 def _one_pass(model: HookedModel, tokens: Sequence[int], branches: Sequence[Branch]) -> bool:
     """Whether all branches repeat the last token alone, and fit into a forward with the prefix."""
-    last = all(len(branch.tokens) == 1 and _repeats(tokens, branch) for branch in branches)
+    last = all(
+        len(branch.tokens) == 1
+        and _repeats(tokens, branch)
+        and not any(isinstance(edit, PatternEdit) for edit in branch.edits)
+        for branch in branches
+    )
     return last and len(tokens) + len(branches) <= model.pack_budget.tokens
 
 

@@ -1,4 +1,4 @@
-"""Hook functions: keep an activation, replace heads' outputs."""
+"""Hook functions: keep an activation, replace heads' outputs or their attention."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,3 +31,18 @@ def replace_z(layer: int, index: tuple[Any, ...], value: Tensor) -> Hook:
         return z
 
     return f"blocks.{layer}.attn.hook_z", function
+
+
+def replace_pattern(layer: int, index: tuple[Any, ...], rows: Tensor) -> Hook:
+    """Hook that sets attention rows of a layer: what heads look at, not what they find there.
+
+    `index` addresses [batch, head, query] of `hook_pattern`, whose shape is
+    [batch, head, query, key]; `rows` broadcasts to the entries.
+    """
+
+    def function(pattern: Tensor, hook: Any) -> Tensor:
+        pattern = pattern.clone()
+        pattern[index] = rows.to(pattern)
+        return pattern
+
+    return f"blocks.{layer}.attn.hook_pattern", function

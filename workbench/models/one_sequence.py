@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.models.attention import Attention, MaskFunction
-from workbench.models.branches import Branch, index_on
+from workbench.models.branches import Branch, Edit, index_on
 from workbench.models.hooked import HookedModel
 from workbench.models.shared_attention import under_mask
 from workbench.models.steered import Call, Job, Run, Taken
@@ -61,7 +61,7 @@ class Together(Job):
             (edit.layer, row, edit)
             for row, branch in enumerate(branches, start=len(self.tokens))
             for edit in branch.edits
-            if len(edit.value)
+            if isinstance(edit, Edit) and len(edit)
         ]
         edits.sort(key=lambda entry: entry[0])
         counts = [0] * (self.last_layer + 1)

@@ -11,6 +11,7 @@ from pydantic import Field
 from workbench.errors import InputError
 from workbench.files import settings
 from workbench.headsets.thresholds import Rate, ReadOutShare, RestoreLow, Thresholds
+from workbench.phases import Intervention
 from workbench.prompts.choices import KINDS, OWN_TASK, check_task
 
 Position = Literal["decision", "span"]
@@ -79,6 +80,13 @@ class RunConfig:
     positions: Annotated[
         tuple[Position, ...], Field(min_length=1, description="Where heads are patched.")
     ] = POSITIONS
+    intervention: Annotated[
+        Intervention,
+        Field(
+            description="What of a head is patched. z: its output, what it carries; pattern: its "
+            "attention rows over the patched run's values, where it looks. Pools are made from z."
+        ),
+    ] = "z"
     n_nominated: Annotated[int, Field(ge=1, description="Heads that each score nominates.")] = 12
     n_screened: Annotated[
         int, Field(ge=1, description="Heads that each patched run's estimates nominate.")

@@ -23,7 +23,7 @@ from workbench.runs.subject import Parts, Subject, Tables, runs_worth_patching, 
 
 EFFECT_COLUMNS = [
     *("layer", "head", "positions", "measure", "half"),
-    *("effect", "low", "high", "n", "n_excluded", "group"),
+    *("effect", "low", "high", "n", "n_excluded", "group", "intervention"),
 ]
 
 
@@ -74,6 +74,7 @@ def patch(subject: Subject, tables: Tables, parts: Parts) -> Made:
         seed=config.seed,
     )
     groups = heads["group"].value_counts().to_dict()
+    effects = effects.assign(intervention=config.intervention)
     made = {"patching_events": events, "patching": effects}
     return Made(made, {"events": len(valid), "heads": groups, "engine": engine.words})
 
@@ -157,6 +158,7 @@ def _sweep(
         halves=subject.halves,
         group=heads["group"].tolist(),
         runs_of=runs_worth_patching(baseline, subject.halves),
+        intervention=subject.config.intervention,
     )
     name = f"patch, {len(heads)} heads, {' and '.join(positions)}"
     with subject.reporter.step(name, len(valid)) as advance:

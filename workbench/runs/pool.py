@@ -45,9 +45,11 @@ def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
     """The pools and their joint effects, and the head set.
 
     Raises:
-        InputError: the heads were not patched over the span.
+        InputError: the heads were not patched over the span, or their patterns were patched.
     """
     scores, patching = tables["scores"], tables["patching"]
+    if (patching.get("intervention", pd.Series("z")) != "z").any():
+        raise InputError("patching table has patched patterns: pools are made from intervention z")
     thresholds = thresholds_of(subject.config)
     pooled = pool_heads(scores, patching, thresholds)
     sets = _sets(subject, pooled, scores)

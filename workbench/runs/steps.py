@@ -98,7 +98,7 @@ STEPS = (
         needs=("baseline", "scores", "screen"),
         makes=("patching_events", "patching"),
         settings=(
-            *("heads", "positions", "n_nominated", "n_screened", "n_controls"),
+            *("heads", "positions", "intervention", "n_nominated", "n_screened", "n_controls"),
             "n_resamples",
         ),
         resumable=True,

@@ -33,7 +33,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.patching.effects import causal_effects
-from workbench.analysis.patching.patching import POSITIONS, base_run, baseline_rows, check_positions
+from workbench.analysis.patching.patching import POSITIONS, baseline_rows, check_positions
+from workbench.analysis.patching.transplants import base_run
 from workbench.analysis.readout import Roles, focus_confusion, widen
 from workbench.errors import InputError
 from workbench.heads import Head

@@ -1,15 +1,15 @@
 """Per-event results of patching heads between a prompt and its counterfactuals.
 
 One event gives four patched runs per head (or set of heads) and choice of positions: its `hook_z`
-is replaced in one variant by the value from another, at the decision token or over the whole
-aligned suffix. One plain run of each variant, kept in an `EventCache`, gives the values and is the
-prefix that the patched forwards of `patch_heads` branch from, many heads at a time. Results are
-frames of one row per set of heads × positions × run, so a long sweep can be saved event by event
-and taken up again.
+is replaced in one variant by the value from another, or its attention rows are (`transplants`), at
+the decision token or over the whole aligned suffix. One plain run of each variant, kept in an
+`EventCache`, gives the values and is the prefix that the patched forwards of `patch_heads` branch
+from, many heads at a time. Results are frames of one row per set of heads × positions × run, so a
+long sweep can be saved event by event and taken up again.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -18,15 +18,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.patching.effects import causal_effects
+from workbench.analysis.patching.transplants import (
+    PlainRun,
+    base_run,
+    check_intervention,
+    patched_logits,
+)
 from workbench.analysis.readout import Roles, focus_confusion, option_mass, select_options, widen
-from workbench.analysis.scores.attribution import z_names
 from workbench.analysis.statistics import Halves
 from workbench.analysis.variant_runs import variant_runs
 from workbench.errors import InputError
 from workbench.heads import Head
-from workbench.models.forked import can_fork, patch_heads
+from workbench.models.forked import patch_heads
 from workbench.models.hooked import HookedModel
-from workbench.models.prefix import Prefix, run_prefix
+from workbench.models.prefix import Prefix
 from workbench.phases import OF_READOUT, PHASES, RUNS
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
 
@@ -43,6 +48,7 @@ def every_run(event: DecisionEvent) -> Collection[str]:
 
 
 EVENT_COLUMNS = ["layer", "head", "positions", "run", "id", "event", "half", *OF_READOUT, "group"]
+EVENT_COLUMNS += ["intervention"]
 """Columns of the `patching_events` table."""
 
 THRESHOLDS = {"clean_focus": 0.5, "clean_confusion": 0.5, "moved": 0.2}
@@ -59,6 +65,8 @@ class EventCache:
 
     z: dict[Variant, Float[Tensor, "layer position head d_head"]]
     bases: dict[Variant, Prefix | list[int]]
+    plain: dict[Variant, PlainRun] = field(default_factory=dict)
+    """The same for patched attention, filled as it is wanted."""
 
     @classmethod
     def of(
@@ -73,23 +81,39 @@ class EventCache:
             z[variant] = torch.stack([layer.to(layers[0].device) for layer in layers])
         return cls(z, bases)
 
+    def patched(
+        self,
+        model: HookedModel,
+        event: DecisionEvent,
+        run: tuple[Variant, Variant],
+        positions: str,
+        groups: Sequence[Sequence[Head]],
+        *,
+        intervention: str = "z",
+    ) -> Float[Tensor, "group option"]:
+        """Option logits of the first variant of `run`, each group patched from the second."""
+        base, source = run
+        columns = event.option_tokens
+        if intervention == "z":
+            values = self.source(source, positions)
+            return patch_heads(model, self.bases[base], values, groups, tokens=columns)
+        to, out_of = (self._plain(model, event, name) for name in run)
+        n = self.source(source, positions).shape[1]
+        pairs = [(len(to.tokens) - back, len(out_of.tokens) - back) for back in range(n, 0, -1)]
+        return patched_logits(to, out_of, pairs, groups, intervention=intervention, columns=columns)
+
+    def _plain(self, model: HookedModel, event: DecisionEvent, name: Variant) -> PlainRun:
+        """The variant with its attention rows, which are made once."""
+        if name not in self.plain:
+            tokens = list(event.variant(name))
+            self.plain[name] = PlainRun(model, tokens, self.bases[name], self.z[name].unbind())
+        return self.plain[name]
+
     def source(
         self, variant: Variant, positions: str
     ) -> Float[Tensor, "layer position head d_head"]:
         """Values to patch in: over the last token, or over the whole aligned suffix."""
         return self.z[variant][:, -1:] if positions == "decision" else self.z[variant]
-
-
-def base_run(
-    model: HookedModel, tokens: list[int], kept: int
-) -> tuple[Prefix | list[int], list[Float[Tensor, "position head d_head"]], Tensor]:
-    """What patched forwards start from, every head's output at the last positions, last logits."""
-    if can_fork(model, tokens):
-        prefix = run_prefix(model, tokens, kept)
-        return prefix, prefix.z_by_layer, prefix.logits
-    names = z_names(model.info.n_layers)
-    [run] = model.run([tokens], names)
-    return tokens, [run.activations[name][-kept:] for name in names], run.logits
 
 
 def baseline(
@@ -155,18 +179,20 @@ def sweep_event(
     *,
     runs: Collection[str] = tuple(RUNS),
     cache: EventCache | None = None,
+    intervention: str = "z",
 ) -> pd.DataFrame:
     """The patched runs of one event for every group of heads, each patched as one.
 
     Columns: target (index into `groups`), positions, run, id, event, focus, confusion. `runs` are
     the names of those wanted, all four unless given. Without `cache` the three variants are run
-    first.
+    first. `intervention` says what of a head is patched, see `transplants`.
 
     Raises:
-        InputError: positions other than "decision" and "span", no run or an unknown one, or a head
-            the model lacks.
+        InputError: positions other than "decision" and "span", no run or an unknown one, an unknown
+            intervention, or a head the model lacks.
     """
     _check(model, groups, positions, runs)
+    check_intervention(intervention)
     cache = cache or EventCache.of(model, event, positions)
     roles = Roles.of(event)
     frames = []
@@ -174,12 +200,8 @@ def sweep_event(
         for run, (base, source) in RUNS.items():
             if run not in runs:
                 continue
-            option_logits = patch_heads(
-                model,
-                cache.bases[base],
-                cache.source(source, where),
-                groups,
-                tokens=event.option_tokens,
+            option_logits = cache.patched(
+                model, event, (base, source), where, groups, intervention=intervention
             )
             focus, confusion = focus_confusion(widen(option_logits), roles)
             frames.append(
@@ -224,18 +246,22 @@ def sweep(
     halves: Halves,
     group: str | Sequence[str] = "all",
     runs_of: RunsOf = every_run,
+    intervention: str = "z",
 ) -> Iterator[pd.DataFrame]:
     """Patch heads one by one on every event; one `patching_events` frame per event, as it is done.
 
     `group` says why a head was patched, once for all or one word per head; `runs_of` names the runs
-    that an event is wanted for.
+    that an event is wanted for, and `intervention` what of a head is patched.
     """
     labels = [group] * len(heads) if isinstance(group, str) else list(group)
     names = pd.DataFrame(heads, columns=["layer", "head"]).assign(group=labels)
     groups = [[head] for head in heads]
     for event in prompts:
-        frame = sweep_event(model, event, groups, positions, runs=runs_of(event))
+        frame = sweep_event(
+            model, event, groups, positions, runs=runs_of(event), intervention=intervention
+        )
         frame = frame.join(names, on="target").assign(half=halves.of(event.id))
+        frame = frame.assign(intervention=intervention)
         yield frame.reindex(columns=EVENT_COLUMNS)
 
 
