@@ -161,7 +161,7 @@ def _check(cases: Sequence[ChainCase], stages: Sequence[str], positions: Sequenc
             raise InputError(f"{where}: the variants' questions share no end to patch")
 
 
-def _kept(chain: Chain, stage: str, options: Sequence[int]) -> int | None:
+def kept_at(chain: Chain, stage: str, options: Sequence[int]) -> int | None:
     """How many tokens of a chain are there at a stage; None where the chain has no such stage."""
     own = chain.own_step
     if stage == "direct":
@@ -187,7 +187,7 @@ def _run(model: HookedModel, case: ChainCase, stage: str) -> dict[Variant, _Ran]
     ran: dict[Variant, _Ran] = {}
     for name in VARIANTS:
         chain = case.chains[name]
-        kept = _kept(chain, stage, options)
+        kept = kept_at(chain, stage, options)
         if kept is None:
             return None
         written = chain.tokens[:kept]

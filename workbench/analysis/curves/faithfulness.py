@@ -80,10 +80,17 @@ def default_sizes(n_heads: int) -> list[int]:
     return sorted(size for size in sizes if size <= n_heads)
 
 
-def plan_curves(model: HookedModel, orders: Orders, sizes: Sequence[int] | None = None) -> Plan:
+def plan_curves(
+    model: HookedModel,
+    orders: Orders,
+    sizes: Sequence[int] | None = None,
+    kinds: Sequence[str] = KINDS,
+) -> Plan:
     """Every set of heads that the curves need; sets that several orders share are there once.
 
-    Sizes 0 and all are added where they are missing: faithfulness is measured against them.
+    A kind is "sufficiency", of which all but the first k heads make the set, or any other word, of
+    which the first k do. Sizes 0 and all are added where they are missing: faithfulness is measured
+    against them.
 
     Raises:
         InputError: no order, an unknown readout, an order that does not hold every head of the
@@ -103,9 +110,9 @@ def plan_curves(model: HookedModel, orders: Orders, sizes: Sequence[int] | None 
         index: dict[tuple[Head, ...], int] = {(): CLEAN, every: ABLATED}
         for name, order in wanted.items():
             _check_order(name, readout, order, every)
-            for kind in KINDS:
+            for kind in kinds:
                 for k in chosen:
-                    ablated = order[:k] if kind == "necessity" else order[k:]
+                    ablated = order[k:] if kind == "sufficiency" else order[:k]
                     target = index.setdefault(tuple(sorted(ablated)), len(index))
                     rows.append((name, kind, readout, k, target))
         sets[readout] = list(index)
