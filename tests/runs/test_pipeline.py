@@ -412,3 +412,16 @@ def test_memory_is_said_before_the_first_step(begin: Begin) -> None:
     text = io.StringIO()
     begin(reporter=Reporter(Console(file=text, width=200)))
     assert text.getvalue().startswith("memory: model ")
+
+
+def test_patched_patterns_are_kept_apart_from_patched_outputs(begin: Begin) -> None:
+    """The table says which was patched, and no pool is made of patterns."""
+    opened = begin(replace(FAST, intervention="pattern", positions=("span",)))
+    wb.score(opened)
+    table = wb.patch(opened)
+    assert set(table["intervention"]) == {"pattern"}
+    with pytest.raises(InputError, match="patched patterns: pools are made from intervention z"):
+        wb.pool(opened)
+    other = begin(replace(FAST, positions=("span",)), out="z")
+    wb.score(other)
+    assert set(wb.patch(other)["intervention"]) == {"z"}
