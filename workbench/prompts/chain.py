@@ -247,7 +247,7 @@ def find_cues(prompts: PromptSet, tokenizer: Any) -> Cues:
         (
             cues
             for cues in (THOUGHTS, REASONING)
-            if _find(tokens, tokenizer, cues.answer) is not None
+            if find_last(tokens, tokenizer, cues.answer) is not None
         ),
         PlainTemplate.cues,
     )
@@ -267,14 +267,14 @@ def question_cases(
     """
     cases = []
     for event in prompts:
-        start = _find(event.clean, tokenizer, cues.answer)
+        start = find_last(event.clean, tokenizer, cues.answer)
         n_cue = 0 if start is None else len(event.clean) - start
         if not 0 < n_cue <= event.aligned_suffix:
             raise InputError(
                 f"prompt {event.id!r} event {event.event}: no answer cue {cues.answer!r} in the "
                 "tokens that its variants share"
             )
-        if _find(event.clean[:-n_cue], tokenizer, PlainTemplate.reason_cue) is not None:
+        if find_last(event.clean[:-n_cue], tokenizer, PlainTemplate.reason_cue) is not None:
             raise InputError(
                 f"prompt {event.id!r} event {event.event}: holds a chain already, so that none can "
                 "be written for it"
@@ -286,7 +286,7 @@ def question_cases(
     return cases
 
 
-def _find(tokens: Sequence[int], tokenizer: Any, cue: str) -> int | None:
+def find_last(tokens: Sequence[int], tokenizer: Any, cue: str) -> int | None:
     """Where a cue starts last; None if it is not there."""
     wanted = tokenizer(cue, add_special_tokens=False)["input_ids"]
     for place in reversed(range(len(tokens) - len(wanted) + 1)):
