@@ -3,7 +3,18 @@
 import sys
 from io import TextIOWrapper
 
-from workbench.cli import answers, bench, daily, distill, evaluate, labels, organism, steps, studies  # noqa: F401  (they register their commands)
+from workbench.cli import (  # noqa: F401  (they register their commands)
+    answers,
+    bench,
+    daily,
+    distill,
+    evaluate,
+    labels,
+    organism,
+    paper,
+    steps,
+    studies,
+)
 from workbench.cli.app import app
 
 

@@ -77,7 +77,7 @@ def test_the_own_stream_is_pooled_over_what_was_read_so_far(model, tokenizer):
 def test_means_along_the_chain_keep_the_last_step(tokenizer):
     rows = [("a", 0.0, 1.0), ("a", 0.5, 2.0), ("a", 1.0, 4.0), ("b", 0.0, 0.0), ("b", 1.0, 2.0)]
     values = pd.DataFrame(rows, columns=["id", "share", "focus"]).assign(model="m", event=0)
-    table = along(values, ["focus"], n_resamples=20, shares=(0, 0.5, 0.75, 1)).set_index("t")
+    table = along(values, ["focus"], n_resamples=20, shares=(0.0, 0.5, 0.75, 1.0)).set_index("t")
     assert table["value"].tolist() == [0.5, 1.0, 1.0, 3.0]
     assert (table["n"] == 2).all() and (table["low"] <= table["value"]).all()
     assert along(values.assign(focus=np.nan), ["focus"]).empty

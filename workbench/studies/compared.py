@@ -1,0 +1,119 @@
+"""What the paper reports beside what was found, row by row, and whether the direction agrees."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis.curves.orderings import rank_heads
+from workbench.heads import head_name
+from workbench.studies import reported
+
+COLUMNS = ["what", "paper", "ours", "low", "high", "agrees", "note"]
+SMALLEST = 0.02
+"""Change along the chain that counts as one."""
+
+
+def compared(
+    scores: pd.DataFrame, along: pd.DataFrame, stages: pd.DataFrame, teacher: str
+) -> pd.DataFrame:
+    """Columns: what, paper, ours (numbers), low, high, agrees (of a direction), note.
+
+    Values of another model, text and embedding need not agree; directions may: Focus rises early,
+    Confusion falls late, coarse heads lie below refining ones, QK to the shortlist rises over the
+    stages, QK to near misses falls, cos(write, gradient) rises.
+    """
+    rows: list[dict[str, Any]] = []
+    model = along["model"].iloc[0] if len(along) else teacher
+    rows += _leaders(scores)
+    given = reported.reported_along()
+    given = given[given["model"] == given["model"].iloc[0]]
+    for record in given.to_dict("records"):
+        for quantity in (record["quantity"], str(record["quantity"]).removesuffix("_text")):
+            rows.append(_at(along, model, quantity, record))
+    for readout, sign in (("focus", 1), ("confusion", -1)):
+        rows += [_trend(along, model, name, sign) for name in (f"{readout}_text", readout)]
+    for quantity, sign in (("qk_shortlist", 1), ("qk_near", -1), ("cos_margin", 1)):
+        rows.append(_stages(stages, quantity, sign))
+    return pd.DataFrame(rows).reindex(columns=COLUMNS)
+
+
+def _leaders(scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """The highest scores, and the depth of the four heads that lead."""
+    n_layers = int(scores["layer"].max()) + 1
+    rows, depths = [], {}
+    for name, leaders in (
+        ("coarse_chain", reported.COARSE_LEADERS), ("refine_chain", reported.REFINE_LEADERS),
+    ):  # fmt: skip
+        [theirs, *_] = [value for value in leaders.values() if value is not None]
+        depth = float(np.mean([layer / reported.N_LAYERS for layer, _ in leaders]))
+        for column in (name, f"{name}_guarded"):
+            ranked = rank_heads(scores, column)
+            first = scores.set_index(["layer", "head"]).loc[[ranked[0]]].iloc[0]
+            guarded = column != name
+            rows.append(
+                {"what": f"highest {column}", "paper": np.nan if guarded else theirs}
+                | {"ours": first[column], "low": first[f"{column}_low"]}
+                | {"high": first[f"{column}_high"], "note": f"head {head_name(*ranked[0])}"}
+            )
+            mine = [layer / n_layers for layer, _ in ranked[: len(leaders)]]
+            depths[column] = float(np.mean(mine))
+            named = ", ".join(head_name(*head) for head in ranked[: len(leaders)])
+            rows.append(
+                {"what": f"depth of the first four by {column}", "paper": depth}
+                | {"ours": depths[column], "note": named}
+            )
+    for end in ("", "_guarded"):
+        below = depths[f"coarse_chain{end}"] < depths[f"refine_chain{end}"]
+        what = f"coarse heads lie below refining ones{' (guarded)' if end else ''}"
+        rows.append({"what": what, "agrees": below})
+    return rows
+
+
+def _at(
+    along: pd.DataFrame, model: str, quantity: str, record: Mapping[Any, Any]
+) -> dict[str, Any]:
+    row = {"what": f"{quantity} at t = {record['t']:g}", "paper": record["value"]}
+    own = along[(along["model"] == model) & (along["quantity"] == quantity)]
+    own = own[np.isclose(own["t"], record["t"])]
+    return row | ({} if own.empty else _interval(own.iloc[0]))
+
+
+def _interval(row: Any) -> dict[str, Any]:
+    return {"ours": row["value"], "low": row["low"], "high": row["high"]}
+
+
+def _trend(along: pd.DataFrame, model: str, quantity: str, sign: int) -> dict[str, Any]:
+    """The change along the chain, and how much of it falls into its first half."""
+    own = along[(along["model"] == model) & (along["quantity"] == quantity)].sort_values("t")
+    what = f"{quantity} {'rises' if sign > 0 else 'falls'} along the chain"
+    if own.empty:
+        return {"what": what, "note": "not measured"}
+    values = own["value"].to_numpy(float)
+    half = values[int(np.searchsorted(own["t"].to_numpy(float), 0.5 - 1e-9))]
+    change = values[-1] - values[0]
+    if abs(change) < SMALLEST:
+        return {"what": what, "ours": change, "note": f"changes by less than {SMALLEST:g}"}
+    share = (half - values[0]) / change
+    return {"what": what, "ours": change, "agrees": bool(sign * change > 0)} | {
+        "note": f"{share:.0%} of the change in the first half"
+    }
+
+
+def _stages(stages: pd.DataFrame, quantity: str, sign: int) -> dict[str, Any]:
+    """Change from the first stage to the last, mean over the heads that have both."""
+    own = stages[stages["quantity"] == quantity]
+    changes = []
+    for _, rows in own.groupby(["layer", "head"]):
+        rows = rows.sort_values("place")
+        if len(rows) > 1:
+            changes.append(rows["value"].iloc[-1] - rows["value"].iloc[0])
+    what = f"{quantity} {'rises' if sign > 0 else 'falls'} over the stages"
+    if not changes:
+        return {"what": what, "note": "fewer than two stages follow a shortlist"}
+    mean = float(np.mean(changes))
+    right = sum(sign * change > 0 for change in changes)
+    return {"what": what, "ours": mean, "agrees": sign * mean > 0} | {
+        "note": f"{right} of {len(changes)} heads"
+    }
