@@ -28,6 +28,9 @@ def paper(
     task: Annotated[
         str, typer.Option(help="Task of the prompts; auto: what the model was trained on.")
     ] = "auto",
+    given: Annotated[
+        bool, typer.Option("--given", help="The task's own, correct chains, not the model's.")
+    ] = False,
     split: Annotated[
         Literal["seen", "unseen"], typer.Option(help="Categories of the training, or not.")
     ] = "unseen",
@@ -62,7 +65,7 @@ def paper(
     made = study_paper(
         PaperStudy(
             models=(teacher, *(student or ())),
-            asked=Asked(teacher, n, task, split, prompts, chains),
+            asked=Asked(teacher, n, task, given, split, prompts, chains),
             chains=ChainSettings(stage_ends=tuple(map(int, ends)), **settings),
             embedding=embedding,
             **run,

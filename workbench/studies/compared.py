@@ -49,7 +49,10 @@ def _leaders(scores: pd.DataFrame) -> list[dict[str, Any]]:
         [theirs, *_] = [value for value in leaders.values() if value is not None]
         depth = float(np.mean([layer / reported.N_LAYERS for layer, _ in leaders]))
         for column in (name, f"{name}_guarded"):
-            ranked = rank_heads(scores, column)
+            ranked = rank_heads(scores.dropna(subset=[column]), column)
+            if not ranked:
+                rows.append({"what": f"highest {column}", "note": "no chain has the queries"})
+                continue
             first = scores.set_index(["layer", "head"]).loc[[ranked[0]]].iloc[0]
             guarded = column != name
             rows.append(
@@ -65,6 +68,8 @@ def _leaders(scores: pd.DataFrame) -> list[dict[str, Any]]:
                 | {"ours": depths[column], "note": named}
             )
     for end in ("", "_guarded"):
+        if not {f"coarse_chain{end}", f"refine_chain{end}"} <= set(depths):
+            continue
         below = depths[f"coarse_chain{end}"] < depths[f"refine_chain{end}"]
         what = f"coarse heads lie below refining ones{' (guarded)' if end else ''}"
         rows.append({"what": what, "agrees": below})
@@ -105,7 +110,7 @@ def _stages(stages: pd.DataFrame, quantity: str, sign: int) -> dict[str, Any]:
     """Change from the first stage to the last, mean over the heads that have both."""
     own = stages[stages["quantity"] == quantity]
     changes = []
-    for _, rows in own.groupby(["layer", "head"]):
+    for _, rows in own.groupby(["layer", "head"]) if len(own) else ():
         rows = rows.sort_values("place")
         if len(rows) > 1:
             changes.append(rows["value"].iloc[-1] - rows["value"].iloc[0])

@@ -193,12 +193,14 @@ def _heads(
     seeded = {"n_resamples": study.n_resamples, "seed": study.seed}
     with reporter.step("nulls"):
         scores = chain_scores(readings, tables, n_permutations=study.n_permutations, **seeded)
-    lead = {name: rank_heads(scores, name)[:N_LEADING] for name in CHAIN_SCORES}
+    lead = {
+        name: rank_heads(scores.dropna(subset=[name]), name)[:N_LEADING] for name in CHAIN_SCORES
+    }
     followed = dict.fromkeys([*lead["refine_chain"], *lead["refine_chain_guarded"]])
-    early = dict.fromkeys([lead["coarse_chain"][0], lead["coarse_chain_guarded"][0]])
+    early = dict.fromkeys([*lead["coarse_chain"][:1], *lead["coarse_chain_guarded"][:1]])
     shown = next((one for one in readings if one.early(given)), None)
     attention = pd.DataFrame()
-    if shown is not None:
+    if shown is not None and early:
         attention = early_attention(model, shown, [*early], given, model.tokenizer)
     return {
         "scores": scores,

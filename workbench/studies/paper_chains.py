@@ -22,7 +22,8 @@ from workbench.models.loading import model_folder
 from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase, find_cues, make_chain, question_cases
 from workbench.prompts.choices import OWN_TASK, open_source, stage_reader
-from workbench.prompts.events import EventChoice, make_events
+from workbench.prompts.drawn import DrawnPrompt
+from workbench.prompts.events import make_events
 from workbench.prompts.files import read_prompts
 from workbench.prompts.given_chains import given_cases, holds_chains
 from workbench.prompts.make import open_template, settled_template
@@ -45,6 +46,7 @@ class Asked:
         model: whose task it is, by default what it was trained on.
         n: prompts of a task.
         task: its name.
+        given: whether chains are the task's own, the correct ones; otherwise the model writes them.
         split: labels that the model was trained on, or not.
         prompts: a prompt file, in place of a task.
         own: a file of documents, chains and labels, in place of both.
@@ -53,6 +55,7 @@ class Asked:
     model: str
     n: int = 16
     task: str = OWN_TASK
+    given: bool = False
     split: str = "unseen"
     prompts: Path | None = None
     own: Path | None = None
@@ -60,6 +63,8 @@ class Asked:
     def __post_init__(self) -> None:
         if self.prompts is not None and self.own is not None:
             raise InputError("give either --prompts or --chains, not both")
+        if self.given and (self.prompts or self.own):
+            raise InputError("--given is for prompts of a task; a file has its chains or not")
         if self.n < 1:
             raise InputError(f"n is {self.n}, must be at least 1")
 
@@ -67,7 +72,11 @@ class Asked:
     def name(self) -> str:
         """Of the task, or of the file."""
         file = self.own or self.prompts
-        return f"{self.task} {self.split}" if file is None else file.name
+        return self._task if file is None else file.name
+
+    @property
+    def _task(self) -> str:
+        return f"{self.task}, {self.split}, {'given' if self.given else 'written'} chains"
 
     @cached_property
     def sha256(self) -> str:
@@ -75,7 +84,7 @@ class Asked:
         file = self.own or self.prompts
         if file is not None:
             return file_sha256(file)
-        return sha256(f"{self.task} {self.split} {self.n}".encode()).hexdigest()
+        return sha256(f"{self._task} {self.n}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ def make_chains(
         raise InputError(f"model {model.info.name!r} has no tokenizer")
     if asked.own is not None:
         return _own(model, read_own_chains(asked.own), written, reporter)
-    prompts = _prompts(model, asked, seed)
+    prompts, correct = _prompts(model, asked, seed)
     cues, stages = find_cues(prompts, model.tokenizer), stage_reader(prompts.task)
     if holds_chains(prompts, model.tokenizer, cues):
         cases = given_cases(prompts, model.tokenizer, cues, stages)
@@ -118,7 +127,13 @@ def make_chains(
     else:
         cases = question_cases(prompts, model.tokenizer, cues)
         first = list({case.event.id: case for case in reversed(cases)}.values())[::-1]
-        if written is None:
+        if correct:
+            texts = {
+                name: "".join(f"\n{step}" for step in steps) for name, steps in correct.items()
+            }
+            ids = model.tokenizer([*texts.values()], add_special_tokens=False)["input_ids"]
+            written = _frame([(name, row, True) for name, row in zip(texts, ids, strict=True)])
+        elif written is None:
             with reporter.step(f"{model.info.name}: writes {len(first)} chains"):
                 made = write_chains(model, first, model.tokenizer, cues=cues)
             written = _frame(
@@ -150,10 +165,13 @@ def make_chains(
     return Chains([x for x in readings if x.n_chain > 0], dict(by_prompt), written)
 
 
-def _prompts(model: HookedModel, asked: Asked, seed: int) -> PromptSet:
-    """Of a task all decisions of a prompt, where its chain is about all of them."""
+def _prompts(model: HookedModel, asked: Asked, seed: int) -> tuple[PromptSet, dict[str, list[str]]]:
+    """Prompts, and the correct chain of each where it is wanted.
+
+    Of a task all decisions of a prompt, where its chain is about all of them.
+    """
     if asked.prompts is not None:
-        return read_prompts(asked.prompts, model=model)
+        return read_prompts(asked.prompts, model=model), {}
     folder = model_folder(asked.model)
     task = trained_task(folder) if asked.task == OWN_TASK else asked.task
     source = open_source(task, folder, asked.split)
@@ -161,9 +179,20 @@ def _prompts(model: HookedModel, asked: Asked, seed: int) -> PromptSet:
     template = open_template(form, model.tokenizer)
     if not isinstance(source, Task):
         raise InputError(f"task {task!r} gives prompts alone; make a file and give it as --prompts")
+    chains: dict[str, list[str]] = {}
+
+    def every(prompt: DrawnPrompt) -> Sequence[int]:
+        chains[prompt.id] = source.chain(prompt)
+        return range(len(prompt.mentions))
+
     shares_chain = form == "plain" and task != "laterality-chain"
-    every: EventChoice = "all" if shares_chain else "random"
-    return make_events(source, template, model.tokenizer, n_prompts=asked.n, seed=seed, event=every)
+    if asked.given and not shares_chain:
+        raise InputError("--given needs a task whose chain follows the whole prompt")
+    made = make_events(
+        source, template, model.tokenizer, n_prompts=asked.n, seed=seed,
+        event=every if shares_chain else "random",
+    )  # fmt: skip
+    return made, chains if asked.given else {}
 
 
 def _own(

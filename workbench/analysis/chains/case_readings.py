@@ -61,9 +61,11 @@ def _read_prompt(
         if [option.label for option in case.event.options] != labels:
             raise InputError(f"{where}: its events offer different options")
         gold, near = (case.event.with_role(role) for role in ("gold", "near"))
-        if case.event.evidence not in evidence:
-            evidence.append(case.event.evidence)
-        of_it = (evidence.index(case.event.evidence),)
+        of_it: tuple[int, ...] = ()
+        if case.event.evidence[1] <= start:  # else it lies in the chain, and is no anchor
+            if case.event.evidence not in evidence:
+                evidence.append(case.event.evidence)
+            of_it = (evidence.index(case.event.evidence),)
         decisions.append(Decision(case.event.event, gold[0], tuple(near), of_it))
         for step, stage in enumerate(case.clean.stages, start=1):
             if stage not in ("coarse", "fine"):

@@ -126,16 +126,12 @@ def chain_scores(
         events = [_late(readings[at], parts[at], name, group, shape) for at, group in decided]
         add(name, torch.stack([event.own for event in events]), prompts)
         test(name, refine_null(events, prompts))
-    flat = {
-        name: np.broadcast_to(np.asarray(value), shape).ravel() for name, value in columns.items()
-    }
-    table = pd.DataFrame(flat).assign(
+    for name in (*EARLY, *LATE):
+        for end in ("", "_low", "_high", "_p", "_q"):
+            columns.setdefault(name + end, np.nan)
+    flat = {name: np.broadcast_to(value, shape).ravel() for name, value in columns.items()}
+    return pd.DataFrame(flat).assign(
         n=len(early), n_refine=len(set(prompts)), n_decisions=len(decided)
-    )
-    return (
-        table
-        if early and decided
-        else table.assign(**{name: np.nan for name in CHAIN_SCORES if name not in table})
     )
 
 

@@ -64,10 +64,10 @@ class _Queries:
     early: list[int]
     compared: list[list[int]]
     """Of each decision, chain tokens after its shortlist."""
-    late: list[Bool[Tensor, " query"]]
+    late: list[Bool[Tensor, "_"]]
     """Which of these are late."""
     stage: list[Tensor]
-    gradient: list[Float[Tensor, "member query d_model"]] = field(default_factory=list)
+    gradient: list[Float[Tensor, "_ _ _"]] = field(default_factory=list)
     sinks: list[int] = field(default_factory=list)
 
 
@@ -171,18 +171,24 @@ def _prepare(
     with frozen_parameters(model.bridge):
         tokens = torch.tensor([reading.tokens], device=model.device)
         logits = widen(model.logits_at(tokens, positions, hooks, grad=True)[0])
+        # A token is of one decision, so one gradient serves all decisions for each member.
+        margins: dict[int, list[Tensor]] = {}
         for decision, compared in zip(reading.decisions, queries.compared, strict=True):
-            members = reading.members(decision) if compared else ()
             rows = logits[[asked.index(at) for at in compared]]
+            members = reading.members(decision) if compared else ()
             said = [rows[:, list(reading.labels[at].next_tokens)].logsumexp(-1) for at in members]
-            gradients = []
             for member, one in enumerate(said):
                 others = torch.stack([*said[:member], *said[member + 1 :]]).logsumexp(0)
-                (gradient,) = torch.autograd.grad(
-                    (one - others).sum(), leaves[0], retain_graph=True
-                )
-                gradients.append(widen(gradient[0, [reading.query(at) for at in compared]]))
-            queries.gradient.append(torch.stack(gradients) if gradients else torch.empty(0, 0, 0))
+                margins.setdefault(member, []).append((one - others).sum())
+        gradients = {
+            member: torch.autograd.grad(sum(parts), leaves[0], retain_graph=True)[0][0]
+            for member, parts in margins.items()
+        }
+    for decision, compared in zip(reading.decisions, queries.compared, strict=True):
+        at = [reading.query(token) for token in compared]
+        members = reading.members(decision) if compared else ()
+        own = [widen(gradients[member][at]) for member in range(len(members))]
+        queries.gradient.append(torch.stack(own) if own else torch.empty(0, 0, 0))
     heavy = (attended[: reading.start] >= given.sink_share).nonzero().flatten().tolist()
     queries.sinks = sorted({0, *heavy})
 

@@ -1,0 +1,186 @@
+"""The study on a tiny model with its own chains, stopped and gone on with, and on own files."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from fixtures.tiny_runs import save_reader
+from typer.testing import CliRunner
+
+from workbench.analysis.chains import generation
+from workbench.analysis.chains.reading import ChainSettings
+from workbench.cli import app
+from workbench.errors import InputError
+from workbench.studies import paper, paper_chains
+from workbench.studies.compared import compared
+from workbench.studies.paper import FIGURES, TABLES, PaperStudy, study_paper
+from workbench.studies.paper_chains import Asked
+from workbench.studies.reported import reported_along, reported_cumulative
+
+QUICK = {"n_resamples": 5, "n_permutations": 20}
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory):
+    return str(save_reader(tokenizer, tmp_path_factory.mktemp("reader") / "model", n_layers=2))
+
+
+@pytest.fixture
+def correct_chains(few_labels, monkeypatch):
+    """What the model writes is what the task would: a random one writes nothing that is read."""
+
+    def write(model, cases, tokenizer, cues, **given):
+        made = []
+        for case in cases:
+            letters = {x.role: tokenizer.decode([x.token]) for x in case.event.options}
+            number = case.event.event + 1
+            text = f"\n {number} in{letters['gold']}{letters['near']}"
+            text += f"\n {number} is fever of some kind{letters['gold']}"
+            opening = tokenizer(cues.opening, add_special_tokens=False)["input_ids"]
+            chain = generation.make_chain(tokenizer, case.clean.question, text, opening=opening)
+            made.append(replace(case, chains={"clean": chain}))
+        return made
+
+    monkeypatch.setattr(paper_chains, "write_chains", write)
+
+
+def lines_of(tmp_path, **change):
+    line = {
+        "id": "c0",
+        "document": {"text": "note: cyst of spleen; options: cyst of spleen, cyst of liver, gout."},
+        "chain": {"text": " cyst of spleen or cyst of liver. gout is not. cyst of spleen."},
+        "labels": [
+            {"label": "A", "text": "cyst of spleen", "role": "gold"},
+            {"label": "B", "text": "cyst of liver", "role": "near"},
+            {"label": "C", "text": "gout", "role": "far"},
+        ],
+    }
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(line | change | {"id": x}) + "\n" for x in ("c0", "c1")))
+    return path
+
+
+def test_a_stopped_study_goes_on_and_ends_alike(correct_chains, folder, tmp_path, monkeypatch):
+    study = PaperStudy((folder,), Asked(folder, n=2), ChainSettings(n_early=4, t_star=0.3), **QUICK)
+    whole = study_paper(study)
+    assert tuple(whole) == TABLES
+    assert (whole["scores"]["n"] == 2).all() and (whole["scores"]["n_refine"] == 2).all()
+    assert whole["scores"]["refine_chain_q"].notna().all()
+    assert {"focus", "confusion_text"} <= set(whole["along"]["quantity"])
+    parts, made = paper.chain_parts, []
+
+    def stop(model, reading, given):
+        if len(made) == 1:
+            raise KeyboardInterrupt
+        made.append(reading.id)
+        return parts(model, reading, given)
+
+    monkeypatch.setattr(paper, "chain_parts", stop)
+    with pytest.raises(KeyboardInterrupt):
+        study_paper(study, tmp_path / "out")
+    monkeypatch.setattr(paper, "chain_parts", lambda *given: made.append("again") or parts(*given))
+    monkeypatch.setattr(paper_chains, "write_chains", None)  # they are there
+    again = study_paper(study, tmp_path / "out")
+    assert made == ["p0", "again"]
+    for name in TABLES:
+        pd.testing.assert_frame_equal(again[name], whole[name], check_dtype=False)
+    monkeypatch.setattr(paper, "chain_parts", None)
+    assert study_paper(study, tmp_path / "out")["scores"].shape == whole["scores"].shape
+    with pytest.raises(InputError, match="n_early 4 there and 5 now"):
+        study_paper(replace(study, chains=ChainSettings(n_early=5, t_star=0.3)), tmp_path / "out")
+    with pytest.raises(InputError, match="another run"):
+        study_paper(replace(study, asked=Asked(folder, n=3)), tmp_path / "out")
+
+
+def test_chains_of_ones_own_from_the_command_line(folder, tmp_path):
+    own, out = lines_of(tmp_path), tmp_path / "out"
+    flags = ["--model", folder, "--chains", str(own), "--out", str(out), "--student", folder]
+    flags += ["--n-resamples", "5", "--n-permutations", "20", "--t-star", "0.3", "--n-early", "2"]
+    result = CliRunner().invoke(app, ["study", "paper", *flags])
+    assert result.exit_code == 0, result.output
+    assert {path.stem for path in out.glob("*.html")} == set(FIGURES)
+    covered = pd.read_csv(out / "coverage.csv").set_index("what")["share"]
+    assert covered["exact"] == 0 and covered["shortlist"] == covered["far families"] == 1
+    scores = pd.read_csv(out / "scores.csv")
+    assert scores["refine_chain"].notna().all() and scores["coarse_chain_p"].between(0, 1).all()
+    along = pd.read_csv(out / "along.csv")
+    assert along["model"].nunique() == 2 and set(along["quantity"]) == {
+        "focus_text", "focus_text_far", "confusion_text", "confusion_text_gold",
+    }  # fmt: skip
+    assert "spleen" not in result.output  # no text of a document
+    assert (out / "attention.csv").stat().st_mode & 0o077 == 0
+
+
+def test_chains_without_a_shortlist_have_early_scores_alone(folder, tmp_path):
+    own = lines_of(tmp_path, chain={"text": " nothing of that kind."})
+    study = PaperStudy((folder,), Asked(folder, own=own), **QUICK)
+    made = study_paper(study)
+    assert made["scores"]["coarse_chain"].notna().all()
+    assert made["scores"]["refine_chain"].isna().all() and made["stages"].empty
+    notes = made["compared"].set_index("what")["note"]
+    assert notes["highest refine_chain"] == "no chain has the queries"
+    for draw in FIGURES.values():
+        draw(made)
+
+
+def test_missing_chains_are_written_by_the_model(folder, tmp_path, monkeypatch):
+    path = lines_of(tmp_path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        del line["chain"]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    monkeypatch.setattr(paper_chains, "ROOM", 6)
+    study = PaperStudy((folder,), Asked(folder, own=path), **QUICK)
+    assert study_paper(study)["coverage"]["n"].iloc[-1] > 0
+    monkeypatch.setattr(paper_chains, "write_on", lambda model, asked, *x, **y: [[] for _ in asked])
+    with pytest.raises(InputError, match="chain 'c0' \\(and 1 more\\): the model writes nothing"):
+        study_paper(study)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--prompts", "p.jsonl", "--chains", "c.jsonl"], "either --prompts or --chains"),
+        (["--stage-ends", "10,x"], "give numbers"),
+        (["--stage-ends", "10,5"], "must rise"),
+        (["--t-star", "2"], "t_star"),
+        (["--chains", "none.jsonl"], "cannot be read"),
+        (["--embedding", "own:99", "--n", "2"], "layer 99 is not one of the model's"),
+    ],
+)
+def test_bad_input_is_one_line(flags, reason, folder, tmp_path, monkeypatch, correct_chains):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(
+        app, ["study", "paper", "--model", folder, *flags, "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 2 and reason in result.stderr
+    assert len(result.stderr.strip().splitlines()[-1]) < 300
+
+
+def test_what_the_paper_reports_is_that_of_the_page():
+    table = reported_along().set_index(["model", "quantity", "t"])["value"]
+    assert table["teacher, MIMIC-IV", "focus_text", 0.25] == 0.90
+    assert table["student, SemCoT", "confusion_text", 1.0] == 0.64
+    curves = reported_cumulative().set_index(["readout", "direction", "k"])["value"]
+    assert curves["focus", "denoising", 100] == 0.76 and curves["confusion", "noising", 0] == 0.22
+
+
+def test_directions_are_compared_not_values():
+    heads = pd.DataFrame({"layer": np.arange(8), "head": 0})
+    for name, sign in (("coarse_chain", -1), ("refine_chain", 1)):
+        for end in ("", "_guarded"):
+            columns = {f"{name}{end}{x}": sign * heads["layer"] for x in ("", "_low", "_high")}
+            heads = heads.assign(**columns)
+    ts, along = np.linspace(0, 1, 21).round(2), []
+    for quantity, values in (("focus", ts * 0.01), ("confusion", 1 - ts), ("focus_text", ts**0.5)):
+        rows = pd.DataFrame({"t": ts, "value": values, "low": values, "high": values})
+        along.append(rows.assign(model="m", quantity=quantity))
+    table = compared(heads, pd.concat(along), pd.DataFrame(columns=["quantity"]), "m")
+    found = table.set_index("what")
+    assert found.loc["coarse heads lie below refining ones", "agrees"]
+    assert found.loc["focus_text at t = 0.25", "ours"] == pytest.approx(0.5)
+    assert pd.isna(found.loc["focus rises along the chain", "agrees"])  # by 0.01
+    assert found.loc["confusion falls along the chain", "agrees"]
+    assert found.loc["confusion_text falls along the chain", "note"] == "not measured"
