@@ -5,14 +5,19 @@ score that nominates heads for it, a counterfactual that takes it away, and caus
 prove it. Everything that goes by phase (tables, pools, figures, words, colours) reads these
 records.
 
-A head is patched in two directions. *Denoising* puts its value from the clean run into the
-corrupted one, *noising* its value from the corrupted run into the clean one. An event is a *valid
-pair* for a phase when the model does the task on its clean prompt and the phase's counterfactual
-moved the readout; only valid pairs enter a measure.
+A head is patched in three directions. *Denoising* puts its value from the clean run into the
+corrupted one, *noising* its value from the corrupted run into the clean one. *Transfer* puts its
+value from the near run into the far one: a sibling's evidence in place of gold's, which tells a
+head that carries the cluster from one that carries the label. An event is a *valid pair* for a
+phase when the model does the task on its clean prompt and the phase's counterfactual moved the
+readout; only valid pairs enter a measure.
+
+Each measure stands twice, in probability and as a *margin* in log-odds (`<measure>_margin`):
+probabilities near 0 and 1 hide what a head does.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from workbench.prompts.prompt import DecisionEvent, PromptSet, Variant
@@ -23,11 +28,18 @@ if TYPE_CHECKING:  # the records are read where nothing heavy is loaded
 Pool = Literal["coarse", "refine"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
 Readout = Literal["focus", "confusion"]
-Direction = Literal["denoising", "noising"]
+Direction = Literal["denoising", "noising", "transfer"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Intervention = Literal["z", "pattern"]
 INTERVENTIONS: tuple[Intervention, ...] = get_args(Intervention)
 """What of a head is patched: its output, or its attention rows; see `analysis.patching`."""
+
+MARGIN = {"focus": "focus_margin", "confusion": "confusion_margin", "swap": "swap_margin"}
+"""Column of a readout → that of its log-odds. Focus and Confusion: more is better in both margins.
+`swap`: p(near label) − p(gold), and the log-odds of that label against gold."""
+
+READOUT_COLUMNS = (*MARGIN, *MARGIN.values())
+"""What is read of every run, patched or not."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class Phase:
     readout_title: str
     good_title: str
     """The readout so that high is good, see `good`."""
+    margin_words: str
+    """The readout's log-odds in words."""
     share_of: str
     """What the chief measure is a share of, as a figure's unit."""
     finding: str
@@ -96,6 +110,7 @@ PHASES: dict[str, Phase] = {
         score_unit="attention: relevant − far",
         readout_title="Focus",
         good_title="Focus",
+        margin_words="the right cluster against the others",
         share_of="of the lost Focus",
         finding="restores {} of the Focus lost in the far counterfactual",
         colour="#3465a4",
@@ -111,6 +126,7 @@ PHASES: dict[str, Phase] = {
         score_unit="log-odds, gold against near",
         readout_title="Confusion",
         good_title="1 − Confusion",
+        margin_words="gold against its near misses",
         share_of="of the Confusion",
         finding="takes away {} of the Confusion of the near counterfactual",
         colour="#d55e00",
@@ -124,20 +140,36 @@ OF_READOUT: dict[str, Phase] = {phase.readout: phase for phase in PHASES.values(
 RUNS: dict[str, tuple[Variant, Variant]] = {}
 """Name of a patched run → (variant that runs, variant that the patched values come from)."""
 
+DIRECTION_OF: dict[str, Direction] = {}
+"""Name of a patched run → its direction."""
 
-for _phase in PHASES.values():
-    RUNS[_phase.denoising] = (_phase.counterfactual, "clean")
-    RUNS[_phase.noising] = ("clean", _phase.counterfactual)
+COUNTS: dict[str, str] = {}
+"""Name of a patched run → column of the baseline that says which events are worth it."""
+
+
+def _declare_runs() -> None:
+    for phase in PHASES.values():
+        RUNS[phase.denoising] = (phase.counterfactual, "clean")
+        RUNS[phase.noising] = ("clean", phase.counterfactual)
+        DIRECTION_OF.update({phase.denoising: "denoising", phase.noising: "noising"})
+        COUNTS.update({phase.denoising: phase.valid, phase.noising: phase.valid})
+    RUNS["far_with_near"] = ("far", "near")
+    DIRECTION_OF["far_with_near"] = "transfer"
+    COUNTS["far_with_near"] = PHASES["coarse"].valid
+
+
+_declare_runs()
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Mean of sign · (patched − unpatched) over mean of `scale`, of a phase's readout.
+    """Mean of sign · (patched − unpatched) over mean of `scale`, of one column of a patched run.
 
     `scale` names the variants whose difference (one: its value; none: 1) is the denominator.
     """
 
     pool: Pool
+    """The phase that it belongs to."""
     direction: Direction
     scale: tuple[Variant, ...]
     title: str
@@ -150,40 +182,55 @@ class Measure:
     """False for a measure of all events."""
     absolute: str = ""
     """The same effect undivided, of a measure whose denominator may be near 0."""
+    readout: str = ""
+    """The readout that is measured, where it is not that of its phase."""
+    margin: bool = False
+    """Whether the readout's log-odds are measured in its place."""
+    level: bool = False
+    """True where the patched value counts by itself, with nothing taken from it."""
 
     @property
     def phase(self) -> Phase:
-        """The phase whose readout is measured."""
+        """The phase that it belongs to."""
         return PHASES[self.pool]
 
     @property
     def run(self) -> str:
         """The patched run."""
-        denoising = self.direction == "denoising"
-        return self.phase.denoising if denoising else self.phase.noising
+        if self.direction == "transfer":
+            return "far_with_near"
+        return self.phase.denoising if self.direction == "denoising" else self.phase.noising
 
     @property
-    def value(self) -> Readout:
-        """Column of the readout."""
-        return self.phase.readout
+    def value(self) -> str:
+        """Column that is measured."""
+        readout = self.readout or self.phase.readout
+        return MARGIN[readout] if self.margin else readout
 
     @property
-    def start(self) -> Variant:
-        """The variant that runs, and whose unpatched readout is compared with."""
-        return RUNS[self.run][0]
+    def start(self) -> Variant | None:
+        """The variant that runs, and whose unpatched value is compared with; None for a level."""
+        return None if self.level else RUNS[self.run][0]
 
     @property
     def sign(self) -> int:
-        """+1 where a larger readout is a larger effect."""
-        return 1 if self.phase.rises == (self.direction == "denoising") else -1
+        """+1 where a larger value is a larger effect."""
+        more_is_better = self.margin or self.phase.rises
+        return 1 if more_is_better == (self.direction != "noising") else -1
 
     @property
-    def counts(self) -> str:
-        """Column of the baseline that says which events are valid pairs."""
-        return self.phase.valid
+    def counts(self) -> tuple[str, ...]:
+        """Columns of the baseline that must all hold of a valid pair."""
+        both = self.readout == "swap"
+        return tuple(one.valid for one in PHASES.values()) if both else (self.phase.valid,)
 
 
-MEASURES: dict[str, Measure] = {
+def margin_name(measure: str) -> str:
+    """Name of the same measure in log-odds."""
+    return f"{measure}_margin"
+
+
+_IN_PROBABILITY: dict[str, Measure] = {
     "coarse_restore": Measure(
         pool="coarse",
         direction="denoising",
@@ -231,31 +278,82 @@ MEASURES: dict[str, Measure] = {
         unit="Confusion",
         note="Giving the head its near value raises the clean Confusion by this much.",
     ),
+    "cluster_restore": Measure(
+        pool="coarse",
+        direction="transfer",
+        scale=("clean", "far"),
+        title="Focus restored by a sibling",
+        patched="far prompt, near value",
+        unit="share of lost Focus",
+        note="Giving the head its value for a near label brings back this share of the lost Focus: "
+        "it carries the cluster.",
+    ),
+    "label_swap": Measure(
+        pool="coarse",
+        direction="transfer",
+        scale=(),
+        title="Label swapped",
+        patched="far prompt, near value",
+        unit="p(near label) − p(gold)",
+        note="Giving the head its value for a near label makes the far prompt answer that label, "
+        "by this much more than gold: it carries the label itself.",
+        readout="swap",
+        level=True,
+    ),
 }
-"""The causal measures, in the order shown."""
+
+
+def _as_margin(measure: Measure) -> Measure:
+    """The same measure in log-odds, a share of the margin that the counterfactual takes away."""
+    swap = measure.readout == "swap"
+    lost: tuple[Variant, ...] = ("clean", measure.phase.counterfactual)
+    return replace(
+        measure,
+        scale=("near", "clean") if swap else lost,
+        title=f"{measure.title}, margin",
+        unit="share of lost log-odds",
+        note=f"{measure.title}, in log-odds: a share of what the counterfactual takes from "
+        f"{'gold against the near label' if swap else measure.phase.margin_words}.",
+        absolute="",
+        margin=True,
+        level=False,
+    )
+
+
+MEASURES: dict[str, Measure] = _IN_PROBABILITY | {
+    margin_name(name): _as_margin(measure)
+    for name, measure in _IN_PROBABILITY.items()
+    if name not in {one.absolute for one in _IN_PROBABILITY.values()}
+}
+"""The causal measures, in the order shown: in probability, then as margins."""
 
 CHIEFS = tuple(phase.chief for phase in PHASES.values())
 DIFFERENCE = "reduce_minus_restore"
 """Name of the refine phase's chief effect less that of the coarse one, on the same resamples."""
 
-BOUNDED = {name: measure for name, measure in MEASURES.items() if not measure.absolute}
-"""Measures that one axis fits: a boost stands there undivided."""
+DIFFERENCES: dict[str, tuple[str, str]] = {
+    DIFFERENCE: ("refine_reduce", "coarse_restore"),
+    margin_name(DIFFERENCE): ("refine_reduce_margin", "coarse_restore_margin"),
+    "cluster_minus_restore_margin": ("cluster_restore_margin", "coarse_restore_margin"),
+}
+"""Name of a difference between two measures, taken on the same resamples → (of, less)."""
+
+BOUNDED = {
+    name: measure
+    for name, measure in MEASURES.items()
+    if not (measure.absolute or measure.margin or measure.direction == "transfer")
+}
+"""What denoising and noising do, on one axis: in probability, a boost undivided."""
 
 
 def runs_that_count(
     row: Mapping[Any, Any], directions: Collection[Direction] = DIRECTIONS
 ) -> tuple[str, ...]:
-    """Patched runs for which an event is a valid pair, by phase, denoising before noising.
+    """Patched runs for which an event is a valid pair, in the order of `RUNS`.
 
     `row` is any row of the event in the baseline table.
     """
-    return tuple(
-        getattr(phase, direction)
-        for phase in PHASES.values()
-        if row[phase.valid]
-        for direction in DIRECTIONS
-        if direction in directions
-    )
+    return tuple(run for run in RUNS if DIRECTION_OF[run] in directions and row[COUNTS[run]])
 
 
 def valid_pairs(prompts: PromptSet, baseline: "pd.DataFrame") -> list[DecisionEvent]:

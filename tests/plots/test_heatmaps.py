@@ -9,6 +9,7 @@ import pytest
 from fixtures.synthetic_tables import EFFECT, N_HEADS, N_LAYERS, POOLED, make_patching, make_scores
 
 from workbench.errors import InputError
+from workbench.phases import MEASURES
 from workbench.plots import heatmaps
 from workbench.plots.style import READ_OUT
 
@@ -52,7 +53,7 @@ def test_all_causal_measures_share_one_colour_scale() -> None:
     drawn = heatmaps.patching_heatmaps(make_patching(), POOLED)
     assert set(drawn) == {
         (measure, place)
-        for measure in ("coarse_restore", "coarse_disrupt", "refine_reduce", "refine_boost")
+        for measure in set(MEASURES) - {"refine_boost_abs"}
         for place in ("decision", "span")
     }
     assert {(heatmap_of(f).zmin, heatmap_of(f).zmax) for f in drawn.values()} == {(-1.0, 1.0)}

@@ -114,8 +114,9 @@ def test_nothing_is_loaded_and_every_link_leads_somewhere(report: str) -> None:
 def test_plotly_is_in_the_file_once_and_every_figure_uses_it(report: str) -> None:
     assert report.count(get_plotlyjs()) == 1
     figures = [script for script in Page(report).scripts if "Plotly.newPlot" in script]
-    # plotly.js itself, then four overview figures, eight effects, four scores.
-    assert len([script for script in figures if len(script) < 1_000_000]) == 16
+    # plotly.js itself, then four overview figures, six effects at two places, each in
+    # probability and as a margin, four scores.
+    assert len([script for script in figures if len(script) < 1_000_000]) == 4 + 6 * 2 * 2 + 4
 
 
 def test_the_same_run_gives_the_same_file(tmp_path: Path, report: str) -> None:

@@ -8,12 +8,13 @@ options' tokens in order of `event.options`, and of the roles at that event. Opt
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.phases import OF_READOUT, Readout
+from workbench.phases import MARGIN, OF_READOUT, READOUT_COLUMNS, Readout
 from workbench.prompts.prompt import DecisionEvent, Role
 
 
@@ -117,6 +118,45 @@ MARGINS: dict[Readout, Callable[[Tensor, Roles], Tensor]] = {
     "confusion": near_miss_margin,
 }
 """The log-odds behind each readout, both so that more is better."""
+
+
+def likeliest_near(near_run: Float[Tensor, " option"], roles: Roles) -> int:
+    """Index of the label that the near counterfactual asks for.
+
+    A prompt does not say which near option its evidence names. The near option with the highest
+    logit in the unpatched near run stands in for it: where the model does the task, that is it.
+    """
+    logits = near_run.masked_fill(~roles.near.to(near_run.device), -torch.inf)
+    return int(logits.argmax())
+
+
+def readouts(
+    option_logits: Float[Tensor, "*batch option"], roles: Roles, near_label: int
+) -> dict[str, Float[Tensor, "*batch"]]:
+    """Every readout and its margin, by the names of `READOUT_COLUMNS`.
+
+    `near_label` indexes the option that `swap` asks for: p(near label) − p(gold), over gold, near
+    and far, and logit(near label) − logit(gold) as its margin.
+    """
+    focus, confusion = focus_confusion(option_logits, roles)
+    scored = option_logits.masked_fill(~roles.scored.to(option_logits.device), -torch.inf)
+    p = scored.softmax(dim=-1)
+    gold = int(roles.gold.int().argmax())
+    swap = p[..., near_label] - p[..., gold]
+    margins = {
+        **{MARGIN[name]: margin(option_logits, roles) for name, margin in MARGINS.items()},
+        MARGIN["swap"]: option_logits[..., near_label] - option_logits[..., gold],
+    }
+    found = {"focus": focus, "confusion": confusion, "swap": swap, **margins}
+    return {name: found[name] for name in READOUT_COLUMNS}
+
+
+def readout_columns(
+    option_logits: Float[Tensor, "row option"], roles: Roles, near_label: int
+) -> dict[str, np.ndarray]:
+    """`readouts` as columns of a table, in float64."""
+    found = readouts(widen(option_logits), roles, near_label)
+    return {name: value.cpu().double().numpy() for name, value in found.items()}
 
 
 def _logsumexp(

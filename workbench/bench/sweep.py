@@ -1,4 +1,4 @@
-"""What the whole span sweep of a task's prompts costs: every head, all four patched runs.
+"""What the whole span sweep of a task's prompts costs: every head, every patched run.
 
 The loop is TransformerLens's, timed on one head a layer in a few events and extrapolated to every
 head, run and event. Screening is timed with its own gradients, and judged by what it keeps of the

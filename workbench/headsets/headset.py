@@ -28,7 +28,17 @@ Measure = Literal[
     "refine_reduce",
     "refine_boost",
     "refine_boost_abs",
+    "cluster_restore",
+    "label_swap",
+    "coarse_restore_margin",
+    "coarse_disrupt_margin",
+    "refine_reduce_margin",
+    "refine_boost_margin",
+    "cluster_restore_margin",
+    "label_swap_margin",
     "reduce_minus_restore",
+    "reduce_minus_restore_margin",
+    "cluster_minus_restore_margin",
 ]
 
 SCHEMA: SchemaVersion = "workbench.headset/1"

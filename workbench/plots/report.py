@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.phases import MEASURES, PHASES
+from workbench.phases import MEASURES, PHASES, margin_name
 from workbench.plots import evidence_words, figures, heatmaps
 from workbench.plots.page import card, write_page
 from workbench.plots.paths import path_sankey
@@ -42,6 +42,9 @@ PATH_NOTE = (
     "Only edges that go straight through the residual stream; what passes through an MLP or a "
     "third head is not in them, so they need not add up to the effect of the whole head (grey).",
 )
+SHOWN = [name for name, measure in MEASURES.items() if not measure.margin]
+"""Columns of tables; a margin stands below its measure."""
+
 OTHER_NOTES = {
     "baseline": (
         "Whether the model does the task, and whether the counterfactuals move it.",
@@ -123,12 +126,10 @@ def write_report(
         ],
         evidence_sentences=evidence_words.sentences(evidence or {}),
         score_titles=[score_words(name, words)[0] for name in score_names(scores.columns)],
-        effect_titles=[measure.title for measure in MEASURES.values()],
+        effect_titles=[MEASURES[name].title for name in SHOWN],
         heads=head_rows(headset, score_names(scores.columns)),
         pool_rows=pool_rows(pools),
-        measures=[]
-        if pools.empty
-        else [name for name in MEASURES if name in set(pools["measure"])],
+        measures=[] if pools.empty else [name for name in SHOWN if name in set(pools["measure"])],
         provenance=flatten(manifest),
         prompts=None if prompts is None else [_prompt_texts(prompt) for prompt in prompts],
     )
@@ -250,7 +251,10 @@ def head_rows(headset: Mapping[str, Any], scores: Iterable[str]) -> list[dict[st
         {
             **head,
             "scores": [(head["scores"].get(x), head["scores"].get(f"{x}_q")) for x in names],
-            "effects": [head["effects"].get(name, {}) for name in MEASURES],
+            "effects": [
+                (head["effects"].get(name, {}), head["effects"].get(margin_name(name), {}))
+                for name in SHOWN
+            ],
         }
         for head in heads
     ]

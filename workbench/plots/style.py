@@ -165,9 +165,14 @@ def score_words(name: str, words: ScoreWords | None = None) -> tuple[str, str]:
 
 
 def shown_measures(present: Collection[str]) -> list[str]:
-    """Measures of a table in the order shown, on one axis: a boost as a difference where known."""
+    """Measures of a table in the order shown, on one axis: a boost as a difference where known.
+
+    In probability; margins stay in the table.
+    """
     return [
-        name for name, one in MEASURES.items() if name in present and one.absolute not in present
+        name
+        for name, one in MEASURES.items()
+        if name in present and one.absolute not in present and not one.margin
     ]
 
 

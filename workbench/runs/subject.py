@@ -73,7 +73,7 @@ def valid_runs(baseline: pd.DataFrame, directions: Collection[Direction] = DIREC
 def runs_worth_patching(baseline: pd.DataFrame, halves: Halves) -> RunsOf:
     """Of the runs for which an event is a valid pair, those that are read later.
 
-    Pools are selected by denoising alone; noising is measured on the held-out half.
+    Pools are selected by denoising and transfer; noising is measured on the held-out half.
     """
-    every, denoising = valid_runs(baseline), valid_runs(baseline, ("denoising",))
-    return lambda event: (every if halves.of(event.id) == "verify" else denoising)(event)
+    every, selecting = valid_runs(baseline), valid_runs(baseline, ("denoising", "transfer"))
+    return lambda event: (every if halves.of(event.id) == "verify" else selecting)(event)

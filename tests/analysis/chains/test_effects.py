@@ -39,7 +39,7 @@ def case_of(event, same_chain=False) -> ChainCase:
 def counting(monkeypatch) -> None:
     """Every event counts, for a model that knows no task."""
 
-    def rows(focus, confusion):
+    def rows(focus, confusion, **more):
         columns = {"counts_far": True, "counts_near": True}
         values = zip(VARIANTS, focus.tolist(), confusion.tolist(), strict=True)
         return [{"variant": v, "focus": f, "confusion": c, **columns} for v, f, c in values]

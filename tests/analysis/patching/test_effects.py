@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.analysis.patching.effects import DIFFERENCE, HALVES, MIN_PROMPTS, causal_effects
+from workbench.analysis.patching.effects import HALVES, MIN_PROMPTS, causal_effects
 from workbench.errors import InputError
-from workbench.phases import MEASURES
+from workbench.phases import DIFFERENCE, MEASURES
 
-RUNS = ("far_with_clean", "clean_with_far", "near_with_clean", "clean_with_near")
+RUNS = ("far_with_clean", "clean_with_far", "near_with_clean", "clean_with_near", "far_with_near")
 
 
 def make_baseline(rows: list[dict]) -> pd.DataFrame:
@@ -43,9 +43,12 @@ def make_events(values: list[dict], head: int = 0, positions: str = "span") -> p
 
 
 def patched(restore: float, disrupt: float, reduce: float, boost: float) -> dict:
-    pairs = [(restore, 0.5), (disrupt, 0.5), (0.5, reduce), (0.5, boost)]
+    pairs = [(restore, 0.5), (disrupt, 0.5), (0.5, reduce), (0.5, boost), (restore, 0.9)]
     return dict(zip(RUNS, pairs, strict=True))
 
+
+PLAIN = [name for name, one in MEASURES.items() if one.value in ("focus", "confusion")]
+"""Measures of a table without margins."""
 
 BASE = {"clean": (0.9, 0.1), "far": (0.1, 0.4), "near": (0.8, 0.8)}
 OTHER = {"clean": (0.7, 0.3), "far": (0.3, 0.4), "near": (0.8, 0.6)}
@@ -55,6 +58,15 @@ OTHER = {"clean": (0.7, 0.3), "far": (0.3, 0.4), "near": (0.8, 0.6)}
 def two_events() -> tuple[pd.DataFrame, pd.DataFrame]:
     events = make_events([patched(0.5, 0.6, 0.2, 0.2), patched(0.4, 0.7, 0.6, 0.5)])
     return events, make_baseline([BASE, OTHER | {"half": "verify"}])
+
+
+MARGINS = ["focus_margin", "confusion_margin", "swap", "swap_margin"]
+
+
+def with_margins(table: pd.DataFrame, values: dict[str, tuple]) -> pd.DataFrame:
+    """The columns of margins, by run or variant."""
+    key = "run" if "run" in table else "variant"
+    return table.join(table[key].map(values).apply(pd.Series).set_axis(MARGINS, axis=1))
 
 
 def effect_of(table: pd.DataFrame, half: str = "all") -> pd.Series:
@@ -69,6 +81,43 @@ def test_effects_are_ratios_of_means(two_events):
     assert effect["refine_boost"] == pytest.approx((0.1 + 0.2) / (0.1 + 0.3))
     assert effect["refine_boost_abs"] == pytest.approx((0.1 + 0.2) / 2)
     assert effect[DIFFERENCE] == pytest.approx(0.6 / 1.4 - 0.5 / 1.2)
+
+
+def test_margins_are_shares_of_what_the_counterfactual_takes(two_events):
+    """A head may do a third of the work in log-odds and nothing in probability."""
+    events, baseline = two_events
+    baseline = with_margins(
+        baseline,
+        {"clean": (6.0, 8.0, -1, -9.0), "far": (-6.0, 0.0, 0, 0), "near": (5.0, -4.0, 1, 6.0)},
+    )
+    nothing = {"focus": 0.1, "confusion": 0.4}
+    events = with_margins(
+        events.assign(**nothing),
+        {
+            "far_with_clean": (-3.0, 1.0, 0.0, -2.0),
+            "clean_with_far": (0.0, 8.0, -1.0, -9.0),
+            "near_with_clean": (5.0, -1.0, 0.8, 3.0),
+            "clean_with_near": (5.5, 2.0, -0.2, -3.0),
+            "far_with_near": (-4.0, -1.0, 0.25, 3.0),
+        },
+    ).query("id == 'p0'")
+    table = causal_effects(events, baseline, halves=("choose",), n_resamples=20)
+    effect = effect_of(table, "choose")
+    assert effect["coarse_restore"] == pytest.approx(0)
+    assert effect["coarse_restore_margin"] == pytest.approx(3 / 12)
+    assert effect["coarse_disrupt_margin"] == pytest.approx(6 / 12)
+    assert effect["refine_reduce_margin"] == pytest.approx(3 / 12)
+    assert effect["refine_boost_margin"] == pytest.approx(6 / 12)
+    assert effect["cluster_restore_margin"] == pytest.approx(2 / 12)
+    assert effect["label_swap"] == pytest.approx(0.25)
+    assert effect["label_swap_margin"] == pytest.approx(3 / 15)
+    assert effect["reduce_minus_restore_margin"] == pytest.approx(0)
+    assert effect["cluster_minus_restore_margin"] == pytest.approx(-1 / 12)
+    # Both counterfactuals must have moved an event whose label is swapped.
+    one = causal_effects(
+        events, baseline.assign(counts_near=False), halves=("choose",), n_resamples=20
+    ).set_index("measure")
+    assert one.loc["label_swap", "n"] == 0 and one.loc["cluster_restore", "n"] == 1
 
 
 def test_halves_see_their_own_prompts(two_events):
@@ -134,8 +183,8 @@ def test_each_head_and_position_keeps_its_own_values(two_events):
 
 def test_table_covers_every_combination(two_events):
     table = causal_effects(*two_events, n_resamples=10)
-    assert set(table["measure"]) == {*MEASURES, DIFFERENCE}
-    assert len(table) == (len(MEASURES) + 1) * len(HALVES)
+    assert set(table["measure"]) == {*PLAIN, DIFFERENCE}
+    assert len(table) == (len(PLAIN) + 1) * len(HALVES)
     assert list(table.columns) == [
         *("layer", "head", "positions", "measure", "half"),
         *("effect", "low", "high", "n", "n_excluded", "group"),
@@ -159,7 +208,7 @@ def test_too_few_prompts_get_an_effect_without_interval():
     assert (enough["low"] <= enough["effect"] + 1e-12).all()
     assert (enough["effect"] <= enough["high"] + 1e-12).all()
     few = effects(BASE | {"counts_far": False})
-    coarse = ["coarse_restore", "coarse_disrupt", DIFFERENCE]
+    coarse = ["coarse_restore", "coarse_disrupt", "cluster_restore", DIFFERENCE]
     assert few.loc[coarse, ["low", "high"]].isna().all(axis=None)
     assert few.drop(index=coarse)[["low", "high"]].notna().all(axis=None)
     one_less = effects(BASE, same_prompt=True)

@@ -44,7 +44,7 @@ def test_a_given_cache_is_used(model, event):
     cache = EventCache.of(model, event)
     flipped = {"far": "near", "near": "far", "clean": "clean"}
     z = {name: cache.z[other] for name, other in flipped.items()}
-    swapped = EventCache(z, cache.bases)
+    swapped = EventCache(z, cache.bases, cache.near_label)
     a = sweep_event(model, event, [[(1, 1)]], cache=cache)
     b = sweep_event(model, event, [[(1, 1)]], cache=swapped)
     pd.testing.assert_frame_equal(a, sweep_event(model, event, [[(1, 1)]]))

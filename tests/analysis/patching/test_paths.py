@@ -12,7 +12,7 @@ from workbench.models.forked import forked_forward
 from workbench.models.hooked import HookedModel
 from workbench.models.path_edges import receive
 from workbench.models.prefix import run_prefix
-from workbench.phases import RUNS
+from workbench.phases import DIFFERENCES, MEASURES, RUNS
 
 LAYERS, HEADS, D_HEAD = 3, 4, 8
 SIZES = {
@@ -122,7 +122,7 @@ def test_the_table_has_every_path_and_the_measures_of_head_patching(model, promp
     # Heads 2-2 and 2-3 share keys and values; 1-3 has no later head but those of layer 2.
     assert len(paths) == 3 + 2 + 2 + 2 + 2
     table = path_effects(model, prompts, base, paths, halves=("verify",), n_resamples=20)
-    assert len(table) == len(paths) * 6
+    assert len(table) == len(paths) * (len(MEASURES) + len(DIFFERENCES))
     assert set(table["measure"]) >= {"coarse_restore", "refine_boost_abs"}
     row = table[
         (table["src_layer"] == 0) & (table["dst_layer"] == 2) & (table["route"] == "v")

@@ -35,6 +35,7 @@ from workbench.distill.matching.head_map import swap_teacher
 from workbench.errors import InputError
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
+from workbench.phases import MEASURES
 
 SMALL = {"n_prompts": 6, "n_trajectory_prompts": 3, "n_resamples": 50, "max_new_tokens": 12}
 
@@ -99,7 +100,9 @@ def test_a_copy_of_the_teacher_is_like_the_teacher(run, write_student, tmp_path)
     whose = found.causal.drop_duplicates("student").set_index("student")["heads_from"].to_dict()
     assert whose == {"teacher": "taught", "copy": "borrowed", "mech": "own"}
     refine = found.causal[found.causal["setting"] == "refine"]
-    assert set(refine["heads"]) == {"1-0 1-1", "1-2 1-3"} and len(found.causal) == 3 * 2 * 5
+    assert set(refine["heads"]) == {"1-0 1-1", "1-2 1-3"} and len(found.causal) == 3 * 2 * len(
+        MEASURES
+    )
     assert set(found.seeds["of"]) == {"metrics", "trajectories", "causal"}
     assert set(found.seeds["arm"]) == {"cot", "mechanistic"}
     assert found.speed["student"].tolist() == ["copy", "mech"]

@@ -35,7 +35,7 @@ from torch import Tensor
 from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.patching.patching import POSITIONS, baseline_rows, check_positions
 from workbench.analysis.patching.transplants import base_run
-from workbench.analysis.readout import Roles, focus_confusion, widen
+from workbench.analysis.readout import Roles, likeliest_near, readout_columns, readouts, widen
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.branches import Branch, Edit
@@ -200,11 +200,13 @@ def _run(model: HookedModel, case: ChainCase, stage: str) -> dict[Variant, _Ran]
 
 def _baseline(case: ChainCase, stage: str, ran: Mapping[Variant, _Ran]) -> list[dict[str, object]]:
     logits = torch.stack([ran[name].logits for name in VARIANTS]).double()
-    focus, confusion = focus_confusion(logits, Roles.of(case.event))
+    roles = Roles.of(case.event)
+    found = readouts(logits, roles, likeliest_near(logits[VARIANTS.index("near")], roles))
     if stage == "writing":
-        confusion = torch.zeros_like(confusion)  # letters in order: counts by Focus alone
+        # Letters in order: counts by Focus alone.
+        found["confusion"] = torch.zeros_like(found["confusion"])
     columns = {"id": case.event.id, "event": case.event.event, "half": "all"}
-    return [columns | row for row in baseline_rows(focus, confusion)]
+    return [columns | row for row in baseline_rows(**found)]
 
 
 def _patched(
@@ -219,6 +221,8 @@ def _patched(
     options = [option[0] for option in case.option_tokens()]
     n_cue = 0 if stage == "writing" else len(case.cue)
     shared = case.event.aligned_suffix - len(case.cue)
+    roles = Roles.of(case.event)
+    near_label = likeliest_near(ran["near"].logits, roles)
     frames = []
     for where in positions:
         for run, (base, source) in RUNS.items():
@@ -239,11 +243,10 @@ def _patched(
                 for heads in groups
             ]
             logits = forked_forward(model, to.base, branches, columns=options, last_only=True)
-            readout = focus_confusion(widen(torch.cat(logits)), Roles.of(case.event))
-            focus, confusion = (part.cpu().double().numpy() for part in readout)
+            columns = readout_columns(torch.cat(logits), roles, near_label)
             frame = pd.DataFrame({"target": range(len(groups)), "positions": where, "run": run})
             frame = frame.assign(id=case.event.id, event=case.event.event)
-            frames.append(frame.assign(focus=focus, confusion=confusion))
+            frames.append(frame.assign(**columns))
     return frames
 
 

@@ -7,8 +7,14 @@ Every measure is a mean over a mean, taken over its valid pairs (F Focus, C Conf
     refine_reduce     (C_near − C_patched) / C_near              near run, patched with clean
     refine_boost      (C_patched − C_clean) / C_clean            clean run, patched with near
     refine_boost_abs  C_patched − C_clean                        clean run, patched with near
+    cluster_restore   (F_patched − F_far) / (F_clean − F_far)    far run, patched with near
+    label_swap        p(near label) − p(gold), patched           far run, patched with near
 
-and `reduce_minus_restore` is refine_reduce − coarse_restore on the same resamples of prompts.
+Each stands there again in log-odds, as `<measure>_margin`: the change towards the better over what
+the counterfactual takes away. For `label_swap_margin` that is the log-odds of gold against the near
+label, from the clean to the near run, and the change is from the unpatched far run.
+`reduce_minus_restore` is refine_reduce − coarse_restore on the same resamples of prompts; other
+differences are in `phases.DIFFERENCES`.
 
 An interval over fewer than `MIN_PROMPTS` prompts says nothing: with two, half of all resamples are
 one prompt drawn twice. Its ends are NaN then, and no head can be pooled on it.
@@ -25,7 +31,7 @@ from torch import Tensor
 
 from workbench.analysis.statistics import Interval, bootstrap, prompt_numbers, ratio_of_means
 from workbench.errors import InputError, require
-from workbench.phases import CHIEFS, DIFFERENCE, MEASURES, OF_READOUT, PHASES, Measure
+from workbench.phases import DIFFERENCES, MEASURES, OF_READOUT, PHASES, Measure
 
 HALVES = ("choose", "verify", "all")
 MIN_PROMPTS = 5
@@ -56,9 +62,9 @@ def causal_effects(
 
     `events` are rows of `patching_events`, or of `sweep_event` with other columns `by` that name
     what was patched; `baseline` is the baseline table. `n` events counted, `n_excluded` of the
-    half did not or were not patched; where none counts the effect is NaN. For
-    `reduce_minus_restore`, n is the smaller of the two measures' n. Where fewer than `MIN_PROMPTS`
-    prompts have a valid pair, `low` and `high` are NaN; the effect stays.
+    half did not or were not patched; where none counts the effect is NaN. Of a difference, n is the
+    smaller of the two measures' n. Where fewer than `MIN_PROMPTS` prompts have a valid pair, `low`
+    and `high` are NaN; the effect stays. Tables without the columns of margins give no margins.
 
     Raises:
         InputError: columns missing, a half that is unknown, or the same result twice.
@@ -88,12 +94,15 @@ def _measures(
 ) -> Iterator[tuple[str, Interval, Int[Tensor, " target"]]]:
     """Name, interval and number of valid pairs of every measure, for one half and positions."""
     ids = [str(prompt_id) for prompt_id in base.index.get_level_values("id")]
-    terms = {name: measure_terms(part, base, measure, by) for name, measure in MEASURES.items()}
+    terms = {
+        name: measure_terms(part, base, measure, by)
+        for name, measure in MEASURES.items()
+        if measure.value in part and measure.value in base
+    }
     intervals = effect_intervals(terms, ids, n_resamples=n_resamples, seed=seed)
     events = {name: one.counts.sum(dim=0) for name, one in terms.items()}
-    events[DIFFERENCE] = torch.minimum(*(events[name] for name in CHIEFS))
     for name, interval in intervals.items():
-        yield name, interval, events[name]
+        yield name, interval, events[name] if name in events else _least(events, name)
 
 
 def effect_intervals(
@@ -101,7 +110,7 @@ def effect_intervals(
 ) -> dict[str, Interval]:
     """Effect and 95 % interval over prompts of each measure in `terms`, one value per target.
 
-    With refine_reduce and coarse_restore comes `reduce_minus_restore`. `prompt_ids` names the
+    With two measures comes their difference, if it is one of `DIFFERENCES`. `prompt_ids` names the
     prompt of each event. The ends are NaN where fewer than `MIN_PROMPTS` prompts count.
     """
 
@@ -120,15 +129,21 @@ def effect_intervals(
     prompts = {
         name: _prompts_with_valid_pairs(one.counts, prompt_ids) for name, one in terms.items()
     }
-    if set(CHIEFS) <= set(terms):
-        restore, reduce = (terms[name] for name in CHIEFS)
-        found[DIFFERENCE] = resample(_difference_of_ratios, *reduce[:2], *restore[:2])
-        prompts[DIFFERENCE] = torch.minimum(*(prompts[name] for name in CHIEFS))
+    for name, (of, less) in DIFFERENCES.items():
+        if of in terms and less in terms:
+            found[name] = resample(_difference_of_ratios, *terms[of][:2], *terms[less][:2])
+            prompts[name] = _least(prompts, name)
     for name, interval in found.items():
         few = prompts[name] < MIN_PROMPTS
         ends = (end.masked_fill(few, torch.nan) for end in (interval.low, interval.high))
         found[name] = Interval(interval.estimate, *ends)
     return found
+
+
+def _least(counts: Mapping[str, Int[Tensor, " target"]], name: str) -> Int[Tensor, " target"]:
+    """The smaller count of a difference's two measures."""
+    of, less = DIFFERENCES[name]
+    return torch.minimum(counts[of], counts[less])
 
 
 def _prompts_with_valid_pairs(
@@ -171,8 +186,10 @@ def measure_terms(
         scale = unpatched(measure.scale[0]) - sum(unpatched(name) for name in measure.scale[1:])
     counts = ~np.isnan(patched)
     if measure.only_valid_pairs:
-        counts &= base[measure.counts, "clean"].to_numpy(bool)[:, None]
-    effect = measure.sign * (patched - unpatched(measure.start))
+        for column in measure.counts:
+            counts &= base[column, "clean"].to_numpy(bool)[:, None]
+    start = 0.0 if measure.start is None else unpatched(measure.start)
+    effect = measure.sign * (patched - start)
     return Terms(
         torch.from_numpy(np.where(counts, effect, 0.0)),
         torch.from_numpy(np.where(counts, scale, 0.0)),

@@ -1,6 +1,6 @@
 """Per-event results of patching heads between a prompt and its counterfactuals.
 
-One event gives four patched runs per head (or set of heads) and choice of positions: its `hook_z`
+One event gives five patched runs per head (or set of heads) and choice of positions: its `hook_z`
 is replaced in one variant by the value from another, or its attention rows are (`transplants`), at
 the decision token or over the whole aligned suffix. One plain run of each variant, kept in an
 `EventCache`, gives the values and is the prefix that the patched forwards of `patch_heads` branch
@@ -24,7 +24,14 @@ from workbench.analysis.patching.transplants import (
     check_intervention,
     patched_logits,
 )
-from workbench.analysis.readout import Roles, focus_confusion, option_mass, select_options, widen
+from workbench.analysis.readout import (
+    Roles,
+    likeliest_near,
+    option_mass,
+    readout_columns,
+    readouts,
+    select_options,
+)
 from workbench.analysis.statistics import Halves
 from workbench.analysis.variant_runs import variant_runs
 from workbench.errors import InputError
@@ -32,7 +39,7 @@ from workbench.heads import Head
 from workbench.models.forked import patch_heads
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
-from workbench.phases import OF_READOUT, PHASES, RUNS
+from workbench.phases import PHASES, READOUT_COLUMNS, RUNS
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
 
 POSITIONS = ("decision", "span")
@@ -43,12 +50,12 @@ RunsOf = Callable[[DecisionEvent], Collection[str]]
 
 
 def every_run(event: DecisionEvent) -> Collection[str]:
-    """All four, whatever the event."""
+    """All of them, whatever the event."""
     return tuple(RUNS)
 
 
-EVENT_COLUMNS = ["layer", "head", "positions", "run", "id", "event", "half", *OF_READOUT, "group"]
-EVENT_COLUMNS += ["intervention"]
+EVENT_COLUMNS = ["layer", "head", "positions", "run", "id", "event", "half"]
+EVENT_COLUMNS += [*READOUT_COLUMNS, "group", "intervention"]
 """Columns of the `patching_events` table."""
 
 THRESHOLDS = {"clean_focus": 0.5, "clean_confusion": 0.5, "moved": 0.2}
@@ -60,11 +67,13 @@ class EventCache:
     """One plain run of each variant of an event.
 
     `z` is every head's output over the aligned suffix; `bases` is what a patched forward starts
-    from, a prefix where the model can fork and the bare tokens where not.
+    from, a prefix where the model can fork and the bare tokens where not. `near_label` indexes the
+    option that the near variant asks for, see `likeliest_near`.
     """
 
     z: dict[Variant, Float[Tensor, "layer position head d_head"]]
     bases: dict[Variant, Prefix | list[int]]
+    near_label: int
     plain: dict[Variant, PlainRun] = field(default_factory=dict)
     """The same for patched attention, filled as it is wanted."""
 
@@ -74,12 +83,15 @@ class EventCache:
     ) -> "EventCache":
         """Run the three variants once; only the decision token is kept if that is all."""
         kept = event.aligned_suffix if "span" in positions else 1
+        near_label = -1
         z: dict[Variant, Tensor] = {}
         bases: dict[Variant, Prefix | list[int]] = {}
         for variant in VARIANTS:
-            bases[variant], layers, _ = base_run(model, list(event.variant(variant)), kept)
+            bases[variant], layers, logits = base_run(model, list(event.variant(variant)), kept)
+            if variant == "near":
+                near_label = likeliest_near(select_options(logits, event), Roles.of(event))
             z[variant] = torch.stack([layer.to(layers[0].device) for layer in layers])
-        return cls(z, bases)
+        return cls(z, bases, near_label)
 
     def patched(
         self,
@@ -128,7 +140,8 @@ def baseline(
     (clean Focus at least 0.5, clean Confusion at most 0.5) and the counterfactual moved it:
     `counts_far` when Focus fell by at least 0.2, `counts_near` when Confusion rose by at least 0.2.
     Roles are those of the clean prompt in every variant: Focus of the far one is the mass left on
-    gold's cluster. `option_mass` is the probability of all options together, over the vocabulary.
+    gold's cluster. Beside both stand their margins, and `swap` with its own (see `readouts`).
+    `option_mass` is the probability of all options together, over the vocabulary.
     `progress` is called with (events done, events).
 
     Raises:
@@ -140,10 +153,12 @@ def baseline(
         zip(prompts, variant_runs(model, prompts), strict=True), start=1
     ):
         option_logits = torch.stack([select_options(run.logits, event) for run in runs])
-        readout = focus_confusion(option_logits, Roles.of(event))
+        roles = Roles.of(event)
+        near_label = likeliest_near(option_logits[VARIANTS.index("near")], roles)
+        found = readouts(option_logits, roles, near_label)
         columns = {"id": event.id, "event": event.event, "half": halves.of(event.id)}
         masses = [{"option_mass": float(option_mass(run.logits, event))} for run in runs]
-        each = zip(baseline_rows(*readout), masses, strict=True)
+        each = zip(baseline_rows(**found), masses, strict=True)
         rows += [columns | row | mass for row, mass in each]
         if progress is not None:
             progress(done, len(prompts))
@@ -151,9 +166,11 @@ def baseline(
 
 
 def baseline_rows(
-    focus: Float[Tensor, " variant"], confusion: Float[Tensor, " variant"]
+    focus: Float[Tensor, " variant"],
+    confusion: Float[Tensor, " variant"],
+    **more: Float[Tensor, " variant"],
 ) -> list[dict[str, object]]:
-    """One event's baseline columns per variant, in the order of `VARIANTS`."""
+    """One event's baseline columns per variant, in the order of `VARIANTS`; `more` as they are."""
     clean = VARIANTS.index("clean")
     does_task = bool(
         focus[clean] >= THRESHOLDS["clean_focus"]
@@ -165,10 +182,12 @@ def baseline_rows(
         lost = readout[clean] - readout[other] if phase.rises else readout[other] - readout[clean]
         counts[phase.valid] = does_task and bool(lost >= THRESHOLDS["moved"])
     values = zip(VARIANTS, focus.tolist(), confusion.tolist(), strict=True)
-    return [
+    rows = [
         {"variant": variant, "focus": f, "confusion": c, "p_gold": f * (1 - c), **counts}
         for variant, f, c in values
     ]
+    others = {name: value.tolist() for name, value in more.items()}
+    return [row | {name: one[at] for name, one in others.items()} for at, row in enumerate(rows)]
 
 
 def sweep_event(
@@ -183,8 +202,8 @@ def sweep_event(
 ) -> pd.DataFrame:
     """The patched runs of one event for every group of heads, each patched as one.
 
-    Columns: target (index into `groups`), positions, run, id, event, focus, confusion. `runs` are
-    the names of those wanted, all four unless given. Without `cache` the three variants are run
+    Columns: target (index into `groups`), positions, run, id, event, and `READOUT_COLUMNS`. `runs`
+    are the names of those wanted, all unless given. Without `cache` the three variants are run
     first. `intervention` says what of a head is patched, see `transplants`.
 
     Raises:
@@ -203,13 +222,11 @@ def sweep_event(
             option_logits = cache.patched(
                 model, event, (base, source), where, groups, intervention=intervention
             )
-            focus, confusion = focus_confusion(widen(option_logits), roles)
             frames.append(
                 pd.DataFrame({"target": range(len(groups)), "positions": where, "run": run}).assign(
                     id=event.id,
                     event=event.event,
-                    focus=focus.cpu().double().numpy(),
-                    confusion=confusion.cpu().double().numpy(),
+                    **readout_columns(option_logits, roles, cache.near_label),
                 )
             )
     return pd.concat(frames, ignore_index=True)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.patching.patching import EventCache, RunsOf, check_positions, every_run
-from workbench.analysis.readout import Roles, focus_confusion, widen
+from workbench.analysis.readout import Roles, readout_columns
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.branches import Branch, Edit
@@ -157,12 +158,11 @@ def _patched(
         for path in paths
     ]
     logits = forked_forward(model, prefix, branches, columns=event.option_tokens, last_only=True)
-    readouts = [focus_confusion(widen(one[0]), Roles.of(event)) for one in logits]
+    option_logits = torch.stack([one[0] for one in logits])
     return pd.DataFrame({"target": range(len(paths)), "positions": positions, "run": run}).assign(
         id=event.id,
         event=event.event,
-        focus=[float(focus) for focus, _ in readouts],
-        confusion=[float(confusion) for _, confusion in readouts],
+        **readout_columns(option_logits, Roles.of(event), cache.near_label),
     )
 
 

@@ -23,7 +23,7 @@ from workbench.analysis.scores.attribution import frozen_parameters, gradient_ru
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel
-from workbench.phases import PHASES, RUNS
+from workbench.phases import DIRECTION_OF, PHASES, RUNS
 from workbench.prompts.prompt import DecisionEvent, Variant
 
 COLUMNS = ["layer", "head", "run", "estimate", "n"]
@@ -70,7 +70,8 @@ def _estimates(
     runs: Collection[str],
     weights: Float[Tensor, "layer head d_head d_model"],
 ) -> dict[str, Float[Tensor, "layer head"]]:
-    wanted = {run: RUNS[run] for run in RUNS if run in runs}
+    # A sibling's value names no head that a clean value does not.
+    wanted = {run: RUNS[run] for run in RUNS if run in runs and DIRECTION_OF[run] != "transfer"}
     variants: set[Variant] = {variant for pair in wanted.values() for variant in pair}
     roles = Roles.of(event)
     with frozen_parameters(model.bridge):
