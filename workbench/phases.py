@@ -5,10 +5,12 @@ score that nominates heads for it, a counterfactual that takes it away, and caus
 prove it. Everything that goes by phase (tables, pools, figures, words, colours) reads these
 records.
 
-A head is patched in three directions. *Denoising* puts its value from the clean run into the
+A head is patched in four directions. *Denoising* puts its value from the clean run into the
 corrupted one, *noising* its value from the corrupted run into the clean one. *Transfer* puts its
 value from the near run into the far one: a sibling's evidence in place of gold's, which tells a
-head that carries the cluster from one that carries the label. An event is a *valid pair* for a
+head that carries the cluster from one that carries the label. *Passing* is denoising of its values
+alone, where it attends as in the corrupted run and only to what other heads wrote: it tells a head
+that passes on from one that finds out. An event is a *valid pair* for a
 phase when the model does the task on its clean prompt and the phase's counterfactual moved the
 readout; only valid pairs enter a measure.
 
@@ -27,8 +29,12 @@ if TYPE_CHECKING:  # the records are read where nothing heavy is loaded
 
 Pool = Literal["coarse", "refine"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
+"""The two phases."""
+HeadPool = Literal["coarse", "refine", "carrier", "mover", "suppressor"]
+HEAD_POOLS: tuple[HeadPool, ...] = get_args(HeadPool)
+"""Pools of a head set: those of the phases, and heads that are of neither."""
 Readout = Literal["focus", "confusion"]
-Direction = Literal["denoising", "noising", "transfer"]
+Direction = Literal["denoising", "noising", "transfer", "passing"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Intervention = Literal["z", "pattern"]
 INTERVENTIONS: tuple[Intervention, ...] = get_args(Intervention)
@@ -160,6 +166,11 @@ def _declare_runs() -> None:
 
 _declare_runs()
 
+VALUE_RUNS: dict[str, tuple[Variant, Variant]] = {
+    f"{phase.denoising}_values": RUNS[phase.denoising] for phase in PHASES.values()
+}
+"""Name of a run in which values alone are patched → variants, as in `RUNS`."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -199,6 +210,8 @@ class Measure:
         """The patched run."""
         if self.direction == "transfer":
             return "far_with_near"
+        if self.direction == "passing":
+            return f"{self.phase.denoising}_values"
         return self.phase.denoising if self.direction == "denoising" else self.phase.noising
 
     @property
@@ -210,7 +223,7 @@ class Measure:
     @property
     def start(self) -> Variant | None:
         """The variant that runs, and whose unpatched value is compared with; None for a level."""
-        return None if self.level else RUNS[self.run][0]
+        return None if self.level else (RUNS | VALUE_RUNS)[self.run][0]
 
     @property
     def sign(self) -> int:
@@ -307,13 +320,15 @@ def _as_margin(measure: Measure) -> Measure:
     """The same measure in log-odds, a share of the margin that the counterfactual takes away."""
     swap = measure.readout == "swap"
     lost: tuple[Variant, ...] = ("clean", measure.phase.counterfactual)
+    note = f"what the counterfactual takes from {measure.phase.margin_words}"
+    if swap:
+        note = "the lead of the near label over gold in the near prompt"
     return replace(
         measure,
-        scale=("near", "clean") if swap else lost,
+        scale=("near", "far") if swap else lost,
         title=f"{measure.title}, margin",
-        unit="share of lost log-odds",
-        note=f"{measure.title}, in log-odds: a share of what the counterfactual takes from "
-        f"{'gold against the near label' if swap else measure.phase.margin_words}.",
+        unit="share of log-odds" if swap else "share of lost log-odds",
+        note=f"{measure.title}, in log-odds: a share of {note}.",
         absolute="",
         margin=True,
         level=False,
@@ -327,6 +342,22 @@ MEASURES: dict[str, Measure] = _IN_PROBABILITY | {
 }
 """The causal measures, in the order shown: in probability, then as margins."""
 
+PASSED = {name: f"{name}_passed_margin" for name in PHASES}
+"""Phase → the measure of what a head passes on of it."""
+
+PASSING: dict[str, Measure] = {
+    PASSED[name]: replace(
+        MEASURES[margin_name(phase.chief)],
+        direction="passing",
+        title=f"{MEASURES[phase.chief].title} by passing on, margin",
+        patched=f"{phase.counterfactual} prompt, what other heads wrote in the clean one",
+        note="What is left of the effect where the head attends as in the "
+        f"{phase.counterfactual} prompt, and reads what other heads wrote in the clean one.",
+    )
+    for name, phase in PHASES.items()
+}
+"""Measures of `VALUE_RUNS`, beside `MEASURES`."""
+
 CHIEFS = tuple(phase.chief for phase in PHASES.values())
 DIFFERENCE = "reduce_minus_restore"
 """Name of the refine phase's chief effect less that of the coarse one, on the same resamples."""
@@ -337,6 +368,58 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
     "cluster_minus_restore_margin": ("cluster_restore_margin", "coarse_restore_margin"),
 }
 """Name of a difference between two measures, taken on the same resamples → (of, less)."""
+
+
+@dataclass(frozen=True)
+class PoolWords:
+    """What a pool's heads do, and how it is shown."""
+
+    what: str
+    """After "heads that"."""
+    measure: str
+    """The measure by which the pool is told of."""
+    share_of: str
+    """What the measure is a share of, as a figure's unit."""
+    finding: str
+    """A sentence on the measure, with one gap for the value."""
+    colour: str
+    symbol: str
+
+
+def _of_phase(name: str, what: str) -> PoolWords:
+    one = PHASES[name]
+    return PoolWords(what, one.chief, one.share_of, one.finding, one.colour, one.symbol)
+
+
+POOL_WORDS: dict[str, PoolWords] = {
+    "coarse": _of_phase("coarse", "carry the cluster"),
+    "refine": _of_phase("refine", "tell gold from its near misses"),
+    "carrier": PoolWords(
+        what="carry the label itself, and so do the work of both phases",
+        measure="label_swap",
+        share_of="p(near label) − p(gold)",
+        finding="makes the far prompt answer a sibling by {} more than gold, given its evidence",
+        colour="#0b7a75",
+        symbol="diamond-open",
+    ),
+    "mover": PoolWords(
+        what="pass on what other heads wrote",
+        measure="refine_reduce_margin",
+        share_of="of the lost log-odds against near misses",
+        finding="gives back {} of the log-odds against near misses, by passing on",
+        colour="#8c5a3c",
+        symbol="triangle-right-open",
+    ),
+    "suppressor": PoolWords(
+        what="hurt the right label",
+        measure="refine_reduce_margin",
+        share_of="of the lost log-odds against near misses",
+        finding="gives back {} of the log-odds against near misses",
+        colour="#b23a48",
+        symbol="x-thin-open",
+    ),
+}
+"""Pool → its words, in the order shown."""
 
 BOUNDED = {
     name: measure

@@ -110,7 +110,7 @@ def test_margins_are_shares_of_what_the_counterfactual_takes(two_events):
     assert effect["refine_boost_margin"] == pytest.approx(6 / 12)
     assert effect["cluster_restore_margin"] == pytest.approx(2 / 12)
     assert effect["label_swap"] == pytest.approx(0.25)
-    assert effect["label_swap_margin"] == pytest.approx(3 / 15)
+    assert effect["label_swap_margin"] == pytest.approx(3 / 6)
     assert effect["reduce_minus_restore_margin"] == pytest.approx(0)
     assert effect["cluster_minus_restore_margin"] == pytest.approx(-1 / 12)
     # Both counterfactuals must have moved an event whose label is swapped.

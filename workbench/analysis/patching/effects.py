@@ -11,8 +11,8 @@ Every measure is a mean over a mean, taken over its valid pairs (F Focus, C Conf
     label_swap        p(near label) − p(gold), patched           far run, patched with near
 
 Each stands there again in log-odds, as `<measure>_margin`: the change towards the better over what
-the counterfactual takes away. For `label_swap_margin` that is the log-odds of gold against the near
-label, from the clean to the near run, and the change is from the unpatched far run.
+the counterfactual takes away. `label_swap_margin` is the change of the near label's log-odds
+against gold, over its change from the far to the near run.
 `reduce_minus_restore` is refine_reduce − coarse_restore on the same resamples of prompts; other
 differences are in `phases.DIFFERENCES`.
 
@@ -55,6 +55,7 @@ def causal_effects(
     *,
     by: Sequence[str] = ("layer", "head", "group"),
     halves: Sequence[str] = HALVES,
+    measures: Mapping[str, Measure] = MEASURES,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -79,7 +80,7 @@ def causal_effects(
         for positions, part in events.groupby("positions", sort=True):
             # Same order as the codes of `measure_terms`: both come from sorted groups.
             targets = part.groupby(list(by), sort=True).size().index.to_frame(index=False)
-            for measure, interval, counts in _measures(part, base, by, n_resamples, seed):
+            for measure, interval, counts in _measures(part, base, by, measures, n_resamples, seed):
                 n = counts.numpy()
                 columns = {"positions": positions, "measure": measure, "half": half}
                 columns |= {key: end.numpy() for key, end in interval._asdict().items()}
@@ -90,13 +91,18 @@ def causal_effects(
 
 
 def _measures(
-    part: pd.DataFrame, base: pd.DataFrame, by: Sequence[str], n_resamples: int, seed: int
+    part: pd.DataFrame,
+    base: pd.DataFrame,
+    by: Sequence[str],
+    measures: Mapping[str, Measure],
+    n_resamples: int,
+    seed: int,
 ) -> Iterator[tuple[str, Interval, Int[Tensor, " target"]]]:
     """Name, interval and number of valid pairs of every measure, for one half and positions."""
     ids = [str(prompt_id) for prompt_id in base.index.get_level_values("id")]
     terms = {
         name: measure_terms(part, base, measure, by)
-        for name, measure in MEASURES.items()
+        for name, measure in measures.items()
         if measure.value in part and measure.value in base
     }
     intervals = effect_intervals(terms, ids, n_resamples=n_resamples, seed=seed)
