@@ -49,7 +49,7 @@ def test_random_control_is_the_mean_over_draws_with_every_draw_shown() -> None:
     )
     expected = drawn.query("measure == 'coarse_restore'")["effect"].mean()
     assert mean["coarse_restore"] == pytest.approx(expected)
-    assert len(first["random heads, each draw"].x) == 5 * 4
+    assert len(first["random heads, each draw"].x) == 5 * 6
 
 
 def test_pool_intervals_and_one_legend_entry_per_name() -> None:

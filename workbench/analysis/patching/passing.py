@@ -59,7 +59,7 @@ def sweep_passing(
             )
             columns = readout_columns(option_logits, Roles.of(event), cache.near_label)
             frame = names.assign(positions="span", run=run, id=event.id, event=event.event)
-            frame = frame.assign(half=halves.of(event.id), **columns)
+            frame = frame.assign(half=halves.of(event.id), intervention="v", **columns)
             yield frame.reindex(columns=EVENT_COLUMNS)
 
 
