@@ -47,6 +47,9 @@ MARGIN = {"focus": "focus_margin", "confusion": "confusion_margin", "swap": "swa
 READOUT_COLUMNS = (*MARGIN, *MARGIN.values())
 """What is read of every run, patched or not."""
 
+MIN_PROMPTS = 15
+"""Prompts that must count before anything gets an interval: below, 95 % ones hold less often."""
+
 
 @dataclass(frozen=True)
 class Phase:

@@ -6,15 +6,20 @@ from transformer_lens.utilities.statistics import derive_generator
 
 from workbench.analysis import statistics
 from workbench.analysis.statistics import (
+    LEAST_ERROR,
+    Halves,
     bootstrap,
     false_discovery_q,
+    families_in_both,
     mean_statistic,
     ratio_of_means,
     split_half,
 )
 from workbench.errors import InputError
 
-IDS = ["a", "a", "b", "c", "c", "c", "d"]
+IDS = [name for name, n in zip("abcdefghijklmnop", [2, 1, 3, 1] * 4, strict=True) for _ in range(n)]
+N = len(IDS)
+"""28 events of 16 prompts."""
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -32,18 +37,62 @@ def naive_resamples(ids: list[str], n_resamples: int, seed: int, labels: list[st
 
 
 def test_ratio_interval_equals_a_loop_over_resampled_prompts():
-    numerator, denominator = draw(7, 3), 1 + draw(7, 3, seed=1)
+    """Bootstrap-t of a ratio, with the standard error of its linearisation written out."""
+    numerator, denominator = draw(N, 3), 1 + draw(N, 3, seed=1)
     options = {"n_resamples": 200, "seed": 3, "labels": ["x"]}
     got = bootstrap(ratio_of_means, numerator, denominator, prompt_ids=IDS, **options)
-    values = np.array(
-        [
-            (numerator[chosen].mean(0) / denominator[chosen].mean(0)).numpy()
-            for chosen in naive_resamples(IDS, 200, 3, ["x"])
-        ]
+    members = [[at for at, other in enumerate(IDS) if other == name] for name in dict.fromkeys(IDS)]
+
+    def with_error(chosen: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        up, by = numerator.numpy(), denominator.numpy()
+        ratio = up[chosen].sum(0) / by[chosen].sum(0)
+        residual = up - ratio * by
+        squares = [chosen.count(of[0]) * residual[of].sum(0) ** 2 for of in members]
+        return ratio, np.sqrt(np.sum(squares, axis=0)) / by[chosen].sum(0)
+
+    estimate, error = with_error(list(range(N)))
+    drawn = [with_error(chosen) for chosen in naive_resamples(IDS, 200, 3, ["x"])]
+    apart = [(one - estimate) / np.maximum(its, LEAST_ERROR * error) for one, its in drawn]
+    np.testing.assert_allclose(got.estimate, estimate)
+    np.testing.assert_allclose(got.low, estimate - np.quantile(apart, 0.975, axis=0) * error)
+    np.testing.assert_allclose(got.high, estimate - np.quantile(apart, 0.025, axis=0) * error)
+    loose = bootstrap(
+        ratio_of_means, numerator, denominator, prompt_ids=IDS, studentised=False, **options
     )
-    np.testing.assert_allclose(got.estimate, numerator.mean(0) / denominator.mean(0))
-    np.testing.assert_allclose(got.low, np.quantile(values, 0.025, axis=0))
-    np.testing.assert_allclose(got.high, np.quantile(values, 0.975, axis=0))
+    np.testing.assert_allclose(loose.low, np.quantile([one for one, _ in drawn], 0.025, axis=0))
+
+
+@pytest.mark.parametrize("n", [15, 40])
+def test_intervals_hold_the_true_ratio_of_skewed_effects(n: int):
+    """Most prompts hardly move and a few do: percentiles hold it in 0.86 of samples of 15."""
+    generator = torch.Generator().manual_seed(n)
+    samples = torch.randn(2, n, 600, generator=generator, dtype=torch.float64)
+    denominator = 0.5 + 0.5 * samples[0].sigmoid()
+    numerator = denominator * (2 * samples[1] - 2).sigmoid()
+    many = torch.randn(2, 400_000, generator=generator, dtype=torch.float64)
+    weights = 0.5 + 0.5 * many[0].sigmoid()
+    truth = (weights * (2 * many[1] - 2).sigmoid()).sum() / weights.sum()
+    ids = [str(at) for at in range(n)]
+    got = bootstrap(ratio_of_means, numerator, denominator, prompt_ids=ids, n_resamples=500)
+    held = ((got.low <= truth) & (truth <= got.high)).double().mean()
+    assert 0.92 < held < 0.98
+
+
+def test_too_few_prompts_have_no_interval():
+    ids = IDS[: IDS.index("o")]  # 14 prompts, 25 events
+    got = bootstrap(mean_statistic, draw(len(ids)), prompt_ids=ids)
+    assert got.estimate == pytest.approx(draw(len(ids)).mean().item())
+    assert got.low.isnan() and got.high.isnan()
+    one_more = bootstrap(mean_statistic, draw(len(ids) + 3), prompt_ids=IDS[: len(ids) + 3])
+    assert one_more.low < one_more.estimate < one_more.high
+
+
+def test_an_effect_of_one_prompt_has_an_end():
+    """Resamples without that prompt have no deviation at all."""
+    values = torch.zeros(20, dtype=torch.float64)
+    values[3] = 1
+    got = bootstrap(mean_statistic, values, prompt_ids=[str(at) for at in range(20)])
+    assert got.low <= 0 and 0.05 < got.high < 1
 
 
 def test_interval_agrees_with_the_normal_approximation():
@@ -64,14 +113,14 @@ def test_events_of_one_prompt_are_not_independent():
 
 
 def test_difference_of_identical_arrays_has_no_width():
-    values = draw(7, 2)
+    values = draw(N, 2)
     got = bootstrap(lambda a, b: a - b, values, values.clone(), prompt_ids=IDS, n_resamples=50)
     assert got.low.abs().max() == got.high.abs().max() == 0
 
 
 def test_seed_and_labels_decide_the_stream():
     def low(**options) -> float:
-        interval = bootstrap(mean_statistic, draw(7), prompt_ids=list("abcdefg"), **options)
+        interval = bootstrap(mean_statistic, draw(N), prompt_ids=IDS, **options)
         return interval.low.item()
 
     assert low(seed=1) == low(seed=1)
@@ -79,7 +128,7 @@ def test_seed_and_labels_decide_the_stream():
 
 
 def test_slices_of_cells_change_nothing(monkeypatch):
-    values = draw(7, 5, 2)
+    values = draw(N, 5, 2)
     whole = bootstrap(lambda m: m.amax(-1), values, prompt_ids=IDS, n_resamples=50)
     monkeypatch.setattr(statistics, "CELLS_AT_ONCE", 2)
     sliced = bootstrap(lambda m: m.amax(-1), values, prompt_ids=IDS, n_resamples=50)
@@ -88,13 +137,14 @@ def test_slices_of_cells_change_nothing(monkeypatch):
 
 
 def test_resamples_without_a_counting_event_are_left_out():
-    counts = torch.tensor([0, 0, 1, 0, 0, 0, 0], dtype=torch.float64)
+    counts = torch.zeros(N, dtype=torch.float64)
+    counts[2] = 1
     got = bootstrap(ratio_of_means, 0.3 * counts, counts, prompt_ids=IDS, n_resamples=100)
     assert [end.item() for end in got] == pytest.approx([0.3, 0.3, 0.3])
 
 
 def test_no_counting_event_is_nan_without_warning(recwarn):
-    zero = torch.zeros(7, 2)
+    zero = torch.zeros(N, 2)
     got = bootstrap(ratio_of_means, zero, zero, prompt_ids=IDS, n_resamples=10)
     assert all(end.isnan().all() for end in got)
     assert not recwarn.list
@@ -102,8 +152,8 @@ def test_no_counting_event_is_nan_without_warning(recwarn):
 
 def test_bad_arguments_are_named():
     with pytest.raises(InputError, match="n_resamples is 0"):
-        bootstrap(mean_statistic, draw(7), prompt_ids=IDS, n_resamples=0)
-    with pytest.raises(InputError, match="7 prompt ids"):
+        bootstrap(mean_statistic, draw(N), prompt_ids=IDS, n_resamples=0)
+    with pytest.raises(InputError, match=f"{N} prompt ids"):
         bootstrap(mean_statistic, draw(6), prompt_ids=IDS)
 
 
@@ -120,6 +170,25 @@ def test_halves_are_disjoint_complete_and_reproducible():
     assert halves == split_half(list(reversed(IDS)), seed=4)
     assert len({split_half(IDS, seed=seed) for seed in range(10)}) > 1
     assert {halves.of(name) for name in halves.choose} == {"choose"}
+
+
+def test_prompts_of_one_family_lie_in_one_half():
+    families = {name: name[0] for name in ("a1", "a2", "a3", "b1", "b2", "c1", "d1", "e1", "f1")}
+    seen = set()
+    for seed in range(10):
+        halves = split_half(list(families), seed, families)
+        assert not families_in_both(halves, families)
+        assert (len(halves.choose), len(halves.verify)) == (5, 4)
+        seen.add(halves)
+    assert len(seen) > 1
+    assert families_in_both(Halves(frozenset({"a1", "b1"}), frozenset({"a2"})), families) == 1
+
+
+def test_a_family_of_most_prompts_is_split_all_the_same():
+    families = {f"p{at}": min(at, 3) for at in range(12)}
+    halves = split_half(list(families), 0, families)
+    assert len(halves.choose) == len(halves.verify) == 6
+    assert families_in_both(halves, families) == 1
 
 
 def test_two_prompts_give_one_each_and_others_are_refused():

@@ -12,7 +12,7 @@ from workbench.headsets.pooling import pool_heads
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse
 from workbench.headsets.thresholds import Thresholds
 
-N_PROMPTS = 12
+N_PROMPTS = 24
 COARSE, REFINE, WEAK = (0, 1), (1, 0), (1, 1)
 QUICK = {"n_permutations": 99, "n_inner": 100}
 
@@ -83,10 +83,10 @@ def test_each_prompt_once_is_the_rule_of_a_run(inputs):
 
 
 def test_few_prompts_choose_nothing_and_more_come_closer(inputs):
-    curve = sample_size_curve(*inputs, [3, 8, N_PROMPTS], n_subsets=10, **QUICK)
+    curve = sample_size_curve(*inputs, [14, 18, N_PROMPTS], n_subsets=10, **QUICK)
     coarse = curve[curve["pool"] == "coarse"].set_index("n_prompts")
-    # Below five prompts there is no interval.
-    assert coarse.loc[3, ["overlap", "size", "empty"]].tolist() == [0, 0, 1]
+    # Below fifteen prompts there is no interval.
+    assert coarse.loc[14, ["overlap", "size", "empty"]].tolist() == [0, 0, 1]
     assert coarse.loc[N_PROMPTS, ["overlap", "size", "empty"]].tolist() == [1, 1, 0]
     assert coarse["overlap"].is_monotonic_increasing
     assert (curve["n_subsets"] == 10).all()
@@ -94,16 +94,16 @@ def test_few_prompts_choose_nothing_and_more_come_closer(inputs):
 
 def test_prompts_that_do_not_choose_have_no_influence(inputs):
     scores, ids, events, base = inputs
-    part = selection_stability(scores[:8], ids[:8], events, base, n_resamples=20, **QUICK)
-    own = [table[table["id"].isin(ids[:8])] for table in (events, base)]
-    alone = selection_stability(scores[:8], ids[:8], *own, n_resamples=20, **QUICK)
+    part = selection_stability(scores[:16], ids[:16], events, base, n_resamples=20, **QUICK)
+    own = [table[table["id"].isin(ids[:16])] for table in (events, base)]
+    alone = selection_stability(scores[:16], ids[:16], *own, n_resamples=20, **QUICK)
     pd.testing.assert_frame_equal(part, alone)
 
 
 def test_an_event_that_was_not_patched_counts_for_nothing(inputs):
-    """Eight of twelve prompts without patches: some resamples hold too few that count."""
+    """Nine of 24 prompts without patches: some resamples hold too few that count."""
     scores, ids, events, base = inputs
-    few = events[events["id"].isin(ids[:4])]
+    few = events[events["id"].isin(ids[:15])]
     table = selection_stability(scores, ids, few, base, n_resamples=40, **QUICK)
     assert table["share"].max() < 0.7
 
@@ -112,14 +112,14 @@ def test_bad_input_is_named(inputs):
     scores, ids, events, base = inputs
     with pytest.raises(InputError, match="n_resamples is 0"):
         selection_stability(*inputs, n_resamples=0)
-    with pytest.raises(InputError, match="11 prompt ids for the scores of 12 events"):
+    with pytest.raises(InputError, match="23 prompt ids for the scores of 24 events"):
         selection_stability(scores, ids[:-1], events, base)
     with pytest.raises(InputError, match="no row of prompt 'p3'"):
         selection_stability(scores, ids, events, base[base["id"] != "p3"])
     with pytest.raises(InputError, match="lacks column 'run'"):
         selection_stability(scores, ids, events.drop(columns="run"), base)
-    with pytest.raises(InputError, match=r"sizes \[13\] must be numbers of prompts from 1 to 12"):
-        sample_size_curve(*inputs, [13])
+    with pytest.raises(InputError, match=r"sizes \[25\] must be numbers of prompts from 1 to 24"):
+        sample_size_curve(*inputs, [25])
     with pytest.raises(InputError, match="no span patch"):
         selection_stability(scores, ids, events.assign(positions="decision"), base)
 

@@ -107,3 +107,24 @@ def test_hash_is_of_the_events_and_not_of_the_name():
     prompts = PromptSet("task", (EVENT,))
     assert prompts.sha256 == PromptSet("other", (EVENT,)).sha256
     assert prompts.sha256 != PromptSet("task", (replace(EVENT, event=2),)).sha256
+
+
+def test_families_join_prompts_by_name_by_shared_labels_and_by_a_third():
+    def event(name: str, gold: str, family: str | None, near: str = "") -> DecisionEvent:
+        of = {"gold": gold, "near": near or f"near of {name}"}
+        options = [replace(x, label=of.get(x.role, f"{x.label} {name}")) for x in EVENT.options]
+        return replace(EVENT, id=name, options=tuple(options), family=family)
+
+    events = [
+        event("a", "E1", "E"),
+        event("b", "E2", "E"),  # of the same family as a, by name
+        event("c", "J1", None),
+        event("d", "J2", None, near="J1"),  # shares a label with c
+        event("e", "E1", "J", near="J2"),  # links all of these
+        event("f", "K1", None),
+    ]
+    apart = PromptSet("task", tuple(events[:4])).families
+    assert [apart[x] == apart[y] for x, y in ("ab", "cd", "ac")] == [True, True, False]
+    families = PromptSet("task", tuple(events)).families
+    assert len({families[name] for name in "abcde"}) == 1
+    assert families["f"] != families["a"]

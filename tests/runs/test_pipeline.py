@@ -49,8 +49,8 @@ def model(folder: Path) -> HookedModel:
 
 @pytest.fixture(scope="session")
 def prompts(folder: Path) -> PromptSet:
-    """Half of ten prompts is what an interval needs."""
-    return save_prompts(folder, folder.parent / "prompts.jsonl", n_prompts=10)
+    """Half of ten prompts is what an interval needs here."""
+    return save_prompts(folder, folder.parent / "prompts.jsonl", n_prompts=20)
 
 
 @pytest.fixture

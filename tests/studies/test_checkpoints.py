@@ -81,7 +81,7 @@ def test_effects_are_those_of_joint_patching(checkpoints, table) -> None:
             found, expected = row(table, 20, measure, *name), effects.loc[(target, measure)]
             assert found["value"] == pytest.approx(expected["effect"], abs=1e-5)
             assert found["n"] == expected["n"] == len(prompts)
-            assert found["low"] <= found["value"] <= found["high"]
+            assert np.isnan(found["low"]) and np.isnan(expected["low"])  # of five prompts
     for name in ("focus", "confusion", "p_gold"):
         for variant, rows in base.groupby("variant"):
             value = row(table, 20, f"{name}_{variant}", "model")["value"]
@@ -140,9 +140,7 @@ def test_a_stopped_study_goes_on_and_is_then_finished(
     assert seen == ["step-000010", "step-000020", "step-000020"]
     dates = formation(table, read_terms(out), n_resamples=50)
     assert dates["step"].equals(formation(table)["step"])
-    known = dates.dropna(subset=["step", "low"])
-    assert len(known)
-    assert (known["low"] <= known["high"]).all()
+    assert dates["low"].isna().all()  # of five prompts
     with pytest.raises(InputError, match=r"study\.heads\.extra"):
         study(checkpoints, headset, out=out, extra_heads=[])
     with pytest.raises(InputError, match="begun with 2 checkpoints, not 1"):
@@ -164,7 +162,7 @@ def test_bad_folders_and_heads_are_named(checkpoints, headset, tmp_path) -> None
 
 
 def made_up(curves: dict[tuple[str, str], list[float]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A table at steps 0, 100, 200, … and terms of two prompts, half and one and a half of it."""
+    """A table at steps 0, 100, 200, … and terms of 16 prompts, half or one and a half of it."""
     rows = [
         {"step": 100 * index, "quantity": quantity, "layer": np.nan, "head": np.nan, "pool": pool}
         | {"value": value, "low": value, "high": value, "n": 2}
@@ -174,7 +172,7 @@ def made_up(curves: dict[tuple[str, str], list[float]]) -> tuple[pd.DataFrame, p
     table = pd.DataFrame(rows)
     terms = [
         table.assign(event=k, prompt=k, numerator=table["value"] * f, denominator=1.0)
-        for k, f in enumerate((0.5, 1.5))
+        for k, f in enumerate((0.5, 1.5) * 8)
     ]
     return table, pd.concat(terms, ignore_index=True)
 
@@ -211,7 +209,7 @@ def test_formation_dates_half_of_the_last_value() -> None:
     late = dates.index[dates["at_most"]].tolist()
     assert set(late) >= {("moved", "coarse"), ("share", "coarse"), ("share", "refine - coarse")}
     assert not dates.loc[[("score", "coarse"), ("share", "refine")], "at_most"].any()
-    # Both prompts have the same curve but for its height, so every resample has the same date.
+    # All prompts have the same curve but for its height, so every resample has the same date.
     score = dates.loc[("score", "coarse")]
     assert (score["low"], score["high"]) == pytest.approx((150.0, 150.0))
     assert formation(table)[["low", "high"]].isna().all(axis=None)
@@ -219,11 +217,12 @@ def test_formation_dates_half_of_the_last_value() -> None:
 
 def test_formation_intervals_come_from_prompts() -> None:
     table, terms = made_up({("coarse_score", "coarse"): [0.0, 0.5, 1.0]})
-    # One prompt is early and one late: a resample of one alone dates at 50 or at 150.
+    # Half of the prompts are early and half late: more of one kind dates nearer to 50 or to 150.
     early, late = [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]
-    terms["numerator"] = early + late
+    terms["numerator"] = (early + late) * 8
     date = formation(table, terms, n_resamples=200).iloc[0]
-    assert (date["step"], date["low"], date["high"]) == pytest.approx((100.0, 50.0, 150.0))
+    assert date["step"] == pytest.approx(100.0)
+    assert 50 < date["low"] < 95 and 105 < date["high"] < 150
 
 
 def test_formation_refuses_another_table() -> None:

@@ -240,6 +240,24 @@ def reasoning(
     typer.echo(f"tables and figure: {out}")
 
 
+@command(MAINTAINERS, of=study)
+def coverage(
+    out: Annotated[Path, typer.Option(help="The table: a .csv file.")],
+    samples: Annotated[int, typer.Option(min=1, help="Simulated samples of each size.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of samples and resamples.")] = 0,
+) -> None:
+    """How often the intervals of effects hold the true value, by simulation."""
+    from workbench.files import write_table
+    from workbench.progress import Reporter
+    from workbench.studies.coverage import HEADS, SIZES, coverage_table
+
+    with Reporter().step("coverage", len(HEADS) * len(SIZES)) as advance:
+        table = coverage_table(samples, seed=seed, progress=advance)
+    write_table(out, table.round(4))
+    held = table[table["interval"] == "studentised"].groupby("n_prompts")["coverage"]
+    typer.echo(held.agg(["min", "median", "max"]).round(3).to_string())
+
+
 @command(MAINTAINERS, of=study, stopped=GOES_ON)
 def distillation(
     out: Annotated[Path, typer.Option(help="Folder of the students' folders; goes on if there.")],

@@ -10,6 +10,9 @@ from workbench.errors import require
 from workbench.heads import head_name
 from workbench.headsets.pooling import KEYS, HeadId, head_id
 
+ATTEMPTS = 20
+"""Draws for each set that is asked for: of few possible sets most are drawn again and again."""
+
 
 def controls(
     heads: Sequence[HeadId],
@@ -22,11 +25,12 @@ def controls(
 ) -> dict[str, list[list[HeadId]]]:
     """Control sets for one pool: as many heads, none of them in any pool.
 
-    `heads` are those of the pool, `pooled` those of all pools. `random` holds `draws` sets with the
-    pool's number of heads in every layer; what a layer cannot give comes from the nearest layers,
-    lower ones first. `norm` holds one set: the heads with the largest mean output norm. Where the
-    model has too few heads outside the pools, both lists are empty: there is no such control. So is
-    `norm` where the output of some head is not known.
+    `heads` are those of the pool, `pooled` those of all pools. `random` holds `draws` different
+    sets, or as many as there are, with the pool's number of heads in every layer; what a layer
+    cannot give comes from the nearest layers, lower ones first. `norm` holds one set: the heads
+    with the largest mean output norm. Where the model has too few heads outside the pools, both
+    lists are empty: there is no such control. So is `norm` where the output of some head is not
+    known.
 
     Raises:
         InputError: the scores table lacks a column.
@@ -40,10 +44,14 @@ def controls(
     if sum(map(len, free.values())) < len(heads):
         return {"random": [], "norm": []}
     names = [head_name(*key) for key in sorted(heads)]
-    generators = [derive_generator(seed, "control", *names, draw) for draw in range(draws)]
-    random = [_draw(heads, free, generator) for generator in generators]
+    random: dict[tuple[HeadId, ...], None] = {}  # ordered, each once
+    for attempt in range(ATTEMPTS * draws):
+        if len(random) < draws:
+            generator = derive_generator(seed, "control", *names, attempt)
+            random[tuple(_draw(heads, free, generator))] = None
     known = bool(scores["output_norm"].notna().to_numpy().all())
-    return {"random": random, "norm": [_largest_norm(scores, barred, len(heads))] if known else []}
+    norm = [_largest_norm(scores, barred, len(heads))] if known else []
+    return {"random": [list(one) for one in random], "norm": norm}
 
 
 def _draw(

@@ -1,5 +1,6 @@
 """Figures with axes: the unpatched model, the pools, the steps, the two halves, a training run."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from scipy.stats import bootstrap
 
-from workbench.phases import MEASURES, OF_READOUT, PHASES
+from workbench.phases import MEASURES, MIN_PROMPTS, OF_READOUT, PHASES
 from workbench.plots.panels import (
     PROBABILITY,
     band,
@@ -38,7 +39,7 @@ from workbench.plots.style import (
 def focus_confusion(baseline: pd.DataFrame) -> go.Figure:
     """Focus and Confusion of the unpatched clean, far and near prompts.
 
-    Large marks are means over events with 95 % percentile bootstrap intervals over prompts; small
+    Large marks are means over events with 95 % bootstrap intervals over prompts; small
     points are prompts. Focus is the probability on the *clean* gold's cluster in all three.
     """
     figure = readout_panels()
@@ -73,20 +74,23 @@ def _points_and_mean(events: pd.DataFrame, quantity: str, x: int, colour: str) -
 def bootstrap_over_prompts(
     events: pd.DataFrame, quantity: str, *, resamples: int = 2_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean over events with its 95 % percentile interval; whole prompts are drawn, not events.
+    """Mean over events with its 95 % interval (BCa); whole prompts are drawn, not events.
 
-    A prompt weighs as much as it has events. The interval of a single prompt is its mean.
+    A prompt weighs as much as it has events. Fewer than `MIN_PROMPTS` prompts have no interval;
+    that of prompts which all say the same is their mean.
     """
     totals, counts = _prompt_totals(events, quantity).T
     estimate = float(totals.sum() / counts.sum())
-    if len(totals) == 1:
+    if len(totals) < MIN_PROMPTS:
+        return estimate, math.nan, math.nan
+    if np.ptp(totals / counts) == 0:
         return estimate, estimate, estimate
     interval = bootstrap(
         (totals, counts),
         lambda totals, counts, axis: totals.sum(axis=axis) / counts.sum(axis=axis),
         paired=True,
         vectorized=True,
-        method="percentile",
+        method="BCa",
         n_resamples=resamples,
         rng=np.random.default_rng(seed),
     ).confidence_interval

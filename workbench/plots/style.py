@@ -125,8 +125,9 @@ def number(value: Any) -> str:
 
 
 def interval(row: Mapping[Any, Any], value: str, low: str = "low", high: str = "high") -> str:
-    """A number with the ends of its interval, from these columns of a row."""
-    return f"{number(row[value])} [{number(row[low])}, {number(row[high])}]"
+    """A number with the ends of its interval, if it has one, from these columns of a row."""
+    ends = number(row[low]), number(row[high])
+    return number(row[value]) + (f" [{', '.join(ends)}]" if ends != ("–", "–") else "")
 
 
 def require(table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -84,7 +84,11 @@ def _draw_prompt(
             rendered = [task.render(variant, template) for variant in variants]
             posed, roles = task.pose(each, rendered), task.roles(prompt, each.event)
             events.append(build_event(tokenizer, prompt, each.event, rendered, posed, roles))
-        usable = [event for event in events if event is not None]
+        usable = [
+            replace(event, family=task.space.cluster(prompt.golds[event.event]))
+            for event in events
+            if event is not None
+        ]
         if usable and len(usable) == len(chosen):
             return usable
     raise InputError(

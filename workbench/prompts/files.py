@@ -52,6 +52,7 @@ class _Line(_Strict, Generic[_V, _O]):
     evidence: _Pair
     options: list[_O]
     fine_evidence: _Pair | None = None
+    family: str | None = None
 
 
 class _Tokens(_Strict):
@@ -211,7 +212,9 @@ def _event(
     coarse = place("evidence", line.evidence)
     fine = place("fine_evidence", line.fine_evidence) if line.fine_evidence else None
     try:
-        return DecisionEvent(line.id, line.event, clean, far, near, suffix, coarse, options, fine)
+        return DecisionEvent(
+            *(line.id, line.event, clean, far, near, suffix, coarse, options, fine, line.family)
+        )
     except InputError as error:  # the number of the line says which; an id may be a patient's
         start = f"prompt {line.id!r} event {line.event}: "
         raise InputError(str(error).removeprefix(start)) from None

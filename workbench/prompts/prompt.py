@@ -39,7 +39,8 @@ class DecisionEvent:
 
     The decision token is the last token of each variant. `evidence` and the options' spans index
     into `clean`. Several events may belong to the same prompt `id`. `fine_evidence` is what tells
-    gold from its near misses, where that is another place than `evidence`.
+    gold from its near misses, where that is another place than `evidence`. `family` names the
+    gold label's family, where the label space knows it.
 
     Raises:
         InputError: an event below 0, a variant that is empty or equal to another, a span outside
@@ -56,6 +57,7 @@ class DecisionEvent:
     evidence: Span
     options: tuple[Option, ...]
     fine_evidence: Span | None = None
+    family: str | None = None
 
     def __post_init__(self) -> None:
         where = f"prompt {self.id!r} event {self.event}"
@@ -180,6 +182,29 @@ class PromptSet:
         """Distinct prompt ids in order of first appearance."""
         return list(dict.fromkeys(item.id for item in self.events))
 
+    @property
+    def families(self) -> dict[str, str]:
+        """Prompt id → the first prompt of its family.
+
+        Prompts whose gold labels are of one family are of one; so are prompts that share a label
+        which is gold or near, whatever they say of families, and those that a third one links.
+        """
+        first: dict[str, str] = {name: name for name in self.prompt_ids}
+
+        def root(name: str) -> str:
+            while first[name] != name:
+                name = first[name]
+            return name
+
+        holder: dict[tuple[str, str], str] = {}
+        for item in self.events:
+            near = [x.label for x in item.options if x.role in ("gold", "near")]
+            keys = [("label", label) for label in near]
+            for key in keys + ([("family", item.family)] if item.family is not None else []):
+                one, other = root(item.id), root(holder.setdefault(key, item.id))
+                first[one] = other
+        return {name: root(name) for name in first}
+
     def subset(self, ids: Sequence[str]) -> "PromptSet":
         """Events of these prompts only."""
         wanted = set(ids)
@@ -203,5 +228,6 @@ def to_json(event: DecisionEvent) -> dict[str, object]:
         "aligned_suffix": event.aligned_suffix,
         "evidence": list(event.evidence),
         **({"fine_evidence": list(event.fine_evidence)} if event.fine_evidence else {}),
+        **({} if event.family is None else {"family": event.family}),
         "options": [vars(option) | {"span": list(option.span)} for option in event.options],
     }

@@ -39,7 +39,7 @@ class RunConfig:
     n_prompts: Annotated[
         int,
         Field(ge=2, description="Prompts to make; one half selects heads, the other is held out."),
-    ] = 40
+    ] = 80
     template: Annotated[
         Literal["auto", "plain", "chat", "chat-list", "think"],
         Field(

@@ -38,7 +38,7 @@ from workbench.runs.steps import HEADSET, Made
 from workbench.runs.subject import Parts, Subject, Tables
 
 N_RANDOM_ORDERS = 5
-SIZES = (0.25, 0.5, 0.75, 1.0)
+SIZES = (0.4, 0.6, 0.8, 1.0)
 """Shares of the selection half's prompts for which pools are made again."""
 ORDERS = "orders"
 

@@ -104,7 +104,13 @@ def _sets(subject: Subject, pooled: pd.DataFrame, scores: pd.DataFrame) -> list[
         )
         if not any(drawn.values()):
             subject.reporter.say(f"pool: too few heads are left for controls of the {pool} pool")
-        elif not drawn["norm"]:
+            continue
+        if len(drawn["random"]) < subject.config.draws:
+            subject.reporter.say(
+                f"pool: {len(drawn['random'])} different sets of random heads for the {pool} pool, "
+                f"not {subject.config.draws}: there are no more"
+            )
+        if not drawn["norm"]:
             subject.reporter.say(
                 f"pool: no heads of the largest output beside the {pool} pool, since what this "
                 "model's heads add to the residual stream is not known"

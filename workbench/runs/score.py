@@ -8,6 +8,7 @@ from workbench.analysis.patching.patching import baseline as baseline_table
 from workbench.analysis.patching.patching import event_counts
 from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.scores.scores import score_heads
+from workbench.analysis.statistics import families_in_both
 from workbench.errors import InputError
 from workbench.runs.steps import Made
 from workbench.runs.subject import Subject, Tables
@@ -18,6 +19,11 @@ def baseline(subject: Subject, tables: Tables) -> Made:
     """Focus and Confusion of every event and variant, and which events are valid pairs."""
     with subject.reporter.step("baseline", len(subject.prompts)) as advance:
         table = baseline_table(subject.model, subject.prompts, subject.halves, advance)
+    if n_shared := families_in_both(subject.halves, subject.prompts.families):
+        subject.reporter.say(
+            f"halves: {n_shared} families of labels lie in both, since too many prompts share "
+            "labels; they are split by prompt"
+        )
     by_variant = {row.pop("variant"): row for row in event_counts(table)}
     for variant, counts in by_variant.items():
         subject.reporter.say(explain_counts(variant, counts))

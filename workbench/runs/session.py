@@ -283,7 +283,7 @@ def _make_again(
 def _identity(
     model: HookedModel, prompts: PromptSet, made_with: Mapping[str, Any] | None, config: RunConfig
 ) -> dict[str, Any]:
-    halves = split_half(prompts.prompt_ids, config.seed)
+    halves = split_half(prompts.prompt_ids, config.seed, prompts.families)
     return {
         "seed": config.seed,
         "model": asdict(model.info),

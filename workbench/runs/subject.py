@@ -34,7 +34,7 @@ class Subject:
     @cached_property
     def halves(self) -> Halves:
         """Ids of the prompts that select heads, and of those held out to verify them."""
-        return split_half(self.prompts.prompt_ids, self.config.seed)
+        return split_half(self.prompts.prompt_ids, self.config.seed, self.prompts.families)
 
     @cached_property
     def selection(self) -> PromptSet:

@@ -64,6 +64,7 @@ def formation(
             n_resamples=n_resamples,
             seed=seed,
             labels=[STEP],
+            studentised=False,  # steps jump
         )
     rows = []
     for k, (kind, sides) in enumerate(KINDS.items()):

@@ -71,7 +71,8 @@ def find_pools(
         n_resamples=n_resamples,
         n_permutations=n_permutations,
     )
-    selection = prompts.subset(sorted(split_half(prompts.prompt_ids, seed).choose))
+    halves = split_half(prompts.prompt_ids, seed, prompts.families)
+    selection = prompts.subset(sorted(halves.choose))
     subject = _SelectionAlone(model, selection, config, Reporter(Console(quiet=True)))
     tables = do_steps([MAKER["baseline"]], subject, {})
     if all_valid:

@@ -89,8 +89,6 @@ def test_steps_align_with_the_decision_s_own_coarse_step(model, cases):
     fine = values[values["label"] == "fine"]
     for name in ("focus", "confusion"):
         assert aligned.loc[1, name] == pytest.approx(fine[name].mean())
-        assert (table[f"{name}_low"] <= table[name]).all()
-        assert (table[name] <= table[f"{name}_high"]).all()
 
 
 def test_chains_without_labels_have_no_offset(model, event):
@@ -124,7 +122,7 @@ def values_of(curves: list[tuple[list[float], list[float]]], own: int = 2) -> pd
 def test_turning_points_are_where_the_means_turn():
     """Chains of four steps and of two, which stand still between theirs."""
     values = values_of(
-        [([0.2, 0.9, 1, 1, 1], [0.8, 0.8, 0.8, 0.1, 0])] * 3 + [([0.2, 0.9, 1], [0.8, 0.8, 0])]
+        [([0.2, 0.9, 1, 1, 1], [0.8, 0.8, 0.8, 0.1, 0])] * 12 + [([0.2, 0.9, 1], [0.8, 0.8, 0])] * 4
     )
     table = turning_points(values, n_resamples=50).set_index("what")
     # At a quarter the short chain is where it was: mean Focus 0.725. Half: 0.975.
@@ -148,7 +146,7 @@ def test_offsets_that_some_chain_lacks_are_no_places():
     [([0.01, 0.01, 0], "too low at the start to halve"), ([0.4, 0.4, 0.3], "never down to half")],
 )
 def test_what_cannot_turn_is_said(confusion, note):
-    table = turning_points(values_of([([1, 1, 1], confusion)] * 2), n_resamples=20)
+    table = turning_points(values_of([([1, 1, 1], confusion)] * 16), n_resamples=20)
     table = table.set_index("what")
     assert table.loc["focus", "at"] == 0
     assert "first place" in table.loc["focus", "note"]

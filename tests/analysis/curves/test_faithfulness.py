@@ -190,8 +190,8 @@ def test_differences_are_paired(model):
     def curve_of(order, kind, share):
         return 0.5 if order == "pool" else 0.7
 
-    events, plan, base = made_up(model, curve_of)
-    noise = events["id"].map({"a": 0.2, "b": -0.1, "c": 0.0})
+    events, plan, base = made_up(model, curve_of, prompts=[*"abcdefghijklmno"])
+    noise = events["id"].map(lambda name: {0: 0.2, 1: -0.1, 2: 0.0}[ord(name) % 3])
     events["value"] += noise.where(events["target"] > 1, 0)
     areas = faithfulness_tables(events, plan, base, n_resamples=200).areas.set_index(KEYS)
     rival = areas.loc[("rival", "sufficiency", "focus")]

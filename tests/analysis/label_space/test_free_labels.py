@@ -106,7 +106,7 @@ def test_summary_averages_only_where_there_is_something_to_lose(table):
     rows = table[(table["variant"] == "clean") & (table["token_index"] == 0)]
     assert first["n_focus"] == (rows["n_far"] > 0).sum() == N_CASES
     assert first["focus"] == pytest.approx(rows["focus"].mean())
-    assert first["focus_low"] <= first["focus"] <= first["focus_high"]
+    assert np.isnan(first["focus_low"])  # few prompts have no interval
     nowhere = summary[summary["n_confusion"] == 0]
     assert nowhere["confusion"].isna().all()
     shares = summary.loc[summary["align"] == "share", "place"]

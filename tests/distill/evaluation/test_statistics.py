@@ -6,14 +6,8 @@ import pytest
 import torch
 
 from workbench.analysis.label_space.ranking import answer_scores, interval
-from workbench.analysis.statistics import bootstrap, mean_statistic
-from workbench.distill.evaluation.statistics import (
-    difference,
-    draw,
-    over_seeds,
-    per_student,
-    resample_weights,
-)
+from workbench.analysis.statistics import bootstrap, mean_statistic, resample_weights
+from workbench.distill.evaluation.statistics import difference, draw, over_seeds, per_student
 from workbench.errors import InputError
 
 N = 40
@@ -43,6 +37,7 @@ def test_intervals_are_those_of_the_bootstrap():
         n_resamples=300,
         seed=3,
         labels=["evaluate"],
+        studentised=False,
     )
     got = table.loc["exact", ["value", "low", "high"]].to_numpy(float)
     np.testing.assert_allclose(got, [float(end) for end in expected], atol=1e-12)
@@ -102,18 +97,18 @@ def test_students_of_other_prompts_are_refused():
 
 
 def test_effects_are_ratios_over_the_events_that_count():
-    ids = [f"p{n}" for n in range(8)]
-    numerator = np.array([0.4, 0.2, 0.1, 0, 0.3, 0.2, 0.1, 0])
-    denominator = np.array([0.5, 0.4, 0.5, 0, 0.5, 0.4, 0.2, 0])
+    ids = [f"p{n}" for n in range(24)]
+    numerator = np.array([0.4, 0.2, 0.1, 0, 0.3, 0.2, 0.1, 0] * 3)
+    denominator = np.array([0.5, 0.4, 0.5, 0, 0.5, 0.4, 0.2, 0] * 3)
     who = {"student": "s", "arm": "cot", "seed": 0, "setting": "coarse", "event": 0}
     table = pd.DataFrame({"id": ids, "numerator": numerator, "denominator": denominator})
     table = table.assign(**who, measure="coarse_restore", counts=denominator > 0)
     [row] = per_student(draw(table, n_resamples=200)).to_dict("records")
-    assert row["value"] == pytest.approx(numerator.sum() / denominator.sum()) and row["n"] == 6
+    assert row["value"] == pytest.approx(numerator.sum() / denominator.sum()) and row["n"] == 18
     assert row["low"] < row["value"] < row["high"]
-    few = table.assign(counts=[True] * 4 + [False] * 4)
+    few = table.assign(counts=[True] * 14 + [False] * 10)
     [row] = per_student(draw(few, n_resamples=200)).to_dict("records")
-    assert row["n"] == 4 and np.isnan(row["low"]) and not np.isnan(row["value"])
+    assert row["n"] == 14 and np.isnan(row["low"]) and not np.isnan(row["value"])
     none = table.assign(counts=False, numerator=0.0, denominator=0.0)
     drawn = draw(none, n_resamples=20)
     [row] = per_student(drawn).to_dict("records")

@@ -274,6 +274,7 @@ def _turns(
             n_resamples=n_resamples,
             seed=seed,
             labels=["turning points"],
+            studentised=False,  # places jump
         )
         at, low, high = (float(end) for end in interval)
         if np.isnan(at):

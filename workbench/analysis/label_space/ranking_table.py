@@ -31,6 +31,7 @@ from workbench.analysis.label_space.ranking import (
 )
 from workbench.analysis.statistics import resample_counts
 from workbench.errors import InputError
+from workbench.phases import MIN_PROMPTS
 
 COLUMNS = ["measure", "k", "bucket", "value", "low", "high", "n"]
 NUMBERS_AT_ONCE = 2**21
@@ -74,8 +75,9 @@ def evaluate_rankings(
     Returns:
         columns measure (p, recall, ndcg, psp, psndcg, micro_f1, macro_f1), k (missing for F1),
         bucket ("all", "head", "torso", "tail"), value, low, high (95 %, percentile bootstrap over
-        documents), n (documents with anything to count). macro_f1 has no interval: a label of few
-        documents is missing from many resamples, so that even the value may lie outside.
+        documents, of at least `MIN_PROMPTS` of them), n (documents with anything to count).
+        macro_f1 has no interval: a label of few documents is missing from many resamples, so that
+        even the value may lie outside.
 
     Raises:
         InputError: no documents, no or bad `ks`, `n_train` without `train_counts`, or what
@@ -107,7 +109,10 @@ def evaluate_rankings(
         [ratio(w @ above, w @ below) for w in _weights(len(gold), n_resamples, seed)]
     )
     n = np.count_nonzero(below, axis=0).tolist()
-    rows = [(*key, *interval(draws[:, at]), n[at]) for at, key in enumerate(terms)]
+    rows = []
+    for at, key in enumerate(terms):
+        drawn = draws[:, at] if n[at] >= MIN_PROMPTS else draws[:1, at]
+        rows.append((*key, *interval(drawn), n[at]))
     once = np.full((1, len(gold)), 1 / len(gold))
     for name, part in parts.items():
         counted = np.count_nonzero(micro_f1(part).denominator)

@@ -16,8 +16,8 @@ against gold, over its change from the far to the near run.
 `reduce_minus_restore` is refine_reduce − coarse_restore on the same resamples of prompts; other
 differences are in `phases.DIFFERENCES`.
 
-An interval over fewer than `MIN_PROMPTS` prompts says nothing: with two, half of all resamples are
-one prompt drawn twice. Its ends are NaN then, and no head can be pooled on it.
+Over fewer than `MIN_PROMPTS` prompts there is no interval: its ends are NaN, and no head can be
+pooled on it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,11 +31,9 @@ from torch import Tensor
 
 from workbench.analysis.statistics import Interval, bootstrap, prompt_numbers, ratio_of_means
 from workbench.errors import InputError, require
-from workbench.phases import DIFFERENCES, MEASURES, OF_READOUT, PHASES, Measure
+from workbench.phases import DIFFERENCES, MEASURES, MIN_PROMPTS, OF_READOUT, PHASES, Measure
 
 HALVES = ("choose", "verify", "all")
-MIN_PROMPTS = 5
-"""Prompts that must count before an effect gets an interval."""
 
 
 class Terms(NamedTuple):
@@ -137,7 +135,7 @@ def effect_intervals(
     }
     for name, (of, less) in DIFFERENCES.items():
         if of in terms and less in terms:
-            found[name] = resample(_difference_of_ratios, *terms[of][:2], *terms[less][:2])
+            found[name] = resample(difference_of_ratios, *terms[of][:2], *terms[less][:2])
             prompts[name] = _least(prompts, name)
     for name, interval in found.items():
         few = prompts[name] < MIN_PROMPTS
@@ -161,12 +159,13 @@ def _prompts_with_valid_pairs(
     return (events.index_add_(0, prompt, counts.long()) > 0).sum(dim=0)
 
 
-def _difference_of_ratios(
+def difference_of_ratios(
     numerator: Float[Tensor, "*any"],
     denominator: Float[Tensor, "*any"],
     other_numerator: Float[Tensor, "*any"],
     other_denominator: Float[Tensor, "*any"],
 ) -> Float[Tensor, "*any"]:
+    """Mean over mean less another mean over mean, for `bootstrap`."""
     ratio = ratio_of_means(numerator, denominator)
     return ratio - ratio_of_means(other_numerator, other_denominator)
 

@@ -3,7 +3,7 @@
 Every student answers the same prompts, so one set of resamples of prompts serves all. For each
 measure of each student the value on every resample is kept (`Drawn`), the value on all prompts
 first. Then
-- a student's interval is the percentiles of its draws;
+- a student's interval is the percentiles of its draws, of at least `MIN_PROMPTS` prompts;
 - a paired difference is the difference of two students' draws;
 - over seeds, each draw also resamples the seeds, the same prompts for every seed (two factors
   crossed, each resampled by itself, as in Owen 2007).
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 
 from workbench.analysis.label_space.ranking import (
@@ -30,10 +29,10 @@ from workbench.analysis.label_space.ranking import (
     macro_f1,
     micro_f1,
 )
-from workbench.analysis.patching.effects import MIN_PROMPTS
-from workbench.analysis.statistics import bootstrap
+from workbench.analysis.statistics import resample_weights
 from workbench.distill.arms import CUSTOM
 from workbench.errors import InputError
+from workbench.phases import MIN_PROMPTS
 
 WHO = ["student", "arm", "seed"]
 NO_MEANS = {*WHO, "setting", "prompt", "gold", "listed", "tp", "fp", "fn", "id", "event", "steps"}
@@ -93,7 +92,10 @@ def draw(table: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0) -> list
             )
         if not weights:
             ids = [str(one[0]) for one in prompts]
-            weights[prompts] = resample_weights(ids, n_resamples, seed, "evaluate")
+            drawn = resample_weights(ids, n_resamples, seed, "evaluate").numpy()
+            if len(set(ids)) < MIN_PROMPTS:
+                drawn[1:] = np.nan  # no interval over so few
+            weights[prompts] = drawn
         student, arm, number, setting, *rest = group
         for measure, draws, n in _measures(part, weights[prompts]):
             who = (str(student), str(arm), int(number), str(setting))
@@ -120,26 +122,10 @@ def _measures(part: pd.DataFrame, weights: Weights) -> Iterator[tuple[str, Draws
         yield "macro_f1", macro_f1(ranked, weights), len(part)
 
 
-def resample_weights(
-    prompt_ids: Sequence[str], n_resamples: int, seed: int, *labels: object
-) -> Weights:
-    """Weights of the rows on all prompts, then on each resample, as `bootstrap` draws them."""
-    kept: list[torch.Tensor] = []
-
-    def keep(means: torch.Tensor) -> torch.Tensor:
-        kept.append(means[:, 0])
-        return means[..., 0]
-
-    # The weighted mean of unit vectors is the weights.
-    rows = torch.eye(len(prompt_ids), dtype=torch.float64)[:, None]
-    bootstrap(keep, rows, prompt_ids=prompt_ids, n_resamples=n_resamples, seed=seed, labels=labels)
-    return kept[0].numpy()
-
-
 def per_student(drawn: Sequence[Drawn]) -> pd.DataFrame:
     """Columns student, arm, seed, setting, measure, value, low, high (95 % over prompts), n.
 
-    The ends are NaN where fewer than 5 prompts count for a causal measure.
+    The ends are NaN where fewer than `MIN_PROMPTS` prompts count.
     """
     rows = [
         (one.student, one.arm, one.seed, *one.what, *interval(one.draws), one.n) for one in drawn
@@ -221,5 +207,5 @@ def _mean(by_seed: Sequence[Draws], seed: int) -> tuple[float, float, float, int
         return np.nan, np.nan, np.nan, 0
     values: Float[np.ndarray, "seed draw"] = np.stack(by_seed)
     ids = [str(n) for n in range(len(by_seed))]
-    weights = resample_weights(ids, values.shape[1] - 1, seed, "seeds")
+    weights = resample_weights(ids, values.shape[1] - 1, seed, "seeds").numpy()
     return *interval((weights.T * values).sum(axis=0)), len(by_seed)
