@@ -14,7 +14,6 @@ import pandas as pd
 
 from workbench.errors import InputError, require
 from workbench.progress import Advance
-from workbench.runs.config import DEFAULTS
 from workbench.runs.growing import grown
 from workbench.studies.found import Found, find_pools, names
 from workbench.studies.planted.kinds import KINDS, NAMES, kind_named
@@ -24,12 +23,15 @@ from workbench.studies.planted.places import has_room
 SHAPES: tuple[tuple[int, int, int], ...] = (
     (3, 4, 4),
     (3, 8, 4),
-    (4, 8, 8),
+    (4, 4, 4),
     (4, 8, 2),
     (6, 4, 4),
-    (6, 8, 4),
+    (6, 4, 2),
 )
 """Layers, heads and key-value heads of planted models: three depths, with and without sharing."""
+
+N_PROMPTS = 40
+"""Half of them select heads: the effects of weights set by hand differ little between prompts."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Placement:
 def placements_of(kinds: Sequence[str], n: int, seed: int) -> list[Placement]:
     """`n` placements of each kind: the shapes that have room for it in turn, places drawn anew.
 
+    Kinds take turns, so that a study that was stopped has about as many of each.
+
     Raises:
         InputError: `n` below 1, an unknown kind, or the same twice.
     """
@@ -57,7 +61,11 @@ def placements_of(kinds: Sequence[str], n: int, seed: int) -> list[Placement]:
     twice = [kind for kind in kinds if kinds.count(kind) > 1]
     if twice:
         raise InputError(f"kind {twice[0]!r} is named twice")
-    return [one for kind in kinds for one in islice(_endless(kind, seed), n)]
+    return [
+        one
+        for turn in islice(zip(*(_endless(k, seed) for k in kinds), strict=True), n)
+        for one in turn
+    ]
 
 
 def _endless(kind: str, seed: int) -> Iterator[Placement]:
@@ -74,7 +82,7 @@ def run_placements(
     seed: int = 0,
     progress: Advance | None = None,
     *,
-    n_prompts: int = DEFAULTS.n_prompts,
+    n_prompts: int = N_PROMPTS,
 ) -> pd.DataFrame:
     """Find the heads of `n` planted models of each kind; rows go to the CSV file `path`.
 
