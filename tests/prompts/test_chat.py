@@ -39,6 +39,17 @@ def test_one_mention_is_asked_about():
     assert (rendered.one, rendered.gap, template.cues) == (True, "", None)
 
 
+def test_a_single_mention_is_shown_without_number_and_marks():
+    template = ChatTemplate(chat_tokenizer(CHAT), "chat-single")
+    rendered = template.render(SPACE, replace(PROMPT, asked=1))
+    assert rendered.text == (
+        "<user>Note: feels hot\n\nWhich option does the note stand for?\n"
+        f"{OPTIONS}\n\nAnswer with the letter only.</user>\n<reply>"
+    )
+    assert [rendered.text[start:end] for start, end in rendered.mentions] == ["", " feels hot"]
+    assert rendered.one
+
+
 def test_all_mentions_are_asked_about_in_order():
     rendered = ChatTemplate(chat_tokenizer(CHAT), "chat-list").render(
         SPACE, replace(PROMPT, asked=1)

@@ -6,6 +6,7 @@ from workbench.errors import InputError
 from workbench.labels.icd10cm import category
 from workbench.labels.sides import side_of, without_side
 from workbench.prompts.chain import question_cases
+from workbench.prompts.chat import ChatTemplate
 from workbench.prompts.events import make_events
 from workbench.prompts.laterality import LateralityConfig, LateralityTask, ReasonedLaterality
 from workbench.prompts.laterality_chain import laterality_stages
@@ -144,6 +145,12 @@ def test_events_ask_by_number_and_have_evidence_for_each_phase(task, setting):
         assert side in ("left", "right", "l", "lt", "r", "rt", "same", "other", "opposite") or (
             side.endswith("lateral")
         )
+
+
+def test_a_mention_that_refers_to_others_is_not_shown_alone(task, chat_tokenizer):
+    single = ChatTemplate(chat_tokenizer, "chat-single")
+    with pytest.raises(InputError, match="mentions refer to one another"):
+        make_events(task, single, chat_tokenizer, n_prompts=1, seed=0)
 
 
 def test_decisions_in_a_chain_have_the_steps_of_the_chain_as_evidence(task, setting):

@@ -37,7 +37,7 @@ _UNSTEADY = (
     "differ in it; use --template plain"
 )
 
-CHATS = ("chat", "chat-list", "think")
+CHATS = ("chat", "chat-single", "chat-list", "think")
 THOUGHTS = Cues("\n", "</think>", "\n\n</think>\n\n", room=2048)
 """Of models that think before they reply; the question ends in `<think>`."""
 REASONING = Cues("\n", "# Answer", "\n\n# Answer\n", room=512)
@@ -45,6 +45,7 @@ REASONING = Cues("\n", "# Answer", "\n\n# Answer\n", room=512)
 _ENDS = {THOUGHTS: "<think>", REASONING: "# Reasoning"}
 _OPEN = re.compile(r"<think>\s*(</think>\s*)?$")
 _ONE = "Which option does the part of the note between >> and << stand for?"
+_ALONE = "Which option does the note stand for?"
 _ALL = "Which option does each numbered part of the note stand for?"
 _LETTER = {True: "letter only", False: "letters only, in order of the parts, separated by spaces"}
 
@@ -57,8 +58,9 @@ class ChatTemplate:
 
     Args:
         tokenizer: a Hugging Face tokenizer that has a chat template.
-        name: "chat" asks about one mention, "chat-list" about all of them in order; "think" is
-            "chat" for models that think, which it tells to, and asks others to reason first.
+        name: "chat" asks about one mention, "chat-single" too, and shows no other, "chat-list" asks
+            about all of them in order; "think" is "chat" for models that think, which it tells to,
+            and asks others to reason first.
 
     Raises:
         InputError: the tokenizer has no chat template, or one that cannot be rendered, alters the
@@ -67,7 +69,7 @@ class ChatTemplate:
     """
 
     def __init__(
-        self, tokenizer: Any, name: Literal["chat", "chat-list", "think"] = "chat"
+        self, tokenizer: Any, name: Literal["chat", "chat-single", "chat-list", "think"] = "chat"
     ) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise InputError("this tokenizer has no chat template; use --template plain")
@@ -97,15 +99,19 @@ class ChatTemplate:
         (self._before_and_after,) = tried
 
     def render(self, space: LabelSpace, prompt: DrawnPrompt) -> RenderedPrompt:
-        """See `Template.render`."""
+        """See `Template.render`; a mention that is not shown has an empty span."""
         one = prompt.asked is not None and self.name != "chat-list"
+        alone = one and self.name == "chat-single"
         turn, mentions, options = "Note:", [], []
         for number, mention in enumerate(prompt.mentions):
-            marked = one and number == prompt.asked
-            turn += f" {number + 1}.{' >>' if marked else ''}"
+            if alone and number != prompt.asked:
+                mentions.append((len(turn), len(turn)))
+                continue
+            marked = one and not alone and number == prompt.asked
+            turn += "" if alone else f" {number + 1}.{' >>' if marked else ''}"
             mentions.append((len(turn), len(turn) + 1 + len(mention.text)))
             turn += f" {mention.text}{' <<' if marked else ''} ;"
-        turn = turn.removesuffix(" ;") + f"\n\n{_ONE if one else _ALL}"
+        turn = turn.removesuffix(" ;") + f"\n\n{_ALONE if alone else _ONE if one else _ALL}"
         for label, letter in prompt.letters.items():
             turn += "\n"
             shown = f"{letter}. {space[label].text}"

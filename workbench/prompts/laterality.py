@@ -262,6 +262,11 @@ class LateralityTask(Task):
         The words are the evidence of the coarse phase, the side is that of the fine phase.
         """
         assert isinstance(drawn, Turned)
+        if any(start == end for text in rendered for start, end in text.mentions):
+            raise InputError(
+                f"task {NAME}: mentions refer to one another, so none can be shown alone; use "
+                "--template chat"
+            )
         words, sides = [], []
         for prompt, text in zip((drawn.clean, drawn.far, drawn.near), rendered, strict=True):
             starts = [start for start, _ in text.mentions]

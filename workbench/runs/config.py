@@ -41,12 +41,12 @@ class RunConfig:
         Field(ge=2, description="Prompts to make; one half selects heads, the other is held out."),
     ] = 80
     template: Annotated[
-        Literal["auto", "plain", "chat", "chat-list", "think"],
+        Literal["auto", "plain", "chat", "chat-single", "chat-list", "think"],
         Field(
             description="How prompts read. plain: as the bundled model was trained; chat: in the "
-            "model's chat form, one mention asked about, the reply a letter; chat-list: all "
-            "mentions in order; think: with a place for thoughts; auto: chat for models with a "
-            "chat form, unless they were trained here."
+            "model's chat form, one mention asked about, the reply a letter; chat-single: no other "
+            "mention is shown; chat-list: all mentions in order; think: with a place for thoughts; "
+            "auto: chat for models with a chat form, unless they were trained here."
         ),
     ] = "auto"
     split: Annotated[
