@@ -9,7 +9,7 @@ from workbench.plots.style import CONTROL, POOL_COLOUR, READ_OUT
 def path(source, target, route, effect, low, high, measure="coarse_restore"):
     return {
         **dict(zip(("src_layer", "src_head"), source, strict=True)),
-        **dict(zip(("dst_layer", "dst_head"), target, strict=True)),
+        **{"dst_layer": int(target[0]), "dst_heads": target},
         **{"route": route, "measure": measure, "positions": "span", "half": "verify"},
         **{"effect": effect, "low": low, "high": high},
     }
@@ -22,11 +22,11 @@ def whole(layer, head, effect, half="all"):
 
 PATHS = pd.DataFrame(
     [
-        path((0, 1), (2, 1), "k", 0.4, 0.2, 0.5),
-        path((0, 1), (2, 3), "q", -0.2, -0.3, -0.1),
-        path((0, 1), (2, 0), "q", 0.3, -0.1, 0.5),  # may be nothing
-        path((0, 1), (3, 0), "q", 0.001, 0.0005, 0.002),  # too thin to see
-        path((0, 1), (3, 1), "q", 0.9, 0.8, 1.0, "refine_reduce"),
+        path((0, 1), "2-2 2-3", "k", 0.4, 0.2, 0.5),
+        path((0, 1), "2-3", "q", -0.2, -0.3, -0.1),
+        path((0, 1), "2-0", "q", 0.3, -0.1, 0.5),  # may be nothing
+        path((0, 1), "3-0", "q", 0.001, 0.0005, 0.002),  # too thin to see
+        path((0, 1), "3-1", "q", 0.9, 0.8, 1.0, "refine_reduce"),
     ]
 )
 PATCHING = pd.DataFrame(
@@ -46,9 +46,9 @@ def links(figure) -> dict[tuple[str, str], tuple[float, str]]:
 
 
 def test_bands_are_the_paths_that_exclude_nothing_and_their_heads_on_the_answer():
-    drawn = links(path_sankey(PATHS, PATCHING, POOLS, n_heads_per_kv=2))
+    drawn = links(path_sankey(PATHS, PATCHING, POOLS))
     assert set(drawn) == {
-        ("0-1", "2-2 2-3"),  # KV head 1 serves query heads 2 and 3
+        ("0-1", "2-2 2-3"),
         ("0-1", "2-3"),
         ("0-1", "answer"),
         ("2-2 2-3", "answer"),
@@ -59,7 +59,7 @@ def test_bands_are_the_paths_that_exclude_nothing_and_their_heads_on_the_answer(
 
 
 def test_nodes_have_the_colour_of_their_pool():
-    node = path_sankey(PATHS, PATCHING, POOLS, n_heads_per_kv=2).data[0].node
+    node = path_sankey(PATHS, PATCHING, POOLS).data[0].node
     colours = dict(zip(node.label, node.color, strict=True))
     assert colours == {
         "0-1": POOL_COLOUR["coarse"],

@@ -207,16 +207,20 @@ def test_options_that_hold_little_are_said_by_score_patch_and_summary(
 
 def test_paths_between_named_heads_are_measured_on_the_held_out_half(begin: Begin) -> None:
     ends = replace(FAST, heads="all", sources="0-1", destinations="1-0,1-3")
-    opened = begin(ends)
+    stream, reporter = loud()
+    opened = begin(ends, reporter=reporter)
     wb.score(opened)
     wb.patch(opened)
     with pytest.raises(InputError, match="run `workbench pool` first"):
         wb.paths(opened)
     wb.pool(opened)
     table = wb.paths(opened)
-    assert set(zip(table["dst_layer"], table["dst_head"], table["route"], strict=True)) == {
-        (1, 0, "q"), (1, 0, "k"), (1, 0, "v"), (1, 3, "q"), (1, 1, "k"), (1, 1, "v"),
+    assert set(zip(table["dst_heads"], table["route"], strict=True)) == {
+        ("1-0", "q"), ("1-0 1-1", "k"), ("1-0 1-1", "v"),
+        ("1-3", "q"), ("1-2 1-3", "k"), ("1-2 1-3", "v"),
     }  # fmt: skip
+    shared = "by key and value 1-0 means 1-0 1-1, 1-3 means 1-2 1-3"
+    assert stream.getvalue().count(shared) == 1
     assert (table["n"] == len(opened.held_out)).all() and set(table["half"]) == {"verify"}
     assert "Paths between heads" in page_of(opened)
 
@@ -238,7 +242,7 @@ def test_paths_that_were_stopped_go_on_but_not_with_those_of_other_ends(
         wb.paths(opened)
     assert list(opened.folder.parts("paths")) == [0]
     other = begin(replace(opened.config, destinations="1-3"))
-    assert set(wb.paths(other)["dst_head"]) == {3, 1}
+    assert set(wb.paths(other)["dst_heads"]) == {"1-3", "1-2 1-3"}
 
 
 def test_without_pooled_heads_there_are_no_paths_and_it_is_said(begin: Begin) -> None:

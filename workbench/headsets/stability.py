@@ -22,9 +22,9 @@ from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
 
 from workbench.analysis.patching.effects import Terms, effect_intervals, measure_terms
-from workbench.analysis.scores.nulls import RoleNull, null_p
+from workbench.analysis.scores.nulls import RoleNull, null_p, null_q
 from workbench.analysis.scores.scores import EventScores, score_nulls
-from workbench.analysis.statistics import false_discovery_q, resample_counts
+from workbench.analysis.statistics import resample_counts
 from workbench.errors import InputError, require
 from workbench.headsets.pooling import KEYS, HeadId, pool_heads
 from workbench.headsets.thresholds import Thresholds
@@ -244,7 +244,7 @@ def _q_values(
     null: RoleNull, counts: Float[Tensor, "sample prompt"], n_permutations: int, seed: int
 ) -> Float[np.ndarray, "sample head"]:
     p = null_p(null, counts, n_permutations=n_permutations, seed=seed)
-    return np.stack([false_discovery_q(sample).numpy().ravel() for sample in p])
+    return null_q(null, p, counts).flatten(1).numpy()
 
 
 def _jaccard(heads: frozenset[HeadId], whole: frozenset[HeadId]) -> float:

@@ -24,7 +24,7 @@ from workbench.plots.style import (
 ROUTE_NAMES = {"q": "query", "k": "key", "v": "value"}
 ROUTE_COLOUR = {"q": "52,101,164", "k": "123,63,160", "v": "213,94,0"}
 VISIBLE = 0.01
-COLUMNS = ["src_layer", "src_head", "dst_layer", "dst_head", "route"]
+COLUMNS = ["src_layer", "src_head", "dst_layer", "dst_heads", "route"]
 COLUMNS += ["measure", "positions", "effect", "low", "high"]
 
 Head = tuple[int, int]
@@ -40,8 +40,6 @@ def path_sankey(
     pools: Mapping[Head, str],
     measure: str = PHASES["coarse"].chief,
     positions: str = "span",
-    *,
-    n_heads_per_kv: int = 1,
 ) -> go.Figure:
     """Paths whose interval excludes 0, and what each head on them does to the answer in all.
 
@@ -64,7 +62,7 @@ def path_sankey(
     )
     if certain.empty:
         return nothing(title, "no path has an interval that excludes 0")
-    links = [_path_link(row, n_heads_per_kv) for row in certain.to_dict("records")]
+    links = [_path_link(row) for row in certain.to_dict("records")]
     ends = sorted({end for link in links for end in (link["from"], link["to"])})
     links += _answer_links(where(patching, measure=measure, positions=positions), ends)
     nodes: list[Node] = [*ends, ANSWER]
@@ -94,11 +92,10 @@ def path_sankey(
     return figure
 
 
-def _path_link(row: Mapping[Any, Any], n_heads_per_kv: int) -> dict[str, Any]:
+def _path_link(row: Mapping[Any, Any]) -> dict[str, Any]:
     source: Node = ((int(row["src_layer"]), int(row["src_head"])),)
-    layer, into = int(row["dst_layer"]), int(row["dst_head"])
-    group = 1 if row["route"] == "q" else n_heads_per_kv
-    target: Node = tuple((layer, head) for head in range(into * group, (into + 1) * group))
+    heads = (name.split("-") for name in row["dst_heads"].split())
+    target: Node = tuple((int(layer), int(head)) for layer, head in heads)
     faint = 0.5 if row["effect"] > 0 else 0.2
     return {
         "from": source,

@@ -167,15 +167,10 @@ def _path_cards(
     """One diagram per phase, when paths were patched."""
     if paths is None or paths.empty:
         return []
-    model, place = headset["model"], paths["positions"].iloc[0]
-    group = model["n_heads"] // model["n_kv_heads"]
+    place = paths["positions"].iloc[0]
     pooled = heatmaps.pooled_heads(headset)
     return [
-        card(
-            f"paths-{measure}",
-            path_sankey(paths, patching, pooled, measure, place, n_heads_per_kv=group),
-            *PATH_NOTE,
-        )
+        card(f"paths-{measure}", path_sankey(paths, patching, pooled, measure, place), *PATH_NOTE)
         for measure in (phase.chief for phase in PHASES.values())
     ]
 

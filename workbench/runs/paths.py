@@ -1,10 +1,18 @@
 """The paths step: through whose query, key or value the pooled heads act on one another."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from workbench.analysis.patching.paths import PATH_COLUMNS, path_effects, paths_between
+from workbench.analysis.patching.paths import (
+    PATH_COLUMNS,
+    Path,
+    path_effects,
+    paths_between,
+    receivers,
+)
 from workbench.errors import InputError
-from workbench.heads import Head, parse_heads
+from workbench.heads import Head, head_name, parse_heads
 from workbench.headsets.headset import HeadSet
 from workbench.models.path_edges import ROUTES, check_paths
 from workbench.phases import valid_pairs
@@ -44,6 +52,7 @@ def paths(subject: Subject, tables: Tables, parts: Parts) -> Made:
             raise
         subject.reporter.say(f"paths: none ({error})")
         return Made({"paths": pd.DataFrame(columns=COLUMNS)}, {"events": 0, "paths": 0})
+    _say_shared(subject, config.destinations, between)
     with subject.reporter.step(f"{len(between)} paths between heads", len(events)) as advance:
         table = path_effects(
             subject.model,
@@ -64,6 +73,21 @@ def paths(subject: Subject, tables: Tables, parts: Parts) -> Made:
     }
     counts = {"events": len(events), "paths": len(between), "ends": ends}
     return Made({"paths": table.reindex(columns=COLUMNS)}, counts)
+
+
+def _say_shared(subject: Subject, named: str, between: Sequence[Path]) -> None:
+    """One line where a head was named whose key and value are not its own."""
+    asked = parse_heads(named) if named else []
+    ends = [receivers(subject.model, path) for path in between if path.route != "q"]
+    shared = {head_name(*at): group for at in asked for group in ends if at in group}
+    if any(len(group) > 1 for group in shared.values()):
+        subject.reporter.say(
+            "paths: heads share keys and values, so by key and value "
+            + ", ".join(
+                f"{name} means {' '.join(head_name(*at) for at in group)}"
+                for name, group in shared.items()
+            )
+        )
 
 
 def pooled_heads(found: HeadSet) -> list[Head]:

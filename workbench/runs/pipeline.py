@@ -49,7 +49,7 @@ class FoundHeads:
     """Joint effects of each pool and of its controls on the held-out half: pool, set, draw,
     positions, measure, effect, low, high, n, heads."""
     paths: pd.DataFrame
-    """One row a path and measure, on the held-out half: src_layer, src_head, dst_layer, dst_head,
+    """One row a path and measure, on the held-out half: src_layer, src_head, dst_layer, dst_heads,
     route (q, k, v), effect, low, high, n, n_excluded."""
 
 

@@ -83,8 +83,8 @@ def test_sets_of_a_deep_order_start_late_and_are_right(model, event, monkeypatch
     cache = EventCache.of(model, event, ("span",))
     frame = curve_event(model, event, plan.sets, cache)
     joined = [groups for base, groups in bases if base is not cache.bases["clean"]]
-    # Focus and Confusion: sizes 0, 1, 2, 3 of sufficiency, and nothing below the second layer.
-    assert [len(groups) for groups in joined] == [4, 4]
+    # Focus and Confusion: sizes 0 to 4 of sufficiency, and nothing below the second layer.
+    assert [len(groups) for groups in joined] == [5, 5]
     assert min(layer for groups in joined for group in groups for layer, _ in group) == 1
     for row in frame.itertuples():
         slow = slow_value(model, event, row.readout, plan.sets[row.readout][row.target])
@@ -117,8 +117,8 @@ def test_plan_has_each_set_once(model):
 
 
 def test_default_sizes_grow_with_the_model():
-    assert default_sizes(48) == [0, 1, 2, 3, 5, 8, 12, 20, 30, 48]
-    assert default_sizes(8) == [0, 1, 2, 3, 5, 8]
+    assert default_sizes(48) == [*range(49)]
+    assert default_sizes(270) == [0, 1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 270]
     assert default_sizes(1024)[9:] == [50, 80, 120, 200, 300, 500, 800, 1024]
 
 

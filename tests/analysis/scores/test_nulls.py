@@ -6,6 +6,7 @@ from workbench.analysis.scores.nulls import (
     coarse_null,
     enough_permutations,
     null_p,
+    null_q,
     refine_null,
 )
 from workbench.errors import InputError
@@ -116,6 +117,20 @@ def test_exact_share_when_there_is_one_event():
 
 def test_a_head_without_any_effect_has_p_one():
     assert refine_null_p([torch.zeros(4, 1, 1)], [0], n_permutations=10).item() == 1
+
+
+def test_rounding_noise_beats_its_shuffles_and_does_not_stand_out():
+    """A score far below its scale, with the least p there is."""
+    planted = [value * 1e-7 for value in coarse_values(planted=5.0)]
+    null = coarse_null(coarse_events(planted, [WEIGHTS] * N_EVENTS), [*map(str, range(N_EVENTS))])
+    p = null_p(null)
+    assert p[0, 0, 0] == pytest.approx(1 / 4001)
+    assert (null_q(null, p) == 1).all()
+    large = coarse_null(
+        coarse_events(coarse_values(planted=5.0), [WEIGHTS] * N_EVENTS),
+        [*map(str, range(N_EVENTS))],
+    )
+    assert null_q(large, null_p(large))[0, 0, 0] == pytest.approx(200 / 4001)
 
 
 def test_permutations_suffice_for_a_single_head_of_all():

@@ -55,6 +55,8 @@ EVENT_COLUMNS = ["target", "readout", "id", "event", "value"]
 CLEAN, ABLATED = 0, 1
 """Targets of the set without heads and of the set of all heads."""
 _STEPS = (1, 2, 3, 5, 8, 12)
+EVERY_SIZE = 200
+"""Models of so many heads get a point for every size."""
 
 
 class Plan(NamedTuple):
@@ -71,7 +73,13 @@ class Plan(NamedTuple):
 
 
 def default_sizes(n_heads: int) -> list[int]:
-    """0, 1, 2, 3, 5, 8, 12, 20, 30, 50, 80, … and all."""
+    """Every size up to `EVERY_SIZE` heads; of more 0, 1, 2, 3, 5, 8, 12, 20, 30, 50, 80, … and all.
+
+    A gap in which a curve jumps counts as a slope: from 30 to 48 of 48 heads it lent 0.19 to orders
+    that had nothing before.
+    """
+    if n_heads <= EVERY_SIZE:
+        return list(range(n_heads + 1))
     sizes = {0, *_STEPS, n_heads}
     scale = 10
     while scale < n_heads:

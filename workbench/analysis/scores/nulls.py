@@ -20,13 +20,15 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
 
-from workbench.analysis.statistics import prompt_numbers
+from workbench.analysis.statistics import false_discovery_q, prompt_numbers
 from workbench.errors import InputError
 from workbench.progress import pulse
 
 PERMUTATIONS_AT_ONCE = 128
 NUMBERS_AT_ONCE = 2**24
 """Largest tensor of a null, in float64 numbers (128 MB)."""
+FLOOR = 0.01
+"""Share of a score's scale below which a head does not stand out, whatever the shuffles say."""
 SMALLEST_Q = 0.05
 """There are as many permutations as let a single head of all reach this q value."""
 
@@ -58,6 +60,7 @@ class RoleNull:
         draw: (count, generator) → the same sums under `count` shuffles.
         score: mean over events, per cell → one number per head.
         stream: names the random stream next to a seed.
+        scale: the largest score that there can be; the largest of the sample's heads unless given.
     """
 
     observed: Float[Tensor, " prompt *cell"]
@@ -65,6 +68,7 @@ class RoleNull:
     draw: Callable[[int, torch.Generator], Float[Tensor, "permutation prompt *cell"]]
     score: Callable[[Tensor], Tensor]
     stream: str
+    scale: float | None = None
 
 
 def enough_permutations(n_permutations: int, n_heads: int) -> int:
@@ -124,7 +128,7 @@ def coarse_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> Role
 
     observed = sums([weight[:, None] for _, weight, _ in blocks], 1)[0]
     return RoleNull(
-        observed, _events_of(prompt), draw, lambda mean: mean.amax(dim=-1), "coarse null"
+        observed, _events_of(prompt), draw, lambda mean: mean.amax(dim=-1), "coarse null", 1.0
     )
 
 
@@ -249,6 +253,24 @@ def null_p(
             hits[part] += (score(drawn, weights[part]) >= reached[part]).sum(dim=1)
         pulse("shuffles", len(drawn))
     return (1 + hits) / (1 + n_permutations)
+
+
+def null_q(
+    null: RoleNull,
+    p_values: Float[Tensor, "sample layer head"],
+    counts: Float[Tensor, "sample prompt"] | None = None,
+) -> Float[Tensor, "sample layer head"]:
+    """Benjamini-Hochberg q of `null_p` over all heads; 1 for a score below `FLOOR` of its scale.
+
+    Rounding noise ranks above its shuffles as easily as anything else. `counts` as there.
+    """
+    counts = torch.ones(1, len(null.events)) if counts is None else counts
+    sums = einsum(counts.double(), null.observed, "sample prompt, prompt ... -> sample ...")
+    events = (counts.double() @ null.events).reshape(-1, *[1] * (sums.ndim - 1))
+    found = null.score(sums / events)
+    scale = null.scale or found.flatten(1).amax(dim=1)[:, None, None]
+    q = torch.stack([false_discovery_q(sample) for sample in p_values])
+    return q.masked_fill(found < FLOOR * scale, 1.0)
 
 
 def _events_of(prompt: Sequence[int]) -> Float[Tensor, " prompt"]:

@@ -20,9 +20,9 @@ from torch import Tensor
 from workbench.analysis.readout import widen
 from workbench.analysis.scores.attribution import added_to_stream, head_outputs
 from workbench.analysis.scores.event_runs import EventRuns
-from workbench.analysis.scores.nulls import RoleNull, RoleValues, null_p
+from workbench.analysis.scores.nulls import RoleNull, RoleValues, null_p, null_q
 from workbench.analysis.scores.registry import known_scores
-from workbench.analysis.statistics import Interval, bootstrap, false_discovery_q
+from workbench.analysis.statistics import Interval, bootstrap
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
@@ -124,8 +124,8 @@ def scores_table(
         ends = zip(Interval._fields, ("", "_low", "_high"), strict=True)
         columns |= {name + end: getattr(interval, field) for field, end in ends}
         if name in nulls:
-            p = null_p(nulls[name], n_permutations=n_permutations, seed=seed)[0]
-            columns |= {f"{name}_p": p, f"{name}_q": false_discovery_q(p)}
+            p = null_p(nulls[name], n_permutations=n_permutations, seed=seed)
+            columns |= {f"{name}_p": p[0], f"{name}_q": null_q(nulls[name], p)[0]}
         if score.routes:
             means = values.mean(dim=0)
             columns[f"{name}_route"] = np.array(score.routes)[means.argmax(dim=-1).numpy()]
