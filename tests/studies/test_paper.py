@@ -107,7 +107,8 @@ def test_chains_of_ones_own_from_the_command_line(folder, tmp_path):
     assert scores["refine_chain"].notna().all() and scores["coarse_chain_p"].between(0, 1).all()
     along = pd.read_csv(out / "along.csv")
     assert along["model"].nunique() == 2 and set(along["quantity"]) == {
-        "focus_text", "focus_text_far", "confusion_text", "confusion_text_gold",
+        "focus_text", "focus_text_far", "focus_text_contrast",
+        "confusion_text", "confusion_text_gold", "confusion_text_contrast",
     }  # fmt: skip
     assert "spleen" not in result.output  # no text of a document
     assert (out / "attention.csv").stat().st_mode & 0o077 == 0
@@ -171,7 +172,9 @@ def test_directions_are_compared_not_values():
     heads = pd.DataFrame({"layer": np.arange(8), "head": 0})
     for name, sign in (("coarse_chain", -1), ("refine_chain", 1)):
         for end in ("", "_guarded"):
-            columns = {f"{name}{end}{x}": sign * heads["layer"] for x in ("", "_low", "_high")}
+            columns = {
+                f"{name}{end}{x}": sign * heads["layer"] for x in ("", "_low", "_high", "_q")
+            }
             heads = heads.assign(**columns)
     ts, along = np.linspace(0, 1, 21).round(2), []
     for quantity, values in (("focus", ts * 0.01), ("confusion", 1 - ts), ("focus_text", ts**0.5)):

@@ -11,6 +11,7 @@ from workbench.heads import head_name
 from workbench.studies import reported
 
 COLUMNS = ["what", "paper", "ours", "low", "high", "agrees", "note"]
+SIGNIFICANT = 0.05
 SMALLEST = 0.02
 """Change along the chain that counts as one."""
 
@@ -33,7 +34,8 @@ def compared(
         for quantity in (record["quantity"], str(record["quantity"]).removesuffix("_text")):
             rows.append(_at(along, model, quantity, record))
     for readout, sign in (("focus", 1), ("confusion", -1)):
-        rows += [_trend(along, model, name, sign) for name in (f"{readout}_text", readout)]
+        names = (f"{readout}_text", f"{readout}_text_contrast", readout)
+        rows += [_trend(along, model, name, sign) for name in names]
     for quantity, sign in (("qk_shortlist", 1), ("qk_near", -1), ("cos_margin", 1)):
         rows.append(_stages(stages, quantity, sign))
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
@@ -58,8 +60,11 @@ def _leaders(scores: pd.DataFrame) -> list[dict[str, Any]]:
             rows.append(
                 {"what": f"highest {column}", "paper": np.nan if guarded else theirs}
                 | {"ours": first[column], "low": first[f"{column}_low"]}
-                | {"high": first[f"{column}_high"], "note": f"head {head_name(*ranked[0])}"}
+                | {"high": first[f"{column}_high"]}
+                | {"note": f"head {head_name(*ranked[0])}, q = {first[f'{column}_q']:.2g}"}
             )
+            passed = int((scores[f"{column}_q"] <= SIGNIFICANT).sum())
+            rows.append({"what": f"heads with q ≤ {SIGNIFICANT} by {column}", "ours": passed})
             mine = [layer / n_layers for layer, _ in ranked[: len(leaders)]]
             depths[column] = float(np.mean(mine))
             named = ", ".join(head_name(*head) for head in ranked[: len(leaders)])

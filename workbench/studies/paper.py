@@ -23,7 +23,7 @@ from workbench.analysis.chains.embeddings import open_embedding
 from workbench.analysis.chains.head_parts import chain_parts
 from workbench.analysis.chains.reading import ChainSettings, coverage
 from workbench.analysis.chains.stages import early_attention, stage_table
-from workbench.analysis.chains.texts import CONTRASTS, along, text_values
+from workbench.analysis.chains.texts import along, text_values, with_contrasts
 from workbench.analysis.chains.trajectories import READOUTS, chain_values
 from workbench.analysis.curves.orderings import rank_heads
 from workbench.models.hooked import HookedModel
@@ -38,6 +38,7 @@ from workbench.studies.reported import reported_along
 STEP = "paper"
 N_LEADING = 4
 """Heads of each ranking that are followed through the stages."""
+KEYS = ["model", "id", "event", "step", "share"]
 TABLES = ("scores", "coverage", "along", "values", "attention", "stages", "compared")
 
 Tables = Mapping[str, pd.DataFrame]
@@ -108,8 +109,8 @@ def study_paper(
             if number == 0:
                 made = _heads(model, chains, study, parts, reporter)
             del model
-        joined = pd.concat(values, ignore_index=True)
-        quantities = [x for x in (*READOUTS, *CONTRASTS, *CONTRASTS.values()) if x in joined]
+        joined = with_contrasts(pd.concat(values, ignore_index=True))
+        quantities = [x for x in joined.columns.drop(KEYS) if x in READOUTS or "_text" in x]
         seeded = {"n_resamples": study.n_resamples, "seed": study.seed}
         made |= {"values": joined, "along": along(joined, quantities, **seeded)}
         made["compared"] = compared(made["scores"], made["along"], made["stages"], study.models[0])

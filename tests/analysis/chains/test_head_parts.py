@@ -191,6 +191,15 @@ def test_families_are_dealt_out_and_what_stands_out_in_one_of_two_has_p_of_a_hal
     assert first["coarse_chain_p"] == pytest.approx(0.5, abs=0.1)
 
 
+def test_what_is_unknown_in_a_role_beats_no_shuffle(parts):
+    table = parts.copy()
+    hidden = (table["part"] == "qk_near") & (table["member"] == 2) & (table["head"] == 1)
+    table.loc[hidden, "value"] = np.nan
+    scores = chain_scores([make_reading()], [table], n_resamples=2, n_permutations=20)
+    assert (scores.loc[scores["head"] == 1, "qk_near_p"] == 1).all()
+    assert (scores.loc[scores["head"] != 1, "qk_near_p"] < 1).any()
+
+
 def test_stages_count_only_what_follows_the_shortlist(model, parts):
     reading = make_reading()
     table = stage_table([reading], [parts], [(0, 1)], GIVEN, n_resamples=5)

@@ -101,8 +101,11 @@ def chain_scores(
         for field, end in zip(Interval._fields, ("", "_low", "_high"), strict=True):
             columns[name + end] = getattr(found, field)
 
-    def test(name: str, null: RoleNull) -> None:
+    def test(name: str, null: RoleNull, values: Sequence[Tensor]) -> None:
         p = null_p(null, n_permutations=n_permutations, seed=seed)[0]
+        # What is not known in some role (a window that hides the shortlist) beats no shuffle.
+        known = torch.stack([value.isfinite().all(dim=0) for value in values]).all(dim=0)
+        p = torch.where(known, p, 1.0)
         columns[f"{name}_p"] = p
         columns[f"{name}_q"] = false_discovery_q(p)
 
@@ -115,7 +118,8 @@ def chain_scores(
         chains = [_early(readings[at], parts[at], name, shape) for at in early]
         observed = torch.stack([one.of(one.roles[None])[0] for one in chains])
         add(name, observed, [ids[at] for at in early])
-        test(name, _coarse_null(chains, observed, [ids[at] for at in early], name))
+        null = _coarse_null(chains, observed, [ids[at] for at in early], name)
+        test(name, null, [one.products for one in chains])
     decided = [
         (at, group)
         for at, table in enumerate(parts)
@@ -125,7 +129,7 @@ def chain_scores(
     for name in LATE if decided else ():
         events = [_late(readings[at], parts[at], name, group, shape) for at, group in decided]
         add(name, torch.stack([event.own for event in events]), prompts)
-        test(name, refine_null(events, prompts))
+        test(name, refine_null(events, prompts), [event.values for event in events])
     for name in (*EARLY, *LATE):
         for end in ("", "_low", "_high", "_p", "_q"):
             columns.setdefault(name + end, np.nan)

@@ -64,7 +64,7 @@ class _Queries:
     early: list[int]
     compared: list[list[int]]
     """Of each decision, chain tokens after its shortlist."""
-    late: list[Bool[Tensor, "_"]]
+    late: list[Bool[Tensor, " _"]]
     """Which of these are late."""
     stage: list[Tensor]
     gradient: list[Float[Tensor, "_ _ _"]] = field(default_factory=list)
@@ -81,7 +81,8 @@ def chain_parts(model: HookedModel, reading: ChainReading, given: ChainSettings)
     "n_late" (layer and head −1) counts them. `STAGED` parts, with "stage " before them: group is
     the stage, member the decision, mean over its queries there, gold in its place.
 
-    NaN where the way from heads to the residual stream is not known.
+    NaN where the way from heads to the residual stream is not known, and QK where a sliding window
+    hides the shortlist.
 
     Raises:
         InputError: a chain that the model cannot run, or a layer that shows no attention.

@@ -30,6 +30,14 @@ from workbench.prompts.chain import decoded
 TEXT_READOUTS = ("focus_text", "confusion_text")
 CONTRASTS = {"focus_text": "focus_text_far", "confusion_text": "confusion_text_gold"}
 """What each is to be told from."""
+
+
+def with_contrasts(values: pd.DataFrame) -> pd.DataFrame:
+    """The same with each text readout less what it is to be told from, as `…_contrast`."""
+    differences = {f"{name}_contrast": values[name] - values[of] for name, of in CONTRASTS.items()}
+    return values.assign(**differences)
+
+
 SHARES = tuple(round(0.05 * step, 2) for step in range(21))
 """Places along the chain, 0 to 1, at which means are taken."""
 
