@@ -75,7 +75,7 @@ def paper(
         dtype=dtype,
     )
     for name, table in made.items():
-        write_table(out / f"{name}.csv", table.round(4), private=True)
+        write_table(out / f"{name}.csv", table, private=True, float_format="%.5g")
     for name, figure in FIGURES.items():
         write_figure(out / f"{name}.html", figure(made))
     shown = made["compared"][["what", "paper", "ours", "agrees", "note"]]

@@ -153,7 +153,7 @@ def trajectories(along: pd.DataFrame, reported: pd.DataFrame | None = None) -> g
             figure.add_traces([band(trace.x, rows, "", colour), trace], **place)
     subtitle = "95 % bands over prompts; grey: reported by the paper"
     finish(figure, title, subtitle, height=200 + 240 * -(-len(shown) // 2))
-    return figure.update_xaxes(title_text="t, share of the chain")
+    return figure.update_xaxes(title_text="t, share of the chain", row=-(-len(shown) // 2))
 
 
 @drawn
@@ -181,7 +181,7 @@ def stages(stages: pd.DataFrame) -> go.Figure:
             colour = (INK, *OTHERS)[number % (1 + len(OTHERS))]
             hover = f"{layer}-{head}, %{{x}}: %{{y:.3f}}<br>%{{customdata}} decisions"
             trace = line(rows, "stage", "value", f"{layer}-{head}", colour, hover)
-            trace.update(customdata=rows["n"])
+            trace.update(customdata=rows["n"], line_dash=DASHES[number // (1 + len(OTHERS))])
             trace.update(error_y=error_bars(rows["value"], rows["low"], rows["high"]))
             trace.update(error_y={"thickness": 1, "width": 2})
             figure.add_trace(trace, row=1, col=column)
