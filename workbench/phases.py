@@ -36,6 +36,8 @@ HEAD_POOLS: tuple[HeadPool, ...] = get_args(HeadPool)
 Readout = Literal["focus", "confusion"]
 Direction = Literal["denoising", "noising", "transfer", "passing"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+BOTH_WAYS: tuple[Direction, ...] = ("denoising", "noising")
+"""Between the clean run and the corrupted one."""
 Intervention = Literal["z", "pattern"]
 INTERVENTIONS: tuple[Intervention, ...] = get_args(Intervention)
 """What of a head is patched: its output, or its attention rows; see `analysis.patching`."""

@@ -17,6 +17,11 @@ from workbench.models.loading import bundled_model_path
         (["selftest", "--kinds", "chain", "--out", "{empty}/o"], "kind 'chain' is not one of"),
         (["trajectory", "model", "--out", "{empty}"], "exists already"),
         (
+            ["study", "cumulative", "--out", "{empty}/o", "--sizes", "3,x"],
+            "--sizes 3,x: give numbers",
+        ),
+        (["study", "cumulative", "--out", "{empty}/o", "--places", "end"], "places"),
+        (
             ["study", "checkpoints", "{empty}", "--headset", "h.json", "--out", "o"],
             "no checkpoints",
         ),

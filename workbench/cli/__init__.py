@@ -6,6 +6,7 @@ from io import TextIOWrapper
 from workbench.cli import (  # noqa: F401  (they register their commands)
     answers,
     bench,
+    cumulative,
     daily,
     distill,
     evaluate,

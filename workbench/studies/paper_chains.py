@@ -34,7 +34,7 @@ from workbench.prompts.trained import trained_task
 
 ROOM = 512
 """Tokens of a chain that a model writes for a document of one's own."""
-_OF_CATEGORIES = ("icd10cm", "laterality", "laterality-chain")
+OF_CATEGORIES = ("icd10cm", "laterality", "laterality-chain")
 """Tasks whose families of candidates are categories of ICD-10-CM."""
 
 
@@ -157,7 +157,7 @@ def make_chains(
             )
             for case in cases
         ]  # fmt: skip
-    cluster: Callable[[str], str] | None = category if prompts.task in _OF_CATEGORIES else None
+    cluster: Callable[[str], str] | None = category if prompts.task in OF_CATEGORIES else None
     by_prompt: defaultdict[str, list[ChainCase]] = defaultdict(list)
     for case in cases:
         by_prompt[case.event.id].append(case)

@@ -30,11 +30,10 @@ from torch import Tensor
 
 from workbench.analysis.curves.faithfulness import Plan
 from workbench.analysis.curves.scenes import Scene
-from workbench.analysis.patching.effects import MIN_PROMPTS
 from workbench.analysis.readout import MARGINS, good_readout
 from workbench.analysis.statistics import Interval, bootstrap, mean_statistic
 from workbench.errors import InputError, require
-from workbench.phases import DIRECTIONS, INTERVENTIONS, OF_READOUT, RUNS
+from workbench.phases import BOTH_WAYS, INTERVENTIONS, OF_READOUT, RUNS, Direction
 
 PAPER_SIZES = (3, 8, 16, 40, 100)
 """Heads patched together in the paper, of `PAPER_HEADS` (80 layers of 64)."""
@@ -76,11 +75,14 @@ def cumulative_sizes(n_heads: int) -> list[int]:
 
 
 def cumulative_event(
-    scene: Scene, plan: Plan, interventions: Sequence[str] = INTERVENTIONS
+    scene: Scene,
+    plan: Plan,
+    interventions: Sequence[str] = INTERVENTIONS,
+    directions: Sequence[Direction] = BOTH_WAYS,
 ) -> pd.DataFrame:
     """The readouts of one event with every set of the plan patched; columns `EVENT_COLUMNS`.
 
-    Only the readouts of which the event is a valid pair, in both directions; no row without any.
+    Only the readouts of which the event is a valid pair; no row without any.
     """
     frames = []
     for readout, phase in OF_READOUT.items():
@@ -92,7 +94,7 @@ def cumulative_event(
             margin = MARGINS[OF_READOUT[readout].readout](logits.double(), scene.roles)
             return probability.numpy(), margin.numpy()
 
-        for direction in DIRECTIONS:
+        for direction in directions:
             run = RUNS[getattr(phase, direction)]
             ends = [read(scene.unpatched[name]) for name in run]
             columns = dict(zip(("start", "goal"), (float(value) for value, _ in ends), strict=True))
@@ -115,8 +117,7 @@ def cumulative_tables(
     """Curves, areas and their paired differences, with 95 % intervals over prompts.
 
     Orderings named "random …" become one, "random": the mean of the draws. All orderings and sizes
-    see the same resamples of prompts. `n` is the number of valid pairs. With fewer than
-    `MIN_PROMPTS` prompts the ends of intervals are NaN.
+    see the same resamples of prompts. `n` is the number of valid pairs.
 
     Raises:
         InputError: columns missing, no row, or a set of the plan that was not run on an event.
@@ -168,12 +169,17 @@ class _Panel:
                 measured[RANDOM] = np.mean([measured[draw] for draw in draws], axis=0)
             stacked = torch.from_numpy(np.stack([measured[order] for order in self.orders], axis=1))
             fixed = [
-                torch.from_numpy(ends[f"{prefix}{end}"].to_numpy(float))[:, None, None]
+                torch.tensor(ends[f"{prefix}{end}"].to_numpy(float))[:, None, None]
                 for end in ("start", "goal")
             ]
             self.terms[name] = [stacked, *(end.expand_as(stacked) for end in fixed)]
-        few = len(set(self.ids)) < MIN_PROMPTS
-        self.resample = partial(_resample, self.ids, few, n_resamples, seed)
+        self.resample = partial(
+            bootstrap,
+            prompt_ids=self.ids,
+            n_resamples=n_resamples,
+            seed=seed,
+            labels=["cumulative"],
+        )
 
     def curves(self) -> pd.DataFrame:
         columns: dict[str, Any] = {}
@@ -225,28 +231,6 @@ def _explained(measured: Tensor, start: Tensor, goal: Tensor) -> Tensor:
     """(m(k) − m(0)) / (m(other) − m(0)), of means."""
     way = goal - start
     return torch.where(way == 0, torch.nan, (measured - start) / way)
-
-
-def _resample(
-    ids: Sequence[str],
-    few: bool,
-    n_resamples: int,
-    seed: int,
-    statistic: Callable[..., Tensor],
-    *values: Tensor,
-) -> Interval:
-    found = bootstrap(
-        statistic,
-        *values,
-        prompt_ids=ids,
-        n_resamples=n_resamples,
-        seed=seed,
-        labels=["cumulative"],
-    )
-    if not few:
-        return found
-    unknown = torch.full_like(found.estimate, torch.nan)
-    return Interval(found.estimate, unknown, unknown)
 
 
 def _columns(name: str, interval: Interval) -> dict[str, np.ndarray]:

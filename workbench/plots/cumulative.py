@@ -1,0 +1,97 @@
+"""The paper's figure 3: the first heads of a ranking patched together, both ways, both readouts."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from workbench.phases import BOTH_WAYS, OF_READOUT
+from workbench.plots.evidence import DASHES, OTHERS
+from workbench.plots.panels import PROBABILITY, band, finish
+from workbench.plots.style import CONTROL, INK, drawn, nothing, require, where
+
+COLUMNS = ["place", "intervention", "direction", "readout", "order", "k", "share"]
+COLUMNS += ["value", "value_low", "value_high", "margin_explained", "n"]
+RANDOM = "random"
+SHOWN_TICKS = (0, 1, 3, 8, 16, 40, 100, 270, 1000, 5120)
+
+
+@drawn
+def cumulative_figure(
+    curves: pd.DataFrame,
+    reported: pd.DataFrame | None = None,
+    *,
+    intervention: str = "pattern",
+    place: str = "span",
+) -> go.Figure:
+    """A row per readout, a column per direction, a line per ordering; bands: 95 % intervals.
+
+    Columns: `COLUMNS`, as `cumulative_tables` makes them; Confusion is drawn, not 1 − Confusion.
+    `reported` (readout, direction, k, value) are the paper's points, in grey diamonds: of another
+    model, with another readout of the same name.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    title = f"The first heads together, {intervention} patched"
+    if curves.empty:
+        return nothing(title, "no curve was measured")
+    require(curves, COLUMNS)
+    here = where(curves, intervention=intervention, place=place)
+    if here.empty:
+        return nothing(title, f"no {intervention} was patched at {place}")
+    titles = [phase.readout_title for phase in OF_READOUT.values()]
+    panels = [f"{title}, {direction}" for title in titles for direction in BOTH_WAYS]
+    figure = make_subplots(
+        rows=2, cols=2, subplot_titles=panels, vertical_spacing=0.13, horizontal_spacing=0.08
+    )
+    orders = [*dict.fromkeys(here["order"])]
+    for row, (readout, phase) in enumerate(OF_READOUT.items(), start=1):
+        for column, direction in enumerate(BOTH_WAYS, start=1):
+            for number, order in enumerate(orders):
+                rows = where(here, readout=readout, direction=direction, order=order)
+                rows = _as_drawn(rows.sort_values("k"), phase.rises)
+                if rows.empty:
+                    continue
+                look = _look(order, number)
+                trace = go.Scatter(x=np.log1p(rows["k"]), y=rows["value"], mode="lines", name=order)
+                trace.update(line=look, customdata=rows[["k", "share", "margin_explained", "n"]])
+                hover = f"{order}, k = %{{customdata[0]:,}} (%{{customdata[1]:.1%}} of heads): "
+                hover += "%{y:.3f}<br>explained in log-odds %{customdata[2]:.2f}, "
+                trace.update(hovertemplate=hover + "%{customdata[3]} events<extra></extra>")
+                shade = band(trace.x, rows, "value_", look["color"])
+                figure.add_traces([shade, trace], rows=row, cols=column)
+            if reported is not None:
+                points = where(reported, readout=readout, direction=direction)
+                trace = go.Scatter(x=np.log1p(points["k"]), y=points["value"], mode="markers")
+                trace.update(marker={"color": CONTROL, "symbol": "diamond", "size": 9})
+                trace.update(name="paper, as reported (of 5,120 heads)", customdata=points["k"])
+                trace.update(hovertemplate="paper, k = %{customdata}: %{y}<extra></extra>")
+                figure.add_trace(trace, row=row, col=column)
+        figure.update_yaxes(title_text=phase.readout_title, row=row, col=1)
+    subtitle = f"at {place}; means over held-out prompts; bands: 95 % interval over prompts"
+    finish(figure, title, subtitle, height=760)
+    largest = max(int(here["k"].max()), 0 if reported is None else int(reported["k"].max()))
+    ticks = [k for k in SHOWN_TICKS if k <= largest]
+    figure.update_xaxes(tickvals=np.log1p(ticks), ticktext=[f"{k:,}" for k in ticks])
+    figure.update_xaxes(title_text="heads patched together", row=2)
+    return figure.update_yaxes(range=PROBABILITY)
+
+
+def _as_drawn(rows: pd.DataFrame, rises: bool) -> pd.DataFrame:
+    """The readout itself: the tables hold it so that high is good."""
+    if rises:
+        return rows
+    ends = {"value": "value", "value_low": "value_high", "value_high": "value_low"}
+    return rows.assign(**{name: 1 - rows[other] for name, other in ends.items()})
+
+
+def _look(order: str, number: int) -> dict[str, Any]:
+    if order == RANDOM:
+        return {"color": CONTROL, "width": 2, "dash": "dot"}
+    colours = (INK, *OTHERS)
+    width = 3 if number == 0 else 1.8
+    dash = DASHES[(number // len(colours)) % len(DASHES)]
+    return {"color": colours[number % len(colours)], "width": width, "dash": dash}
