@@ -21,7 +21,8 @@ from workbench.headsets.controls import controls
 from workbench.headsets.headset import ModelInfo, describe_prompts
 from workbench.headsets.pooling import build_headset, pool_heads
 from workbench.headsets.thresholds import Thresholds
-from workbench.phases import POOLS, valid_pairs
+from workbench.headsets.unnominated import unnominated
+from workbench.phases import PHASES, POOLS, valid_pairs
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import RunConfig
 from workbench.runs.manifest import versions
@@ -52,6 +53,12 @@ def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
         raise InputError("patching table has patched patterns: pools are made from intervention z")
     thresholds = thresholds_of(subject.config)
     pooled = pool_heads(scores, patching, thresholds)
+    for name, heads in unnominated(scores, patching, thresholds).items():
+        if heads:
+            subject.reporter.say(
+                f"pool: a large {PHASES[name].chief} that no score nominates: "
+                + " ".join(head_name(*at) for at in heads)
+            )
     sets = _sets(subject, pooled, scores)
     joint = pd.DataFrame(columns=COLUMNS)
     if sets:
