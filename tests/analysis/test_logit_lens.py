@@ -12,7 +12,8 @@ from workbench.analysis.statistics import split_half
 from workbench.errors import InputError
 
 
-def test_last_step_is_the_model_s_own_answer(model, prompts):
+def test_last_step_is_the_model_s_own_answer(model, prompts, monkeypatch):
+    monkeypatch.setattr("workbench.analysis.statistics.MIN_PROMPTS", 2)
     table = layer_trajectory(model, prompts, n_resamples=20)
     assert len(table) == 3 * 4
     last = table[table["step"] == 3].set_index("variant")

@@ -42,6 +42,8 @@ Measure = Literal[
 ]
 
 SCHEMA: SchemaVersion = "workbench.headset/1"
+LONGEST_LIST = 200
+"""Characters of a message that lists what would be right."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 HeadName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)-(0|[1-9][0-9]*)$")]
@@ -268,6 +270,8 @@ def _explain(detail: ErrorDetails) -> str:
         reason = detail["msg"]  # says where by itself
     if reason is None:
         message = detail["msg"]
+        if len(message) > LONGEST_LIST:
+            message = f"{message[:LONGEST_LIST].rpartition(',')[0]}, … (see the schema)"
         reason = f"{message[0].lower()}{message[1:]}, got {shorten(detail['input'])}"
     return f"{path}: {reason}" if path else " ".join(reason.split())
 

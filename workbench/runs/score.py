@@ -12,7 +12,7 @@ from workbench.analysis.statistics import families_in_both
 from workbench.errors import InputError
 from workbench.runs.steps import Made
 from workbench.runs.subject import Subject, Tables
-from workbench.runs.summary import explain_counts
+from workbench.runs.summary import explain_counts, explain_too_few
 
 
 def baseline(subject: Subject, tables: Tables) -> Made:
@@ -27,6 +27,8 @@ def baseline(subject: Subject, tables: Tables) -> Made:
     by_variant = {row.pop("variant"): row for row in event_counts(table)}
     for variant, counts in by_variant.items():
         subject.reporter.say(explain_counts(variant, counts))
+    for line in explain_too_few(table):
+        subject.reporter.say(line)
     mass = mass_counts(table)
     subject.reporter.say(explain_mass(mass))
     if mass_warning(mass):

@@ -12,7 +12,7 @@ from workbench.analysis.option_mass import explain_mass, mass_counts, mass_warni
 from workbench.analysis.patching.patching import event_counts
 from workbench.heads import head_name
 from workbench.headsets.headset import load
-from workbench.phases import MEASURES, PHASES, POOLS
+from workbench.phases import MEASURES, MIN_PROMPTS, PHASES, POOLS
 from workbench.plots.style import percent
 from workbench.runs.folder import RunFolder
 from workbench.runs.steps import MAKER
@@ -77,3 +77,20 @@ def explain_counts(variant: str, counts: dict[str, int]) -> str:
         f"{counts['failed']} fail on the clean prompt (Focus below 0.5 or Confusion above 0.5), "
         f"{counts['unmoved']} were moved too little by the counterfactual"
     )
+
+
+def explain_too_few(baseline: pd.DataFrame) -> list[str]:
+    """A line for each phase and half with too few valid pairs for intervals: what that costs."""
+    lines = []
+    clean = baseline.loc[baseline["variant"] == "clean"]
+    costs = {"choose": "no head can be pooled", "verify": "effects have no intervals"}
+    for phase in PHASES.values():
+        for half, cost in costs.items():
+            counted = clean[(clean["half"] == half) & clean[phase.valid].astype(bool)]
+            if (n := counted["id"].nunique()) < MIN_PROMPTS:
+                name = {"choose": "selection", "verify": "held-out"}[half]
+                lines.append(
+                    f"{phase.name}: {n} prompts of the {name} half are valid pairs, intervals need "
+                    f"{MIN_PROMPTS}: {cost}; more prompts (--n) help"
+                )
+    return lines
