@@ -232,7 +232,11 @@ def _probe(model: HookedModel, whole: Sequence[int]) -> tuple[Tensor, Tensor]:
         for at in sets
     ]
     decisions = [
-        Branch(length - 1, tokens[-1:], [replace(e, value=e.value[-1:]) for e in branch.edits])
+        Branch(
+            length - 1,
+            tokens[-1:],
+            [replace(e, value=e.value[-1:]) for e in branch.edits if isinstance(e, Edit)],
+        )
         for branch in branches
     ]
     fresh = [Branch(start, end) for start in (length, length // 2)]

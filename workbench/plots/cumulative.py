@@ -73,7 +73,8 @@ def cumulative_figure(
         figure.update_yaxes(title_text=phase.readout_title, row=row, col=1)
     subtitle = f"at {place}; means over held-out prompts; bands: 95 % interval over prompts"
     finish(figure, title, subtitle, height=760)
-    largest = max(int(here["k"].max()), 0 if reported is None else int(reported["k"].max()))
+    sizes = [here["k"]] if reported is None else [here["k"], reported["k"]]
+    largest = max(0, *(int(each.to_numpy().max()) for each in sizes))
     ticks = [k for k in SHOWN_TICKS if k <= largest]
     figure.update_xaxes(tickvals=np.log1p(ticks), ticktext=[f"{k:,}" for k in ticks])
     figure.update_xaxes(title_text="heads patched together", row=2)

@@ -94,7 +94,7 @@ def early_attention(attention: pd.DataFrame) -> go.Figure:
     names = [f"head {layer}-{head}" for layer, head in heads]
     figure = make_subplots(rows=len(heads), shared_xaxes=True, subplot_titles=names)
     for row, (layer, head) in enumerate(heads, start=1):
-        here = attention[(attention["layer"] == layer) & (attention["head"] == head)]
+        here = attention.loc[(attention["layer"] == layer) & (attention["head"] == head)]
         for kind, colour in KINDS.items():
             rows = where(here, kind=kind)
             bars = go.Bar(x=rows["position"], y=rows["weight"], marker_color=colour, name=kind)
@@ -136,13 +136,13 @@ def trajectories(along: pd.DataFrame, reported: pd.DataFrame | None = None) -> g
     )
     models = [*dict.fromkeys(along["model"])]
     for number, quantity in enumerate(shown):
-        place = {"rows": number // 2 + 1, "cols": number % 2 + 1}
+        row, column = number // 2 + 1, number % 2 + 1
         given = pd.DataFrame() if reported is None else where(reported, quantity=quantity)
-        for at, name in enumerate(dict.fromkeys(given.get("model", ()))):
+        for at, name in enumerate(dict.fromkeys(() if given.empty else given["model"])):
             rows = where(given, model=name)
             trace = line(rows, "t", "value", f"paper: {name}", CONTROL, f"{name}: %{{y:.2f}}")
             trace.update(line={"dash": DASHES[at % len(DASHES)], "width": 1}, marker_size=4)
-            figure.add_traces([trace], **place)
+            figure.add_traces([trace], rows=row, cols=column)
         for model in models:
             rows = where(where(along, quantity=quantity), model=model)
             if rows.empty:
@@ -150,7 +150,7 @@ def trajectories(along: pd.DataFrame, reported: pd.DataFrame | None = None) -> g
             colour = (INK, *OTHERS)[models.index(model) % (1 + len(OTHERS))]
             trace = line(rows, "t", "value", model, colour, f"{model}, t %{{x}}: %{{y:.3f}}")
             trace.update(mode="lines")
-            figure.add_traces([band(trace.x, rows, "", colour), trace], **place)
+            figure.add_traces([band(trace.x, rows, "", colour), trace], rows=row, cols=column)
     subtitle = "95 % bands over prompts; grey: reported by the paper"
     finish(figure, title, subtitle, height=200 + 240 * -(-len(shown) // 2))
     return figure.update_xaxes(title_text="t, share of the chain", row=-(-len(shown) // 2))
@@ -177,7 +177,7 @@ def stages(stages: pd.DataFrame) -> go.Figure:
     for column, quantity in enumerate(STAGED, start=1):
         for number, (layer, head) in enumerate(heads):
             rows = where(stages, quantity=quantity)
-            rows = rows[(rows["layer"] == layer) & (rows["head"] == head)].sort_values("place")
+            rows = rows.loc[(rows["layer"] == layer) & (rows["head"] == head)].sort_values("place")
             colour = (INK, *OTHERS)[number % (1 + len(OTHERS))]
             hover = f"{layer}-{head}, %{{x}}: %{{y:.3f}}<br>%{{customdata}} decisions"
             trace = line(rows, "stage", "value", f"{layer}-{head}", colour, hover)

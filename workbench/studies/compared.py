@@ -29,7 +29,7 @@ def compared(
     model = along["model"].iloc[0] if len(along) else teacher
     rows += _leaders(scores)
     given = reported.reported_along()
-    given = given[given["model"] == given["model"].iloc[0]]
+    given = given.loc[given["model"] == given["model"].iloc[0]]
     for record in given.to_dict("records"):
         for quantity in (record["quantity"], str(record["quantity"]).removesuffix("_text")):
             rows.append(_at(along, model, quantity, record))
@@ -43,7 +43,7 @@ def compared(
 
 def _leaders(scores: pd.DataFrame) -> list[dict[str, Any]]:
     """The highest scores, and the depth of the four heads that lead."""
-    n_layers = int(scores["layer"].max()) + 1
+    n_layers = int(scores["layer"].to_numpy().max()) + 1
     rows, depths = [], {}
     for name, leaders in (
         ("coarse_chain", reported.COARSE_LEADERS), ("refine_chain", reported.REFINE_LEADERS),
@@ -63,7 +63,7 @@ def _leaders(scores: pd.DataFrame) -> list[dict[str, Any]]:
                 | {"high": first[f"{column}_high"]}
                 | {"note": f"head {head_name(*ranked[0])}, q = {first[f'{column}_q']:.2g}"}
             )
-            passed = int((scores[f"{column}_q"] <= SIGNIFICANT).sum())
+            passed = int((scores[f"{column}_q"].to_numpy() <= SIGNIFICANT).sum())
             rows.append({"what": f"heads with q ≤ {SIGNIFICANT} by {column}", "ours": passed})
             mine = [layer / n_layers for layer, _ in ranked[: len(leaders)]]
             depths[column] = float(np.mean(mine))
@@ -85,8 +85,8 @@ def _at(
     along: pd.DataFrame, model: str, quantity: str, record: Mapping[Any, Any]
 ) -> dict[str, Any]:
     row = {"what": f"{quantity} at t = {record['t']:g}", "paper": record["value"]}
-    own = along[(along["model"] == model) & (along["quantity"] == quantity)]
-    own = own[np.isclose(own["t"], record["t"])]
+    own = along.loc[(along["model"] == model) & (along["quantity"] == quantity)]
+    own = own.loc[np.isclose(own["t"], record["t"])]
     return row | ({} if own.empty else _interval(own.iloc[0]))
 
 
@@ -96,7 +96,7 @@ def _interval(row: Any) -> dict[str, Any]:
 
 def _trend(along: pd.DataFrame, model: str, quantity: str, sign: int) -> dict[str, Any]:
     """The change along the chain, and how much of it falls into its first half."""
-    own = along[(along["model"] == model) & (along["quantity"] == quantity)].sort_values("t")
+    own = along.loc[(along["model"] == model) & (along["quantity"] == quantity)].sort_values("t")
     what = f"{quantity} {'rises' if sign > 0 else 'falls'} along the chain"
     if own.empty:
         return {"what": what, "note": "not measured"}
@@ -113,7 +113,7 @@ def _trend(along: pd.DataFrame, model: str, quantity: str, sign: int) -> dict[st
 
 def _stages(stages: pd.DataFrame, quantity: str, sign: int) -> dict[str, Any]:
     """Change from the first stage to the last, mean over the heads that have both."""
-    own = stages[stages["quantity"] == quantity]
+    own = stages.loc[stages["quantity"] == quantity]
     changes = []
     for _, rows in own.groupby(["layer", "head"]) if len(own) else ():
         rows = rows.sort_values("place")

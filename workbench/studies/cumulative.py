@@ -333,7 +333,7 @@ def _chain_scores(work: _Work, chosen: Sequence[DecisionEvent]) -> dict[str, pd.
                 parts.append(chain_parts(work.model, reading, given))
                 advance(done, len(readings))
         found = chain_scores(readings, parts, n_resamples=1, n_permutations=1)
-        work.parts["chain scores"] = found[["layer", "head", *CHAIN_SCORES]]
+        work.parts["chain scores"] = found.loc[:, ["layer", "head", *CHAIN_SCORES]]
     return {"paper": work.parts["chain scores"]}
 
 
@@ -389,7 +389,7 @@ def _by_effect(work: _Work, alone: pd.DataFrame) -> dict[str, dict[str, list[Hea
     first = str(alone["place"].iloc[0])
     found = {}
     for intervention in work.study.interventions:
-        rows = alone[(alone["place"] == first) & (alone["intervention"] == intervention)]
+        rows = alone.loc[(alone["place"] == first) & (alone["intervention"] == intervention)]
         shares = set_shares(rows, n_resamples=1).set_index("target").drop(index=0)
         table = pd.DataFrame(work.every, columns=["layer", "head"])
         for readout in OF_READOUT:
@@ -407,12 +407,12 @@ def _dissociation(
     held: Sequence[DecisionEvent],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every head on the held-out half with its kind on both, and the sets of each kind."""
-    seeded = {"n_resamples": work.study.n_resamples, "seed": work.study.seed}
+    n_resamples, seed = work.study.n_resamples, work.study.seed
     on = ["place", "intervention", "target"]
     halves = []
     for rows in (alone, confirmed):
-        shares = set_shares(rows, **seeded)
-        shares = shares[shares["target"] > 0].drop(columns="direction")
+        shares = set_shares(rows, n_resamples=n_resamples, seed=seed)
+        shares = shares.loc[shares["target"] > 0].drop(columns="direction")
         kinds = [kind_of(row) for row in shares.to_dict("records")]
         halves.append(shares.assign(kind=kinds))
     chosen, held_out = halves
@@ -424,19 +424,18 @@ def _dissociation(
     table.insert(3, "head", heads[:, 1])
     table = table.assign(confirmed=(table["chosen"] == table["kind"]) & (table["kind"] != ""))
     table = table.drop(columns="target")
-    return table, _sets(work, table, scores, held, seeded)
+    return table, _sets(work, table, scores, held)
 
 
 def _sets(
-    work: _Work,
-    table: pd.DataFrame,
-    scores: pd.DataFrame,
-    held: Sequence[DecisionEvent],
-    seeded: Mapping[str, int],
+    work: _Work, table: pd.DataFrame, scores: pd.DataFrame, held: Sequence[DecisionEvent]
 ) -> pd.DataFrame:
     """Heads of a kind, chosen on the selection half, patched as one beside controls."""
     frames = []
-    for (place, intervention), here in table.groupby(["place", "intervention"], sort=False):
+    n_resamples, seed = work.study.n_resamples, work.study.seed
+    for key, here in table.groupby(["place", "intervention"], sort=False):
+        assert isinstance(key, tuple)
+        place, intervention = key
         groups, names = [], []
         for kind in KINDS:
             rows = here[here["chosen"] == kind]
@@ -444,7 +443,7 @@ def _sets(
             if not heads:
                 continue
             n_heads = work.model.info.n_heads
-            drawn = controls(heads, scores, n_heads, work.study.seed, DRAWS, pooled=heads)
+            drawn = controls(heads, scores, n_heads, seed, DRAWS, pooled=heads)
             for name, sets in {"chosen": [heads], **drawn}.items():
                 groups += sets
                 names += [(kind, name, draw, len(heads)) for draw in range(len(sets))]
@@ -453,9 +452,9 @@ def _sets(
         plan = sets_plan(groups, len(work.every))
         step = f"sets, {place}, {intervention}"
         events = work.patched(step, held, plan, [str(place)])
-        events = events[events["intervention"] == intervention]
-        shares = set_shares(events, **seeded)
-        shares = shares[shares["target"] > 0].reset_index(drop=True)
+        events = events.loc[events["intervention"] == intervention]
+        shares = set_shares(events, n_resamples=n_resamples, seed=seed)
+        shares = shares.loc[shares["target"] > 0].reset_index(drop=True)
         labels = pd.DataFrame(names, columns=["kind", "set", "draw", "size"])
         labels["heads"] = [" ".join(head_name(*at) for at in group) for group in groups]
         at = shares["target"].to_numpy(int) - 1

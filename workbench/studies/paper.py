@@ -9,7 +9,7 @@ study of interventions: it belongs into `FIGURES` below, under "figure3".
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -96,9 +96,10 @@ def study_paper(
         if folder is not None and not folder.begin(STEP, _settings(study)):
             reporter.say(f"{STEP}: finished before, skipped")
             return {name: folder.read_table(name) for name in TABLES}
-        parts: dict[int | str, pd.DataFrame] | Any = {} if folder is None else folder.parts(STEP)
         if folder is not None:
-            parts.drop_damaged()
+            folder.parts(STEP).drop_damaged()
+        parts: MutableMapping[int | str, pd.DataFrame]
+        parts = {} if folder is None else folder.parts(STEP)
         values, made = [], {}
         for number, name in enumerate(study.models):
             model = HookedModel.load(name, dtype=dtype, device=device, reporter=reporter)
@@ -111,8 +112,8 @@ def study_paper(
             del model
         joined = with_contrasts(pd.concat(values, ignore_index=True))
         quantities = [x for x in joined.columns.drop(KEYS) if x in READOUTS or "_text" in x]
-        seeded = {"n_resamples": study.n_resamples, "seed": study.seed}
-        made |= {"values": joined, "along": along(joined, quantities, **seeded)}
+        means = along(joined, quantities, n_resamples=study.n_resamples, seed=study.seed)
+        made |= {"values": joined, "along": means}
         made["compared"] = compared(made["scores"], made["along"], made["stages"], study.models[0])
         if folder is not None:
             for name in TABLES:

@@ -139,7 +139,7 @@ def make_chains(
             written = _frame(
                 [(x.event.id, x.clean.tokens[x.clean.n_opening :], x.clean.closed) for x in made]
             )
-        if n_open := int((~written["closed"]).sum()):
+        if n_open := int((~written["closed"]).to_numpy().sum()):
             reporter.say(
                 f"{n_open} of {len(written)} chains are not closed: read as far as they go"
             )

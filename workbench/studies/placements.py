@@ -157,7 +157,7 @@ def by_kind(placements: pd.DataFrame) -> pd.DataFrame:
                     "precision": right / found if found else float("nan"),
                     "recall": right / declared if declared else float("nan"),
                     "exact": sum(true == got for true, got in pairs),
-                    "decoys_pooled": int(models["decoys_pooled"].sum()),
+                    "decoys_pooled": int(models["decoys_pooled"].to_numpy().sum()),
                 }
             )
     return pd.DataFrame(rows)

@@ -91,13 +91,20 @@ def chain_scores(
     heads = pd.concat([table.loc[table["head"] >= 0, ["layer", "head"]] for table in parts])
     if heads.empty:
         raise InputError("no chain has an early token, or a late one after a shortlist")
-    shape = int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1
+    n_layers, n_heads = (heads.to_numpy(int).max(axis=0) + 1).tolist()
+    shape = n_layers, n_heads
     layer, head = np.indices(shape)
     columns: dict[str, Any] = {"layer": layer, "head": head}
-    resampled = {"n_resamples": n_resamples, "seed": seed}
 
     def add(name: str, values: Tensor, prompts: Sequence[str]) -> None:
-        found = bootstrap(mean_statistic, values, prompt_ids=prompts, labels=[name], **resampled)
+        found = bootstrap(
+            mean_statistic,
+            values,
+            prompt_ids=prompts,
+            n_resamples=n_resamples,
+            seed=seed,
+            labels=[name],
+        )
         for field, end in zip(Interval._fields, ("", "_low", "_high"), strict=True):
             columns[name + end] = getattr(found, field)
 
@@ -109,7 +116,7 @@ def chain_scores(
         columns[f"{name}_p"] = p
         columns[f"{name}_q"] = false_discovery_q(p)
 
-    early = [at for at, table in enumerate(parts) if (table["part"] == "kurtosis").any()]
+    early = [at for at, table in enumerate(parts) if "kurtosis" in set(table["part"])]
     for name in ("kurtosis", "kurtosis_guarded"):
         if early:
             values = [_grid(parts[at], name, shape)[0, 0] for at in early]
@@ -143,9 +150,10 @@ def _grid(
     table: pd.DataFrame, part: str, shape: tuple[int, int]
 ) -> Float[Tensor, "group member layer head"]:
     """One part of a chain; its groups and members count from 0."""
-    rows = table[table["part"] == part]
+    rows = table.loc[table["part"] == part]
     n_heads = 1 if part == "gram" else shape[1]
-    size = (int(rows["group"].max()) + 1, int(rows["member"].max()) + 1, shape[0], n_heads)
+    n_groups, n_members = (rows[["group", "member"]].to_numpy(int).max(axis=0) + 1).tolist()
+    size = (n_groups, n_members, shape[0], n_heads)
     values = torch.full(size, torch.nan, dtype=torch.float64)
     axes = ("group", "member", "layer", "head")
     at = tuple(torch.from_numpy(rows[name].to_numpy(int).clip(min=0)) for name in axes)
@@ -162,7 +170,7 @@ def _late(
     reading: ChainReading, table: pd.DataFrame, part: str, group: int, shape: tuple[int, int]
 ) -> RoleValues:
     members = reading.members(reading.decisions[group])
-    values = _grid(table[table["group"] == group], part, shape)[group]
+    values = _grid(table.loc[table["group"] == group], part, shape)[group]
     weights = torch.zeros(len(values), dtype=torch.float64)
     weights[0] = 1
     return RoleValues(values, weights, tuple(reading.labels[at].label for at in members))

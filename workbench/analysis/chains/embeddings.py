@@ -60,7 +60,7 @@ class OwnStream:
         self._model, self._tokenizer = model, model.tokenizer
         self._hook = f"blocks.{layer}.hook_resid_post"
         starts = (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id, 0)
-        self._start = next(token for token in starts if token is not None)
+        self._start = next(token for token in starts if isinstance(token, int))
 
     def of_texts(self, texts: Sequence[str]) -> Float[Tensor, "text d"]:
         """See `Embedding`."""

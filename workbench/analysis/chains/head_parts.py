@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -130,7 +130,7 @@ def chain_parts(model: HookedModel, reading: ChainReading, given: ChainSettings)
     rows += [("n_late", at, 0, -1, late.sum()[None]) for at, late in enumerate(queries.late)]
     heads = [range(len(row[-1])) if len(row[-1]) > 1 else [-1] for row in rows]
     columns: dict[str, Any] = {
-        name: np.repeat([row[at] for row in rows], [len(head) for head in heads])
+        name: np.repeat(np.array([row[at] for row in rows]), [len(head) for head in heads])
         for at, name in enumerate(("part", "group", "member", "layer"))
     }
     columns["head"] = np.concatenate([np.array(head, int) for head in heads])
@@ -181,9 +181,10 @@ def _prepare(
             for member, one in enumerate(said):
                 others = torch.stack([*said[:member], *said[member + 1 :]]).logsumexp(0)
                 margins.setdefault(member, []).append((one - others).sum())
+        sums = {member: cast(Tensor, sum(parts)) for member, parts in margins.items()}
         gradients = {
-            member: torch.autograd.grad(sum(parts), leaves[0], retain_graph=True)[0][0]
-            for member, parts in margins.items()
+            member: torch.autograd.grad(total, leaves[0], retain_graph=True)[0][0]
+            for member, total in sums.items()
         }
     for decision, compared in zip(reading.decisions, queries.compared, strict=True):
         at = [reading.query(token) for token in compared]

@@ -46,10 +46,10 @@ def stage_table(
     every = pd.concat(frames, ignore_index=True).dropna(subset=["value"])
     found = []
     for layer, head in heads:
-        own = every[(every["layer"] == layer) & (every["head"] == head)]
+        own = every.loc[(every["layer"] == layer) & (every["head"] == head)]
         for place, stage in enumerate(given.stages):
             for quantity in STAGED:
-                rows = own[(own["group"] == place) & (own["part"] == f"stage {quantity}")]
+                rows = own.loc[(own["group"] == place) & (own["part"] == f"stage {quantity}")]
                 if rows.empty:
                     continue
                 interval = bootstrap(

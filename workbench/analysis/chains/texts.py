@@ -128,11 +128,12 @@ def along(
         for quantity in quantities:
             known = part.dropna(subset=[quantity])
             curves, ids = [], []
-            for (name, _), event in known.groupby(["id", "event"], sort=False):
+            for key, event in known.groupby(["id", "event"], sort=False):
+                assert isinstance(key, tuple)
                 event = event.sort_values("share")
                 at = np.searchsorted(event["share"].to_numpy(float) - 1e-9, shares, "right") - 1
                 curves.append(event[quantity].to_numpy(float)[at.clip(min=0)])
-                ids.append(str(name))
+                ids.append(str(key[0]))
             if not curves:
                 continue
             found = bootstrap(

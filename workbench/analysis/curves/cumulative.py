@@ -147,7 +147,7 @@ class _Panel:
     def __init__(
         self, part: pd.DataFrame, plan: Plan, readout: str, n_resamples: int, seed: int
     ) -> None:
-        points = plan.points[plan.points["readout"] == readout].drop_duplicates(["order", "k"])
+        points = plan.points.loc[plan.points["readout"] == readout].drop_duplicates(["order", "k"])
         self.sizes = sorted(points["k"].unique().tolist())
         self.n_heads = plan.n_heads
         wide = part.pivot(index=["id", "event"], columns="target", values=["value", "margin"])
@@ -161,7 +161,8 @@ class _Panel:
         self.orders = [name for name in by_order if name not in draws] + [RANDOM] * bool(draws)
         self.terms: dict[str, list[Float[Tensor, "event order size"]]] = {}
         for name, prefix in (("value", ""), ("margin", "margin_")):
-            columns = wide[name].reindex(columns=range(len(plan.sets[readout]))).to_numpy(float)
+            measures = pd.DataFrame(wide[name])
+            columns = measures.reindex(columns=range(len(plan.sets[readout]))).to_numpy(float)
             if np.isnan(columns).any():
                 raise InputError("the cumulative events table lacks a set of heads on some event")
             measured = {order: columns[:, targets] for order, targets in by_order.items()}

@@ -102,11 +102,15 @@ def direct_scenes(
     """Scenes of the direct question."""
     wanted = [place for place in DIRECT if place in places]
     kept = event.aligned_suffix if "span" in wanted else 1
-    runs = {name: PlainRun.of(model, event.variant(name), kept) for name in VARIANTS}
+    runs: dict[Variant, PlainRun] = {
+        name: PlainRun.of(model, event.variant(name), kept) for name in VARIANTS
+    }
     for place in wanted:
         n = 1 if place == "decision" else event.aligned_suffix
-        at = {name: range(len(run.tokens) - n, len(run.tokens)) for name, run in runs.items()}
-        yield Scene(event, place, runs, dict(at))
+        at: dict[Variant, Sequence[int]] = {
+            name: range(len(run.tokens) - n, len(run.tokens)) for name, run in runs.items()
+        }
+        yield Scene(event, place, runs, at)
 
 
 def chain_scenes(
@@ -133,7 +137,7 @@ def chain_scenes(
     for place in (place for place in READ_AFTER if place in places):
         stage = READ_AFTER[place]
         kept = {name: kept_at(case.chains[name], stage, options) for name in VARIANTS}
-        at = {
+        at: dict[Variant, Sequence[int]] = {
             name: [
                 len(chain.question) + token - 1
                 for token in chain_tokens(chain, place, n_early=n_early, t_star=t_star)
@@ -147,7 +151,7 @@ def chain_scenes(
             made[stage] = {
                 name: _run(model, case.chains[name], kept[name] or 0, case.cue) for name in VARIANTS
             }
-        scene = Scene(case.event, place, made[stage], dict(at))
+        scene = Scene(case.event, place, made[stage], at)
         if all(scene.pairs(*run) for run in RUNS.values() if "clean" in run):
             yield scene
 

@@ -112,7 +112,7 @@ def written_scenes(
     tokenizer: Any = model.tokenizer
     closing = tokenizer(cues.closing, add_special_tokens=False)["input_ids"]
     for place in (place for place in WRITTEN if place in places):
-        wanted = {
+        wanted: dict[Variant, Sequence[int]] = {
             name: [
                 token - chain.n_opening
                 for part in WRITTEN[place]
