@@ -168,7 +168,8 @@ def test_what_is_no_source(source, message):
 
 def test_a_name_that_is_not_known_says_which_are(monkeypatch):
     monkeypatch.setattr(loading, "snapshot_download", unreachable)
-    assert "no local folder, none of smollm2, " in load_error("SmolLM2")
+    said = load_error("smolm2")
+    assert "no local folder, none of smollm2, " in said and said.endswith("did you mean smollm2?")
 
 
 def test_hub_without_network_is_one_line(monkeypatch):

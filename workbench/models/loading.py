@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,10 @@ def _local_folder(source: str | Path, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_PATTERNS))
     except (OSError, ValueError) as error:  # no network, unknown or gated repository, bad id
         names = "" if "/" in name else f", none of {', '.join(KNOWN)},"
+        near = "".join(f"; did you mean {one}?" for one in get_close_matches(name, KNOWN, n=1))
         raise InputError(
             f"model {str(source)!r} is no local folder{names} and cannot be fetched from the hub: "
-            f"{first_line(error)}"
+            f"{first_line(error)}{near}"
         ) from error
 
 
