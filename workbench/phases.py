@@ -29,10 +29,6 @@ if TYPE_CHECKING:  # the records are read where nothing heavy is loaded
 
 Pool = Literal["coarse", "refine"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
-"""The two phases."""
-HeadPool = Literal["coarse", "refine", "carrier", "mover", "suppressor"]
-HEAD_POOLS: tuple[HeadPool, ...] = get_args(HeadPool)
-"""Pools of a head set: those of the phases, and heads that are of neither."""
 Readout = Literal["focus", "confusion"]
 Direction = Literal["denoising", "noising", "transfer", "passing"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -373,58 +369,6 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
     "cluster_minus_restore_margin": ("cluster_restore_margin", "coarse_restore_margin"),
 }
 """Name of a difference between two measures, taken on the same resamples → (of, less)."""
-
-
-@dataclass(frozen=True)
-class PoolWords:
-    """What a pool's heads do, and how it is shown."""
-
-    what: str
-    """After "heads that"."""
-    measure: str
-    """The measure by which the pool is told of."""
-    share_of: str
-    """What the measure is a share of, as a figure's unit."""
-    finding: str
-    """A sentence on the measure, with one gap for the value."""
-    colour: str
-    symbol: str
-
-
-def _of_phase(name: str, what: str) -> PoolWords:
-    one = PHASES[name]
-    return PoolWords(what, one.chief, one.share_of, one.finding, one.colour, one.symbol)
-
-
-POOL_WORDS: dict[str, PoolWords] = {
-    "coarse": _of_phase("coarse", "carry the cluster"),
-    "refine": _of_phase("refine", "tell gold from its near misses"),
-    "carrier": PoolWords(
-        what="carry the label itself, and so do the work of both phases",
-        measure="label_swap",
-        share_of="p(near label) − p(gold)",
-        finding="makes the far prompt answer a sibling by {} more than gold, given its evidence",
-        colour="#0b7a75",
-        symbol="diamond-open",
-    ),
-    "mover": PoolWords(
-        what="pass on what other heads wrote",
-        measure="refine_reduce_margin",
-        share_of="of the lost log-odds against near misses",
-        finding="gives back {} of the log-odds against near misses, by passing on",
-        colour="#8c5a3c",
-        symbol="triangle-right-open",
-    ),
-    "suppressor": PoolWords(
-        what="hurt the right label",
-        measure="refine_reduce_margin",
-        share_of="of the lost log-odds against near misses",
-        finding="gives back {} of the log-odds against near misses",
-        colour="#b23a48",
-        symbol="x-thin-open",
-    ),
-}
-"""Pool → its words, in the order shown."""
 
 BOUNDED = {
     name: measure
