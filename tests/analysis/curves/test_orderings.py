@@ -5,6 +5,7 @@ import torch
 from fixtures.tiny_model import HEADS
 from fixtures.tiny_runs import ARCHITECTURES, save_model
 
+from workbench.analysis.curves import orderings as module
 from workbench.analysis.curves.faithfulness import plan_curves
 from workbench.analysis.curves.orderings import (
     COLUMNS,
@@ -164,6 +165,23 @@ def test_only_the_choosing_half_is_looked_at(model, prompts, base, scores, patch
     other = read_orders(order_scores(model, prompts, *tables, [], **options))
     assert other["random 1"] != orders["random 1"]
     assert other["pool"] == other["score"]  # no pool
+
+
+def test_a_ranking_that_is_added_is_made_for_each_readout(model, prompts, monkeypatch):
+    """By readout on the first events of it; once, on all, where it does not differ."""
+    asked = []
+
+    def scores(model, events, readout, progress):
+        asked.append((readout, len(events)))
+        return torch.full((3, 4), float(len(events)))
+
+    rivals = {"mine": module.Rival(scores, few=True), "one": module.Rival(scores, by_readout=False)}
+    monkeypatch.setattr(module, "RIVALS", rivals)
+    one, two, *_ = prompts.events
+    events = {"focus": [one, two], "confusion": []}
+    found = module.rival_scores(model, events, n_events=1)
+    assert asked == [("focus", 1), (None, 2)]
+    assert set(found["mine"]) == {"focus"} and set(found["one"]) == {"focus", "confusion"}
 
 
 def test_without_events_for_a_readout_there_is_no_query_order(

@@ -9,8 +9,7 @@ Confusion; see `faithfulness`):
     attribution  size of the first-order effect on the coarse and on the near-miss log-odds, as
                  attribution patching ranks
     output_norm  how much the head writes at the decision
-    retrieval    retrieval-head score (`retrieval_scores`)
-    query        query-state transport (`query_transport`)
+    …            those of other authors, by their names in `RIVALS`
     random 1, …  seeded draws
 
 The causal effect is `coarse_restore` or `refine_reduce` over the span. Ties go to the lower layer,
@@ -19,7 +18,7 @@ then the lower head; heads without a value come last.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -95,10 +94,9 @@ def order_scores(
     """What every order ranks heads by; one row per order, readout and head, columns `COLUMNS`.
 
     `scores` is the scores table, made on the selection half; `pooled` the heads of all pools. Of
-    `patching` the rows of that half over the span are used, of `prompts` its valid pairs; query
-    states are transported on the first `n_query_events` of them. In the
-    orders `pool` and `effect`, the value of a head in front is its causal effect, that of another
-    its score.
+    `patching` the rows of that half over the span are used, of `prompts` its valid pairs; rivals
+    that cost much get the first `n_query_events` of them. In the orders `pool` and `effect`, the
+    value of a head in front is its causal effect, that of another its score.
 
     Raises:
         InputError: a table lacks a column or a head, a pooled head has no causal effect, or no
@@ -109,9 +107,7 @@ def order_scores(
     for head in pooled:
         model.check_head(*head)
     events = _valid_pairs(prompts, baseline)
-    queries = {readout: of[:n_query_events] for readout, of in events.items()}
-    steps = _Steps(progress, len(_distinct(events)) + sum(map(len, queries.values())))
-    retrieval = retrieval_scores(model, _distinct(events), progress=steps.one_more)
+    rivals = rival_scores(model, events, n_events=n_query_events, progress=progress)
     indexed = scores.set_index(["layer", "head"]).reindex(every)
     frames = []
     for readout, phase in OF_READOUT.items():
@@ -132,11 +128,10 @@ def order_scores(
             "score": score,
             "attribution": np.abs(indexed[ATTRIBUTIONS[readout]].to_numpy(float)),
             "output_norm": indexed["output_norm"].to_numpy(float),
-            "retrieval": retrieval.numpy().ravel(),
         }
-        if queries[readout]:
-            moved = query_transport(model, queries[readout], readout, progress=steps.one_more)
-            single["query"] = moved.numpy().ravel()
+        single |= {
+            name: by[readout].numpy().ravel() for name, by in rivals.items() if readout in by
+        }
         if np.isnan(single["output_norm"]).any():  # not known in this model
             del single["output_norm"]
         for draw in range(1, n_random + 1):
@@ -191,6 +186,47 @@ def _valid_pairs(prompts: PromptSet, baseline: pd.DataFrame) -> dict[str, list[D
     if not any(events.values()):
         raise InputError("no event of the selection half is a valid pair; heads cannot be ordered")
     return events
+
+
+class Rival(NamedTuple):
+    """A ranking of heads by other authors.
+
+    Attributes:
+        scores: value of every head; takes the model, events, a readout, and `progress`.
+        by_readout: whether the value differs by readout; otherwise it is made once, of all events.
+        few: whether the first events are enough, as each costs many forwards.
+    """
+
+    scores: Callable[..., Float[Tensor, "layer head"]]
+    by_readout: bool = True
+    few: bool = False
+
+
+def rival_scores(
+    model: HookedModel,
+    events: Mapping[str, Sequence[DecisionEvent]],
+    *,
+    n_events: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, Float[Tensor, "layer head"]]]:
+    """Name of a ranking of `RIVALS` → readout → value of every head, the highest first.
+
+    `events` are valid pairs by readout; a readout without any has no ranking that differs by it.
+    Rankings that cost much get the first `n_events`.
+    """
+    jobs: list[tuple[str, str | None, list[DecisionEvent]]] = []
+    for name, rival in RIVALS.items():
+        wanted = events if rival.by_readout else {None: _distinct(events)}
+        for readout, of in wanted.items():
+            jobs.append((name, readout, list(of[:n_events] if rival.few else of)))
+    steps = _Steps(progress, sum(len(of) for *_, of in jobs))
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, readout, of in jobs:
+        if of:
+            value = RIVALS[name].scores(model, of, readout, progress=steps.one_more)
+            readouts = [*events] if readout is None else [readout]
+            found.setdefault(name, {}).update(dict.fromkeys(readouts, value))
+    return found
 
 
 def _distinct(events: Mapping[str, Sequence[DecisionEvent]]) -> list[DecisionEvent]:
@@ -336,3 +372,14 @@ def transported_z(
         model.logits_at(tokens, [len(base) - 1], hooks)
     device = found[0].device
     return torch.stack([found[layer].to(device) for layer in range(n_layers)])
+
+
+def _retrieval(model: HookedModel, events: Sequence[DecisionEvent], _: Any, **more: Any) -> Tensor:
+    return retrieval_scores(model, events, **more)
+
+
+RIVALS: dict[str, Rival] = {
+    "retrieval": Rival(_retrieval, by_readout=False),
+    "query": Rival(query_transport, few=True),
+}
+"""Rankings of other authors by name, for faithfulness and cumulative curves; add to it."""
