@@ -38,7 +38,9 @@ ORDERS = {
     "effect": "causal effect",
     "score": "CoarseScore, RefineScore",
     "output_norm": "output norm",
-    "query": "query transport",
+    "filter_head": "filter heads",
+    "qr_head": "QRHead",
+    "retrieval_head": "retrieval heads",
 }
 """Readable names of orders; others are shown as they are."""
 

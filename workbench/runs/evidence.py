@@ -90,6 +90,7 @@ def _orders(subject: Subject, tables: Tables) -> pd.DataFrame:
             n_random=N_RANDOM_ORDERS,
             seed=subject.config.seed,
             progress=advance,
+            say=subject.reporter.say,
         )
 
 

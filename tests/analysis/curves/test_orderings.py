@@ -3,22 +3,12 @@ import pandas as pd
 import pytest
 import torch
 from fixtures.tiny_model import HEADS
-from fixtures.tiny_runs import ARCHITECTURES, save_model
 
 from workbench.analysis.curves import orderings as module
 from workbench.analysis.curves.faithfulness import plan_curves
-from workbench.analysis.curves.orderings import (
-    COLUMNS,
-    order_scores,
-    query_transport,
-    rank_heads,
-    read_orders,
-    retrieval_scores,
-    transported_z,
-)
-from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.analysis.curves.orderings import COLUMNS, order_scores, rank_heads, read_orders
 from workbench.errors import InputError
-from workbench.models.hooked import HookedModel
+from workbench.studies.planted.models import plant
 
 
 @pytest.fixture(scope="module")
@@ -47,73 +37,8 @@ def patching() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def table(model, prompts, base, scores, patching) -> pd.DataFrame:
     return order_scores(
-        model, prompts, base, scores, patching, [(2, 0), (1, 1)], n_random=2, n_query_events=2
+        model, prompts, base, scores, patching, [(2, 0), (1, 1)], n_random=2, n_events=2
     )
-
-
-def query_value(model: HookedModel, event, readout: str, layer: int, head: int | None) -> float:
-    """The readout of the counterfactual run with one head's clean query at the decision."""
-    name = f"blocks.{layer}.attn.hook_q"
-    query = model.run([event.clean], [name])[0].activations[name][-1]
-    other = event.far if readout == "focus" else event.near
-
-    def put(q, hook):
-        q = q.clone()
-        if head is not None:
-            q[0, -1, head] = query[head]
-        return q
-
-    logits = model.logits_at(torch.tensor([other]), [len(other) - 1], [(name, put)])[0, 0]
-    focus, confusion = focus_confusion(select_options(logits, event), Roles.of(event))
-    return focus.item() if readout == "focus" else 1 - confusion.item()
-
-
-@pytest.mark.parametrize("readout", ["focus", "confusion"])
-def test_transport_equals_one_query_at_a_time(model, make_event, readout):
-    """Ragged variants and grouped-query attention; means over two events, not mean of ratios."""
-    events = [make_event(0), make_event(5)]
-    moved = query_transport(model, events, readout)
-    start = sum(query_value(model, event, readout, 0, None) for event in events)
-    clean = 0.0
-    for event in events:
-        logits = select_options(model.run([event.clean])[0].logits, event)
-        focus, confusion = focus_confusion(logits, Roles.of(event))
-        clean += focus.item() if readout == "focus" else 1 - confusion.item()
-    for layer, head in HEADS:
-        patched = sum(query_value(model, event, readout, layer, head) for event in events)
-        expected = (patched - start) / (clean - start)
-        assert moved[layer, head].item() == pytest.approx(expected, abs=2e-4)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_own_query_gives_own_output(architecture, tmp_path):
-    model = HookedModel.load(save_model(architecture, tmp_path / "model"), device="cpu")
-    source, base = [5, 6, 7, 8], [1, 2, 3, 4, 5, 6]
-    names = [f"blocks.{layer}.attn.hook_z" for layer in range(2)]
-    run = model.run([base], names)[0]
-    plain = torch.stack([run.activations[name][-1] for name in names])
-    torch.testing.assert_close(transported_z(model, base, base), plain)
-    assert (transported_z(model, source, base) - plain).abs().amax(dim=-1).min() > 1e-4
-
-
-def test_rows_of_layers_do_not_depend_on_the_batch(model, event, monkeypatch):
-    whole = transported_z(model, event.clean, event.far)
-    monkeypatch.setattr("workbench.analysis.curves.orderings.ROWS_AT_ONCE", 2)
-    torch.testing.assert_close(transported_z(model, event.clean, event.far), whole)
-
-
-def test_retrieval_counts_the_largest_weight_on_the_gold_option(model, prompts):
-    expected = torch.zeros(3, 4)
-    for event in prompts:
-        for layer in range(3):
-            name = f"blocks.{layer}.attn.hook_pattern"
-            last = model.run([event.clean], [name])[0].activations[name][:, -1]
-            start, end = event.options[event.with_role("gold")[0]].span
-            inside = last[:, start:end].amax(dim=-1)
-            expected[layer] += inside == last.amax(dim=-1)
-    found = retrieval_scores(model, prompts.events)
-    torch.testing.assert_close(found.float(), expected / len(prompts))
-    assert found.max() > 0
 
 
 def test_pool_and_effect_put_measured_heads_first(table):
@@ -144,24 +69,24 @@ def test_every_order_holds_every_head_once(model, table):
     assert list(table.columns) == COLUMNS
     orders = read_orders(table)
     plan_curves(model, orders)  # refuses anything else
-    names = ["pool", "effect", "score", "attribution", "output_norm", "retrieval", "query"]
+    names = ["pool", "effect", "score", "attribution", "output_norm", "qr_head"]
     assert list(orders) == [*names, "random 1", "random 2"]
     assert orders["random 1"]["focus"] == orders["random 1"]["confusion"]
     assert orders["random 1"]["focus"] != orders["random 2"]["focus"]
-    for name in ("query", "retrieval"):
-        part = table[(table["name"] == name) & (table["readout"] == "focus")]
-        assert part.sort_values("rank")["value"].is_monotonic_decreasing
+    part = table[(table["name"] == "qr_head") & (table["readout"] == "focus")]
+    assert part.sort_values("rank")["value"].is_monotonic_decreasing
 
 
 def test_only_the_choosing_half_is_looked_at(model, prompts, base, scores, patching, table):
     """Roles of verifying prompts do not matter, the draws depend on the seed alone."""
     seen = []
-    options = {"n_query_events": 2, "progress": lambda *done: seen.append(done)}
+    options = {"n_events": 2, "progress": lambda *done: seen.append(done)}
     tables, chosen = (base, scores, patching), prompts.subset(["p0", "p1"])
     orders = read_orders(order_scores(model, chosen, *tables, [(2, 0), (1, 1)], **options))
     assert orders == read_orders(table)
-    assert seen == [(done, 7) for done in range(1, 8)]  # 3 events, and 2 for either readout
-    options = {"n_query_events": 1, "n_random": 1, "seed": 1}
+    whole = 2 * 2 + 2 * 3 + 2  # two for each of filter heads and for retrieval heads
+    assert seen == [(done, whole) for done in range(5, 11)]  # which a random model does not have
+    options = {"n_events": 1, "n_random": 1, "seed": 1}
     other = read_orders(order_scores(model, prompts, *tables, [], **options))
     assert other["random 1"] != orders["random 1"]
     assert other["pool"] == other["score"]  # no pool
@@ -184,12 +109,31 @@ def test_a_ranking_that_is_added_is_made_for_each_readout(model, prompts, monkey
     assert set(found["mine"]) == {"focus"} and set(found["one"]) == {"focus", "confusion"}
 
 
-def test_without_events_for_a_readout_there_is_no_query_order(
+def test_a_ranking_whose_definition_cannot_be_met_is_left_out_and_said(model, prompts):
+    """A random model answers nothing rightly, and a letter is no copy."""
+    said = []
+    found = module.rival_scores(model, {"focus": prompts.events}, say=said.append)
+    assert list(found) == ["qr_head"]
+    left = ["ranking filter_head left out: filter heads: no two of 5 events"]
+    left += ["ranking retrieval_head left out: retrieval heads: in none of 5 events"]
+    assert len(said) == 2 and all(map(str.startswith, said, left))
+
+
+def test_planted_heads_come_first_in_every_ranking():
+    planted = plant(1, kind="query", n_prompts=8)
+    events = dict.fromkeys(("focus", "confusion"), planted.prompts.events)
+    found = module.rival_scores(planted.model, events)
+    assert list(found) == ["filter_head", "qr_head", "retrieval_head"]
+    for by in found.values():
+        assert divmod(int(by["confusion"].argmax()), 4) == planted.place["label_finder"]
+
+
+def test_without_events_for_a_readout_there_is_no_order_that_differs_by_it(
     model, prompts, base, scores, patching
 ):
     tables = base.assign(counts_near=False), scores, patching
-    orders = read_orders(order_scores(model, prompts, *tables, [], n_query_events=1))
-    assert list(orders["query"]) == ["focus"]
+    orders = read_orders(order_scores(model, prompts, *tables, [], n_events=1))
+    assert list(orders["qr_head"]) == ["focus"]
     assert list(orders["pool"]) == ["focus", "confusion"]
 
 
@@ -209,10 +153,6 @@ def test_bad_tables_are_named(model, prompts, base, scores, patching):
         order(pooled=[(3, 0)])
     with pytest.raises(InputError, match="no event of the selection half"):
         order(base=base.assign(half="verify"))
-    with pytest.raises(InputError, match="readout 'loss'"):
-        query_transport(model, prompts.events, "loss")
-    with pytest.raises(InputError, match="no event to transport"):
-        query_transport(model, [], "focus")
 
 
 def test_heads_are_ranked_by_a_column_ties_by_place_and_unknown_last():

@@ -17,7 +17,6 @@ then the lower head; heads without a value come last.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,24 +26,23 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.utilities.statistics import derive_generator
 
-from workbench.analysis.readout import Roles, good_readout, select_options, widen
-from workbench.analysis.scores.attribution import z_names
+from workbench.analysis.curves.filter_heads import filter_scores
+from workbench.analysis.curves.qr_heads import qr_scores
+from workbench.analysis.curves.retrieval_heads import retrieval_scores
 from workbench.errors import InputError, require
 from workbench.heads import Head
-from workbench.models.forked import patch_heads
 from workbench.models.hooked import HookedModel
-from workbench.models.hooks import Hook
 from workbench.phases import OF_READOUT, PHASES
 from workbench.prompts.prompt import DecisionEvent, PromptSet
+
+FEW = 16
+"""Events for rankings that cost much."""
 
 COLUMNS = ["name", "readout", "layer", "head", "value", "rank"]
 """Columns of the order scores: `rank` 0 is the first head of the order `name` for that readout."""
 
 ATTRIBUTIONS = {"focus": "coarse_attribution", "confusion": "refine"}
 """Columns of the scores table. RefineScore is itself a first-order estimate: only signs differ."""
-
-ROWS_AT_ONCE = 8
-"""Sequences in a forward of `query_transport`."""
 
 
 def read_orders(table: pd.DataFrame) -> dict[str, dict[str, list[Head]]]:
@@ -87,15 +85,16 @@ def order_scores(
     pooled: Sequence[Head],
     *,
     n_random: int = 2,
-    n_query_events: int = 8,
+    n_events: int = FEW,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """What every order ranks heads by; one row per order, readout and head, columns `COLUMNS`.
 
     `scores` is the scores table, made on the selection half; `pooled` the heads of all pools. Of
     `patching` the rows of that half over the span are used, of `prompts` its valid pairs; rivals
-    that cost much get the first `n_query_events` of them. In the orders `pool` and `effect`, the
+    that cost much get the first `n_events` of them. In the orders `pool` and `effect`, the
     value of a head in front is its causal effect, that of another its score.
 
     Raises:
@@ -107,7 +106,7 @@ def order_scores(
     for head in pooled:
         model.check_head(*head)
     events = _valid_pairs(prompts, baseline)
-    rivals = rival_scores(model, events, n_events=n_query_events, progress=progress)
+    rivals = rival_scores(model, events, n_events=n_events, progress=progress, say=say)
     indexed = scores.set_index(["layer", "head"]).reindex(every)
     frames = []
     for readout, phase in OF_READOUT.items():
@@ -141,20 +140,6 @@ def order_scores(
         values |= {name: (value, np.ones(len(every), bool)) for name, value in single.items()}
         frames += [_ranked(name, readout, every, *pair) for name, pair in values.items()]
     return pd.concat(frames, ignore_index=True)
-
-
-class _Steps:
-    """Progress over several loops, counted as one."""
-
-    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
-        self.progress = progress
-        self.done = 0
-        self.total = total
-
-    def one_more(self, done: int, total: int) -> None:
-        self.done += 1
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 def _every_head(model: HookedModel) -> list[Head]:
@@ -206,27 +191,48 @@ def rival_scores(
     model: HookedModel,
     events: Mapping[str, Sequence[DecisionEvent]],
     *,
-    n_events: int = 8,
+    n_events: int = FEW,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, dict[str, Float[Tensor, "layer head"]]]:
     """Name of a ranking of `RIVALS` → readout → value of every head, the highest first.
 
     `events` are valid pairs by readout; a readout without any has no ranking that differs by it.
-    Rankings that cost much get the first `n_events`.
+    Rankings that cost much get the first `n_events`. One whose definition the model or the prompts
+    do not allow is left out; `say` is told which, and why. `settings` are more arguments of some.
     """
     jobs: list[tuple[str, str | None, list[DecisionEvent]]] = []
     for name, rival in RIVALS.items():
         wanted = events if rival.by_readout else {None: _distinct(events)}
         for readout, of in wanted.items():
             jobs.append((name, readout, list(of[:n_events] if rival.few else of)))
-    steps = _Steps(progress, sum(len(of) for *_, of in jobs))
+    whole = sum(len(of) for *_, of in jobs)
+    before = 0
     found: dict[str, dict[str, Tensor]] = {}
     for name, readout, of in jobs:
         if of:
-            value = RIVALS[name].scores(model, of, readout, progress=steps.one_more)
+            share = _part(progress, before, len(of), whole)
+            before += len(of)
+            given = (settings or {}).get(name, {})
+            try:
+                value = RIVALS[name].scores(model, of, readout, progress=share, **given)
+            except InputError as error:
+                if say is not None:
+                    say(f"ranking {name} left out: {error}")
+                continue
             readouts = [*events] if readout is None else [readout]
             found.setdefault(name, {}).update(dict.fromkeys(readouts, value))
     return found
+
+
+def _part(
+    progress: Callable[[int, int], None] | None, before: int, share: int, whole: int
+) -> Callable[[int, int], None] | None:
+    """Progress of one loop, as its share of several."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(before + round(share * done / total), whole)
 
 
 def _distinct(events: Mapping[str, Sequence[DecisionEvent]]) -> list[DecisionEvent]:
@@ -255,131 +261,13 @@ def _ranked(
     return pd.DataFrame(columns).assign(name=name, readout=readout).reindex(columns=COLUMNS)
 
 
-@torch.no_grad()
-def retrieval_scores(
-    model: HookedModel,
-    events: Sequence[DecisionEvent],
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> Float[Tensor, "layer head"]:
-    """Retrieval-head score: share of events in which a head looks at what is copied.
-
-    Wu et al. (2024, "Retrieval Head Mechanistically Explains Long-Context Factuality",
-    arXiv 2404.15574) count the generated tokens that are copied from the needle while the head's
-    largest attention weight lies on the token copied. Here one token is generated per event, the
-    gold option's, and the needle is the gold option's span: the head's largest weight from the
-    decision token must lie in it, on whichever of its tokens.
-    """
-    n_layers = model.info.n_layers
-    hits = torch.zeros(n_layers, model.info.n_heads, dtype=torch.float64)
-
-    def count(layer: int, start: int, end: int, pattern: Tensor, hook: Any) -> None:
-        top = pattern[0, :, -1].argmax(dim=-1).cpu()
-        hits[layer] += (top >= start) & (top < end)
-
-    for done, event in enumerate(events, start=1):
-        start, end = event.options[event.with_role("gold")[0]].span
-        model.check_sequences([event.clean])
-        hooks = [
-            (f"blocks.{layer}.attn.hook_pattern", partial(count, layer, start, end))
-            for layer in range(n_layers)
-        ]
-        tokens = torch.tensor([list(event.clean)], device=model.device)
-        model.logits_at(tokens, [len(event.clean) - 1], hooks)
-        if progress is not None:
-            progress(done, len(events))
-    return hits / max(len(events), 1)
-
-
-@torch.no_grad()
-def query_transport(
-    model: HookedModel,
-    events: Sequence[DecisionEvent],
-    readout: str,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> Float[Tensor, "layer head"]:
-    """How much of a readout comes back when a head gets the clean run's query at the decision.
-
-    Each head by itself, in the counterfactual run (far for Focus, near for 1 − Confusion); keys and
-    values stay the counterfactual's. The share is (m_patched − m_counterfactual) / (m_clean −
-    m_counterfactual), of means over events. Sharma et al. (2025, "LLMs Process Lists With General
-    Filter Heads", arXiv 2510.26784) find filter heads by transporting query states between prompts
-    with other lists, and choose the heads by a learned mask; here prompts share the list, and every
-    head is measured exactly. The query is exchanged before any rotary embedding, so the head's
-    distances to its keys are those of the run that it is put into.
-
-    Raises:
-        InputError: an unknown readout, no event, or a model without `hook_q`.
-    """
-    if readout not in OF_READOUT:
-        raise InputError(f"readout {readout!r} is not one of {', '.join(OF_READOUT)}")
-    if not events:
-        raise InputError("no event to transport query states on")
-    counterfactual = OF_READOUT[readout].counterfactual
-    groups = [[], *([head] for head in _every_head(model))]
-    gained, range_ = torch.zeros(len(groups) - 1, dtype=torch.float64), 0.0
-    for done, event in enumerate(events, start=1):
-        base = event.variant(counterfactual)
-        z = transported_z(model, event.clean, base)
-        patched = patch_heads(model, base, z[:, None], groups, tokens=event.option_tokens)
-        [clean] = model.run([event.clean])
-        logits = torch.stack([select_options(clean.logits, event), *widen(patched)])
-        m = good_readout(logits, Roles.of(event), readout).cpu().double()
-        gained += m[2:] - m[1]
-        range_ += float(m[0] - m[1])
-        if progress is not None:
-            progress(done, len(events))
-    shape = model.info.n_layers, model.info.n_heads
-    return (gained / range_ if range_ else torch.full_like(gained, torch.nan)).reshape(shape)
-
-
-@torch.no_grad()
-def transported_z(
-    model: HookedModel, source: Sequence[int], base: Sequence[int]
-) -> Float[Tensor, "layer head d_head"]:
-    """Every head's output at the last token of `base`, had it there the query of `source`'s.
-
-    A head's query changes no other head of its layer, so a layer's heads are done together; layers
-    are rows of a batch. Below the changed layer all is as in the plain run of `base`, so patching
-    one head's `hook_z` with its entry is the same as changing its query.
-
-    Raises:
-        InputError: a sequence that the model cannot run, or a model without `hook_q`.
-    """
-    model.check_sequences([source, base])
-    n_layers = model.info.n_layers
-    names = [f"blocks.{layer}.attn.hook_q" for layer in range(n_layers)]
-    [run] = model.run([source], names)
-    found: dict[int, Tensor] = {}
-
-    def exchange(row: int, query: Tensor, tensor: Tensor, hook: Any) -> Tensor:
-        tensor = tensor.clone()
-        tensor[row, -1] = query.to(tensor)
-        return tensor
-
-    def keep(row: int, layer: int, z: Tensor, hook: Any) -> None:
-        found[layer] = z[row, -1].clone()
-
-    for first in range(0, n_layers, ROWS_AT_ONCE):
-        layers = range(first, min(first + ROWS_AT_ONCE, n_layers))
-        hooks: list[Hook] = []
-        for row, layer in enumerate(layers):
-            query = run.activations[names[layer]][-1]
-            hooks.append((names[layer], partial(exchange, row, query)))
-            hooks.append((z_names(n_layers)[layer], partial(keep, row, layer)))
-        tokens = torch.tensor([list(base)] * len(layers), device=model.device)
-        model.logits_at(tokens, [len(base) - 1], hooks)
-    device = found[0].device
-    return torch.stack([found[layer].to(device) for layer in range(n_layers)])
-
-
 def _retrieval(model: HookedModel, events: Sequence[DecisionEvent], _: Any, **more: Any) -> Tensor:
     return retrieval_scores(model, events, **more)
 
 
 RIVALS: dict[str, Rival] = {
-    "retrieval": Rival(_retrieval, by_readout=False),
-    "query": Rival(query_transport, few=True),
+    "filter_head": Rival(filter_scores, few=True),
+    "qr_head": Rival(qr_scores),
+    "retrieval_head": Rival(_retrieval, by_readout=False, few=True),
 }
 """Rankings of other authors by name, for faithfulness and cumulative curves; add to it."""
