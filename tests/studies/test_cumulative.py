@@ -6,16 +6,11 @@ from fixtures.tiny_runs import save_model, save_prompts
 
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
-from workbench.plots.cumulative import cumulative_figure
+from workbench.plots.cumulative import cumulative_figure, cumulative_figures
 from workbench.prompts.prompt import PromptSet
 from workbench.studies import cumulative as module
-from workbench.studies.cumulative import (
-    TABLES,
-    CumulativeStudy,
-    read_ranking,
-    run_cumulative,
-    study_cumulative,
-)
+from workbench.studies.cumulative import TABLES, CumulativeStudy, run_cumulative, study_cumulative
+from workbench.studies.cumulative_orders import read_ranking
 from workbench.studies.reported import reported_cumulative
 
 FAST = CumulativeStudy(sizes=(1, 3), n_random=2, n_resamples=20)
@@ -45,7 +40,9 @@ def test_every_table_says_which_intervention(model, prompts, tmp_path, monkeypat
     for name in ("curves", "areas", "differences", "dissociation"):
         assert set(made[name]["intervention"]) == {"z", "pattern"}
     orders = set(made["curves"]["order"])
-    assert {"given mine", "score", "random", "effect of z alone"} <= orders
+    assert {"given mine", "score", "random", "effect of z alone", "query"} <= orders
+    positions = made["positions"]
+    assert (positions["patched"] == positions["wanted"]).all() and (positions["n"] > 0).all()
     first = made["orders"].query("name == 'given mine' and readout == 'focus' and rank == 0")
     assert first[["layer", "head"]].to_numpy().tolist() == [[1, 3]]
     whole = made["curves"].query("k == 8 and intervention == 'z'")
@@ -58,6 +55,7 @@ def test_every_table_says_which_intervention(model, prompts, tmp_path, monkeypat
     figure = cumulative_figure(made["curves"], reported_cumulative(), intervention="z")
     names = {trace.name for trace in figure.data if trace.name}
     assert orders < names and any("as reported" in name for name in names)
+    assert set(cumulative_figures(made["curves"])) == {"figure3_z", "figure3_pattern"}
     nothing = cumulative_figure(made["curves"], place="late")
     assert not nothing.data
 

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from workbench.analysis.chains import generation
 from workbench.analysis.chains.reading import ChainSettings
+from workbench.analysis.patching.patching import THRESHOLDS
 from workbench.cli import app
 from workbench.errors import InputError
-from workbench.studies import paper, paper_chains
+from workbench.studies import paper, paper_chains, patched_sets, ranked_chains
 from workbench.studies.compared import compared
 from workbench.studies.paper import FIGURES, TABLES, PaperStudy, study_paper
 from workbench.studies.paper_chains import Asked
@@ -44,6 +45,7 @@ def correct_chains(few_labels, monkeypatch):
         return made
 
     monkeypatch.setattr(paper_chains, "write_chains", write)
+    monkeypatch.setattr(patched_sets, "write_chains", write)
 
 
 def lines_of(tmp_path, **change):
@@ -69,7 +71,8 @@ def test_a_stopped_study_goes_on_and_ends_alike(correct_chains, folder, tmp_path
     assert (whole["scores"]["n"] == 2).all() and (whole["scores"]["n_refine"] == 2).all()
     assert whole["scores"]["refine_chain_q"].notna().all()
     assert {"focus", "confusion_text"} <= set(whole["along"]["quantity"])
-    parts, made = paper.chain_parts, []
+    assert whole["cumulative_curves"].empty  # not asked for
+    parts, made = ranked_chains.chain_parts, []
 
     def stop(model, reading, given):
         if len(made) == 1:
@@ -77,21 +80,52 @@ def test_a_stopped_study_goes_on_and_ends_alike(correct_chains, folder, tmp_path
         made.append(reading.id)
         return parts(model, reading, given)
 
-    monkeypatch.setattr(paper, "chain_parts", stop)
+    monkeypatch.setattr(ranked_chains, "chain_parts", stop)
     with pytest.raises(KeyboardInterrupt):
         study_paper(study, tmp_path / "out")
-    monkeypatch.setattr(paper, "chain_parts", lambda *given: made.append("again") or parts(*given))
+    monkeypatch.setattr(
+        ranked_chains, "chain_parts", lambda *given: made.append("again") or parts(*given)
+    )
     monkeypatch.setattr(paper_chains, "write_chains", None)  # they are there
     again = study_paper(study, tmp_path / "out")
     assert made == ["p0", "again"]
     for name in TABLES:
         pd.testing.assert_frame_equal(again[name], whole[name], check_dtype=False)
-    monkeypatch.setattr(paper, "chain_parts", None)
+    monkeypatch.setattr(ranked_chains, "chain_parts", None)
     assert study_paper(study, tmp_path / "out")["scores"].shape == whole["scores"].shape
     with pytest.raises(InputError, match="n_early 4 there and 5 now"):
         study_paper(replace(study, chains=ChainSettings(n_early=5, t_star=0.3)), tmp_path / "out")
     with pytest.raises(InputError, match="another run"):
         study_paper(replace(study, asked=Asked(folder, n=3)), tmp_path / "out")
+
+
+def test_figure_3_is_made_beside_the_others(correct_chains, folder, tmp_path, monkeypatch):
+    """By the paper's score, guarded, ours, attribution, output norm and random; patterns and z."""
+    for name, value in {"clean_focus": 0.0, "clean_confusion": 1.0, "moved": -1.0}.items():
+        monkeypatch.setitem(THRESHOLDS, name, value)
+    out = tmp_path / "out"
+    flags = ["--model", folder, "--n", "2", "--n-resamples", "5", "--n-permutations", "20"]
+    flags += ["--t-star", "0.3", "--n-early", "4", "--n-random", "1", "--sizes", "3"]
+    flags += ["--out", str(out)]
+    result = CliRunner().invoke(app, ["study", "paper", *flags])
+    assert result.exit_code == 0, result.output
+    figures = {path.stem for path in out.glob("*.html")}
+    assert figures == {*FIGURES, "figure3_pattern", "figure3_z"}
+    curves = pd.read_csv(out / "cumulative_curves.csv")
+    ranked = {"paper chain", "paper chain guarded", "score", "attribution", "output norm", "random"}
+    assert ranked <= set(curves["order"]) and not any("alone" in x for x in curves["order"])
+    whole = curves.query("k == k.max() and intervention == 'z'")
+    assert whole["explained"].dropna().to_numpy() == pytest.approx(1, abs=1e-3)
+    table = pd.read_csv(out / "compared.csv").set_index("what")
+    row = table.loc["Confusion, noising, first 3 patterns"]
+    ours = curves.query(
+        "k == 3 and intervention == 'pattern' and order == 'paper chain' and readout == 'confusion'"
+    )
+    value = ours.set_index("direction").loc["noising", "value"]
+    assert row["paper"] == 0.51 and row["ours"] == pytest.approx(1 - value, abs=1e-4)
+    monkeypatch.setattr(paper, "study_cumulative", None)  # nothing is done twice
+    again = CliRunner().invoke(app, ["study", "paper", *flags])
+    assert again.exit_code == 0 and "finished before" in again.output
 
 
 def test_chains_of_ones_own_from_the_command_line(folder, tmp_path):
@@ -111,6 +145,7 @@ def test_chains_of_ones_own_from_the_command_line(folder, tmp_path):
         "confusion_text", "confusion_text_gold", "confusion_text_contrast",
     }  # fmt: skip
     assert "spleen" not in result.output  # no text of a document
+    assert "no figure 3: chains of one's own" in result.output
     assert (out / "attention.csv").stat().st_mode & 0o077 == 0
 
 
@@ -180,7 +215,9 @@ def test_directions_are_compared_not_values():
     for quantity, values in (("focus", ts * 0.01), ("confusion", 1 - ts), ("focus_text", ts**0.5)):
         rows = pd.DataFrame({"t": ts, "value": values, "low": values, "high": values})
         along.append(rows.assign(model="m", quantity=quantity))
-    table = compared(heads, pd.concat(along), pd.DataFrame(columns=["quantity"]), "m")
+    table = compared(
+        heads, pd.concat(along), pd.DataFrame(columns=["quantity"]), pd.DataFrame(), teacher="m"
+    )
     found = table.set_index("what")
     assert found.loc["coarse heads lie below refining ones", "agrees"]
     assert found.loc["focus_text at t = 0.25", "ours"] == pytest.approx(0.5)

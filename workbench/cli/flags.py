@@ -32,6 +32,12 @@ OneDevice = Annotated[
 Dtype = Annotated[
     Literal["float32", "bfloat16", "float16", "float64"], typer.Option(help="Dtype of the weights.")
 ]
+Places = Annotated[
+    str, typer.Option(help="Where heads are patched: span,early,late,parting,…; see the docs.")
+]
+Sizes = Annotated[
+    str, typer.Option(help="Heads patched together: 3,8,16.", show_default="by the model's size")
+]
 Force = Annotated[bool, typer.Option(help="Replace the file if it exists.")]
 
 NAMES = {"n_prompts": "--n"}
@@ -51,6 +57,20 @@ class Flag:
         if given is None or not self.choices:
             return given
         return self.choices if given == "both" else (given,)
+
+
+def numbers(flag: str, text: str) -> tuple[int, ...]:
+    """The numbers of a flag such as 3,8,16, in order.
+
+    Raises:
+        InputError: something else.
+    """
+    from workbench.errors import InputError
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"{flag} {text}: give numbers, as 3,8,16")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def run_flags(*commands: str) -> dict[str, Flag]:

@@ -6,14 +6,31 @@ from typing import Annotated, Any, Literal
 import typer
 
 from workbench.cli.app import GOES_ON, MAINTAINERS, command, prepare
-from workbench.cli.flags import Device, Dtype, Model, Prompts, setting_flags, some_run_flags
+from workbench.cli.flags import (
+    Device,
+    Dtype,
+    Model,
+    Places,
+    Prompts,
+    Sizes,
+    numbers,
+    setting_flags,
+    some_run_flags,
+)
 from workbench.cli.studies import study
+
+OF_FIGURE_3 = ("interventions", "n_random")
 
 
 def _flags() -> dict[str, Any]:
     from workbench.analysis.chains.reading import ChainSettings
+    from workbench.studies.cumulative import CumulativeStudy
 
-    return setting_flags(ChainSettings) | some_run_flags("n_resamples", "n_permutations", "seed")
+    return (
+        setting_flags(ChainSettings)
+        | some_run_flags("n_resamples", "n_permutations", "seed")
+        | setting_flags(CumulativeStudy, OF_FIGURE_3)
+    )
 
 
 @command(MAINTAINERS, of=study, settings=_flags, stopped=GOES_ON)
@@ -24,7 +41,7 @@ def paper(
     student: Annotated[
         list[str] | None, typer.Option(help="A student beside the model; may be given again.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Prompts of the task.")] = 16,
+    n: Annotated[int, typer.Option("--n", min=1, help="Prompts of the task.")] = 40,
     task: Annotated[
         str, typer.Option(help="Task of the prompts; auto: what the model was trained on.")
     ] = "auto",
@@ -44,16 +61,26 @@ def paper(
     stage_ends: Annotated[
         str, typer.Option(help="Chain tokens after which a new stage begins.")
     ] = "10,20,35,50",
+    figure3: Annotated[
+        bool,
+        typer.Option(
+            "--figure3/--no-figure3",
+            help="Patch the first heads of each ranking together, on prompts of the task.",
+        ),
+    ] = True,
+    places: Places = "span",
+    sizes: Sizes = "",
     device: Device = None,
     dtype: Dtype = "float32",
 ) -> None:
-    """The paper's figures 1, 2 and 4: heads at chain tokens, trajectories, stages of the chain."""
+    """The paper's figures 1 to 4: heads ranked, trajectories, first heads together, stages."""
     from workbench.analysis.chains.reading import ChainSettings
     from workbench.errors import InputError
     from workbench.files import write_table
     from workbench.models.loading import bundled_model_path
     from workbench.plots.page import write_figure
-    from workbench.studies.paper import FIGURES, PaperStudy, study_paper
+    from workbench.studies.cumulative import CumulativeStudy
+    from workbench.studies.paper import PaperStudy, paper_figures, study_paper
     from workbench.studies.paper_chains import Asked
 
     prepare()
@@ -61,12 +88,27 @@ def paper(
     if not all(end.strip().isdecimal() for end in ends):
         raise InputError(f"--stage-ends {stage_ends}: give numbers, as 10,20,35,50")
     run = {name: settings.pop(name) for name in ("n_resamples", "n_permutations", "seed")}
+    chain = ChainSettings(
+        stage_ends=tuple(map(int, ends)),
+        **{k: v for k, v in settings.items() if k not in OF_FIGURE_3},
+    )
+    together = CumulativeStudy(
+        places=tuple(part.strip() for part in places.split(",")),  # pyright: ignore
+        sizes=numbers("--sizes", sizes),
+        alone=False,
+        n_early=chain.n_early,
+        t_star=chain.t_star,
+        n_resamples=run["n_resamples"],
+        seed=run["seed"],
+        **{name: settings[name] for name in OF_FIGURE_3},
+    )
     teacher = str(bundled_model_path()) if model is None else model
     made = study_paper(
         PaperStudy(
             models=(teacher, *(student or ())),
             asked=Asked(teacher, n, task, given, split, prompts, chains),
-            chains=ChainSettings(stage_ends=tuple(map(int, ends)), **settings),
+            chains=chain,
+            cumulative=together if figure3 else None,
             embedding=embedding,
             **run,
         ),
@@ -76,8 +118,8 @@ def paper(
     )
     for name, table in made.items():
         write_table(out / f"{name}.csv", table, private=True, float_format="%.5g")
-    for name, figure in FIGURES.items():
-        write_figure(out / f"{name}.html", figure(made))
+    for name, figure in paper_figures(made).items():
+        write_figure(out / f"{name}.html", figure)
     shown = made["compared"][["what", "paper", "ours", "agrees", "note"]]
     typer.echo(shown.round(3).fillna("").to_string(index=False))
     typer.echo(f"tables and figures: {out}")

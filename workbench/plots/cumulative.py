@@ -81,6 +81,23 @@ def cumulative_figure(
     return figure.update_yaxes(range=PROBABILITY)
 
 
+def cumulative_figures(
+    curves: pd.DataFrame, reported: pd.DataFrame | None = None
+) -> dict[str, go.Figure]:
+    """A figure for each intervention and place, by name: "figure3_z", "figure3_z_late".
+
+    The name of the first place is left out.
+    """
+    figures = {}
+    for place in (places := [*dict.fromkeys(curves["place"])]):
+        for intervention in dict.fromkeys(where(curves, place=place)["intervention"]):
+            name = f"figure3_{intervention}" + (f"_{place}" if place != places[0] else "")
+            figures[name] = cumulative_figure(
+                curves, reported, intervention=str(intervention), place=str(place)
+            )
+    return figures
+
+
 def _as_drawn(rows: pd.DataFrame, rises: bool) -> pd.DataFrame:
     """The readout itself: the tables hold it so that high is good."""
     if rises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.prompts.chain import Chain, ChainCase, StageReader, find_last, make_chain
-from workbench.prompts.prompt import PromptSet
+from workbench.prompts.prompt import PromptSet, Variant
 from workbench.prompts.templates import Cues
 
 
@@ -16,23 +16,39 @@ def holds_chains(prompts: PromptSet, tokenizer: Any, cues: Cues) -> bool:
 
 
 def given_cases(
-    prompts: PromptSet, tokenizer: Any, cues: Cues, stages: StageReader
+    prompts: PromptSet,
+    tokenizer: Any,
+    cues: Cues,
+    stages: StageReader,
+    variants: Sequence[Variant] = ("clean",),
 ) -> list[ChainCase]:
-    """Cases with the clean prompts' own chains: between the cue that opens one and the answer cue.
+    """Cases with the prompts' own chains: between the cue that opens one and the answer cue.
+
+    Each of `variants` has the chain that its own prompt holds.
 
     Raises:
-        InputError: a prompt without a chain.
+        InputError: a prompt without a chain, or with another answer cue than the clean one's.
     """
     cases = []
     for event in prompts:
-        parts = _parts(event.clean, tokenizer, cues)
-        if parts is None:
-            raise InputError(f"prompt {event.id!r} event {event.event}: holds no chain")
-        question, opening, written, cue = parts
-        chain = make_chain(
-            tokenizer, question, written, opening=opening, stages=stages, event=event.event
-        )
-        cases.append(ChainCase(event, tuple(cue), {"clean": _whole(chain, len(written))}))
+        where = f"prompt {event.id!r} event {event.event}"
+        chains: dict[Variant, Chain] = {}
+        cue: tuple[int, ...] = ()
+        for name in variants:
+            parts = _parts(event.variant(name), tokenizer, cues)
+            if parts is None:
+                raise InputError(f"{where}: holds no chain")
+            question, opening, written, asked = parts
+            cue = cue or tuple(asked)
+            if tuple(asked) != cue:
+                raise InputError(
+                    f"{where}: the {name} prompt is asked by another cue than the {variants[0]} one"
+                )
+            chain = make_chain(
+                tokenizer, question, written, opening=opening, stages=stages, event=event.event
+            )
+            chains[name] = _whole(chain, len(written))
+        cases.append(ChainCase(event, cue, chains))
     return cases
 
 

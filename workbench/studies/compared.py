@@ -6,24 +6,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.analysis.curves.orderings import rank_heads
 from workbench.heads import head_name
+from workbench.phases import OF_READOUT
 from workbench.studies import reported
+from workbench.studies.ranked_chains import leaders as ranked_by
 
 COLUMNS = ["what", "paper", "ours", "low", "high", "agrees", "note"]
+PAPER_ORDER = "paper chain"
+"""Name of the ordering by the paper's scores as written, in cumulative curves."""
 SIGNIFICANT = 0.05
 SMALLEST = 0.02
 """Change along the chain that counts as one."""
 
 
 def compared(
-    scores: pd.DataFrame, along: pd.DataFrame, stages: pd.DataFrame, teacher: str
+    scores: pd.DataFrame,
+    along: pd.DataFrame,
+    stages: pd.DataFrame,
+    curves: pd.DataFrame,
+    *,
+    teacher: str,
 ) -> pd.DataFrame:
     """Columns: what, paper, ours (numbers), low, high, agrees (of a direction), note.
 
     Values of another model, text and embedding need not agree; directions may: Focus rises early,
     Confusion falls late, coarse heads lie below refining ones, QK to the shortlist rises over the
-    stages, QK to near misses falls, cos(write, gradient) rises.
+    stages, QK to near misses falls, cos(write, gradient) rises, patched patterns move a readout.
     """
     rows: list[dict[str, Any]] = []
     model = along["model"].iloc[0] if len(along) else teacher
@@ -38,6 +46,7 @@ def compared(
         rows += [_trend(along, model, name, sign) for name in names]
     for quantity, sign in (("qk_shortlist", 1), ("qk_near", -1), ("cos_margin", 1)):
         rows.append(_stages(stages, quantity, sign))
+    rows += _together(curves)
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
@@ -51,7 +60,7 @@ def _leaders(scores: pd.DataFrame) -> list[dict[str, Any]]:
         [theirs, *_] = [value for value in leaders.values() if value is not None]
         depth = float(np.mean([layer / reported.N_LAYERS for layer, _ in leaders]))
         for column in (name, f"{name}_guarded"):
-            ranked = rank_heads(scores.dropna(subset=[column]), column)
+            ranked = ranked_by(scores, column)
             if not ranked:
                 rows.append({"what": f"highest {column}", "note": "no chain has the queries"})
                 continue
@@ -127,3 +136,31 @@ def _stages(stages: pd.DataFrame, quantity: str, sign: int) -> dict[str, Any]:
     return {"what": what, "ours": mean, "agrees": sign * mean > 0} | {
         "note": f"{right} of {len(changes)} heads"
     }
+
+
+def _together(curves: pd.DataFrame) -> list[dict[str, Any]]:
+    """Patterns of the first k heads by the paper's score, at the first place, beside its values.
+
+    They agree where k heads lead some of the way to the other run, by the interval.
+    """
+    if curves.empty:
+        return [{"what": "patterns of the first heads together", "note": "not measured"}]
+    own = curves.loc[(curves["place"] == curves["place"].iloc[0])]
+    own = own.loc[(own["intervention"] == "pattern") & (own["order"] == PAPER_ORDER)]
+    rows = []
+    for record in reported.reported_cumulative().to_dict("records"):
+        here = own.loc[(own["readout"] == record["readout"]) & (own["k"] == record["k"])]
+        here = here.loc[here["direction"] == record["direction"]]
+        phase = OF_READOUT[str(record["readout"])]
+        what = f"{phase.readout_title}, {record['direction']}, first {record['k']} patterns"
+        row: dict[str, Any] = {"what": what, "paper": record["value"]}
+        if len(here):
+            found = here.iloc[0]
+            ends = ("low", "high") if phase.rises else ("high", "low")
+            low, high = (phase.good(found[f"value_{end}"]) for end in ends)
+            row |= {"ours": phase.good(found["value"]), "low": low, "high": high}
+            row |= {"note": f"{found['explained']:.0%} of the way"} if record["k"] else {}
+            if record["k"] and not np.isnan(found["explained_low"]):
+                row |= {"agrees": bool(found["explained_low"] > 0)}
+        rows.append(row)
+    return rows

@@ -2,54 +2,64 @@
 
 For every model: chains (its own, or given), and Focus and Confusion along them. For the first one,
 the teacher, besides: what every head does at chain tokens, the heads ranked by it, where the first
-early head looks, and the leading heads stage by stage.
-
-Figure 3 of the paper, cumulative curves of patched patterns, needs the ranking made here and a
-study of interventions: it belongs into `FIGURES` below, under "figure3".
+early head looks, the leading heads stage by stage, and the first heads of each ranking patched
+together (see `cumulative`): on prompts of the same task, half of which rank the heads.
 """
 
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.analysis.chains.chain_scores import CHAIN_SCORES, chain_scores
+from workbench.analysis.chains.chain_scores import CHAIN_SCORES
 from workbench.analysis.chains.embeddings import open_embedding
-from workbench.analysis.chains.head_parts import chain_parts
 from workbench.analysis.chains.reading import ChainSettings, coverage
 from workbench.analysis.chains.stages import early_attention, stage_table
 from workbench.analysis.chains.texts import along, text_values, with_contrasts
 from workbench.analysis.chains.trajectories import READOUTS, chain_values
-from workbench.analysis.curves.orderings import rank_heads
+from workbench.analysis.curves.cumulative import AREAS, CURVES, DIFFERENCES, paper_sizes
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import model_folder, weights_sha256
 from workbench.plots import paper as figures
+from workbench.plots.cumulative import cumulative_figures
 from workbench.progress import Reporter
 from workbench.runs.folder import RunFolder, hold, is_run
 from workbench.studies.compared import compared
-from workbench.studies.paper_chains import Asked, Chains, make_chains
-from workbench.studies.reported import reported_along
+from workbench.studies.cumulative import CumulativeStudy, settings_of, study_cumulative
+from workbench.studies.paper_chains import Asked, Chains, counterfactual_prompts, make_chains
+from workbench.studies.patched_sets import Parts
+from workbench.studies.ranked_chains import leaders, ranked_chains, read_heads
+from workbench.studies.reported import reported_along, reported_cumulative
 
 STEP = "paper"
 N_LEADING = 4
 """Heads of each ranking that are followed through the stages."""
 KEYS = ["model", "id", "event", "step", "share"]
+CUMULATIVE = {"curves": CURVES, "areas": AREAS, "differences": DIFFERENCES}
+"""Tables of `study_cumulative` that are kept, as "cumulative_…", and their columns."""
 TABLES = ("scores", "coverage", "along", "values", "attention", "stages", "compared")
+TABLES += tuple(f"cumulative_{name}" for name in CUMULATIVE)
 
 Tables = Mapping[str, pd.DataFrame]
 FIGURES: dict[str, Callable[[Tables], go.Figure]] = {
     "figure1": lambda made: figures.heads_ranked(made["scores"]),
     "figure1_attention": lambda made: figures.early_attention(made["attention"]),
     "figure2": lambda made: figures.trajectories(made["along"], reported_along()),
-    # "figure3": cumulative denoising and noising by the rankings of `scores`.
     "figure4": lambda made: figures.stages(made["stages"]),
 }
-"""Name of a file → the figure of it, from the study's tables."""
+"""Name of a file → the figure of it, from the study's tables; figure 3: `cumulative_figures`."""
+
+
+def paper_figures(made: Tables) -> dict[str, go.Figure]:
+    """Name of a file → figure, of all that were made."""
+    found = {name: draw(made) for name, draw in FIGURES.items()}
+    found |= cumulative_figures(made["cumulative_curves"], reported_cumulative())
+    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class PaperStudy:
         models: the teacher, then students: whatever `HookedModel.load` takes.
         asked: which chains.
         chains: what early, late and stages are.
+        cumulative: of the first heads together; left out where it is not given, and for chains of
+            one's own, which have no counterfactual.
         embedding: of texts: "own", "own:LAYER", or a folder of sentence-transformers.
         n_resamples: behind every interval.
         n_permutations: behind every p-value, at least 20 a head.
@@ -69,6 +81,7 @@ class PaperStudy:
     models: tuple[str, ...]
     asked: Asked
     chains: ChainSettings = field(default_factory=ChainSettings)
+    cumulative: CumulativeStudy | None = None
     embedding: str = "own"
     n_resamples: int = 2000
     n_permutations: int = 2000
@@ -98,7 +111,7 @@ def study_paper(
             return {name: folder.read_table(name) for name in TABLES}
         if folder is not None:
             folder.parts(STEP).drop_damaged()
-        parts: MutableMapping[int | str, pd.DataFrame]
+        parts: Parts
         parts = {} if folder is None else folder.parts(STEP)
         values, made = [], {}
         for number, name in enumerate(study.models):
@@ -109,12 +122,14 @@ def study_paper(
             values.append(_follow(model, chains, study, number, parts, reporter))
             if number == 0:
                 made = _heads(model, chains, study, parts, reporter)
+                made |= _cumulative(model, study, parts, reporter)
             del model
         joined = with_contrasts(pd.concat(values, ignore_index=True))
         quantities = [x for x in joined.columns.drop(KEYS) if x in READOUTS or "_text" in x]
         means = along(joined, quantities, n_resamples=study.n_resamples, seed=study.seed)
         made |= {"values": joined, "along": means}
-        made["compared"] = compared(made["scores"], made["along"], made["stages"], study.models[0])
+        tables = (made[name] for name in ("scores", "along", "stages", "cumulative_curves"))
+        made["compared"] = compared(*tables, teacher=study.models[0])
         if folder is not None:
             for name in TABLES:
                 folder.write_table(name, made[name])
@@ -128,6 +143,7 @@ def study_paper(
 def _settings(study: PaperStudy) -> dict[str, Any]:
     return {
         "chains": asdict(study.chains) | {"stage_ends": list(study.chains.stage_ends)},
+        "cumulative": study.cumulative and settings_of(study.cumulative),
         "embedding": study.embedding,
         "n_resamples": study.n_resamples,
         "n_permutations": study.n_permutations,
@@ -185,19 +201,11 @@ def _heads(
     readings, given = chains.readings, study.chains
     covered = coverage(readings, given)
     reporter.say(f"read: {_said(covered)}")
-    tables = []
-    with reporter.step("heads at chain tokens", len(readings)) as advance:
-        for done, reading in enumerate(readings):
-            if done not in parts:
-                parts[done] = chain_parts(model, reading, given)
-            tables.append(parts[done])
-            advance(done + 1, len(readings))
+    tables = read_heads(model, readings, given, parts, reporter, "shown chain")
     seeded = {"n_resamples": study.n_resamples, "seed": study.seed}
-    with reporter.step("nulls"):
-        scores = chain_scores(readings, tables, n_permutations=study.n_permutations, **seeded)
-    lead = {
-        name: rank_heads(scores.dropna(subset=[name]), name)[:N_LEADING] for name in CHAIN_SCORES
-    }
+    drawn = {"n_permutations": study.n_permutations, **seeded}
+    scores = ranked_chains(readings, tables, reporter, **drawn)
+    lead = {name: leaders(scores, name)[:N_LEADING] for name in CHAIN_SCORES}
     followed = dict.fromkeys([*lead["refine_chain"], *lead["refine_chain_guarded"]])
     early = dict.fromkeys([*lead["coarse_chain"][:1], *lead["coarse_chain_guarded"][:1]])
     shown = next((one for one in readings if one.early(given)), None)
@@ -210,6 +218,22 @@ def _heads(
         "attention": attention,
         "stages": stage_table(readings, tables, [*followed], given, **seeded),
     }
+
+
+def _cumulative(
+    model: HookedModel, study: PaperStudy, parts: Parts, reporter: Reporter
+) -> dict[str, pd.DataFrame]:
+    """The first heads of each ranking together."""
+    found = {name: pd.DataFrame(columns=columns) for name, columns in CUMULATIVE.items()}
+    asked = study.cumulative
+    prompts = None if asked is None else counterfactual_prompts(study.asked, study.seed)
+    if asked is not None and prompts is not None:
+        n_heads = model.info.n_layers * model.info.n_heads
+        asked = replace(asked, sizes=asked.sizes or tuple(paper_sizes(n_heads)))
+        found |= study_cumulative(model, prompts, asked, parts=parts, reporter=reporter)
+    elif asked is not None:
+        reporter.say("no figure 3: chains of one's own have no counterfactual to patch from")
+    return {f"cumulative_{name}": found[name] for name in CUMULATIVE}
 
 
 def _said(covered: pd.DataFrame) -> str:

@@ -26,7 +26,7 @@ from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.events import make_events
 from workbench.prompts.files import read_prompts
 from workbench.prompts.given_chains import given_cases, holds_chains
-from workbench.prompts.make import open_template, settled_template
+from workbench.prompts.make import make_prompts, open_template, settled_template
 from workbench.prompts.own_chains import OwnChain, OwnText, read_own_chains
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
@@ -163,6 +163,21 @@ def make_chains(
         by_prompt[case.event.id].append(case)
     readings = read_cases(cases, model.tokenizer, cluster)
     return Chains([x for x in readings if x.n_chain > 0], dict(by_prompt), written)
+
+
+def counterfactual_prompts(asked: Asked, seed: int) -> PromptSet | None:
+    """Prompts of what was asked for, a decision each, to patch heads on; chains of one's own: None.
+
+    Raises:
+        InputError: what `make_prompts` or `read_prompts` refuse.
+    """
+    if asked.own is not None:
+        return None
+    if asked.prompts is not None:
+        return read_prompts(asked.prompts)
+    return make_prompts(
+        model=asked.model, task=asked.task, n_prompts=asked.n, split=asked.split, seed=seed
+    )
 
 
 def _prompts(model: HookedModel, asked: Asked, seed: int) -> tuple[PromptSet, dict[str, list[str]]]:

@@ -8,6 +8,7 @@ from workbench.prompts.chain import make_chain, question_cases
 from workbench.prompts.events import make_events
 from workbench.prompts.given_chains import given_cases, holds_chains
 from workbench.prompts.laterality import ReasonedLaterality
+from workbench.prompts.prompt import VARIANTS
 from workbench.prompts.templates import PlainTemplate
 
 CUES = PlainTemplate.cues
@@ -105,6 +106,13 @@ def test_chains_of_the_reasoner_stand_in_the_prompt(space, tokenizer):
     cases = given_cases(prompts, tokenizer, CUES, task.stages)
     for case, event in zip(cases, prompts, strict=True):
         assert (*case.clean.question, *case.clean.tokens, *case.cue) == event.clean
+    for case, event in zip(
+        given_cases(prompts, tokenizer, CUES, task.stages, VARIANTS), prompts, strict=True
+    ):
+        for name, chain in case.chains.items():
+            assert (*chain.question, *chain.tokens, *case.cue) == event.variant(name)
+            assert chain.stages[-1] == "fine" and "coarse" in chain.stages
+        assert list(case.chains) == list(VARIANTS)
     for reading, event in zip(read_cases(cases, tokenizer, category), prompts, strict=True):
         own = [at for at, asked in enumerate(reading.asked) if asked == 0]
         lines = tokenizer.decode([reading.tokens[reading.start + at] for at in own]).split("\n")

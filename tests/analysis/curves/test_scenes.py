@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from analysis.chains.test_effects import CUE, case_of
@@ -74,6 +76,18 @@ def test_chain_tokens_are_patched_where_they_have_counterparts(model, event):
     found = focus_confusion(logits, scene.roles)
     assert found[0].item() == pytest.approx(expected[0].item(), abs=1e-5)
     assert len(case.cue) == CUE
+
+
+def test_counterparts_in_another_step_are_not_patched(model, event):
+    """All late tokens of the two chains agree, but one stands in a step of another number."""
+    case = case_of(event, same_chain=True)
+    [scene] = chain_scenes(model, case, ["late"], t_star=0.5)
+    assert scene.positions(("far", "clean")) == (3, 3)
+    moved = replace(case.chains["far"], ends=(3, 6, 7, 8))
+    case = replace(case, chains={**case.chains, "far": moved})
+    [scene] = chain_scenes(model, case, ["late"], t_star=0.5)
+    assert scene.positions(("far", "clean")) == (2, 3)
+    assert scene.positions(("near", "clean")) == (3, 3)
 
 
 def test_a_variant_without_a_chain_is_refused(model, event):

@@ -43,8 +43,9 @@ SMALL = 200
 
 KEYS = ["place", "intervention", "direction", "readout"]
 EVENT_COLUMNS = [*KEYS, "target", "id", "event", "value", "start", "goal"]
-EVENT_COLUMNS += ["margin", "margin_start", "margin_goal"]
-"""Of `cumulative_event`: `start` is the run as it is, `goal` the run that is patched from."""
+EVENT_COLUMNS += ["margin", "margin_start", "margin_goal", "patched", "wanted"]
+"""Of `cumulative_event`: `start` is the run as it is, `goal` the run that is patched from; of the
+`wanted` positions those that have a counterpart there are `patched`."""
 ENDS = ("", "_low", "_high")
 CURVES = [*KEYS, "order", "k", "share"]
 CURVES += [f"{name}{end}" for name in ("value", "margin") for end in ENDS]
@@ -68,8 +69,11 @@ class Cumulative(NamedTuple):
 
 def cumulative_sizes(n_heads: int) -> list[int]:
     """Every k on small models; else none, all, the paper's numbers, and its shares of all heads."""
-    if n_heads <= SMALL:
-        return list(range(n_heads + 1))
+    return list(range(n_heads + 1)) if n_heads <= SMALL else paper_sizes(n_heads)
+
+
+def paper_sizes(n_heads: int) -> list[int]:
+    """None, all, the paper's numbers, and its shares of all heads."""
     shares = {max(1, round(n_heads * k / PAPER_HEADS)) for k in PAPER_SIZES}
     return sorted({0, n_heads, *shares, *(k for k in PAPER_SIZES if k < n_heads)})
 
@@ -97,9 +101,12 @@ def cumulative_event(
         for direction in directions:
             run = RUNS[getattr(phase, direction)]
             ends = [read(scene.unpatched[name]) for name in run]
-            columns = dict(zip(("start", "goal"), (float(value) for value, _ in ends), strict=True))
+            columns: dict[str, Any] = dict(
+                zip(("start", "goal"), (float(value) for value, _ in ends), strict=True)
+            )
             names = ("margin_start", "margin_goal")
             columns |= dict(zip(names, (float(margin) for _, margin in ends), strict=True))
+            columns |= dict(zip(("patched", "wanted"), scene.positions(run), strict=True))
             for intervention in interventions:
                 value, margin = read(scene.patched(run, plan.sets[readout], intervention))
                 keys = dict(zip(KEYS, (scene.place, intervention, direction, readout), strict=True))

@@ -6,6 +6,9 @@ Every head is patched alone, denoising: what it gives back of Focus in the far r
     focus only      the interval of its share of Focus lies above `MOVES`, that of its share of
                     1 − Confusion within ± `MOVES`
     confusion only  the reverse
+    focus mostly    the interval of its share of Focus lies above `MOVES`, and the far end of the
+                    other is at most a `RATIO`th of its near end: moved `RATIO` times as much
+    confusion mostly  the reverse
 
 Heads are chosen by this rule on the selection half, and confirmed where it holds on the held-out
 half too. Sets of them are then patched as one on the held-out half, beside as many random heads of
@@ -27,7 +30,11 @@ from workbench.phases import OF_READOUT
 
 MOVES = 0.02
 """Share of the way to the other run, in log-odds, that counts as moved."""
-KINDS = {"focus only": ("focus", "confusion"), "confusion only": ("confusion", "focus")}
+RATIO = 5
+_PAIRS = {"focus": "confusion", "confusion": "focus"}
+KINDS = {
+    f"{one} {how}": (one, other) for how in ("only", "mostly") for one, other in _PAIRS.items()
+}
 """Kind of head → the readout that it moves, and the one that it leaves."""
 SHARES = ["place", "intervention", "direction", "target", "focus", "focus_low", "focus_high"]
 SHARES += ["confusion", "confusion_low", "confusion_high", "n_focus", "n_confusion"]
@@ -89,7 +96,9 @@ def kind_of(row: Mapping[Any, Any], moves: float = MOVES) -> str:
     within = {
         name: row[f"{name}_low"] > -moves and row[f"{name}_high"] < moves for name in OF_READOUT
     }
+    most = {name: max(abs(row[f"{name}_low"]), abs(row[f"{name}_high"])) for name in OF_READOUT}
     for kind, (moved, left) in KINDS.items():
-        if above[moved] and within[left]:
+        apart = within[left] if kind.endswith("only") else RATIO * most[left] <= row[f"{moved}_low"]
+        if above[moved] and apart:
             return kind
     return "both" if all(above.values()) else ""

@@ -11,11 +11,16 @@ A *scene* is an event's variants run as plain sequences, and a place whose posit
 
 At the last four every variant goes on with its own chain, teacher-forced, and the answer is asked
 for by the cue: after the whole chain for `early` and `late`, right after the own step for `coarse`
-and `fine`. A position is patched where it has a counterpart in the other variant (`alignment`).
+and `fine`. So the counterfactual is in the note *and* in what the chain says of it, and heads get
+at a chain token what they had at the same token of the other variant's own chain.
+
+A position is patched where it has a counterpart in the other variant (`alignment`), in a chain also
+in the step of the same number; others stay as they are. `Scene.positions` says how many. An event
+of which nothing can be patched has no scene.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -50,6 +55,13 @@ class Scene:
     place: str
     runs: dict[Variant, PlainRun]
     wanted: dict[Variant, Sequence[int]]
+    steps: Mapping[Variant, Mapping[int, int]] = field(default_factory=dict)
+    """Of chains: number of the step whose token is written behind each position."""
+
+    @property
+    def columns(self) -> list[int]:
+        """Tokens that are read at the last position."""
+        return self.event.option_tokens
 
     @cached_property
     def roles(self) -> Roles:
@@ -62,7 +74,7 @@ class Scene:
         found = {}
         for name, run in self.runs.items():
             last = Branch(len(run.tokens) - 1, run.tokens[-1:])
-            columns = self.event.option_tokens
+            columns = self.columns
             [logits] = forked_forward(run.model, run.base, [last], columns=columns, last_only=True)
             found[name] = widen(logits[0]).cpu()
         return found
@@ -78,7 +90,16 @@ class Scene:
         """Positions of one variant that are patched, with their counterparts in another."""
         to, out_of = self.runs[base], self.runs[source]
         other = Alignment.of(to.tokens, out_of.tokens).counterparts.tolist()
-        return [(at, other[at]) for at in self.wanted[base] if other[at] >= out_of.first]
+        here, there = (self.steps.get(name, {}) for name in (base, source))
+        return [
+            (at, other[at])
+            for at in self.wanted[base]
+            if other[at] >= out_of.first and here.get(at) == there.get(other[at])
+        ]
+
+    def positions(self, run: tuple[Variant, Variant]) -> tuple[int, int]:
+        """How many positions are patched in a run, and how many its place has."""
+        return len(self.pairs(*run)), len(self.wanted[run[0]])
 
     def patched(
         self, run: tuple[Variant, Variant], groups: Sequence[Sequence[Head]], intervention: str
@@ -91,7 +112,7 @@ class Scene:
             self.pairs(base, source),
             groups,
             intervention=intervention,
-            columns=self.event.option_tokens,
+            columns=self.columns,
         )
         return widen(logits).cpu()
 
@@ -126,11 +147,9 @@ def chain_scenes(
     Raises:
         InputError: a variant without a chain, or an option of several tokens.
     """
-    where = f"prompt {case.event.id!r} event {case.event.event}"
-    missing = [name for name in VARIANTS if name not in case.chains]
-    if missing:
-        raise InputError(f"{where}: has no chain for the {missing[0]} prompt")
+    check_chains(case)
     if any(len(option) != 1 for option in case.option_tokens()):
+        where = f"prompt {case.event.id!r} event {case.event.event}"
         raise InputError(f"{where}: options of several tokens cannot be patched for")
     options = [option[0] for option in case.option_tokens()]
     made: dict[str, dict[Variant, PlainRun]] = {}
@@ -151,9 +170,25 @@ def chain_scenes(
             made[stage] = {
                 name: _run(model, case.chains[name], kept[name] or 0, case.cue) for name in VARIANTS
             }
-        scene = Scene(case.event, place, made[stage], at)
+        steps: dict[Variant, Mapping[int, int]] = {
+            name: _steps(chain) for name, chain in case.chains.items()
+        }
+        scene = Scene(case.event, place, made[stage], at, steps)
         if all(scene.pairs(*run) for run in RUNS.values() if "clean" in run):
             yield scene
+
+
+def check_chains(case: ChainCase) -> None:
+    """Refuse a case of which a variant has no chain, with an `InputError`."""
+    for name in VARIANTS:
+        if name not in case.chains:
+            where = f"prompt {case.event.id!r} event {case.event.event}"
+            raise InputError(f"{where}: has no chain for the {name} prompt")
+
+
+def _steps(chain: Chain) -> dict[int, int]:
+    before = len(chain.question) - 1
+    return {before + at: step for step in range(1, chain.n_steps + 1) for at in chain.places(step)}
 
 
 def _run(model: HookedModel, chain: Chain, kept: int, cue: Sequence[int]) -> PlainRun:

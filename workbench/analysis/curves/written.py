@@ -25,11 +25,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.analysis.curves.scenes import Scene, chain_tokens
+from workbench.analysis.curves.scenes import Scene, chain_tokens, check_chains
 from workbench.analysis.patching.alignment import Alignment
 from workbench.analysis.patching.transplants import PlainRun
 from workbench.analysis.readout import widen
-from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.branches import AnyEdit, Branch, Edit, PatternEdit
 from workbench.models.forked import forked_forward
@@ -38,7 +37,7 @@ from workbench.models.hooked import HookedModel
 from workbench.models.hooks import Hook
 from workbench.models.reference import check_patterns
 from workbench.prompts.chain import ChainCase
-from workbench.prompts.prompt import VARIANTS, Variant
+from workbench.prompts.prompt import Variant
 from workbench.prompts.templates import Cues
 
 WRITTEN = {"written_early": ("early",), "written_late": ("late",), "written": ("early", "late")}
@@ -59,6 +58,11 @@ class WrittenScene(Scene):
     def model(self) -> HookedModel:
         """That writes."""
         return self.runs["clean"].model
+
+    def positions(self, run: tuple[Variant, Variant]) -> tuple[int, int]:
+        """Chain tokens of the source; whether as many are written, each set of heads decides."""
+        n = len(self.wanted[run[1]])
+        return n, n
 
     def patched(
         self, run: tuple[Variant, Variant], groups: Sequence[Sequence[Head]], intervention: str
@@ -100,10 +104,7 @@ def written_scenes(
         InputError: a variant without a chain, an option of several tokens, or a model whose
             patterns cannot be replaced.
     """
-    where = f"prompt {case.event.id!r} event {case.event.event}"
-    missing = [name for name in VARIANTS if name not in case.chains]
-    if missing:
-        raise InputError(f"{where}: has no chain for the {missing[0]} prompt")
+    check_chains(case)
     check_patterns(model)
     runs = {}
     for name, chain in case.chains.items():
@@ -123,7 +124,8 @@ def written_scenes(
         if all(wanted.values()):
             longest = max(chain.kept(chain.n_steps) for chain in case.chains.values())
             room = min(cues.room, 2 * longest)
-            yield WrittenScene(case.event, place, runs, wanted, case, tuple(closing), room)
+            closed = {"closing": tuple(closing), "room": room}
+            yield WrittenScene(case.event, place, runs, wanted, case=case, **closed)
 
 
 def opened(case: ChainCase, name: Variant) -> list[int]:
