@@ -40,7 +40,7 @@ def test_every_table_says_which_intervention(model, prompts, tmp_path, monkeypat
     for name in ("curves", "areas", "differences", "dissociation"):
         assert set(made[name]["intervention"]) == {"z", "pattern"}
     orders = set(made["curves"]["order"])
-    assert {"given mine", "score", "random", "effect of z alone", "query"} <= orders
+    assert {"given mine", "score", "random", "effect of z alone", "qr head"} <= orders
     positions = made["positions"]
     assert (positions["patched"] == positions["wanted"]).all() and (positions["n"] > 0).all()
     first = made["orders"].query("name == 'given mine' and readout == 'focus' and rank == 0")

@@ -158,7 +158,7 @@ def _rivals(work: Work, chosen: Sequence[DecisionEvent]) -> Orders:
             for readout, phase in OF_READOUT.items():
                 pairs[readout] += [event] * scene.valid[phase.name]
         with work.reporter.step("rankings of other authors") as advance:
-            found = rival_scores(work.model, pairs, progress=advance)
+            found = rival_scores(work.model, pairs, progress=advance, say=work.reporter.say)
         table = pd.DataFrame(work.every, columns=["layer", "head"])
         for name, by in found.items():
             for readout, value in by.items():
