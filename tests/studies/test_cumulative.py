@@ -6,7 +6,7 @@ from fixtures.tiny_runs import save_model, save_prompts
 
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
-from workbench.plots.cumulative import cumulative_figure, cumulative_figures
+from workbench.plots.cumulative import cumulative_figure, cumulative_figures, dissociation_figure
 from workbench.prompts.prompt import PromptSet
 from workbench.studies import cumulative as module
 from workbench.studies.cumulative import TABLES, CumulativeStudy, run_cumulative, study_cumulative
@@ -56,6 +56,9 @@ def test_every_table_says_which_intervention(model, prompts, tmp_path, monkeypat
     names = {trace.name for trace in figure.data if trace.name}
     assert orders < names and any("as reported" in name for name in names)
     assert set(cumulative_figures(made["curves"])) == {"figure3_z", "figure3_pattern"}
+    apart = dissociation_figure(made["dissociation"].assign(confirmed=True))
+    assert {head for trace in apart.data for head in trace.customdata} >= {"0-0", "1-3"}
+    assert not dissociation_figure(pd.DataFrame()).data
     nothing = cumulative_figure(made["curves"], place="late")
     assert not nothing.data
 

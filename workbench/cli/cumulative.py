@@ -47,7 +47,7 @@ def cumulative(
     import workbench as wb
     from workbench.files import write_table
     from workbench.models.loading import bundled_model_path
-    from workbench.plots.cumulative import cumulative_figures
+    from workbench.plots.cumulative import cumulative_figures, dissociation_figure
     from workbench.plots.page import write_figure
     from workbench.progress import Reporter
     from workbench.prompts.files import read_prompts
@@ -79,6 +79,7 @@ def cumulative(
         write_table(out / f"{name}.csv", table.round(4), private=True)
     for name, figure in cumulative_figures(made["curves"], reported_cumulative()).items():
         write_figure(out / f"{name}.html", figure)
+    write_figure(out / "dissociation.html", dissociation_figure(made["dissociation"]))
     areas = made["areas"]
     shown = areas[(areas["axis"] == "log") & (areas["place"] == chosen.places[0])]
     keys = ["intervention", "direction", "readout"]

@@ -9,12 +9,14 @@ from plotly.subplots import make_subplots
 
 from workbench.phases import BOTH_WAYS, OF_READOUT
 from workbench.plots.evidence import DASHES, OTHERS
-from workbench.plots.panels import PROBABILITY, band, finish
+from workbench.plots.panels import PROBABILITY, band, error_bars, finish
 from workbench.plots.style import CONTROL, INK, drawn, nothing, require, where
 
 COLUMNS = ["place", "intervention", "direction", "readout", "order", "k", "share"]
 COLUMNS += ["value", "value_low", "value_high", "margin_explained", "n"]
 RANDOM = "random"
+SMALL = 0.05
+"""Share of the way below which heads are drawn without intervals."""
 SHOWN_TICKS = (0, 1, 3, 8, 16, 40, 100, 270, 1000, 5120)
 
 
@@ -96,6 +98,50 @@ def cumulative_figures(
                 curves, reported, intervention=str(intervention), place=str(place)
             )
     return figures
+
+
+@drawn
+def dissociation_figure(dissociation: pd.DataFrame) -> go.Figure:
+    """What every head alone moves of Focus and of 1 − Confusion; a row of panels per place.
+
+    Columns: place, intervention, layer, head, confirmed, both readouts with `_low` and `_high`.
+    Heads whose kind is confirmed are named; heads that move something have intervals.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    title = "Heads that move one readout, and leave the other"
+    if dissociation.empty:
+        return nothing(title, "no head was patched alone")
+    ends = [f"{readout}{end}" for readout in OF_READOUT for end in ("", "_low", "_high")]
+    require(dissociation, ["place", "intervention", "layer", "head", "confirmed", *ends])
+    places, kinds = ([*dict.fromkeys(dissociation[name])] for name in ("place", "intervention"))
+    names = [f"{kind} at {place}" for place in places for kind in kinds]
+    figure = make_subplots(rows=len(places), cols=len(kinds), subplot_titles=names)
+    for number, place in enumerate(places, start=1):
+        for column, kind in enumerate(kinds, start=1):
+            rows = where(dissociation, place=place, intervention=kind)
+            found = rows[["focus", "confusion"]].abs().max(axis=1) > SMALL
+            for some, colour in ((rows.loc[~found], CONTROL), (rows.loc[found], INK)):
+                heads = [f"{a}-{b}" for a, b in zip(some["layer"], some["head"], strict=True)]
+                known = zip(heads, some["confirmed"], strict=True)
+                marks = go.Scatter(x=some["focus"], y=some["confusion"], mode="markers+text")
+                marks.update(text=[head if named else "" for head, named in known])
+                marks.update(textposition="top right", customdata=heads, showlegend=False)
+                marks.update(marker={"color": colour, "size": 6})
+                hover = "%{customdata}: Focus %{x:.3f}, 1 − Confusion %{y:.3f}<extra></extra>"
+                marks.update(hovertemplate=hover)
+                if colour == INK:
+                    x, y = (
+                        error_bars(some[name], some[f"{name}_low"], some[f"{name}_high"])
+                        for name in OF_READOUT
+                    )
+                    marks.update(error_x=x | {"thickness": 1}, error_y=y | {"thickness": 1})
+                figure.add_trace(marks, row=number, col=column)
+    subtitle = "share of the way, log-odds, held-out half; bars: 95 %; named: confirmed of a kind"
+    finish(figure, title, subtitle, height=120 + 380 * len(places))
+    figure.update_xaxes(title_text="Focus", row=len(places))
+    return figure.update_yaxes(title_text="1 − Confusion", col=1)
 
 
 def _as_drawn(rows: pd.DataFrame, rises: bool) -> pd.DataFrame:

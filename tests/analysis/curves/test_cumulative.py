@@ -100,3 +100,12 @@ def test_heads_that_move_one_readout_alone_are_told():
     assert kinds == ["focus only", "confusion only", "both", ""]
     assert shares.loc[3, "confusion"] == pytest.approx(0.4)
     assert sets_plan([[(1, 0), (0, 1)]], 12).sets["focus"] == [(), ((0, 1), (1, 0))]
+
+
+def test_a_head_moves_one_readout_mostly_by_the_ends_of_both_intervals():
+    row = {"confusion_low": 0.96, "confusion_high": 1.1, "focus_low": -0.15, "focus_high": -0.04}
+    assert kind_of(row) == "confusion mostly"
+    assert kind_of(row | {"focus_low": -0.2}) == ""  # more than a fifth of 0.96
+    assert kind_of(row | {"focus_low": -0.01, "focus_high": 0.01}) == "confusion only"
+    assert kind_of(row | {"focus_low": 0.05, "focus_high": 0.3}) == "both"
+    assert kind_of(row | dict.fromkeys(("focus_low", "focus_high"), float("nan"))) == ""
