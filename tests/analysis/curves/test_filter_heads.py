@@ -95,6 +95,7 @@ def test_prompts_that_are_answered_wrongly_do_not_count(planted):
 def test_places_keep_their_letters_and_words_come_with_their_text():
     source, target = lettered("source", 10), lettered("target", 30)
     made = other_list(source, target, torch.Generator().manual_seed(0))
+    assert made is not None
     assert made.options == target.option_tokens and made.answer == 0
     assert len(made.tokens) == len(target.clean) and made.tokens[:2] == [30, 1]
     for at, (item, place) in enumerate(zip((0, 1), made.moved, strict=True)):
@@ -104,6 +105,7 @@ def test_places_keep_their_letters_and_words_come_with_their_text():
         assert made.tokens[start:end] == [*text, target.options[place].token], at
     words = lettered("source", 10, range(20, 25))
     made = other_list(words, target, torch.Generator().manual_seed(0))
+    assert made is not None
     assert [made.options[place] for place in made.moved] == [20, 21]
     assert [made.tokens[target.options[place].span[1] - 1] for place in made.moved] == [20, 21]
 
@@ -116,8 +118,8 @@ def test_a_list_that_holds_such_an_item_is_no_other_list():
         other_list(source, replace(target, options=(*target.options[:4], held)), torch.Generator())
         is None
     )
-    families = (replace(event, family="E11") for event in (source, target))
-    assert other_list(*families, torch.Generator()) is None
+    one, other = (replace(event, family="E11") for event in (source, target))
+    assert other_list(one, other, torch.Generator()) is None
     few = tuple(replace(option, role="near") for option in target.options[2:4])
     options = (*target.options[:2], *few, target.options[4])
     assert other_list(source, replace(target, options=options), torch.Generator()) is None

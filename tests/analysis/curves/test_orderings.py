@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from workbench.analysis.curves import orderings as module
 from workbench.analysis.curves.faithfulness import plan_curves
 from workbench.analysis.curves.orderings import COLUMNS, order_scores, rank_heads, read_orders
 from workbench.errors import InputError
+from workbench.phases import OF_READOUT
 from workbench.studies.planted.models import plant
 
 
@@ -80,7 +83,7 @@ def test_every_order_holds_every_head_once(model, table):
 def test_only_the_choosing_half_is_looked_at(model, prompts, base, scores, patching, table):
     """Roles of verifying prompts do not matter, the draws depend on the seed alone."""
     seen = []
-    options = {"n_events": 2, "progress": lambda *done: seen.append(done)}
+    options: dict[str, Any] = {"n_events": 2, "progress": lambda *done: seen.append(done)}
     tables, chosen = (base, scores, patching), prompts.subset(["p0", "p1"])
     orders = read_orders(order_scores(model, chosen, *tables, [(2, 0), (1, 1)], **options))
     assert orders == read_orders(table)
@@ -121,7 +124,7 @@ def test_a_ranking_whose_definition_cannot_be_met_is_left_out_and_said(model, pr
 
 def test_planted_heads_come_first_in_every_ranking():
     planted = plant(1, kind="query", n_prompts=8)
-    events = dict.fromkeys(("focus", "confusion"), planted.prompts.events)
+    events = dict.fromkeys(OF_READOUT, planted.prompts.events)
     found = module.rival_scores(planted.model, events)
     assert list(found) == ["filter_head", "qr_head", "retrieval_head"]
     for by in found.values():
