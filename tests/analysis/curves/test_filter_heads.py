@@ -5,7 +5,13 @@ import torch
 from fixtures.tiny_runs import ARCHITECTURES, save_model
 
 from workbench.analysis.curves import filter_heads as module
-from workbench.analysis.curves.filter_heads import filter_scores, other_list, pairs, transported_z
+from workbench.analysis.curves.filter_heads import (
+    filter_scores,
+    other_list,
+    pairs,
+    transported_z,
+    turned,
+)
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.prompts.prompt import DecisionEvent, Option
@@ -70,11 +76,21 @@ def test_each_head_is_as_one_query_changed_in_a_plain_forward(planted, last):
         assert found[head].item() == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_answer_follows_the_queries_of_the_right_heads_alone(planted):
+    events = planted.prompts.events
+    finder, asker = (planted.place[f"cluster_{name}"] for name in ("finder", "asker"))
+    assert turned(planted.model, events, [finder]) == (8, 8)
+    assert turned(planted.model, events, [asker, (0, 0)]) == (0, 8)
+    assert turned(planted.model, events, []) == (0, 8)
+
+
 def test_where_options_are_marked_before_the_question_no_query_carries_the_predicate():
     """Their eager strategy: options attend to the evidence, and the decision reads the marks."""
     planted = plant(seed=1, kind="chains", n_prompts=8)
     for readout in ("focus", "confusion"):
         assert filter_scores(planted.model, planted.prompts.events, readout).abs().max() < 0.1
+    every = [(layer, head) for layer in range(3) for head in range(4)]
+    assert turned(planted.model, planted.prompts.events, every) == (0, 8)
 
 
 def test_prompts_that_are_answered_wrongly_do_not_count(planted):

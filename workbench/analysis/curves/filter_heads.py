@@ -25,8 +25,9 @@ from transformer_lens.utilities.statistics import derive_generator
 from workbench.analysis.readout import select_options, widen
 from workbench.analysis.scores.attribution import z_names
 from workbench.errors import InputError
+from workbench.heads import Head
 from workbench.models.forked import patch_heads
-from workbench.models.hooked import HookedModel
+from workbench.models.hooked import HookedModel, Run
 from workbench.models.hooks import Hook
 from workbench.phases import OF_READOUT
 from workbench.prompts.prompt import DecisionEvent
@@ -137,8 +138,7 @@ def filter_scores(
     found = list(pairs(events))
     for done, (source, target) in enumerate(found, start=1):
         [run] = model.run([source.clean])
-        right = int(select_options(run.logits, source).argmax()) == source.with_role("gold")[0]
-        if right:
+        if _right(run, source):
             z = transported_z(model, source.clean, target.tokens, last)
             groups = [[], *([head] for head in every)]
             logits = patch_heads(model, target.tokens, z, groups, tokens=target.options)
@@ -155,6 +155,41 @@ def filter_scores(
             "that the model answers rightly"
         )
     return (total / n).reshape(info.n_layers, info.n_heads)
+
+
+@torch.no_grad()
+def turned(
+    model: HookedModel, events: Sequence[DecisionEvent], heads: Sequence[Head], *, last: int = LAST
+) -> tuple[int, int]:
+    """Their test of a set: how many answers turn when the queries of all its heads are moved.
+
+    Returns:
+        pairs whose answer becomes an item of the source's cluster, and pairs that count.
+    """
+    of_layer = {layer: [head for at, head in heads if at == layer] for layer, _ in heads}
+    names = {f"blocks.{layer}.attn.hook_q": own for layer, own in of_layer.items()}
+    n_turned = n = 0
+    for source, target in pairs(events):
+        [run] = model.run([source.clean], list(names))
+
+        def put(q: Tensor, hook: Any, name: str, run: Run = run) -> Tensor:
+            q = q.clone()
+            q[0, -last:, names[name]] = run.activations[name][-last:, names[name]].to(q)
+            return q
+
+        hooks: list[Hook] = [(name, partial(put, name=name)) for name in names]
+        tokens, end = torch.tensor([target.tokens], device=model.device), len(target.tokens) - 1
+        plain, moved = (
+            int(model.logits_at(tokens, [end], each)[0, 0][target.options].argmax())
+            for each in ([], hooks)
+        )
+        if _right(run, source) and plain == target.answer:
+            n, n_turned = n + 1, n_turned + (moved in target.moved)
+    return n_turned, n
+
+
+def _right(run: Run, event: DecisionEvent) -> bool:
+    return int(select_options(run.logits, event).argmax()) == event.with_role("gold")[0]
 
 
 @torch.no_grad()
