@@ -15,8 +15,9 @@ from workbench.analysis.curves import orderings
 from workbench.analysis.patching.patching import THRESHOLDS
 from workbench.cli import app
 from workbench.errors import InputError
-from workbench.studies import paper, paper_chains, patched_sets, ranked_chains
+from workbench.studies import paper_chains, patched_sets, ranked_chains
 from workbench.studies.compared import compared
+from workbench.studies.cumulative import CumulativeStudy
 from workbench.studies.paper import FIGURES, TABLES, PaperStudy, study_paper
 from workbench.studies.paper_chains import Asked
 from workbench.studies.reported import reported_along, reported_cumulative
@@ -125,9 +126,17 @@ def test_figure_3_is_made_beside_the_others(correct_chains, folder, tmp_path, mo
     )
     value = ours.set_index("direction").loc["noising", "value"]
     assert row["paper"] == 0.51 and row["ours"] == pytest.approx(1 - value, abs=1e-4)
-    monkeypatch.setattr(paper, "study_cumulative", None)  # nothing is done twice
-    again = CliRunner().invoke(app, ["study", "paper", *flags])
-    assert again.exit_code == 0 and "finished before" in again.output
+
+
+def test_figure_3_is_left_out_where_no_event_is_a_valid_pair(correct_chains, folder, capsys):
+    """A model that does not do the task still has the other figures."""
+    together = CumulativeStudy(sizes=(1,), alone=False, n_random=1)
+    study = PaperStudy((folder,), Asked(folder, n=2), cumulative=together, **QUICK)
+    made = study_paper(study)
+    assert made["cumulative_curves"].empty and made["scores"]["n"].gt(0).all()
+    assert "no figure 3: cumulative" in capsys.readouterr().err
+    notes = made["compared"].set_index("what")["note"]
+    assert notes["patterns of the first heads together"] == "not measured"
 
 
 def test_chains_of_ones_own_from_the_command_line(folder, tmp_path):
@@ -184,6 +193,8 @@ def test_missing_chains_are_written_by_the_model(folder, tmp_path, monkeypatch):
         (["--stage-ends", "10,x"], "give numbers"),
         (["--stage-ends", "10,5"], "must rise"),
         (["--t-star", "2"], "t_star"),
+        (["--sizes", "3,99"], "size 99 is outside the model"),
+        (["--places", "end"], "places"),
         (["--chains", "none.jsonl"], "cannot be read"),
         (["--embedding", "own:99", "--n", "2"], "layer 99 is not one of the model's"),
     ],

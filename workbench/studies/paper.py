@@ -23,6 +23,7 @@ from workbench.analysis.chains.stages import early_attention, stage_table
 from workbench.analysis.chains.texts import along, text_values, with_contrasts
 from workbench.analysis.chains.trajectories import READOUTS, chain_values
 from workbench.analysis.curves.cumulative import AREAS, CURVES, DIFFERENCES, paper_sizes
+from workbench.analysis.curves.faithfulness import check_sizes
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import model_folder, weights_sha256
 from workbench.plots import paper as figures
@@ -32,7 +33,7 @@ from workbench.runs.folder import RunFolder, hold, is_run
 from workbench.studies.compared import compared
 from workbench.studies.cumulative import CumulativeStudy, settings_of, study_cumulative
 from workbench.studies.paper_chains import Asked, Chains, counterfactual_prompts, make_chains
-from workbench.studies.patched_sets import Parts
+from workbench.studies.patched_sets import NoPairs, Parts
 from workbench.studies.ranked_chains import leaders, ranked_chains, read_heads
 from workbench.studies.reported import reported_along, reported_cumulative
 
@@ -116,13 +117,15 @@ def study_paper(
         values, made = [], {}
         for number, name in enumerate(study.models):
             model = HookedModel.load(name, dtype=dtype, device=device, reporter=reporter)
+            if number == 0:
+                _sized(model, study)
             key = f"chains {number}"
             chains = make_chains(model, study.asked, study.seed, parts.get(key), reporter)
             parts[key] = chains.written
             values.append(_follow(model, chains, study, number, parts, reporter))
             if number == 0:
                 made = _heads(model, chains, study, parts, reporter)
-                made |= _cumulative(model, study, parts, reporter)
+                made |= _cumulative(model, _sized(model, study), parts, reporter)
             del model
         joined = with_contrasts(pd.concat(values, ignore_index=True))
         quantities = [x for x in joined.columns.drop(KEYS) if x in READOUTS or "_text" in x]
@@ -223,17 +226,31 @@ def _heads(
 def _cumulative(
     model: HookedModel, study: PaperStudy, parts: Parts, reporter: Reporter
 ) -> dict[str, pd.DataFrame]:
-    """The first heads of each ranking together."""
+    """The first heads of each ranking together; what cannot be patched is said, and left out."""
     found = {name: pd.DataFrame(columns=columns) for name, columns in CUMULATIVE.items()}
     asked = study.cumulative
-    prompts = None if asked is None else counterfactual_prompts(study.asked, study.seed)
-    if asked is not None and prompts is not None:
-        n_heads = model.info.n_layers * model.info.n_heads
-        asked = replace(asked, sizes=asked.sizes or tuple(paper_sizes(n_heads)))
-        found |= study_cumulative(model, prompts, asked, parts=parts, reporter=reporter)
-    elif asked is not None:
-        reporter.say("no figure 3: chains of one's own have no counterfactual to patch from")
+    if asked is not None:
+        prompts = counterfactual_prompts(model, study.asked, study.seed)
+        if prompts is None:
+            reporter.say("no figure 3: chains of one's own have no counterfactual to patch from")
+        elif len(set(prompts.prompt_ids)) < 2:
+            reporter.say("no figure 3: one prompt cannot both rank heads and show what they do")
+        else:
+            try:
+                found |= study_cumulative(model, prompts, asked, parts=parts, reporter=reporter)
+            except NoPairs as error:
+                reporter.say(f"no figure 3: {error}")
     return {f"cumulative_{name}": found[name] for name in CUMULATIVE}
+
+
+def _sized(model: HookedModel, study: PaperStudy) -> PaperStudy:
+    """With the paper's sizes where none are given; refused before anything is done."""
+    if study.cumulative is None:
+        return study
+    n_heads = model.info.n_layers * model.info.n_heads
+    sizes = study.cumulative.sizes or tuple(paper_sizes(n_heads))
+    check_sizes(sizes, n_heads)
+    return replace(study, cumulative=replace(study.cumulative, sizes=sizes))
 
 
 def _said(covered: pd.DataFrame) -> str:

@@ -165,7 +165,7 @@ def make_chains(
     return Chains([x for x in readings if x.n_chain > 0], dict(by_prompt), written)
 
 
-def counterfactual_prompts(asked: Asked, seed: int) -> PromptSet | None:
+def counterfactual_prompts(model: HookedModel, asked: Asked, seed: int) -> PromptSet | None:
     """Prompts of what was asked for, a decision each, to patch heads on; chains of one's own: None.
 
     Raises:
@@ -174,7 +174,7 @@ def counterfactual_prompts(asked: Asked, seed: int) -> PromptSet | None:
     if asked.own is not None:
         return None
     if asked.prompts is not None:
-        return read_prompts(asked.prompts)
+        return read_prompts(asked.prompts, model=model)
     return make_prompts(
         model=asked.model, task=asked.task, n_prompts=asked.n, split=asked.split, seed=seed
     )

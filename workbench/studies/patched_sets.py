@@ -41,6 +41,10 @@ Cases = dict[tuple[str, int], ChainCase]
 """Chains by the event that they lead to."""
 
 
+class NoPairs(InputError):
+    """No event is a valid pair of which something can be patched."""
+
+
 @dataclass
 class Work:
     """A model and prompts, and what was done with them.
@@ -126,7 +130,7 @@ class Work:
         """Rows of `cumulative_event` of all events, at all places unless some are given.
 
         Raises:
-            InputError: no event is a valid pair at any place.
+            NoPairs: no event is a valid pair at any place.
         """
         places, frames = places or self.places, []
         with self.reporter.step(name, len(events)) as advance:
@@ -143,7 +147,7 @@ class Work:
                 advance(done, len(events))
         full = [frame for frame in frames if len(frame)]
         if not full:
-            raise InputError(
+            raise NoPairs(
                 f"{name}: no event is a valid pair of which a position at {', '.join(places)} can "
                 "be patched"
             )

@@ -106,7 +106,7 @@ def plan_curves(
     """
     n_layers, n_heads = model.info.n_layers, model.info.n_heads
     every = tuple((layer, head) for layer in range(n_layers) for head in range(n_heads))
-    chosen = _check_sizes(sizes, len(every))
+    chosen = check_sizes(sizes, len(every))
     if not any(orders.values()):
         raise InputError("no order of heads to draw curves for")
     sets: dict[str, list[tuple[Head, ...]]] = {}
@@ -131,7 +131,8 @@ def plan_curves(
     return Plan(sets, points, len(every))
 
 
-def _check_sizes(sizes: Sequence[int] | None, n_heads: int) -> list[int]:
+def check_sizes(sizes: Sequence[int] | None, n_heads: int) -> list[int]:
+    """Sizes with none and all, the default ones unless given; an `InputError` outside the model."""
     chosen = default_sizes(n_heads) if sizes is None else sorted({0, n_heads, *sizes})
     wrong = [size for size in chosen if not 0 <= size <= n_heads]
     if wrong:
