@@ -48,6 +48,14 @@ def test_evidence_is_the_mention_and_the_counterfactuals_replace_it_alone(prompt
             assert differing == [event.event]
 
 
+def test_options_name_their_family(prompts):
+    for event in prompts:
+        names = [option.family for option in event.options]
+        assert sorted(names.count(name) for name in set(names)) == [3, 3, 3]
+        home = {option.family for option in event.options if option.role in ("gold", "near")}
+        assert len(home) == 1
+
+
 def test_options_have_their_descriptions_and_letters(prompts, setting, space):
     template, tokenizer = setting
     shown = " {text} {letter}" if template.name == "plain" else "{letter}. {text}"

@@ -96,6 +96,15 @@ def test_a_line_in_token_ids(file):
     assert (event.far, event.evidence, event.aligned_suffix) == ((1, 9, 9, 4, 5, 6), (1, 3), 3)
 
 
+def test_the_families_of_options_are_kept(file):
+    line = deepcopy(IN_TOKENS)
+    for option, family in zip(line["options"], ("E11", "E11", "I"), strict=True):
+        option["family"] = family
+    (event,) = read_prompts(file(line))
+    assert [option.family for option in event.options] == ["E11", "E11", "I"]
+    assert to_json(event) == line
+
+
 def test_round_trip_is_byte_equal_and_has_the_sets_hash(file, tmp_path):
     strange = changed(IN_TOKENS, id="naïve \u2028 \u00a0 prompt", event=3)
     prompts = read_prompts(file(IN_TOKENS, strange))

@@ -28,6 +28,11 @@ def with_option(index: int, **changes) -> dict:
     return {"options": tuple(options)}
 
 
+def with_families(*names: str) -> dict:
+    named = zip(EVENT.options, names, strict=True)
+    return {"options": tuple(replace(option, family=name) for option, name in named)}
+
+
 REFUSALS = {
     "empty variant": ({"far": ()}, "variant 'far' is empty"),
     "evidence is empty": ({"evidence": (2, 2)}, "evidence [2, 2] is outside"),
@@ -52,6 +57,18 @@ REFUSALS = {
     "no gold": (with_option(0, role="near"), "got 0 gold, 2 near"),
     "no near": (with_option(1, role="other"), "got 1 gold, 0 near"),
     "no far": (with_option(2, role="other"), "1 near, 0 far"),
+    "family of some": (
+        with_option(1, family="E11"),
+        "options[0] has no family, others have; name the family of every option or of none",
+    ),
+    "near of another family": (
+        with_families("E11", "I1", "I1", "J"),
+        "options[1].family must be gold's: its role is near",
+    ),
+    "far of gold's family": (
+        with_families("E11", "E11", "E11", "J"),
+        "options[2].family must not be gold's: its role is far",
+    ),
     "no suffix": ({"aligned_suffix": 0}, "aligned_suffix is 0, must be at least 1"),
     "suffix is not shared": (
         {"aligned_suffix": 4},

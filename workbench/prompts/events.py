@@ -84,17 +84,22 @@ def _draw_prompt(
             rendered = [task.render(variant, template) for variant in variants]
             posed, roles = task.pose(each, rendered), task.roles(prompt, each.event)
             events.append(build_event(tokenizer, prompt, each.event, rendered, posed, roles))
-        usable = [
-            replace(event, family=task.space.cluster(prompt.golds[event.event]))
-            for event in events
-            if event is not None
-        ]
+        usable = [_with_families(task, prompt, event) for event in events if event is not None]
         if usable and len(usable) == len(chosen):
             return usable
     raise InputError(
         f"no usable prompt in {_ATTEMPTS} draws: with this task, template and tokenizer the "
         "counterfactuals do not align with the prompt, or no note has the mention asked for"
     )
+
+
+def _with_families(task: Task, prompt: DrawnPrompt, event: DecisionEvent) -> DecisionEvent:
+    """Options named by the first label of their family in the prompt, gold by its cluster."""
+    options = tuple(
+        replace(option, family=prompt.family_of(option.label)[0]) for option in event.options
+    )
+    family = task.space.cluster(prompt.golds[event.event])
+    return replace(event, options=options, family=family)
 
 
 def _chosen(choice: EventChoice, prompt: DrawnPrompt, rng: random.Random) -> Sequence[int]:

@@ -40,6 +40,7 @@ class _Option(_Strict):
     label: str
     role: Role
     span: _Pair
+    family: str | None = None
 
 
 class _Line(_Strict, Generic[_V, _O]):
@@ -206,7 +207,7 @@ def _event(
     """
     clean, far, near, letters = map(tuple, tokens)
     options = tuple(
-        Option(each.label, letter, each.role, place(f"options[{at}].span", each.span))
+        Option(each.label, letter, each.role, place(f"options[{at}].span", each.span), each.family)
         for at, (each, letter) in enumerate(zip(line.options, letters, strict=True))
     )
     coarse = place("evidence", line.evidence)

@@ -25,12 +25,16 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 @dataclass(frozen=True)
 class Option:
-    """One label on offer: `token` selects it at the decision, `span` holds its description."""
+    """One label on offer: `token` selects it at the decision, `span` holds its description.
+
+    `family` names the options that it stands with, where that is known: gold's are the near ones.
+    """
 
     label: str
     token: int
     role: Role
     span: Span
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class DecisionEvent:
     Raises:
         InputError: an event below 0, a variant that is empty or equal to another, a span outside
             the prompt, options that share a token or a label, a blank label, no or several gold
-            options, an option role that is unknown, or variants that do not share the suffix.
+            options, an option role that is unknown, families that are not those of the roles or of
+            some options only, or variants that do not share the suffix.
     """
 
     id: str
@@ -120,6 +125,24 @@ class DecisionEvent:
                 f"{where}: needs exactly one gold option, and near and far ones; got "
                 + ", ".join(f"{number} {role}" for role, number in count.items())
             )
+        self._check_families(where)
+
+    def _check_families(self, where: str) -> None:
+        named = [option.family is not None for option in self.options]
+        if any(named) and not all(named):
+            raise InputError(
+                f"{where}: options[{named.index(False)}] has no family, others have; name the "
+                "family of every option or of none"
+            )
+        home = self.options[self.with_role("gold")[0]].family
+        for at, option in enumerate(self.options):
+            if home is None or option.role == "other":
+                continue
+            if (option.family == home) != (option.role in ("gold", "near")):
+                needed = "not be" if option.role == "far" else "be"
+                raise InputError(
+                    f"{where}: options[{at}].family must {needed} gold's: its role is {option.role}"
+                )
 
     def _check_suffix(self, where: str) -> None:
         n = self.aligned_suffix
@@ -229,5 +252,10 @@ def to_json(event: DecisionEvent) -> dict[str, object]:
         "evidence": list(event.evidence),
         **({"fine_evidence": list(event.fine_evidence)} if event.fine_evidence else {}),
         **({} if event.family is None else {"family": event.family}),
-        "options": [vars(option) | {"span": list(option.span)} for option in event.options],
+        "options": [_option_to_json(option) for option in event.options],
     }
+
+
+def _option_to_json(option: Option) -> dict[str, object]:
+    known = {name: value for name, value in vars(option).items() if value is not None}
+    return known | {"span": list(option.span)}

@@ -121,9 +121,8 @@ def named_heads(model: HookedModel, config: RunConfig) -> list[Head]:
 
 def nominate(scores: pd.DataFrame, count: int) -> list[Head]:
     """Heads among the first `count` of a score that nominates, by mean."""
-    names = [name for name, score in known_scores().items() if score.nominates and name in scores]
-    ranked = [scores.nlargest(count, name, keep="first") for name in names]
-    return sorted({at for best in ranked for at in heads_of(best)})
+    known = [one for name, one in known_scores().items() if one.nominates and name in scores]
+    return sorted({at for score in known for at in heads_of(score.first(scores, count))})
 
 
 def draw_controls(

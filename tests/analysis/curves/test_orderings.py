@@ -21,7 +21,7 @@ def scores() -> pd.DataFrame:
     count = np.arange(12.0)
     return pd.DataFrame(
         {"layer": layer, "head": head, "coarse": -count, "refine": count - 6}
-    ).assign(coarse_attribution=np.where(count == 3, -9.0, count), output_norm=count % 4)
+    ).assign(coarse_attribution_far=np.where(count == 3, -9.0, count), output_norm=count % 4)
 
 
 @pytest.fixture(scope="module")

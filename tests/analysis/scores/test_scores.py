@@ -7,10 +7,22 @@ import torch
 from fixtures.event_scores import event_scores
 
 from workbench.analysis.patching.patching import EventCache
-from workbench.analysis.readout import Roles, coarse_margin, near_miss_margin, select_options
-from workbench.analysis.scores.attention import attention_routes
+from workbench.analysis.readout import (
+    MARGINS,
+    Roles,
+    coarse_margin,
+    near_miss_margin,
+    select_options,
+)
+from workbench.analysis.scores.attention import (
+    attention_routes,
+    decision_mass,
+    family_contrasts,
+    note_stretches,
+)
 from workbench.analysis.scores.attribution import frozen_parameters, gradient_run, head_effects
 from workbench.analysis.scores.scores import EventScores, score_event, score_heads, scores_table
+from workbench.phases import PHASES
 from workbench.prompts.prompt import PromptSet
 
 
@@ -20,10 +32,18 @@ def table(model, prompts) -> pd.DataFrame:
 
 
 def test_columns_are_those_of_the_scores_table(table):
-    scores = ["coarse", "refine", "refine_direct", "coarse_attribution"]
+    routes = {
+        "coarse": ["evidence", "decision", "decision_evidence"],
+        "refine": [],
+        "refine_direct": [],
+        "coarse_attribution": ["far", "clean"],
+        "refine_attribution": ["near", "clean"],
+    }
+    scores = [*routes]
     own = {name: [f"{name}{end}" for end in ("", "_low", "_high")] for name in scores}
-    own["coarse"] += ["coarse_p", "coarse_q", "coarse_route", "coarse_evidence", "coarse_decision"]
-    own["refine"] += ["refine_p", "refine_q"]
+    for name, of in routes.items():
+        own[name] += [f"{name}_p", f"{name}_q"] if name != "refine_direct" else []
+        own[name] += [f"{name}_{route}" for route in ["route", *of]] if of else []
     assert list(table.columns) == [
         "layer",
         "head",
@@ -39,7 +59,7 @@ def test_columns_are_those_of_the_scores_table(table):
 
 
 def test_coarse_score_is_the_larger_route_and_names_it(table):
-    routes = table[["coarse_evidence", "coarse_decision"]]
+    routes = table[["coarse_evidence", "coarse_decision", "coarse_decision_evidence"]]
     np.testing.assert_allclose(table["coarse"], routes.max(axis=1))
     assert ("coarse_" + table["coarse_route"] == routes.idxmax(axis=1)).all()
 
@@ -62,20 +82,31 @@ def test_event_scores_equal_the_formulas(model, make_event, evidence_first):
     pattern = model.run([event.clean], ["blocks.1.attn.hook_pattern"])[0].activations.popitem()[1]
     spans = [option.span for option in event.options]
     routes = attention_routes(pattern, spans, event.evidence)
-    torch.testing.assert_close(got.values["coarse"].values[:, 1].float(), routes)
+    weights_of = torch.stack([*family_contrasts(event).values()]).float()
+    contrasts = torch.tensordot(weights_of, routes, dims=1)
+    torch.testing.assert_close(got.values["coarse"].parts[0].values[:, 1].float(), contrasts)
+    mass = decision_mass(pattern, note_stretches(event))
+    evidence = note_stretches(event).index(event.evidence)
+    rest = [mass[at] for at in range(len(mass)) if at != evidence]
+    apart = mass[evidence] - (torch.stack(rest).mean(0) if rest else mass[evidence])
+    torch.testing.assert_close(got.own("coarse")[1, :, 2].float(), apart)
 
-    def effect(variant, margin):
+    def effect(variant, margin, to="clean"):
         with frozen_parameters(model.bridge):
             run = gradient_run(model, event.variant(variant))
             value = margin(select_options(run.logits, event), Roles.of(event))
-            return head_effects(run, [value], cache.z["clean"], weights)
+            return head_effects(run, [value], cache.z[to], weights)
 
     near = effect("near", near_miss_margin)
     close = {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(got.own("refine"), near.total[0], **close)
     torch.testing.assert_close(got.own("refine_direct"), near.direct[0], **close)
     far = effect("far", coarse_margin)
-    torch.testing.assert_close(got.own("coarse_attribution"), far.total[0], **close)
+    torch.testing.assert_close(got.own("coarse_attribution")[..., 0], far.total[0], **close)
+    for phase in PHASES.values():
+        at_clean = effect("clean", MARGINS[phase.readout], to=phase.counterfactual)
+        own = got.own(f"{phase.name}_attribution")[..., 1]
+        torch.testing.assert_close(own, -at_clean.total[0], **close)
     norm = (cache.z["clean"][2, -1, 3] @ weights[2, 3]).norm()
     assert got.output_norm[2, 3].item() == pytest.approx(norm.item(), rel=1e-5)
 

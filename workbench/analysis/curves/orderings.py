@@ -41,8 +41,9 @@ FEW = 16
 COLUMNS = ["name", "readout", "layer", "head", "value", "rank"]
 """Columns of the order scores: `rank` 0 is the first head of the order `name` for that readout."""
 
-ATTRIBUTIONS = {"focus": "coarse_attribution", "confusion": "refine"}
-"""Columns of the scores table. RefineScore is itself a first-order estimate: only signs differ."""
+ATTRIBUTIONS = {"focus": "coarse_attribution_far", "confusion": "refine"}
+"""Columns of the scores table, the gradient that of the counterfactual run. RefineScore is itself
+such an estimate: only signs differ."""
 
 
 def read_orders(table: pd.DataFrame) -> dict[str, dict[str, list[Head]]]:

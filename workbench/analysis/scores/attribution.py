@@ -61,8 +61,10 @@ def frozen_parameters(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def gradient_run(model: HookedModel, tokens: Sequence[int]) -> GradientRun:
-    """Run a prompt and keep the graph above the first layer's `hook_z`.
+def gradient_run(
+    model: HookedModel, tokens: Sequence[int], hooks: Sequence[Hook] = ()
+) -> GradientRun:
+    """Run a prompt and keep the graph above the first layer's `hook_z`; `hooks` only look on.
 
     Use inside `frozen_parameters`. The graph starts at the first layer's z, made a leaf there:
     nothing below it is differentiated, and the embedding need not carry a gradient.
@@ -82,11 +84,11 @@ def gradient_run(model: HookedModel, tokens: Sequence[int]) -> GradientRun:
         # would otherwise lie beside the graph.
         return kept[name]
 
-    hooks = [(name, partial(keep, name)) for name in [*names, residual_name]]
+    keeping = [(name, partial(keep, name)) for name in [*names, residual_name]]
     logits = model.logits_at(
         torch.tensor([list(tokens)], device=model.device),
         [len(tokens) - 1],  # only the decision token needs its logits
-        [*hooks, *projection_hooks(n_layers, projected)],
+        [*keeping, *projection_hooks(n_layers, projected), *hooks],
         grad=True,
     )
     z = [kept[name] for name in names]
@@ -130,11 +132,7 @@ def head_effects(
 
     `outputs` are scalars computed from `run.logits`. Results are in float64 on the CPU.
     """
-    n_positions = clean_z.shape[1]
-    differences = [
-        widen(clean) - widen(z[0, -n_positions:].detach()).to(clean.device)
-        for clean, z in zip(clean_z, run.z, strict=True)
-    ]
+    differences = z_differences(run, clean_z)
     last = torch.stack([difference[-1] for difference in differences])
     written = head_outputs(last, output_weights)
     totals, directs = [], []
@@ -142,10 +140,21 @@ def head_effects(
         *z_gradients, residual_gradient = torch.autograd.grad(
             output, [*run.z, run.residual], retain_graph=True
         )
-        totals.append(_contract(differences, z_gradients))
+        totals.append(contract(differences, [gradient[0] for gradient in z_gradients]))
         gradients = straight_gradients(run, residual_gradient[0, -1].to(written))
         directs.append(torch.stack([w @ g for w, g in zip(written, gradients, strict=True)]))
     return HeadEffects(torch.stack(totals).cpu().double(), torch.stack(directs).cpu().double())
+
+
+def z_differences(
+    run: GradientRun, clean_z: Float[Tensor, "layer position head d_head"]
+) -> list[Float[Tensor, "position head d_head"]]:
+    """clean − run of every layer's z over the last `position` tokens."""
+    n_positions = clean_z.shape[1]
+    return [
+        widen(clean) - widen(z[0, -n_positions:].detach()).to(clean.device)
+        for clean, z in zip(clean_z, run.z, strict=True)
+    ]
 
 
 def straight_gradients(
@@ -166,15 +175,16 @@ def straight_gradients(
     return torch.stack(pulled[::-1])
 
 
-def _contract(
+def contract(
     differences: Sequence[Float[Tensor, "position head d_head"]],
-    gradients: Sequence[Float[Tensor, "1 all_positions head d_head"]],
+    gradients: Sequence[Float[Tensor, "all_positions head d_head"]],
 ) -> Float[Tensor, "layer head"]:
+    """Sum of difference times gradient over the positions of the difference, head by head."""
     return torch.stack(
         [
             einsum(
                 difference,
-                gradient[0, -len(difference) :].to(difference),
+                gradient[-len(difference) :].to(difference),
                 "position head d_head, position head d_head -> head",
             )
             for difference, gradient in zip(differences, gradients, strict=True)

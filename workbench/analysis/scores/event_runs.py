@@ -9,29 +9,43 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.analysis.readout import Roles, select_options, widen
-from workbench.analysis.scores.attention import attention_routes
+from workbench.analysis.readout import MARGINS, Roles, coarse_margin, select_options, widen
+from workbench.analysis.scores.attention import attention_routes, decision_mass, note_stretches
 from workbench.analysis.scores.attribution import (
     HeadEffects,
-    check_whole,
+    contract,
     frozen_parameters,
     gradient_run,
     head_effects,
     margin_effects,
-    projection_hooks,
-    z_names,
+    z_differences,
 )
 from workbench.models.hooked import HookedModel
+from workbench.phases import PHASES
 from workbench.prompts.prompt import DecisionEvent, Variant
 
 
 class CleanRun(NamedTuple):
-    """Attention routes of every option, `hook_z` over the aligned suffix, and what the output
-    projections put out at the decision."""
+    """What the clean run says; `z`, over the aligned suffix, is `hook_z`.
+
+    `stretches` is the attention of the decision to the stretches of the note; `projected` what the
+    output projections put out at the decision; `gradients`, by counterfactual, those of the margin
+    that it takes away, in z over the suffix.
+    """
 
     routes: Float[Tensor, "option layer head route"]
+    stretches: Float[Tensor, "stretch layer head"]
     z: Float[Tensor, "layer position head d_head"]
     projected: list[Float[Tensor, " d_model"]]
+    gradients: dict[str, list[Float[Tensor, "position head d_head"]]]
+
+
+class FirstOrder(NamedTuple):
+    """Effects of the clean heads, with the gradient of a counterfactual run or of the clean one."""
+
+    effects: HeadEffects
+    at_clean: Float[Tensor, "layer head"]
+    logits: Float[Tensor, " option"]
 
 
 @dataclass(frozen=True)
@@ -46,41 +60,50 @@ class EventRuns:
     def clean(self) -> CleanRun:
         """Patterns are reduced inside the hook: all layers of them at once would be the largest
         tensor of the analysis by far."""
-        model, event = self.model, self.event
-        spans = [option.span for option in event.options]
-        n_layers = model.info.n_layers
+        model, event, n_layers = self.model, self.event, self.model.info.n_layers
+        spans, stretches = [option.span for option in event.options], note_stretches(event)
         routes: list[Tensor] = [torch.empty(0)] * n_layers
-        z: list[Tensor] = [torch.empty(0)] * n_layers
-        projected: list[Tensor] = [torch.empty(0)] * n_layers
+        read: list[Tensor] = [torch.empty(0)] * n_layers
 
-        def keep_routes(layer: int, pattern: Tensor, hook: Any) -> None:
-            found = attention_routes(widen(pattern[0]), spans, event.evidence)
-            routes[layer] = found.cpu().double()
+        def reduce(layer: int, pattern: Tensor, hook: Any) -> None:
+            rows = widen(pattern[0].detach())
+            routes[layer] = attention_routes(rows, spans, event.evidence).cpu().double()
+            read[layer] = decision_mass(rows, stretches).cpu().double()
 
-        def keep_z(layer: int, tensor: Tensor, hook: Any) -> None:
-            check_whole(model, tensor, len(event.clean))
-            z[layer] = tensor[0, -event.aligned_suffix :].clone()
-
-        hooks = [(name, partial(keep_z, layer)) for layer, name in enumerate(z_names(n_layers))]
-        hooks += projection_hooks(n_layers, projected)
-        hooks += [
-            (f"blocks.{layer}.attn.hook_pattern", partial(keep_routes, layer))
+        hooks = [
+            (f"blocks.{layer}.attn.hook_pattern", partial(reduce, layer))
             for layer in range(n_layers)
         ]
-        tokens = torch.tensor([list(event.clean)], device=model.device)
-        model.logits_at(tokens, [len(event.clean) - 1], hooks)
-        z = [layer.to(z[0].device) for layer in z]
-        return CleanRun(torch.stack(routes, dim=1), torch.stack(z), projected)
+        roles, suffix = Roles.of(event), slice(-event.aligned_suffix, None)
+        with frozen_parameters(model.bridge):
+            run = gradient_run(model, event.clean, hooks)
+            logits = select_options(run.logits, event)
+            gradients = {}
+            for phase in PHASES.values():
+                margin = MARGINS[phase.readout](logits, roles)
+                found = torch.autograd.grad(margin, run.z, retain_graph=True)
+                gradients[phase.counterfactual] = [widen(layer[0, suffix]) for layer in found]
+        z = [layer[0, suffix].detach() for layer in run.z]
+        z = torch.stack([layer.to(z[0].device) for layer in z])
+        return CleanRun(
+            torch.stack(routes, dim=1), torch.stack(read, dim=1), z, run.projected, gradients
+        )
 
     def first_order(
         self, variant: Variant, outputs: Callable[[Tensor], Sequence[Tensor]]
-    ) -> tuple[HeadEffects, Float[Tensor, " option"]]:
-        """First-order effect of the clean heads on functions of the option logits, in a variant."""
+    ) -> FirstOrder:
+        """First-order effects of the clean heads in a counterfactual.
+
+        Those by its own gradient are on functions of the option logits, those by the clean run's on
+        the margin that the counterfactual takes away.
+        """
         with frozen_parameters(self.model.bridge):
             run = gradient_run(self.model, self.event.variant(variant))
             logits = select_options(run.logits, self.event)
             effects = head_effects(run, outputs(logits), self.clean.z, self.output_weights)
-        return effects, logits.detach()
+        differences = z_differences(run, self.clean.z)
+        at_clean = contract(differences, self.clean.gradients[variant]).cpu().double()
+        return FirstOrder(effects, at_clean, logits.detach())
 
     @cached_property
     def cluster(self) -> list[int]:
@@ -88,8 +111,15 @@ class EventRuns:
         return Roles.of(self.event).relevant.nonzero().flatten().tolist()
 
     @cached_property
-    def near_miss(self) -> HeadEffects:
+    def near_miss(self) -> FirstOrder:
         """Effects in the near counterfactual, with each option of gold's cluster as gold."""
-        effects, logits = self.first_order("near", lambda logits: list(logits[self.cluster]))
-        margins = (margin_effects(part, logits[self.cluster]) for part in effects)
-        return HeadEffects(*margins)
+        found = self.first_order("near", lambda logits: list(logits[self.cluster]))
+        logits = found.logits[self.cluster]
+        margins = HeadEffects(*(margin_effects(part, logits) for part in found.effects))
+        return found._replace(effects=margins)
+
+    @cached_property
+    def far_margin(self) -> FirstOrder:
+        """Effects on the coarse margin in the far counterfactual."""
+        roles = Roles.of(self.event)
+        return self.first_order("far", lambda logits: [coarse_margin(logits, roles)])

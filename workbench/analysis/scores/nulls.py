@@ -11,7 +11,7 @@ independent.
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -34,20 +34,41 @@ SMALLEST_Q = 0.05
 
 
 class RoleValues(NamedTuple):
-    """What a score says of one event however roles are dealt out among options.
+    """What a score says of one event, whichever option (or family of options) has the part.
 
-    The event's own value is the sum of `values` by `weights`; a null deals the weights out anew.
-    `options` names the options, so that events of one prompt can be told to offer the same ones.
+    `weights` are 1 for the one that has it and 0 for the others; a null deals them out anew.
+    `options` names the rows, so that events of one prompt can be told to have the same ones.
     """
 
     values: Float[Tensor, "option layer head *route"]
     weights: Float[Tensor, " option"]
     options: tuple[str, ...]
 
+    @classmethod
+    def of(
+        cls, values: Float[Tensor, "option layer head *route"], has: int, *names: str
+    ) -> "RoleValues":
+        """Row `has` has the part."""
+        weights = torch.zeros(len(names), dtype=torch.float64)
+        weights[has] = 1
+        return cls(values, weights, names)
+
     @property
     def own(self) -> Float[Tensor, "layer head *route"]:
         """The value with the roles as they are."""
         return torch.tensordot(self.weights, self.values, dims=1)
+
+
+@dataclass(frozen=True)
+class RoutedValues:
+    """Routes of a score whose parts are dealt out apart, among rows of their own."""
+
+    parts: tuple[RoleValues, ...]
+
+    @property
+    def own(self) -> Float[Tensor, "layer head route"]:
+        """The routes of all parts, in order."""
+        return torch.cat([part.own for part in self.parts], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -85,50 +106,25 @@ def enough_permutations(n_permutations: int, n_heads: int) -> int:
     return max(n_permutations, math.ceil(n_heads / SMALLEST_Q))
 
 
-def coarse_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> RoleNull:
-    """The null of CoarseScore: relevant and far are dealt out anew among a prompt's options.
+def coarse_null(events: Sequence[RoleValues | RoutedValues], prompt_ids: Sequence[str]) -> RoleNull:
+    """The null of CoarseScore: in each event any family of options may be the relevant one.
 
-    The score is the larger route of the mean contrast, in every shuffle as in the observation.
-
-    Events of one prompt with the same options in the same order share each shuffle: an option hands
-    over its roles in all of them at once. Options that no event of such a block scores (role
-    `other`, weight 0, throughout) take no part. One that is `other` in some events only (the gold
-    of another mention) does: whoever gets its roles is left out where it was, and it is scored
-    there instead. Where a head attends to every gold, that widens the null, so it errs on the safe
-    side.
+    Options of one family are attended alike, so relevance is dealt out by family. Rows of the
+    values are families (or stretches of the note), each the contrast with itself as the relevant
+    one. The score is the larger route, in every shuffle as in the observation.
 
     Raises:
         InputError: not one prompt id per event, or no event.
     """
-    _check(events, prompt_ids)
-    keys = [(name, event.options) for name, event in zip(prompt_ids, events, strict=True)]
-    prompt = prompt_numbers(prompt_ids).tolist()
-    blocks: list[tuple[int, Tensor, Tensor]] = []
-    for key in dict.fromkeys(keys):
-        members = [event for event, other in enumerate(keys) if other == key]
-        observed = torch.stack([events[event].weights.double() for event in members])
-        scored = (observed != 0).any(dim=0)
-        values = torch.stack([events[event].values[scored].double() for event in members])
-        blocks.append((prompt[members[0]], observed[:, scored], values))
-
-    def sums(dealt: Sequence[Tensor], count: int) -> Tensor:
-        total = torch.zeros(count, max(prompt) + 1, *blocks[0][2].shape[2:], dtype=torch.float64)
-        for (index, _, values), weight in zip(blocks, dealt, strict=True):
-            total[:, index] += einsum(
-                weight, values, "event draw option, event option ... -> draw ..."
-            )
-        return total
-
-    def draw(count: int, generator: torch.Generator) -> Tensor:
-        dealt = []
-        for _, observed, _ in blocks:
-            keys = torch.rand(count, observed.shape[1], generator=generator)
-            dealt.append(observed[:, keys.argsort(dim=1)])
-        return sums(dealt, count)
-
-    observed = sums([weight[:, None] for _, weight, _ in blocks], 1)[0]
+    routes = [event.parts if isinstance(event, RoutedValues) else (event,) for event in events]
+    nulls = [_dealt(part, prompt_ids) for part in zip(*routes, strict=True)] or [_dealt([], [])]
     return RoleNull(
-        observed, _events_of(prompt), draw, lambda mean: mean.amax(dim=-1), "coarse null", 1.0
+        torch.cat([null.observed for null in nulls], dim=-1),
+        nulls[0].events,
+        lambda count, generator: torch.cat([null.draw(count, generator) for null in nulls], dim=-1),
+        lambda mean: mean.amax(dim=-1),
+        "coarse null",
+        1.0,
     )
 
 
@@ -136,21 +132,39 @@ def refine_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> Role
     """The null of RefineScore: in each event any option of gold's cluster may play gold.
 
     Rows of the values are the options of gold's cluster, each the effect on the log-odds of that
-    option against the rest; the weight of the real gold is 1, of the others 0.
-
-    A shuffle ranks all options of a prompt. In every event of the prompt the option that ranks
-    first in the cluster plays gold. Thus each is drawn uniformly, and the same options get the same
-    draw. Two cases need more. Several options are each gold of the same cluster in its own event:
-    they become the first, the second, and so on. Or they are golds of one cluster but `other`, and
-    left out, in the events of their siblings: they share one rank, which ties their events a little
-    more than chance would, on the safe side.
+    option against the rest.
 
     Raises:
         InputError: not one prompt id per event, or no event.
     """
+    return replace(_dealt(events, prompt_ids), stream="refine null")
+
+
+def size_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> RoleNull:
+    """The null of an effect that is as likely up as down; the score is its size, the larger route.
+
+    Rows of the values are the effect and minus the effect: signs are flipped by prompt.
+
+    Raises:
+        InputError: not one prompt id per event, or no event.
+    """
+    dealt = _dealt(events, prompt_ids)
+    return replace(dealt, score=lambda mean: mean.abs().amax(dim=-1), stream="size null")
+
+
+def _dealt(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> RoleNull:
+    """A part is dealt out anew among the rows of each event; the weight of who has it is 1.
+
+    A shuffle ranks all rows of a prompt by name. In every event of the prompt the row that ranks
+    first gets the part. Thus each is drawn uniformly, and the same rows get the same draw. Two
+    cases need more. Several rows have the part, each in its own event of the same rows: they become
+    the first, the second, and so on. Or they would have it in the same rows but are left out in the
+    events of one another: they share one rank, which ties their events a little more than chance
+    would, on the safe side.
+    """
     _check(events, prompt_ids)
     values = [event.values.double() for event in events]
-    gold = [int(event.weights.argmax()) for event in events]
+    holder = [int(event.weights.argmax()) for event in events]
     rows: list[list[Hashable]] = [list(event.options) for event in events]
     prompt = prompt_numbers(prompt_ids).tolist()
     of_prompt = [
@@ -158,12 +172,12 @@ def refine_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> Role
         for index in range(max(prompt) + 1)
     ]
     for members in of_prompt:
-        _share_ranks(rows, gold, members)
+        _share_ranks(rows, holder, members)
     position: list[dict[Hashable, int]] = [
         {name: at for at, name in enumerate(dict.fromkeys(n for e in members for n in rows[e]))}
         for members in of_prompt
     ]
-    place = _places(prompt, rows, gold)
+    place = _places(prompt, rows, holder)
 
     def draw(count: int, generator: torch.Generator) -> Tensor:
         total = torch.zeros(count, len(of_prompt), *values[0].shape[1:], dtype=torch.float64)
@@ -176,9 +190,9 @@ def refine_null(events: Sequence[RoleValues], prompt_ids: Sequence[str]) -> Role
         return total
 
     observed = torch.zeros(len(of_prompt), *values[0].shape[1:], dtype=torch.float64)
-    for index, value, row in zip(prompt, values, gold, strict=True):
+    for index, value, row in zip(prompt, values, holder, strict=True):
         observed[index] += value[row]
-    return RoleNull(observed, _events_of(prompt), draw, lambda mean: mean, "refine null")
+    return RoleNull(observed, _events_of(prompt), draw, lambda mean: mean, "")
 
 
 def _share_ranks(rows: list[list[Hashable]], gold: Sequence[int], events: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from workbench.analysis.readout import widen
 from workbench.analysis.scores.attribution import added_to_stream, head_outputs
 from workbench.analysis.scores.event_runs import EventRuns
-from workbench.analysis.scores.nulls import RoleNull, RoleValues, null_p, null_q
+from workbench.analysis.scores.nulls import RoleNull, RoleValues, RoutedValues, null_p, null_q
 from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.statistics import Interval, bootstrap
 from workbench.errors import InputError
@@ -32,14 +32,14 @@ from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 class EventScores:
     """What one decision event says about every head, by score."""
 
-    values: dict[str, RoleValues | Float[Tensor, "layer head"]]
+    values: dict[str, RoleValues | RoutedValues | Float[Tensor, "layer head"]]
     output_norm: Float[Tensor, "layer head"]
     """How much the head adds to the residual stream at the decision; NaN where not known."""
 
     def own(self, name: str) -> Float[Tensor, "layer head *route"]:
         """A score's values with the roles as they are."""
         values = self.values[name]
-        return values.own if isinstance(values, RoleValues) else values
+        return values if isinstance(values, Tensor) else values.own
 
 
 def score_heads(
@@ -128,7 +128,7 @@ def scores_table(
             columns |= {f"{name}_p": p[0], f"{name}_q": null_q(nulls[name], p)[0]}
         if score.routes:
             means = values.mean(dim=0)
-            columns[f"{name}_route"] = np.array(score.routes)[means.argmax(dim=-1).numpy()]
+            columns[f"{name}_route"] = np.array(score.routes)[score.best_route(means).numpy()]
             columns |= {f"{name}_{route}": means[..., at] for at, route in enumerate(score.routes)}
     columns["output_norm"] = torch.stack([event.output_norm for event in scores]).mean(dim=0)
     flat = {name: np.asarray(values).ravel() for name, values in columns.items()}
@@ -139,7 +139,6 @@ def score_nulls(scores: Sequence[EventScores], prompt_ids: Sequence[str]) -> dic
     """The permutation null of every score that has one, roles dealt out by prompt."""
     nulls = {}
     for name, score in known_scores().items():
-        events = [event.values[name] for event in scores]
         if score.null is not None:
-            nulls[name] = score.null([e for e in events if isinstance(e, RoleValues)], prompt_ids)
+            nulls[name] = score.null([event.values[name] for event in scores], prompt_ids)
     return nulls

@@ -54,7 +54,13 @@ def draw_event(generator: torch.Generator, index: int) -> DecisionEvent:
         aligned_suffix=len(suffix),
         evidence=(start, start + 1),
         options=tuple(
-            Option(f"label {label}", OPTION[label], role(label), (start + at, start + at + 1))
+            Option(
+                f"label {label}",
+                OPTION[label],
+                role(label),
+                (start + at, start + at + 1),
+                family=f"cluster {label // CLUSTER_SIZE}",
+            )
             for at, label in enumerate(order, start=1)
         ),
     )
