@@ -40,6 +40,12 @@ def baseline(subject: Subject, tables: Tables) -> Made:
 def scores(subject: Subject, tables: Tables) -> Made:
     """Both scores of every head, with their nulls, on the selection half."""
     config = subject.config
+    unknown = sum(event.options[0].family is None for event in subject.selection)
+    if unknown:
+        subject.reporter.say(
+            f"score: {unknown} of {len(subject.selection)} events do not name the families of their "
+            "options, so all far ones count as one in CoarseScore's null, which then finds less"
+        )
     with subject.reporter.step("score", len(subject.selection)) as advance:
         table = score_heads(
             subject.model,

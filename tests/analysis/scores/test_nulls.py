@@ -238,16 +238,20 @@ def few_permutations(monkeypatch):
 
 @pytest.mark.parametrize("golds", GOLDS.values(), ids=GOLDS)
 def test_noise_is_rejected_no_more_often_than_stated(golds, few_permutations, make_event):
-    """Without `prompt_ids`, the first case is rejected in 15 to 25 % at the level of 5 %."""
+    """Without `prompt_ids`, the first case is rejected in 15 to 25 % at the level of 5 %.
+
+    Where each of all families is the relevant one once, dealing them out changes nothing.
+    """
+    nothing_to_deal = golds == GOLDS["three clusters"]
     coarse, refine = [], []
     for seed in range(8):
         routes, ids, effects, rows, clusters = noisy_prompts(golds, 150, make_event, seed=seed)
         common = {"prompt_ids": ids, "n_permutations": 200, "seed": seed}
         coarse.append(_p(coarse_null, routes, **common))
         refine.append(refine_null_p(effects, rows, options=clusters, **common))
-    for p in (torch.cat(coarse), torch.cat(refine)):  # 1,200 heads: sd 0.6 %
-        rejected = (p <= 0.05).double().mean().item()
-        assert 0.03 < rejected < 0.07
+    for p, at_least in ((coarse, 0.0 if nothing_to_deal else 0.03), (refine, 0.03)):
+        rejected = (torch.cat(p) <= 0.05).double().mean().item()  # 1,200 heads: sd 0.6 %
+        assert at_least <= rejected < 0.07
 
 
 def test_repeated_events_say_no_more_than_one(few_permutations, make_event):
