@@ -43,8 +43,8 @@ def scores(subject: Subject, tables: Tables) -> Made:
     unknown = sum(event.options[0].family is None for event in subject.selection)
     if unknown:
         subject.reporter.say(
-            f"score: {unknown} of {len(subject.selection)} events do not name the families of their "
-            "options, so all far ones count as one in CoarseScore's null, which then finds less"
+            f"score: {unknown} of {len(subject.selection)} events do not name the families of "
+            "their options: all far ones count as one in CoarseScore's null, which then finds less"
         )
     with subject.reporter.step("score", len(subject.selection)) as advance:
         table = score_heads(
