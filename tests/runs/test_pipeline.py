@@ -132,9 +132,23 @@ def test_scores_of_the_selection_half_nominate_heads_beside_controls(begin: Begi
     np.testing.assert_allclose(scores["refine_q"], alone["refine_q"])
     named = scores.set_index(["layer", "head"])
     members = groups_of(wb.patch(opened))
-    best = {*named["coarse"].nlargest(2).index, *named["refine"].nlargest(2).index}
+    ranks = [named["coarse"], named["refine"]]
+    ranks += [named[f"{name}_attribution"].abs() for name in ("coarse", "refine")]
+    best = {at for rank in ranks for at in rank.nlargest(2).index}
     assert members["nominated"] == best
     assert len(members["control"]) == FAST.n_controls and not members["control"] & best
+
+
+def test_options_without_families_are_said(begin: Begin, prompts: PromptSet) -> None:
+    bare = [
+        replace(event, options=tuple(replace(one, family=None) for one in event.options))
+        for event in prompts
+    ]
+    for given, said in ((prompts, False), (PromptSet("bare", tuple(bare)), True)):
+        stream, reporter = loud()
+        wb.score(begin(out=given.task, prompts=given, reporter=reporter))
+        line = "score: 10 of 10 events do not name the families of their options"
+        assert (line in stream.getvalue()) == said
 
 
 def test_screened_heads_rank_high_in_some_run_of_the_selection_half(begin: Begin) -> None:

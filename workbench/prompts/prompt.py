@@ -257,5 +257,7 @@ def to_json(event: DecisionEvent) -> dict[str, object]:
 
 
 def _option_to_json(option: Option) -> dict[str, object]:
-    known = {name: value for name, value in vars(option).items() if value is not None}
+    known: dict[str, object] = {
+        name: value for name, value in vars(option).items() if value is not None
+    }
     return known | {"span": list(option.span)}

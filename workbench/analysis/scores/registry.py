@@ -55,8 +55,10 @@ class Score:
 
     def first(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
         """The rows of a scores table with the largest scores."""
-        rank = table[self.name].abs() if self.by_size else table[self.name]
-        return table.loc[rank.nlargest(count, keep="first").index]
+        score = pd.Series(table[self.name])
+        return table.loc[
+            (score.abs() if self.by_size else score).nlargest(count, keep="first").index
+        ]
 
     def of_events(self, values: Float[Tensor, "event layer head *route"]) -> Tensor:
         """Per event, layer and head, what the score is the mean of."""
