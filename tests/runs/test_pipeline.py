@@ -140,11 +140,16 @@ def test_scores_of_the_selection_half_nominate_heads_beside_controls(begin: Begi
 
 
 def test_options_without_families_are_said(begin: Begin, prompts: PromptSet) -> None:
-    bare = [
-        replace(event, options=tuple(replace(one, family=None) for one in event.options))
+    named = [
+        replace(
+            event,
+            options=tuple(
+                replace(one, family="far" if one.role == "far" else "own") for one in event.options
+            ),
+        )
         for event in prompts
     ]
-    for given, said in ((prompts, False), (PromptSet("bare", tuple(bare)), True)):
+    for given, said in ((PromptSet("named", tuple(named)), False), (prompts, True)):
         stream, reporter = loud()
         wb.score(begin(out=given.task, prompts=given, reporter=reporter))
         line = "score: 10 of 10 events do not name the families of their options"

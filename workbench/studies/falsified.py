@@ -23,7 +23,7 @@ from workbench.prompts.prompt import DecisionEvent, PromptSet, Role, Span
 
 
 def shuffle_roles(prompts: PromptSet, seed: int = 0) -> PromptSet:
-    """The same events with roles gold, near and far dealt out anew within each.
+    """The same events with roles gold, near and far dealt out anew within each, and no families.
 
     Role `other` stays where it is; label, token and span stay with their option. Each event is
     shuffled by itself, the same way wherever it stands in the set.
@@ -37,7 +37,7 @@ def shuffle_roles(prompts: PromptSet, seed: int = 0) -> PromptSet:
             at: event.options[dealt[other]].role for at, other in zip(dealt, order, strict=True)
         }
         options = tuple(
-            replace(option, role=roles.get(index, option.role))
+            replace(option, role=roles.get(index, option.role), family=None)
             for index, option in enumerate(event.options)
         )
         events.append(replace(event, options=options))
@@ -103,7 +103,11 @@ def deal_bystanders(
             if option.role != "other"
         }
         options = tuple(
-            replace(option, role=roles.get(at, option.role))
+            replace(
+                option,
+                role=roles.get(at, option.role),
+                family=option.family and ("bystander" if at in chosen else option.family),
+            )
             for at, option in enumerate(event.options)
         )
         events.append(replace(event, options=options))
