@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from workbench.analysis.chains import generation
 from workbench.analysis.chains.reading import ChainSettings
-from workbench.analysis.curves import orderings
 from workbench.analysis.patching.patching import THRESHOLDS
 from workbench.cli import app
 from workbench.errors import InputError
@@ -105,16 +104,17 @@ def test_figure_3_is_made_beside_the_others(correct_chains, folder, tmp_path, mo
     """By the paper's score, guarded, ours, attribution, output norm and random; patterns and z."""
     for name, value in {"clean_focus": 0.0, "clean_confusion": 1.0, "moved": -1.0}.items():
         monkeypatch.setitem(THRESHOLDS, name, value)
-    monkeypatch.setattr(orderings, "RIVALS", {})  # tests of their own
     out = tmp_path / "out"
     flags = ["--model", folder, "--n", "2", "--n-resamples", "5", "--n-permutations", "20"]
     flags += ["--t-star", "0.3", "--n-early", "4", "--n-random", "1", "--sizes", "3"]
+    flags += ["--no-rivals"]
     flags += ["--out", str(out)]
     result = CliRunner().invoke(app, ["study", "paper", *flags])
     assert result.exit_code == 0, result.output
     figures = {path.stem for path in out.glob("*.html")}
     assert figures == {*FIGURES, "figure3_pattern", "figure3_z"}
     curves = pd.read_csv(out / "cumulative_curves.csv")
+    assert not {"qr head", "retrieval head"} & set(curves["order"])
     ranked = {"paper chain", "paper chain guarded", "score", "attribution", "output norm", "random"}
     assert ranked <= set(curves["order"]) and not any("alone" in x for x in curves["order"])
     whole = curves.query("k == k.max() and intervention == 'z'")

@@ -24,7 +24,16 @@ from workbench.cli.studies import study
 def _flags() -> dict[str, Flag]:
     from workbench.studies.cumulative import CumulativeStudy
 
-    names = ("interventions", "alone", "n_random", "n_early", "t_star", "n_resamples", "seed")
+    names = (
+        "interventions",
+        "alone",
+        "rivals",
+        "n_random",
+        "n_early",
+        "t_star",
+        "n_resamples",
+        "seed",
+    )
     return some_run_flags("task", "n_prompts") | setting_flags(CumulativeStudy, names)
 
 

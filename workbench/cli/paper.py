@@ -19,7 +19,7 @@ from workbench.cli.flags import (
 )
 from workbench.cli.studies import study
 
-OF_FIGURE_3 = ("interventions", "n_random")
+OF_FIGURE_3 = ("interventions", "rivals", "n_random")
 
 
 def _flags() -> dict[str, Any]:

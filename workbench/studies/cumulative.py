@@ -64,6 +64,9 @@ class CumulativeStudy:
             "move one readout and not the other."
         ),
     ] = True
+    rivals: Annotated[
+        bool, Field(description="Order heads by the rankings of other authors, too.")
+    ] = True
     n_random: Annotated[int, Field(ge=1, description="Random orderings.")] = 5
     n_early: Annotated[int, Field(ge=1, description="Chain tokens that count as early.")] = 30
     t_star: Annotated[
@@ -171,8 +174,16 @@ def study_cumulative(
     alone = pd.DataFrame()
     if study.alone:
         alone = work.patched("every head alone, selection half", chosen, singles)
-    given = {"n_random": study.n_random, "seed": study.seed}
-    orders = all_orders(work, chosen, scores, alone, rankings or {}, **given)
+    orders = all_orders(
+        work,
+        chosen,
+        scores,
+        alone,
+        rankings or {},
+        with_rivals=study.rivals,
+        n_random=study.n_random,
+        seed=study.seed,
+    )
     sizes = list(study.sizes) or cumulative_sizes(len(work.every))
     plan = plan_curves(model, orders, sizes, kinds=("cumulative",))
     name = f"cumulative, {len(orders)} orderings"

@@ -45,6 +45,7 @@ def all_orders(
     alone: pd.DataFrame,
     rankings: Mapping[str, pd.DataFrame],
     *,
+    with_rivals: bool,
     n_random: int,
     seed: int,
 ) -> Orders:
@@ -58,7 +59,8 @@ def all_orders(
         orders |= _by_effect(work, alone)
     if scores["output_norm"].notna().to_numpy().all():
         orders["output norm"] = {r: rank_heads(scores, "output_norm") for r in OF_READOUT}
-    orders |= _rivals(work, chosen)
+    if with_rivals:
+        orders |= _rivals(work, chosen)
     for draw in range(1, n_random + 1):
         generator = derive_generator(seed, "cumulative order", draw)
         shuffled = torch.randperm(len(work.every), generator=generator).tolist()
