@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from fixtures.tiny_runs import save_model, save_prompts
 
+from workbench.analysis.curves import orderings
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.plots.cumulative import cumulative_figure, cumulative_figures, dissociation_figure
@@ -13,7 +15,7 @@ from workbench.studies.cumulative import TABLES, CumulativeStudy, run_cumulative
 from workbench.studies.cumulative_orders import read_ranking
 from workbench.studies.reported import reported_cumulative
 
-FAST = CumulativeStudy(sizes=(1, 3), n_random=2, n_resamples=20)
+FAST = CumulativeStudy(sizes=(1, 3), n_random=2, n_last=3, n_resamples=20)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,13 @@ def prompts(folder: Path) -> PromptSet:
 
 def test_every_table_says_which_intervention(model, prompts, tmp_path, monkeypatch):
     """Orderings of a table that is given stand beside ours; a finished study is not done again."""
+    moved = []
+
+    def queries(model, events, readout, *, last, progress):
+        moved.append(last)
+        return torch.zeros(2, 4)
+
+    monkeypatch.setitem(orderings.RIVALS, "filter_head", orderings.Rival(queries))
     given = pd.DataFrame([(a, b) for a in range(2) for b in range(4)], columns=["layer", "head"])
     given = given.assign(coarse_mine=range(8), refine_mine=0.5, coarse_mine_low=1.0)
     made = run_cumulative(tmp_path / "out", model, prompts, FAST, {"given": given})
@@ -40,7 +49,9 @@ def test_every_table_says_which_intervention(model, prompts, tmp_path, monkeypat
     for name in ("curves", "areas", "differences", "dissociation"):
         assert set(made[name]["intervention"]) == {"z", "pattern"}
     orders = set(made["curves"]["order"])
-    assert {"given mine", "score", "random", "effect of z alone", "qr head"} <= orders
+    assert {"given mine", "score", "random", "effect of z alone"} <= orders
+    assert {"filter_head", "qr_head"} <= orders and "retrieval_head" not in orders
+    assert moved == [3, 3]  # once for each readout
     positions = made["positions"]
     assert (positions["patched"] == positions["wanted"]).all() and (positions["n"] > 0).all()
     first = made["orders"].query("name == 'given mine' and readout == 'focus' and rank == 0")

@@ -29,6 +29,7 @@ def _flags() -> dict[str, Flag]:
         "alone",
         "rivals",
         "n_random",
+        "n_last",
         "n_early",
         "t_star",
         "n_resamples",

@@ -20,6 +20,7 @@ from pydantic import Field
 from workbench.analysis.curves.cumulative import cumulative_sizes, cumulative_tables
 from workbench.analysis.curves.dissociation import sets_plan
 from workbench.analysis.curves.faithfulness import plan_curves
+from workbench.analysis.curves.filter_heads import LAST
 from workbench.analysis.scores.scores import score_heads
 from workbench.analysis.statistics import split_half
 from workbench.files import settings
@@ -68,6 +69,9 @@ class CumulativeStudy:
         bool, Field(description="Order heads by the rankings of other authors, too.")
     ] = True
     n_random: Annotated[int, Field(ge=1, description="Random orderings.")] = 5
+    n_last: Annotated[
+        int, Field(ge=1, description="Last tokens whose queries are moved, for filter heads.")
+    ] = LAST
     n_early: Annotated[int, Field(ge=1, description="Chain tokens that count as early.")] = 30
     t_star: Annotated[
         float, Field(gt=0, lt=1, description="Share of the chain after which tokens are late.")
@@ -182,6 +186,7 @@ def study_cumulative(
         rankings or {},
         with_rivals=study.rivals,
         n_random=study.n_random,
+        n_last=study.n_last,
         seed=study.seed,
     )
     sizes = list(study.sizes) or cumulative_sizes(len(work.every))

@@ -47,9 +47,13 @@ def all_orders(
     *,
     with_rivals: bool,
     n_random: int,
+    n_last: int,
     seed: int,
 ) -> Orders:
-    """Every ordering; `alone` are the rows of every head patched alone, or none."""
+    """Every ordering; `alone` are the rows of every head patched alone, or none.
+
+    `n_last` is how many last tokens' queries are moved for filter heads.
+    """
     orders = {"score": {r: rank_heads(scores, phase.name) for r, phase in OF_READOUT.items()}}
     for name, given in (_chain_scores(work, chosen) | dict(rankings)).items():
         orders |= of_table(name, given, work.every)
@@ -60,7 +64,7 @@ def all_orders(
     if scores["output_norm"].notna().to_numpy().all():
         orders["output norm"] = {r: rank_heads(scores, "output_norm") for r in OF_READOUT}
     if with_rivals:
-        orders |= _rivals(work, chosen)
+        orders |= _rivals(work, chosen, n_last)
     for draw in range(1, n_random + 1):
         generator = derive_generator(seed, "cumulative order", draw)
         shuffled = torch.randperm(len(work.every), generator=generator).tolist()
@@ -151,7 +155,7 @@ def _by_effect(work: Work, alone: pd.DataFrame) -> Orders:
     return found
 
 
-def _rivals(work: Work, chosen: Sequence[DecisionEvent]) -> Orders:
+def _rivals(work: Work, chosen: Sequence[DecisionEvent], n_last: int) -> Orders:
     """Rankings of other authors, of the valid pairs of the direct question."""
     if "rivals" not in work.parts:
         pairs: dict[str, list[DecisionEvent]] = {readout: [] for readout in OF_READOUT}
@@ -160,7 +164,13 @@ def _rivals(work: Work, chosen: Sequence[DecisionEvent]) -> Orders:
             for readout, phase in OF_READOUT.items():
                 pairs[readout] += [event] * scene.valid[phase.name]
         with work.reporter.step("rankings of other authors") as advance:
-            found = rival_scores(work.model, pairs, progress=advance, say=work.reporter.say)
+            found = rival_scores(
+                work.model,
+                pairs,
+                progress=advance,
+                say=work.reporter.say,
+                settings={"filter_head": {"last": n_last}},
+            )
         table = pd.DataFrame(work.every, columns=["layer", "head"])
         for name, by in found.items():
             for readout, value in by.items():
@@ -170,5 +180,5 @@ def _rivals(work: Work, chosen: Sequence[DecisionEvent]) -> Orders:
     orders: Orders = {}
     for column in table.columns.drop(["layer", "head"]):
         name, _, readout = str(column).rpartition(" ")
-        orders.setdefault(name.replace("_", " "), {})[readout] = rank_heads(table, str(column))
+        orders.setdefault(name, {})[readout] = rank_heads(table, str(column))
     return orders
