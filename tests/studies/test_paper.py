@@ -114,7 +114,7 @@ def test_figure_3_is_made_beside_the_others(correct_chains, folder, tmp_path, mo
     figures = {path.stem for path in out.glob("*.html")}
     assert figures == {*FIGURES, "figure3_pattern", "figure3_z"}
     curves = pd.read_csv(out / "cumulative_curves.csv")
-    assert not {"qr head", "retrieval head"} & set(curves["order"])
+    assert not {"qr_head", "retrieval_head"} & set(curves["order"])
     ranked = {"paper chain", "paper chain guarded", "score", "attribution", "output norm", "random"}
     assert ranked <= set(curves["order"]) and not any("alone" in x for x in curves["order"])
     whole = curves.query("k == k.max() and intervention == 'z'")
