@@ -74,6 +74,19 @@ def test_every_table_says_which_intervention(model, prompts, tmp_path, monkeypat
     assert not nothing.data
 
 
+def test_heads_are_ordered_by_their_effect_at_the_first_place_of_the_settings(model, prompts):
+    """Whichever place the rows begin with."""
+    settings = {"interventions": ("z",), "rivals": False, "n_resamples": 20, "sizes": (1,)}
+    orders = {
+        places: study_cumulative(model, prompts, CumulativeStudy(places=places, **settings))[
+            "orders"
+        ].query("name == 'effect of z alone'")
+        for places in [("span",), ("span", "decision"), ("decision", "span")]
+    }
+    pd.testing.assert_frame_equal(orders["span", "decision"], orders[("span",)])
+    assert not orders["decision", "span"].equals(orders[("span",)])
+
+
 def test_what_cannot_be_ranked_or_patched_is_refused(model, prompts, tmp_path):
     with pytest.raises(InputError, match="has no columns coarse… and refine…"):
         study_cumulative(model, prompts, FAST, {"given": pd.DataFrame({"layer": [0], "head": [0]})})

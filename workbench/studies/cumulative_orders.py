@@ -4,7 +4,7 @@ score               CoarseScore; RefineScore
 paper chain         `coarse_chain`; `refine_chain`, where prompts have chains; and guarded
 …                   columns of tables that are given
 attribution         size of the first-order effect on the log-odds
-effect of … alone   what each head does alone, in log-odds, at the first place
+effect of … alone   what each head does alone, in log-odds, at the first place that has a pair
 output norm         how much the head writes at the decision
 …                   those of other authors, by their names in `orderings.RIVALS`
 random 1, …         seeded draws
@@ -141,17 +141,25 @@ def _chain_scores(work: Work, chosen: Sequence[DecisionEvent]) -> dict[str, pd.D
 
 
 def _by_effect(work: Work, alone: pd.DataFrame) -> Orders:
-    """By what each head does alone on the selection half, denoising, in margins."""
-    first = str(alone["place"].iloc[0])
-    found = {}
+    """By what each head does alone on the selection half, denoising, in margins.
+
+    At the first of the study's places that has a valid pair; a readout without any has no order.
+    """
+    found: Orders = {}
     for intervention in work.interventions:
-        rows = alone.loc[(alone["place"] == first) & (alone["intervention"] == intervention)]
-        shares = set_shares(rows, n_resamples=1).set_index("target").drop(index=0)
         table = pd.DataFrame(work.every, columns=["layer", "head"])
+        orders = found.setdefault(f"effect of {intervention} alone", {})
         for readout in OF_READOUT:
-            table[readout] = shares[readout].reindex(range(1, len(table) + 1)).to_numpy(float)
-        name = f"effect of {intervention} alone"
-        found[name] = {readout: rank_heads(table, readout) for readout in OF_READOUT}
+            rows = alone.loc[
+                (alone["intervention"] == intervention) & (alone["readout"] == readout)
+            ]
+            place = next((name for name in work.places if name in set(rows["place"])), None)
+            if place is None:
+                continue
+            shares = set_shares(rows.loc[rows["place"] == place], n_resamples=1)
+            by_target = shares.set_index("target")[readout]
+            table[readout] = by_target.reindex(range(1, len(table) + 1)).to_numpy(float)
+            orders[readout] = rank_heads(table, readout)
     return found
 
 
