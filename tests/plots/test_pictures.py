@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from workbench.cli import app
 from workbench.errors import InputError
 from workbench.plots import draw, pictures
-from workbench.plots.page import card
+from workbench.plots.page import card, write_figure
 from workbench.plots.pictures import FIGURE, notebook_pictures, page_pictures, save_png
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +86,9 @@ def test_pages_and_notebooks_get_the_pictures_of_their_figures(
         ("a.png", "</script>"),
         ("b.png", "none"),
     ]
+    alone = write_figure(tmp_path / "alone.html", FIGURES["a"])
+    [path] = page_pictures(alone, tmp_path)
+    assert (path.name, path.read_text()) == ("alone.png", "</script>")
     path = tmp_path / "executed.ipynb"
     path.write_text(notebook(*FIGURES.values()))
     assert notebook_pictures(path) == 2

@@ -52,10 +52,12 @@ def save_png(
 def page_pictures(page: str | Path, folder: str | Path, *, limit_s: float = LIMIT_S) -> list[Path]:
     """Draw every figure of a report or another page of ours into `folder`, a PNG file each.
 
+    The figure of a page that has but one takes the name of the page.
+
     Raises:
         InputError: the page has no figure, or as `save_png`.
     """
-    figures = _figures_of(read_text(page))
+    figures = _figures_of(read_text(page), Path(page).stem)
     if not figures:
         raise InputError(f"{page}: holds no figure of a page that the workbench wrote")
     images = _draw(list(figures.values()), limit_s, width=900, scale=2)
@@ -92,17 +94,20 @@ def notebook_pictures(notebook: str | Path, *, limit_s: float = LIMIT_S) -> int:
     return len(images)
 
 
-def _figures_of(page: str) -> dict[str, str]:
-    """Figures as JSON by name, from the calls with which plotly's `to_html` draws them."""
+def _figures_of(page: str, only: str) -> dict[str, str]:
+    """Figures as JSON by name, from the calls with which plotly's `to_html` draws them.
+
+    `only` names the one that stands alone on its page.
+    """
     reader, figures = json.JSONDecoder(), {}
-    for call in re.finditer(r'Plotly\.newPlot\(\s*"figure-([^"]+)"\s*,\s*', page):
+    for call in re.finditer(r'Plotly\.newPlot\(\s*"figure(?:-([^"]+))?"\s*,\s*', page):
         try:
             data, end = reader.raw_decode(page, call.end())
             start = re.compile(r"\s*,\s*").match(page, end)
             layout, _ = reader.raw_decode(page, start.end() if start else end)
         except ValueError:
             continue
-        figures[call[1]] = json.dumps({"data": data, "layout": layout})
+        figures[call[1] or only] = json.dumps({"data": data, "layout": layout})
     return figures
 
 
