@@ -69,7 +69,9 @@ def test_every_table_says_which_intervention(model, prompts, tmp_path, monkeypat
     assert set(cumulative_figures(made["curves"])) == {"figure3_z", "figure3_pattern"}
     apart = dissociation_figure(made["dissociation"].assign(confirmed=True))
     assert {head for trace in apart.data for head in trace.customdata} >= {"0-0", "1-3"}
-    assert not dissociation_figure(pd.DataFrame()).data
+    assert {"0-0", "1-3"} <= {name.text for name in apart.layout.annotations}
+    one = made["dissociation"].assign(confusion=float("nan"))
+    assert not dissociation_figure(one).data and not dissociation_figure(pd.DataFrame()).data
     nothing = cumulative_figure(made["curves"], place="late")
     assert not nothing.data
 

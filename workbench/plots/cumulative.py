@@ -17,6 +17,8 @@ COLUMNS += ["value", "value_low", "value_high", "margin_explained", "n"]
 RANDOM = "random"
 SMALL = 0.05
 """Share of the way below which heads are drawn without intervals."""
+PANEL, NAME = (370, 260), (42, 16)
+"""Width and height of a panel and of a name in it, in pixels, about."""
 SHOWN_TICKS = (0, 1, 3, 8, 16, 40, 100, 270, 1000, 5120)
 
 
@@ -105,7 +107,8 @@ def dissociation_figure(dissociation: pd.DataFrame) -> go.Figure:
     """What every head alone moves of Focus and of 1 − Confusion; a row of panels per place.
 
     Columns: place, intervention, layer, head, confirmed, both readouts with `_low` and `_high`.
-    Heads whose kind is confirmed are named; heads that move something have intervals.
+    Heads whose kind is confirmed are named; heads that move something have intervals. All panels
+    have the same axes. A place without a valid pair of one readout has no panel.
 
     Raises:
         InputError: a column is missing.
@@ -115,19 +118,32 @@ def dissociation_figure(dissociation: pd.DataFrame) -> go.Figure:
         return nothing(title, "no head was patched alone")
     ends = [f"{readout}{end}" for readout in OF_READOUT for end in ("", "_low", "_high")]
     require(dissociation, ["place", "intervention", "layer", "head", "confirmed", *ends])
-    places, kinds = ([*dict.fromkeys(dissociation[name])] for name in ("place", "intervention"))
-    names = [f"{kind} at {place}" for place in places for kind in kinds]
-    figure = make_subplots(rows=len(places), cols=len(kinds), subplot_titles=names)
+    measured = dissociation.dropna(subset=list(OF_READOUT))
+    if measured.empty:
+        return nothing(title, "no place has valid pairs of both readouts")
+    places, kinds = ([*dict.fromkeys(measured[name])] for name in ("place", "intervention"))
+    widths = {
+        name: max(np.ptp(measured[name].to_numpy(float)), SMALL) / pixels
+        for name, pixels in zip(OF_READOUT, PANEL, strict=True)
+    }
+    height = 120 + 340 * len(places)
+    figure = make_subplots(
+        rows=len(places),
+        cols=len(kinds),
+        subplot_titles=[f"{kind} at {place}" for place in places for kind in kinds],
+        shared_xaxes="all",
+        shared_yaxes="all",
+        horizontal_spacing=0.06,
+        vertical_spacing=60 / height,
+    )
     for number, place in enumerate(places, start=1):
         for column, kind in enumerate(kinds, start=1):
-            rows = where(dissociation, place=place, intervention=kind)
+            rows = where(measured, place=place, intervention=kind)
+            rows = rows.assign(name=[f"{a}-{b}" for a, b in rows[["layer", "head"]].to_numpy()])
             found = rows[["focus", "confusion"]].abs().max(axis=1) > SMALL
             for some, colour in ((rows.loc[~found], CONTROL), (rows.loc[found], INK)):
-                heads = [f"{a}-{b}" for a, b in zip(some["layer"], some["head"], strict=True)]
-                known = zip(heads, some["confirmed"], strict=True)
-                marks = go.Scatter(x=some["focus"], y=some["confusion"], mode="markers+text")
-                marks.update(text=[head if named else "" for head, named in known])
-                marks.update(textposition="top right", customdata=heads, showlegend=False)
+                marks = go.Scatter(x=some["focus"], y=some["confusion"], mode="markers")
+                marks.update(customdata=some["name"], showlegend=False)
                 marks.update(marker={"color": colour, "size": 6})
                 hover = "%{customdata}: Focus %{x:.3f}, 1 − Confusion %{y:.3f}<extra></extra>"
                 marks.update(hovertemplate=hover)
@@ -138,10 +154,32 @@ def dissociation_figure(dissociation: pd.DataFrame) -> go.Figure:
                     )
                     marks.update(error_x=x | {"thickness": 1}, error_y=y | {"thickness": 1})
                 figure.add_trace(marks, row=number, col=column)
+            named = rows.loc[rows["confirmed"].astype(bool)].sort_values("focus")
+            x, y, top = (
+                named[name].to_numpy(float) / widths[name.removesuffix("_high")]
+                for name in ("focus", "confusion", "confusion_high")
+            )
+            names = zip(named.iterrows(), _heights(x, np.fmax(y, top)) - y, strict=True)
+            for (_, row), above in names:
+                name = go.layout.Annotation(x=row["focus"], y=row["confusion"], text=row["name"])
+                name.update(ax=0, ay=-above, arrowhead=0, arrowwidth=0.6)
+                figure.add_annotation(name, row=number, col=column)
     subtitle = "share of the way, log-odds, held-out half; bars: 95 %; named: confirmed of a kind"
-    finish(figure, title, subtitle, height=120 + 380 * len(places))
+    finish(figure, title, subtitle, height=height)
+    figure.update_xaxes(showticklabels=True)
     figure.update_xaxes(title_text="Focus", row=len(places))
     return figure.update_yaxes(title_text="1 − Confusion", col=1)
+
+
+def _heights(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where names stand, above y, so that none covers another; all in pixels."""
+    taken: list[tuple[float, float]] = []
+    for across, up in zip(x, y, strict=True):
+        height = up + NAME[1]
+        while any(abs(across - a) < NAME[0] and abs(height - b) < NAME[1] for a, b in taken):
+            height += NAME[1] / 2
+        taken.append((across, height))
+    return np.array([height for _, height in taken])
 
 
 def _as_drawn(rows: pd.DataFrame, rises: bool) -> pd.DataFrame:
