@@ -131,8 +131,6 @@ def dissociation_figure(dissociation: pd.DataFrame) -> go.Figure:
         rows=len(places),
         cols=len(kinds),
         subplot_titles=[f"{kind} at {place}" for place in places for kind in kinds],
-        shared_xaxes="all",
-        shared_yaxes="all",
         horizontal_spacing=0.06,
         vertical_spacing=60 / height,
     )
@@ -166,7 +164,7 @@ def dissociation_figure(dissociation: pd.DataFrame) -> go.Figure:
                 figure.add_annotation(name, row=number, col=column)
     subtitle = "share of the way, log-odds, held-out half; bars: 95 %; named: confirmed of a kind"
     finish(figure, title, subtitle, height=height)
-    figure.update_xaxes(showticklabels=True)
+    figure.update_xaxes(matches="x").update_yaxes(matches="y")
     figure.update_xaxes(title_text="Focus", row=len(places))
     return figure.update_yaxes(title_text="1 − Confusion", col=1)
 
