@@ -7,7 +7,7 @@ from fixtures.headsets import METHOD, head_record, model_record
 
 from workbench.errors import InputError
 from workbench.headsets.headset import describe_prompts
-from workbench.headsets.pooling import build_headset, combine_tasks, pool_heads
+from workbench.headsets.pooling import COLUMNS, build_headset, combine_tasks, pool_heads
 from workbench.headsets.thresholds import Thresholds
 
 LAYERS, HEADS = 4, 4
@@ -49,14 +49,22 @@ def patch(head, measure, effect, low, positions="span", half="choose", n=20):
     }
 
 
-def patched(head, restore=0.0, reduce=0.0, difference=0.0):
-    """Rows of one head from the lower ends of its three intervals; effects 0.1 above them."""
-    lows = {"coarse_restore": restore, "refine_reduce": reduce, "reduce_minus_restore": difference}
+def patched(head, restore=0.0, reduce=0.0, difference=0.0, swap=-0.1, sibling=0.0):
+    """Rows of one head from the lower ends of its intervals; effects lie 0.1 above, ends 0.2."""
+    lows = {
+        "coarse_restore_margin": restore,
+        "refine_reduce_margin": reduce,
+        "cluster_restore_margin": restore + sibling,
+        "label_swap_margin": swap,
+        "reduce_minus_restore_margin": difference,
+        "cluster_minus_restore_margin": sibling,
+    }
     return [patch(head, measure, low + 0.1, low) for measure, low in lows.items()]
 
 
-def pools_of(q, rows, **thresholds):
-    table = pool_heads(score_table(q), pd.DataFrame(rows), Thresholds(**thresholds))
+def pools_of(q, rows, passing=None, **thresholds):
+    passing = None if passing is None else pd.DataFrame(passing)
+    table = pool_heads(score_table(q), pd.DataFrame(rows), Thresholds(**thresholds), passing)
     return {(row.layer, row.head): row.pool for row in table.itertuples()}
 
 
@@ -69,6 +77,75 @@ def test_heads_are_pooled_by_score_and_effect():
         *patched((3, 3), restore=0.9, reduce=0.9, difference=0.5),  # effects, no score
     ]
     assert pools_of(q, rows) == {(1, 0): "coarse", (2, 0): "refine"}
+
+
+def test_probabilities_decide_nothing():
+    """A head may move a margin by half and no probability, or a probability and no margin."""
+    rows = [
+        *patched((1, 0), restore=0.5),
+        patch((1, 0), "coarse_restore", 0.0, -0.01),
+        *patched((1, 1)),
+        patch((1, 1), "coarse_restore", 0.9, 0.8),
+    ]
+    assert pools_of({(1, 0): (0.0, 1.0), (1, 1): (0.0, 1.0)}, rows) == {(1, 0): "coarse"}
+
+
+@pytest.mark.parametrize(
+    ("effects", "pool"),
+    [
+        ({"restore": 0.5, "reduce": 0.5, "swap": 0.3}, "carrier"),
+        # A refine head swaps the label too, but where the region is wrong that helps nothing.
+        ({"restore": 0.1, "reduce": 0.8, "swap": 0.8, "difference": 0.6}, "refine"),
+        # A head of the cluster knows no label, even where it does as much for near misses.
+        ({"restore": 0.5, "reduce": 0.5, "swap": -0.1}, "coarse"),
+        ({"restore": 0.5, "swap": 0.05}, "coarse"),
+        # Gold's value restores the Focus and a sibling's surely less: no cluster is carried.
+        ({"restore": 0.5, "sibling": -0.3}, None),
+        ({"restore": 0.5, "sibling": -0.2}, "coarse"),
+        ({"restore": -0.5}, "suppressor"),
+        ({"reduce": -0.5, "restore": -0.1}, "suppressor"),
+        ({"reduce": -0.5, "restore": 0.1}, "coarse"),
+        ({"reduce": -0.21, "restore": -0.1}, None),
+    ],
+)
+def test_what_a_head_carries_is_told_from_a_sibling_s_value(effects, pool):
+    found = pools_of({(1, 0): (0.0, 0.0)}, patched((1, 0), **effects))
+    assert found == ({(1, 0): pool} if pool else {})
+
+
+@pytest.mark.parametrize(
+    ("effects", "pool"),
+    [
+        ({"restore": 0.5}, "coarse"),
+        ({"reduce": 0.5, "difference": 0.4}, "refine"),
+        ({"restore": 0.5, "reduce": 0.5, "swap": 0.3}, "carrier"),
+    ],
+)
+def test_either_score_nominates_for_any_pool_and_suppressors_need_none(effects, pool):
+    rows = patched((1, 0), **effects)
+    for q in ((0.0, 1.0), (1.0, 0.0)):
+        assert pools_of({(1, 0): q}, rows) == {(1, 0): pool}
+    assert pools_of({}, rows) == {}
+    assert pools_of({}, patched((1, 0), restore=-0.5)) == {(1, 0): "suppressor"}
+
+
+@pytest.mark.parametrize(
+    ("effects", "measure", "passed", "pool"),
+    [
+        ({"reduce": 0.4, "difference": 0.3}, "refine_passed_margin", 0.4, "mover"),
+        ({"reduce": 0.4, "difference": 0.3}, "refine_passed_margin", 0.39, "refine"),
+        ({"reduce": 0.4, "difference": 0.3}, "coarse_passed_margin", 0.5, "refine"),
+        ({"restore": 0.4}, "coarse_passed_margin", 0.45, "mover"),
+        ({"restore": 0.4, "reduce": 0.4, "swap": 0.3}, "coarse_passed_margin", 0.5, "mover"),
+        ({"restore": -0.6}, "coarse_passed_margin", -0.5, "suppressor"),
+    ],
+)
+def test_a_head_that_only_passes_on_is_a_mover(effects, measure, passed, pool):
+    rows, q = patched((1, 0), **effects), {(1, 0): (0.0, 0.0)}
+    assert pools_of(q, rows, [patch((1, 0), measure, passed, passed)]) == {(1, 0): pool}
+    # The other half has no say.
+    held_out = [patch((1, 0), measure, passed, passed, half="verify")]
+    assert pools_of(q, rows, held_out) == pools_of(q, rows)
 
 
 @pytest.mark.parametrize(("q", "pooled"), [(0.05, True), (0.0500001, False), (math.nan, False)])
@@ -102,7 +179,7 @@ def test_head_that_qualifies_for_both_is_refine_only_where_it_surely_does_more_f
 def test_only_the_choosing_half_over_the_span_decides():
     rows = patched((1, 0))
     rows += [
-        patch((1, 0), "coarse_restore", 0.9, 0.8, half=half, positions=positions)
+        patch((1, 0), "coarse_restore_margin", 0.9, 0.8, half=half, positions=positions)
         for half, positions in [("verify", "span"), ("all", "span"), ("choose", "decision")]
     ]
     assert pools_of({(1, 0): (0.0, 0.0)}, rows) == {}
@@ -120,10 +197,10 @@ def test_thresholds_are_used_and_checked():
 
 
 def decision_row(at_decision, span_effect=0.5):
-    rows = [patch((1, 0), "coarse_restore", span_effect, 0.4)]
+    rows = patched((1, 0), restore=span_effect - 0.1)
     if at_decision is not None:
-        rows.append(patch((1, 0), "coarse_restore", at_decision, 0.0, positions="decision"))
-    rows.append(patch((1, 0), "refine_reduce", 0.9, 0.0, positions="decision"))
+        rows.append(patch((1, 0), "coarse_restore_margin", at_decision, 0.0, positions="decision"))
+    rows.append(patch((1, 0), "refine_reduce_margin", 0.9, 0.0, positions="decision"))
     return pool_heads(score_table({(1, 0): (0.0, 1.0)}), pd.DataFrame(rows)).iloc[0]
 
 
@@ -152,6 +229,15 @@ def test_weights_are_shares_of_their_own_pool():
     ]
     table = pool_heads(score_table(q), pd.DataFrame(rows))
     assert table["weight"].tolist() == pytest.approx([0.25, 0.75, 1.0])
+    # Of pools that belong to no phase, the larger effect; its size where it hurts.
+    rows = [
+        *patched((1, 0), restore=0.1, reduce=0.2, swap=0.2),
+        *patched((1, 1), restore=0.5, reduce=0.4, swap=0.3),
+        *patched((2, 0), restore=-0.4, reduce=-0.1),
+    ]
+    table = pool_heads(score_table(q), pd.DataFrame(rows))
+    assert table["pool"].tolist() == ["carrier", "carrier", "suppressor"]
+    assert table["weight"].tolist() == pytest.approx([1 / 3, 2 / 3, 1.0])
 
 
 def test_nothing_found_is_an_empty_frame_of_the_same_types():
@@ -168,17 +254,17 @@ def test_table_faults_are_named():
         pool_heads(score_table().drop(columns="coarse_q"), pd.DataFrame(rows))
     with pytest.raises(InputError, match=r"^patching table lacks column 'half', 'low'$"):
         pool_heads(score_table(), pd.DataFrame(rows).drop(columns=["half", "low"]))
-    with pytest.raises(InputError, match="head 1-0 has two rows of 'coarse_restore'"):
+    with pytest.raises(InputError, match="head 1-0 has two rows of 'coarse_restore_margin'"):
         pool_heads(score_table(), pd.DataFrame([*rows, rows[0]]))
     with pytest.raises(InputError, match="no row with half 'choose' and positions 'span'"):
         pool_heads(score_table(), pd.DataFrame(rows).assign(half="all"))
-    with pytest.raises(InputError, match="'refine_reduce' without 'reduce_minus_restore'"):
-        pool_heads(score_table(), pd.DataFrame(rows[:2]))
+    with pytest.raises(InputError, match="no measure 'label_swap_margin', which pooling needs"):
+        pool_heads(score_table(), pd.DataFrame(rows[:3]))
 
 
 def pooled(*rows):
     columns = ["layer", "head", "pool", "read_out", "decision_share", "weight"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(passed_share=0.1).reindex(columns=COLUMNS)
 
 
 def test_tasks_are_combined_by_majority_and_ties_are_coarse():
@@ -272,7 +358,7 @@ def test_head_set_reports_the_verifying_half_over_the_span():
         "refine_reduce": {"effect": None, "low": None, "high": None, "n": 0},
     }
     expected = head_record(1, 3, "coarse", 1.0, scores=scores, effects=effects)
-    assert head == expected | {"chosen_share": None}
+    assert head == expected | {"chosen_share": None, "passed_share": None}
 
 
 def test_head_set_keeps_thresholds_of_pooling_and_of_the_caller():
@@ -281,7 +367,10 @@ def test_head_set_keeps_thresholds_of_pooling_and_of_the_caller():
         "false_discovery_rate": 0.05,
         "min_restore_low": 0.02,
         "read_out_share": 0.7,
+        "alike": 0.4,
+        "passed_share": 0.8,
     }
+    assert built().method.rules == {"coarse": "margins"}
 
 
 def test_controls_are_summarised_over_draws():

@@ -9,11 +9,13 @@ from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.scores.scores import EventScores, scores_table
 from workbench.errors import InputError
 from workbench.headsets.pooling import pool_heads
+from workbench.headsets.roles import HEAD_POOLS
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse
 from workbench.headsets.thresholds import Thresholds
 
 N_PROMPTS = 24
 COARSE, REFINE, WEAK = (0, 1), (1, 0), (1, 1)
+MARGINS = ["focus_margin", "confusion_margin", "swap_margin"]
 QUICK = {"n_permutations": 99, "n_inner": 100}
 
 
@@ -25,20 +27,23 @@ def scores_of(prompt: int) -> EventScores:
 def patching_of(prompt: int) -> tuple[list[dict], list[dict]]:
     at = {"id": f"p{prompt}", "event": 0, "half": "choose"}
     counting = {"counts_far": True, "counts_near": True}
-    readouts = {"clean": (0.9, 0.1), "far": (0.1, 0.5), "near": (0.9, 0.9)}
+    readouts = {"clean": (4.0, 4.0), "far": (-4.0, 0.0), "near": (4.0, -4.0)}
     base = [
-        at | counting | {"variant": name, "focus": focus, "confusion": confusion}
-        for name, (focus, confusion) in readouts.items()
+        at | counting | {"variant": name} | dict(zip(MARGINS, [*margins, 0.0], strict=True))
+        for name, margins in readouts.items()
     ]
     events = []
     for head in (COARSE, REFINE, WEAK):
-        focus = 0.5 + 0.02 * (prompt % 3) if head == COARSE else 0.1
-        reduced = {COARSE: 0.0, REFINE: 0.4, WEAK: 0.2 if prompt % 4 == 1 else 0.0}[head]
-        ran = {"far_with_clean": (focus, 0.5), "near_with_clean": (0.9, 0.9 - reduced)}
-        ran |= {"clean_with_far": (0.9, 0.1), "clean_with_near": (0.9, 0.1)}
-        for run, (f, c) in ran.items():
+        focus = 0.2 * (prompt % 3) if head == COARSE else -4.0
+        reduced = {COARSE: 0.0, REFINE: 4.0, WEAK: 2.0 if prompt % 4 == 1 else 0.0}[head]
+        ran = {"far_with_clean": (focus, 0.0), "near_with_clean": (4.0, -4.0 + reduced)}
+        ran |= {"clean_with_far": (4.0, 4.0), "clean_with_near": (4.0, 4.0)}
+        ran |= {"far_with_near": (focus, 0.0)}
+        for run, margins in ran.items():
             place = {"layer": head[0], "head": head[1], "group": "all", "positions": "span"}
-            events.append(at | place | {"run": run, "focus": f, "confusion": c})
+            events.append(
+                at | place | {"run": run} | dict(zip(MARGINS, [*margins, 0.0], strict=True))
+            )
     return base, events
 
 
@@ -70,16 +75,31 @@ def test_firm_heads_are_chosen_always_and_shaky_ones_sometimes(inputs):
 def test_each_prompt_once_is_the_rule_of_a_run(inputs):
     """All prompts, one subset: what `pool_heads` says of the tables that a run would write."""
     scores, ids, events, base = inputs
-    effects = causal_effects(events, base, halves=("choose",), n_resamples=100)
+    readouts = dict.fromkeys(("focus", "confusion", "swap"), 0.5)
+    effects = causal_effects(
+        events.assign(**readouts), base.assign(**readouts), halves=("choose",), n_resamples=100
+    )
     table = scores_table(scores, ids, n_resamples=10, n_permutations=99)
-    for limits in (None, Thresholds(min_restore_low=0.0), Thresholds(min_restore_low=0.45)):
+    for limits in (None, Thresholds(min_restore_low=0.0), Thresholds(min_restore_low=0.5)):
         expected = pool_heads(table, effects, limits)
         curve = sample_size_curve(*inputs, [N_PROMPTS], thresholds=limits, n_subsets=1, **QUICK)
         sizes = expected["pool"].value_counts()
         got = curve.set_index("pool")["size"]
-        assert got.to_dict() == {pool: sizes.get(pool, 0) for pool in ("coarse", "refine")}
+        assert got.to_dict() == {pool: sizes.get(pool, 0) for pool in HEAD_POOLS}
     assert sizes.get("refine", 0) == 0  # the last limits are too strict for it
     assert math.isnan(curve.set_index("pool").loc["refine", "overlap"])
+
+
+def test_a_mover_is_one_in_every_resample(inputs):
+    passing = pd.DataFrame(
+        [
+            {"layer": 0, "head": 1, "positions": "span", "measure": "coarse_passed_margin"}
+            | {"half": "choose", "effect": 0.6, "low": 0.5, "high": 0.7}
+        ]
+    )
+    table = selection_stability(*inputs, passing=passing, n_resamples=20, **QUICK)
+    share = table.set_index(["pool", "layer", "head"])["share"]
+    assert share["mover", *COARSE] == share["refine", *REFINE] == 1
 
 
 def test_few_prompts_choose_nothing_and_more_come_closer(inputs):

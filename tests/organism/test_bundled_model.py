@@ -1,12 +1,16 @@
 import json
 
+import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
 
 import workbench as wb
-from workbench.analysis.patching.patching import EventCache
+from workbench.analysis.patching.effects import causal_effects
+from workbench.analysis.patching.patching import EventCache, baseline, sweep
 from workbench.analysis.readout import Roles, focus_confusion, select_options
+from workbench.analysis.statistics import Halves
+from workbench.headsets.pooling import pool_heads
 from workbench.labels.icd10cm import category, load_icd10cm
 from workbench.models.hooks import replace_z
 from workbench.organism.card import model_card
@@ -72,3 +76,24 @@ def test_patching_equals_one_forward_a_head(model, prompts, positions):
         with torch.no_grad():
             expected = model.bridge.run_with_hooks(torch.tensor([event.far]), fwd_hooks=hooks)
         torch.testing.assert_close(row, expected[0, -1], atol=1e-4, rtol=0)
+
+
+def test_its_chief_head_carries_the_label_and_is_called_a_carrier(model):
+    """A sibling's value restores the Focus as gold's does; but the far prompt answers the sibling.
+
+    Its score is taken for granted: whether it is nominated is another matter.
+    """
+    prompts = wb.make_prompts(n_prompts=24)
+    halves = Halves(frozenset(prompts.prompt_ids), frozenset())
+    base = baseline(model, prompts, halves)
+    runs = ("far_with_clean", "near_with_clean", "far_with_near")
+    events = pd.concat(
+        sweep(model, prompts, [(3, 0)], ["span"], halves=halves, runs_of=lambda event: runs)
+    )
+    effects = causal_effects(events, base, halves=("choose",), n_resamples=200)
+    table = effects.set_index("measure")
+    assert 0.2 < table.loc["label_swap", "effect"] < 0.55
+    assert table.loc["label_swap", "low"] > 0.05
+    assert table.loc["cluster_minus_restore_margin", "high"] > 0
+    scores = pd.DataFrame({"layer": [3], "head": [0], "coarse_q": [0.0], "refine_q": [0.0]})
+    assert pool_heads(scores, effects)["pool"].tolist() == ["carrier"]

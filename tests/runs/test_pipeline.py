@@ -161,9 +161,8 @@ def test_screened_heads_rank_high_in_some_run_of_the_selection_half(begin: Begin
     wb.score(opened)
     members = groups_of(wb.patch(opened))
     screen = opened.folder.read_table("screen")
-    assert set(screen["run"]) == set(RUNS) - {
-        "far_with_near"
-    }  # also those that this half is not patched with
+    # Also runs that this half is not patched in.
+    assert set(screen["run"]) == set(RUNS) - {"far_with_near"}
     assert screen["n"].max() == len(opened.selection)
     best = {
         at

@@ -9,6 +9,7 @@ import workbench as wb
 from workbench.cli.app import DAILY, GOES_ON, check_new, command, complain, prepare
 from workbench.cli.flags import Device, Dtype, Force, Model, Out, Prompts, run_flags
 from workbench.errors import InputError
+from workbench.headsets.roles import HEAD_POOLS
 
 
 @command(
@@ -85,7 +86,7 @@ def export(
     form: Annotated[Literal["eap-ig", "list", "qrhead"], typer.Option(help="Whose form to write.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
     pool: Annotated[
-        str | None, typer.Option(help="coarse or refine.", show_default="both pools")
+        str | None, typer.Option(help=f"One of: {', '.join(HEAD_POOLS)}.", show_default="all pools")
     ] = None,
     force: Force = False,
 ) -> None:

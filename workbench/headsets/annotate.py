@@ -27,6 +27,8 @@ def add_evidence(found: HeadSet, stability: pd.DataFrame, areas: pd.DataFrame) -
     )
     pools = tuple(
         pool.model_copy(update={"areas": _areas(areas, PHASES[pool.pool].readout)})
+        if pool.pool in PHASES
+        else pool
         for pool in found.pools
     )
     return found.model_copy(update={"heads": heads, "pools": pools})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import PydanticCustomError
 
 from workbench.heads import head_name
-from workbench.phases import POOLS
+from workbench.headsets.roles import HEAD_POOLS
 
 if TYPE_CHECKING:
     from workbench.headsets.headset import HeadSet
@@ -59,7 +59,7 @@ def _check_heads(headset: "HeadSet") -> None:
 
 
 def _check_weights(headset: "HeadSet") -> None:
-    for pool in POOLS:
+    for pool in HEAD_POOLS:
         heads = headset.in_pool(pool)
         whole = math.fsum(head.weight for head in heads)
         if heads and abs(whole - 1) > WEIGHTS_OFF:

@@ -16,11 +16,11 @@ from workbench.errors import InputError
 from workbench.files import write_text
 from workbench.heads import head_name
 from workbench.headsets.headset import Head, HeadSet
-from workbench.phases import POOLS
+from workbench.headsets.roles import HEAD_POOLS
 
 
 def to_list(headset: HeadSet, pool: str | None = None) -> list[str]:
-    """Heads as `L-H`, strongest weight first; without `pool` the coarse ones, then the refine ones.
+    """Heads as `L-H`, strongest weight first; without `pool` pool by pool.
 
     The order lets a reader who wants only the best k heads of a pool cut the list.
     """
@@ -100,9 +100,9 @@ def _edges(n_layers: int, heads: list[tuple[int, int]], parallel_attn_mlp: bool)
 
 
 def _selected(headset: HeadSet, pool: str | None) -> list[Head]:
-    if pool is not None and pool not in POOLS:
-        raise InputError(f"pool {pool!r} is not one of {', '.join(POOLS)}")
-    return [head for name in POOLS if pool in (None, name) for head in headset.in_pool(name)]
+    if pool is not None and pool not in HEAD_POOLS:
+        raise InputError(f"pool {pool!r} is not one of {', '.join(HEAD_POOLS)}")
+    return [head for name in HEAD_POOLS if pool in (None, name) for head in headset.in_pool(name)]
 
 
 FORMS: dict[str, Callable[[HeadSet, str | None], str]] = {

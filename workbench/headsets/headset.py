@@ -8,7 +8,7 @@ null, never NaN. Reading is strict, and refuses a file with one line that names 
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails
 from workbench.errors import InputError, json_path, shorten
 from workbench.files import parse_json, read_text, write_text
 from workbench.headsets.consistency import check
-from workbench.phases import Pool
+from workbench.headsets.roles import HeadPool
+from workbench.phases import PHASES, Pool, margin_name
 
 SchemaVersion = Literal["workbench.headset/1"]
 Control = Literal["random", "norm"]
@@ -39,6 +40,8 @@ Measure = Literal[
     "reduce_minus_restore",
     "reduce_minus_restore_margin",
     "cluster_minus_restore_margin",
+    "coarse_passed_margin",
+    "refine_passed_margin",
 ]
 
 SCHEMA: SchemaVersion = "workbench.headset/1"
@@ -161,6 +164,9 @@ class MethodInfo(_Record):
     positions: Literal["span"]
     engine: str | None = None
     """How patched runs were computed, in words; null in files that do not say."""
+    rules: dict[HeadPool, str] = {}
+    """Pool → the rule that made it: "margins", or the score whose first heads were taken; empty in
+    files that do not say."""
 
 
 class HeadScores(_Record):
@@ -179,14 +185,15 @@ class Head(_Record):
 
     `decision_share` is the share of its span effect that is there at the decision token already;
     a `read_out` head has nearly all of it there. `effects` come from the held-out half.
-    `chosen_share` is the share of resamples of the prompts that choose it for this pool, None where
-    that was not asked.
+    `chosen_share` is the share of resamples of the prompts that choose it for this pool,
+    `passed_share` the share of its effect that is left where it only passes on what other heads
+    wrote; both None where that was not asked.
     """
 
     layer: Count
     head: Count
     kv_head: Count
-    pool: Pool
+    pool: HeadPool
     read_out: bool
     decision_share: float | None
     weight: Share
@@ -194,6 +201,7 @@ class Head(_Record):
     scores: HeadScores
     effects: Effects
     chosen_share: Share | None = None
+    passed_share: float | None = None
 
 
 class Area(_Record):
@@ -212,12 +220,12 @@ class Area(_Record):
 class PoolInfo(_Record):
     """All heads of one pool patched together, and the same for control sets of the same size."""
 
-    pool: Pool
+    pool: HeadPool
     heads: tuple[HeadName, ...]
     effects: Effects
     controls: dict[Control, dict[Measure, ControlEffect]]
     areas: tuple[Area, ...] = ()
-    """Of the pool's readout (Focus for coarse, Confusion for refine), the pool's order first."""
+    """Of a phase's pool, for its readout (Focus or Confusion), the pool's order first."""
 
 
 class HeadSet(_Record):
@@ -236,10 +244,44 @@ class HeadSet(_Record):
         check(self)
         return self
 
-    def in_pool(self, pool: Pool) -> tuple[Head, ...]:
+    def in_pool(self, pool: HeadPool) -> tuple[Head, ...]:
         """Heads of one pool, strongest weight first."""
-        heads = [head for head in self.heads if head.pool == pool]
-        return tuple(sorted(heads, key=lambda head: (-head.weight, head.layer, head.head)))
+        return _by_weight(head for head in self.heads if head.pool == pool)
+
+    def of_phase(self, phase: Pool) -> tuple[Head, ...]:
+        """Heads that do the work of a phase, strongest first: its pool, and the label carriers.
+
+        A carrier does both phases; in the refine phase it counts unless its interval there holds 0.
+        `pool` of every head is the phase, and the weights sum to 1 over them: shares of the margin
+        that they restore in the held-out half where carriers are among them and all effects are
+        known, otherwise equal shares.
+        """
+        own = self.in_pool(phase)
+        measure: Any = margin_name(PHASES[phase].chief)
+        effects = {(head.layer, head.head): head.effects.get(measure) for head in self.heads}
+
+        def acts(head: Head) -> bool:
+            known = effects[head.layer, head.head]
+            return phase == "coarse" or known is None or (known.low or 0.0) > 0
+
+        carriers = [head for head in self.in_pool("carrier") if acts(head)]
+        if not carriers:
+            return own
+        heads = [*own, *carriers]
+        sizes = []
+        for head in heads:
+            known = effects[head.layer, head.head]
+            sizes.append(max(known.effect or 0.0, 0.0) if known else 0.0)
+        if not all(sizes):
+            sizes = [1.0] * len(heads)
+        return _by_weight(
+            head.model_copy(update={"pool": phase, "weight": size / sum(sizes)})
+            for head, size in zip(heads, sizes, strict=True)
+        )
+
+
+def _by_weight(heads: Iterable[Head]) -> tuple[Head, ...]:
+    return tuple(sorted(heads, key=lambda head: (-head.weight, head.layer, head.head)))
 
 
 def parse(text: str, source: str = "head set") -> HeadSet:

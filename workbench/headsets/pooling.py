@@ -1,8 +1,19 @@
-"""From tables to pools: which heads carry which phase.
+"""From tables to pools: which heads carry which phase, which the label, and which only pass it on.
 
-1. `pool_heads` applies the rule to the selection half of the prompts: a head is *coarse* when
-   its CoarseScore beats its permutation null and patching it restores Focus; *refine* when the
-   same holds for RefineScore and Confusion, and it moves Confusion by more than it moves Focus.
+1. `pool_heads` applies the rule to the selection half of the prompts. A score only nominates: one
+   of the two must beat its null, and what the head does decides on its pool. All effects are
+   margins, and an effect is there when its interval lies above a limit.
+
+   *suppressor*  its clean value lowers one of the margins, and raises neither (no score looks for
+                 such heads, so none is asked for)
+   *carrier*     restores the coarse margin, and swaps the label, by about as much as it reduces the
+                 near-miss margin: one match of a label does the work of both phases
+   *refine*      reduces the near-miss margin by more than it restores the coarse one
+   *coarse*      restores the coarse margin, and a sibling's value does not restore less: it carries
+                 the cluster
+   *mover*       one of the last three whose effect is there where it attends as in the corrupted
+                 run and only what other heads wrote is the clean run's: it passes on
+
 2. `combine_tasks` pools over tasks.
 3. `build_headset` joins pools, scores and the effects on the held-out half into a `HeadSet`.
 """
@@ -21,10 +32,23 @@ import pandas as pd
 from workbench.errors import InputError, require
 from workbench.heads import head_name
 from workbench.headsets.headset import SCHEMA, HeadScores, HeadSet, parse
+from workbench.headsets.roles import HEAD_POOLS, HeadPool
 from workbench.headsets.thresholds import Thresholds
-from workbench.phases import DIFFERENCE, PHASES, Pool
+from workbench.phases import DIFFERENCES, PASSED, PHASES, margin_name
 
-COLUMNS = ["layer", "head", "pool", "read_out", "decision_share", "weight"]
+RULE = "margins"
+"""Name of the rule in a head set."""
+MARGINS = {name: margin_name(phase.chief) for name, phase in PHASES.items()}
+"""Phase → the margin measure that proves a head."""
+CLUSTER, SWAP = "cluster_restore_margin", "label_swap_margin"
+RULE_MEASURES = (*MARGINS.values(), CLUSTER, SWAP)
+"""Measures that the rule reads, beside their differences."""
+MORE_REFINE, AS_A_SIBLING = "reduce_minus_restore_margin", "cluster_minus_restore_margin"
+RULE_DIFFERENCES = tuple(
+    name for name, pair in DIFFERENCES.items() if set(pair) <= set(RULE_MEASURES)
+)
+
+COLUMNS = ["layer", "head", "pool", "read_out", "decision_share", "passed_share", "weight"]
 SCORES = [*HeadScores.model_fields]
 KEYS = ["layer", "head"]
 DTYPES = {
@@ -33,6 +57,7 @@ DTYPES = {
     "pool": "str",
     "read_out": "bool",
     "decision_share": "float64",
+    "passed_share": "float64",
     "weight": "float64",
     "tasks": "int64",
 }
@@ -44,41 +69,50 @@ Measured = dict[str, dict[Any, Any]]
 
 
 def pool_heads(
-    scores: pd.DataFrame, patching: pd.DataFrame, thresholds: Thresholds | None = None
+    scores: pd.DataFrame,
+    patching: pd.DataFrame,
+    thresholds: Thresholds | None = None,
+    passing: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """One row per pooled head: layer, head, pool, read_out, decision_share, weight.
+    """One row per pooled head: `COLUMNS`.
 
     Only rows with half `choose` are used, so that effects of the other half stay an honest check.
-    A head that qualifies for both pools is coarse: refinement cannot begin without it. `weight` is
-    the head's span effect over the sum of its pool. `decision_share` is NaN where it is unknown:
-    the head was not patched at the decision, or its span effect is not above 0.
+    `passing` holds the measures of `PASSING`, in rows like those of `patching`; without it, or
+    where it lacks a head, no head is called a mover. `weight` is the size of the head's span effect
+    over the sum of its pool: the larger of the two margins where the pool belongs to no phase.
+    `decision_share` and `passed_share` are what the same effect is at the decision alone, and by
+    passing on, over the whole of it; NaN where that is unknown.
 
     Raises:
         InputError: a table lacks a column, a head has two rows for one measure, or the patching
-            table lacks the choose half over the span or the measure `reduce_minus_restore`, without
-            which no head could be refine.
+            table lacks the choose half over the span or a margin that the rule needs.
     """
     thresholds = thresholds or Thresholds()
     require(scores, "scores", [*KEYS, *(phase.q for phase in PHASES.values())])
-    require(patching, "patching", [*KEYS, "positions", "measure", "half", "effect", "low"])
+    columns = [*KEYS, "positions", "measure", "half", "effect", "low", "high"]
+    require(patching, "patching", columns)
     span = _rows(patching, "choose", "span")
     at_decision = _rows(patching, "choose", "decision")
     if len(patching) and not span:
         raise InputError("patching table has no row with half 'choose' and positions 'span'")
     measures = {measure for rows in span.values() for measure in rows}
-    chief = PHASES["refine"].chief
-    if chief in measures and DIFFERENCE not in measures:
+    missing = [name for name in (*RULE_MEASURES, *RULE_DIFFERENCES) if name not in measures]
+    if span and missing:
         raise InputError(
-            f"patching table has measure {chief!r} without {DIFFERENCE!r}, which the refine pool "
-            "needs"
+            f"patching table has no measure {missing[0]!r}, which pooling needs; patch the heads "
+            "again with this version"
         )
+    if passing is not None and len(passing):
+        require(passing, "passing", columns)
+        for key, rows in _rows(passing, "choose", "span").items():
+            span.setdefault(key, {}).update(rows)
     pooled = []
     for row in sorted(scores.to_dict("records"), key=head_id):
         key = head_id(row)
         pool = _pool_of(row, span.get(key, {}), thresholds)
         if pool is not None:
             shares = _describe(pool, span[key], at_decision.get(key, {}), thresholds)
-            pooled.append({"layer": key[0], "head": key[1], "pool": pool, **shares})
+            pooled.append({"layer": key[0], "head": key[1], **shares})
     return _frame(pooled, COLUMNS)
 
 
@@ -107,35 +141,53 @@ def _value(rows: Measured, measure: str, column: str) -> float:
     return float(rows[measure][column]) if measure in rows else math.nan
 
 
-def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) -> Pool | None:
-    def qualifies(pool: Pool) -> bool:
-        score_q, measure = PHASES[pool].q, PHASES[pool].chief
-        nominated = scores[score_q] <= thresholds.false_discovery_rate
-        return bool(nominated and _value(span, measure, "low") > thresholds.min_restore_low)
+def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) -> HeadPool | None:
+    limit, coarse, refine = thresholds.min_restore_low, *MARGINS.values()
 
-    # A head that carries both equally is coarse; one that surely does more for Confusion is not.
-    if qualifies("refine") and _value(span, DIFFERENCE, "low") > 0:
+    def does(measure: str) -> bool:
+        return _value(span, measure, "low") > limit
+
+    hurts = [_value(span, measure, "high") < -limit for measure in (coarse, refine)]
+    if any(hurts) and not (does(coarse) or does(refine)):
+        return "suppressor"
+    if not any(scores[phase.q] <= thresholds.false_discovery_rate for phase in PHASES.values()):
+        return None
+    if does(coarse) and does(SWAP):
+        sizes = [_value(span, measure, "effect") for measure in (coarse, refine, SWAP)]
+        if min(sizes) >= thresholds.alike * max(sizes):
+            return "carrier"
+    if does(refine) and _value(span, MORE_REFINE, "low") > 0:
         return "refine"
-    return "coarse" if qualifies("coarse") else None
+    # A head that carries both equally, and no label, is coarse.
+    if does(coarse) and _value(span, AS_A_SIBLING, "high") >= 0:
+        return "coarse"
+    return None
 
 
 def _describe(
-    pool: Pool, span: Measured, at_decision: Measured, thresholds: Thresholds
+    pool: HeadPool, span: Measured, at_decision: Measured, thresholds: Thresholds
 ) -> dict[str, Any]:
-    measure = PHASES[pool].chief
-    effect = _value(span, measure, "effect")
-    share = _value(at_decision, measure, "effect") / effect if effect > 0 else math.nan
+    """The head's columns; a head that only passes on becomes a mover here."""
+    effects = {name: _value(span, measure, "effect") for name, measure in MARGINS.items()}
+    phase = pool if pool in effects else max(effects, key=lambda name: abs(effects[name]))
+    effect = effects[phase]
+    share = _value(at_decision, MARGINS[phase], "effect") / effect
+    passed = _value(span, PASSED[phase], "effect") / effect
+    if pool != "suppressor" and passed >= thresholds.passed_share:
+        pool = "mover"
     return {
+        "pool": pool,
         "read_out": share >= thresholds.read_out_share,
         "decision_share": share,
-        "weight": effect,
+        "passed_share": passed,
+        "weight": abs(effect),
     }
 
 
 def _frame(pooled: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     """Rows as a frame, of the same dtypes when empty; effects become shares of their pool's sum.
 
-    Every effect is positive here: its interval lies above a threshold of at least 0.
+    No effect is 0 here: its interval does not hold a threshold of at least 0.
     """
     total: Counter[str] = Counter()
     for row in pooled:
@@ -148,10 +200,10 @@ def _frame(pooled: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataF
 def combine_tasks(per_task: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Pool over tasks: the frames of `pool_heads`, one a task, become one with a `tasks` column.
 
-    `tasks` counts the tasks in which the head qualified for either pool. Its pool is the one of
-    most of them, coarse on ties. From the tasks of that pool come: `decision_share` (mean),
-    `read_out` (more than half of them) and `weight` (sum, normalised again, so that a head of few
-    tasks weighs less).
+    `tasks` counts the tasks in which the head qualified for any pool. Its pool is the one of most
+    of them, on ties the first of `HEAD_POOLS`. From the tasks of that pool come: `decision_share`
+    and `passed_share` (means), `read_out` (more than half of them) and `weight` (sum, normalised
+    again, so that a head of few tasks weighs less).
 
     Raises:
         InputError: no frames.
@@ -168,15 +220,20 @@ def combine_tasks(per_task: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _combine(key: HeadId, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
     votes = Counter(row["pool"] for row in rows)
-    pool = "coarse" if votes["coarse"] >= votes["refine"] else "refine"
+    pool = max(HEAD_POOLS, key=lambda name: votes[name])
     own = [row for row in rows if row["pool"] == pool]
-    shares = [row["decision_share"] for row in own if pd.notna(row["decision_share"])]
+
+    def mean(column: str) -> float:
+        known = [float(row[column]) for row in own if number(row.get(column)) is not None]
+        return fmean(known) if known else math.nan
+
     return {
         "layer": key[0],
         "head": key[1],
         "pool": pool,
         "read_out": sum(bool(row["read_out"]) for row in own) * 2 > len(own),
-        "decision_share": fmean(shares) if shares else math.nan,
+        "decision_share": mean("decision_share"),
+        "passed_share": mean("passed_share"),
         "weight": sum(row["weight"] for row in own),
         "tasks": len(rows),
     }
@@ -193,32 +250,41 @@ def build_headset(
     tokenizer: Mapping[str, Any],
     method: Mapping[str, Any],
     thresholds: Thresholds | None = None,
+    passing: pd.DataFrame | None = None,
+    rules: Mapping[str, str] | None = None,
 ) -> HeadSet:
     """Join pools, scores, verified effects and provenance into a checked `HeadSet`.
 
     `pooled` is the frame of `pool_heads` or `combine_tasks`; effects of heads and pools are those
     of the held-out half over the span. `method` need not repeat `thresholds` and `positions`;
     thresholds that it does hold are kept beside those of pooling. Without a `pools` table the file
-    has no joint effects. Numbers that are not finite become null. Of several draws of a random
-    control, the file gets the mean effect, the lowest low, the highest high and the smallest n.
+    has no joint effects. `rules` names the rule behind each pool, this module's unless given.
+    Numbers that are not finite become null. Of several draws of a random control, the file gets the
+    mean effect, the lowest low, the highest high and the smallest n.
 
     Raises:
         InputError: a table lacks a column or a pooled head, or the result breaks the format.
     """
-    require(pooled, "pooled", COLUMNS)
+    require(pooled, "pooled", [name for name in COLUMNS if name != "passed_share"])
     require(scores, "scores", [*KEYS, *SCORES])
     columns = ["positions", "measure", "effect", "low", "high", "n"]
     require(patching, "patching", [*KEYS, "half", *columns])
     if pools is not None:
         require(pools, "pools", ["pool", "set", "draw", "heads", *columns])
+    verified = _rows(patching, "verify", "span")
+    if passing is not None and len(passing):
+        for key, rows in _rows(passing, "verify", "span").items():
+            verified.setdefault(key, {}).update(rows)
+    if rules is None:
+        rules = {name: RULE for name in HEAD_POOLS if name in set(pooled["pool"])}
     limits = {**method.get("thresholds", {}), **asdict(thresholds or Thresholds())}
     document = {
         "schema": SCHEMA,
         "model": dict(model),
         "prompts": dict(prompts),
         "tokenizer": dict(tokenizer),
-        "method": {**method, "thresholds": limits, "positions": "span"},
-        "heads": _head_records(pooled, scores, _rows(patching, "verify", "span"), model),
+        "method": {**method, "thresholds": limits, "positions": "span", "rules": dict(rules)},
+        "heads": _head_records(pooled, scores, verified, model),
         "pools": [] if pools is None else _pool_records(pools),
     }
     return parse(json.dumps(document))
@@ -244,6 +310,7 @@ def _head_records(
                 "pool": row["pool"],
                 "read_out": bool(row["read_out"]),
                 "decision_share": number(row["decision_share"]),
+                "passed_share": number(row.get("passed_share")),
                 "weight": float(row["weight"]),
                 "tasks": int(row.get("tasks", 1)),
                 "scores": {name: number(scores_of[layer, head][name]) for name in SCORES},

@@ -26,9 +26,10 @@ from workbench.analysis.scores.nulls import RoleNull, null_p, null_q
 from workbench.analysis.scores.scores import EventScores, score_nulls
 from workbench.analysis.statistics import resample_counts
 from workbench.errors import InputError, require
-from workbench.headsets.pooling import KEYS, HeadId, pool_heads
+from workbench.headsets.pooling import KEYS, RULE_DIFFERENCES, RULE_MEASURES, HeadId, pool_heads
+from workbench.headsets.roles import HEAD_POOLS, POOL_WORDS
 from workbench.headsets.thresholds import Thresholds
-from workbench.phases import CHIEFS, DIFFERENCE, MEASURES, OF_READOUT, PHASES, POOLS
+from workbench.phases import MEASURES, PHASES
 
 STABILITY_COLUMNS = ["pool", "layer", "head", "share", "n_resamples"]
 CURVE_COLUMNS = ["n_prompts", "pool", "overlap", "size", "empty", "n_subsets"]
@@ -45,6 +46,7 @@ def selection_stability(
     baseline: pd.DataFrame,
     *,
     thresholds: Thresholds | None = None,
+    passing: pd.DataFrame | None = None,
     n_resamples: int = 200,
     n_permutations: int = 1000,
     n_inner: int = 500,
@@ -58,21 +60,22 @@ def selection_stability(
     1), n_resamples.
 
     In a resample, `n_permutations` (raised to 20 per head) and `n_inner` resamples for the
-    intervals are fewer than the defaults of a run: shares near 0 and 1 do not need them. A prompt
-    that is drawn twice keeps one shuffle of its roles, but counts as two in the interval, so a
-    share errs on the generous side: it says how firm a choice is, it is no p-value.
+    intervals are fewer than the defaults of a run: shares near 0 and 1 do not need them. `passing`
+    is as `pool_heads` takes it, the same in every resample. A prompt that is drawn twice keeps one
+    shuffle of its roles, but counts as two in the interval, so a share errs on the generous side:
+    it says how firm a choice is, it is no p-value.
 
     Raises:
         InputError: no resamples, a column is missing, or prompts that the baseline lacks.
     """
-    chooser = _Chooser(scores, prompt_ids, events, baseline, thresholds)
+    chooser = _Chooser(scores, prompt_ids, events, baseline, thresholds, passing)
     n_prompts = len(chooser.prompts)
     _check_least("n_resamples", n_resamples)
     counts = resample_counts(n_prompts, n_resamples, derive_generator(seed, "stability"))
     chosen = list(chooser.pools(counts, n_permutations, n_inner, seed))
     rows = [
         (pool, *head, sum(head in pools[pool] for pools in chosen) / n_resamples, n_resamples)
-        for pool in POOLS
+        for pool in HEAD_POOLS
         for head in sorted(set().union(*(pools[pool] for pools in chosen)))
     ]
     table = pd.DataFrame(rows, columns=STABILITY_COLUMNS)
@@ -89,6 +92,7 @@ def sample_size_curve(
     sizes: Sequence[int],
     *,
     thresholds: Thresholds | None = None,
+    passing: pd.DataFrame | None = None,
     n_subsets: int = 50,
     n_permutations: int = 1000,
     n_inner: int = 500,
@@ -105,7 +109,7 @@ def sample_size_curve(
     Raises:
         InputError: as there, no size, or a size below 1 or above the number of prompts.
     """
-    chooser = _Chooser(scores, prompt_ids, events, baseline, thresholds)
+    chooser = _Chooser(scores, prompt_ids, events, baseline, thresholds, passing)
     n_prompts = len(chooser.prompts)
     _check_least("n_subsets", n_subsets)
     wrong = [size for size in sizes if not 1 <= size <= n_prompts]
@@ -122,7 +126,7 @@ def sample_size_curve(
         for row in counts:
             row[torch.randperm(n_prompts, generator=generator)[:size]] = 1
         found = list(chooser.pools(counts, n_permutations, n_inner, seed))
-        for pool in POOLS:
+        for pool in HEAD_POOLS:
             heads = [pools[pool] for pools in found]
             rows.append(
                 {
@@ -138,11 +142,12 @@ def sample_size_curve(
 
 
 def winners_curse(patching: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
-    """Chief effect of every pooled head, over the span, on the selection and the held-out half.
+    """Effect of every pooled head over the span, on the selection and the held-out half.
 
-    Heads are chosen for large effects, so the selection half shows them too large. `gap` is
-    effect_choose − effect_verify; `low_verify` and `high_verify` are the honest interval. One row
-    per row of `pooled` (the frame of `pool_heads`); a number that `patching` lacks is NaN.
+    The measure is that of its pool. Heads are chosen for large effects, so the selection half shows
+    them too large. `gap` is effect_choose − effect_verify; `low_verify` and `high_verify` are the
+    honest interval. One row per row of `pooled` (the frame of `pool_heads`); a number that
+    `patching` lacks is NaN.
 
     Raises:
         InputError: a table lacks a column.
@@ -150,7 +155,8 @@ def winners_curse(patching: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
     require(patching, "patching", [*KEYS, "positions", "measure", "half", "effect", "low", "high"])
     require(pooled, "pooled", [*KEYS, "pool"])
     span = patching[patching["positions"] == "span"]
-    table = pooled[[*KEYS, "pool"]].assign(measure=[PHASES[pool].chief for pool in pooled["pool"]])
+    told = {name: words.measure for name, words in POOL_WORDS.items()}
+    table = pooled[[*KEYS, "pool"]].assign(measure=[told[pool] for pool in pooled["pool"]])
     for half in ("choose", "verify"):
         own = span.loc[span["half"] == half, [*KEYS, "measure", "effect", "low", "high"]]
         own = own.rename(columns={name: f"{name}_{half}" for name in ("effect", "low", "high")})
@@ -169,17 +175,20 @@ class _Chooser:
         events: pd.DataFrame,
         baseline: pd.DataFrame,
         thresholds: Thresholds | None,
+        passing: pd.DataFrame | None,
     ) -> None:
         if len(scores) != len(prompt_ids) or not scores:
             raise InputError(
                 f"{len(prompt_ids)} prompt ids for the scores of {len(scores)} events; each event "
                 "needs its prompt id, and there must be at least one"
             )
-        require(events, "patching results", [*KEYS, "positions", "run", "id", "event", *OF_READOUT])
+        values = {MEASURES[name].value for name in RULE_MEASURES}
+        require(events, "patching results", [*KEYS, "positions", "run", "id", "event", *values])
         valid = [phase.valid for phase in PHASES.values()]
-        require(baseline, "baseline", ["id", "event", "variant", *valid, *OF_READOUT])
+        require(baseline, "baseline", ["id", "event", "variant", *valid, *values])
         self.prompts = list(dict.fromkeys(prompt_ids))
         self.thresholds = thresholds
+        self.passing = passing
         self.nulls = score_nulls(scores, prompt_ids)
         n_layers, n_heads = scores[0].output_norm.shape
         self.heads = pd.DataFrame(
@@ -198,7 +207,7 @@ class _Chooser:
         if part.empty:
             raise InputError("the patching results hold no span patch of the selection half")
         self.targets = part.groupby(KEYS, sort=True).size().index.to_frame(index=False)
-        self.terms = {name: measure_terms(part, base, MEASURES[name]) for name in CHIEFS}
+        self.terms = {name: measure_terms(part, base, MEASURES[name]) for name in RULE_MEASURES}
         ids = base.index.get_level_values("id")
         self.rows = [torch.from_numpy(np.flatnonzero(ids == name)) for name in self.prompts]
 
@@ -214,9 +223,10 @@ class _Chooser:
         }
         for sample, row in enumerate(counts):
             scores = self.heads.assign(**{name: value[sample] for name, value in q.items()})
-            pooled = pool_heads(scores, self._patching(row, n_inner, seed), self.thresholds)
+            patching = self._patching(row, n_inner, seed)
+            pooled = pool_heads(scores, patching, self.thresholds, self.passing)
             heads = list(zip(pooled["layer"].tolist(), pooled["head"].tolist(), strict=True))
-            yield {name: frozenset(compress(heads, pooled["pool"] == name)) for name in POOLS}
+            yield {name: frozenset(compress(heads, pooled["pool"] == name)) for name in HEAD_POOLS}
 
     def _patching(self, counts: Int[Tensor, " prompt"], n_inner: int, seed: int) -> pd.DataFrame:
         """Effects of one sample as the rows of a patching table that the rule reads."""
@@ -233,8 +243,9 @@ class _Chooser:
                     measure=name,
                     effect=intervals[name].estimate.numpy(),
                     low=intervals[name].low.numpy(),
+                    high=intervals[name].high.numpy(),
                 )
-                for name in (*CHIEFS, DIFFERENCE)
+                for name in (*RULE_MEASURES, *RULE_DIFFERENCES)
             ],
             ignore_index=True,
         )

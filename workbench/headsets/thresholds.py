@@ -19,6 +19,24 @@ ReadOutShare = Annotated[
     ),
 ]
 
+Alike = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="Smallest effect on Focus, near misses and label swap of a label carrier, as a "
+        "share of its largest.",
+    ),
+]
+PassedShare = Annotated[
+    float,
+    Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="Share of its effect that a head has by passing on from which it is a mover.",
+    ),
+]
+
 
 @settings
 class Thresholds:
@@ -31,3 +49,5 @@ class Thresholds:
     false_discovery_rate: Rate = 0.05
     min_restore_low: RestoreLow = 0.02
     read_out_share: ReadOutShare = 0.8
+    alike: Alike = 0.4
+    passed_share: PassedShare = 0.8

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.errors import InputError
-from workbench.phases import OF_READOUT
+from workbench.phases import OF_READOUT, PHASES
 from workbench.plots.panels import PROBABILITY, band, error_bars, finish, line, row_name
 from workbench.plots.style import (
     CONTROL,
@@ -166,6 +166,8 @@ def selection_stability(stability: pd.DataFrame) -> go.Figure:
     names: list[str] = []
     for pool, colour in POOL_COLOUR.items():
         rows = where(often, pool=pool).sort_values("share", ascending=False, kind="stable")
+        if rows.empty and pool not in PHASES:
+            continue
         heads = [row_name(pool, *head) for head in zip(rows["layer"], rows["head"], strict=True)]
         # Numbers, not names, as places: a head can be chosen for either pool.
         places = list(range(len(names), len(names) + len(heads)))
@@ -206,6 +208,8 @@ def prompts_needed(sample_size: pd.DataFrame) -> go.Figure:
     for column, quantity in enumerate(panels, start=1):
         for pool, colour in POOL_COLOUR.items():
             rows = where(sample_size, pool=pool).sort_values("n_prompts")
+            if pool not in PHASES and not rows["size"].any():
+                continue
             hover = "%{x} prompts: %{y:.2f}<br>%{customdata[0]:.1f} heads on average, "
             hover += "%{customdata[1]} subsets"
             trace = line(rows, "n_prompts", quantity, f"{pool} pool", colour, hover)

@@ -13,7 +13,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
-from workbench.phases import MEASURES, PHASES
+from workbench.headsets.roles import POOL_WORDS
+from workbench.phases import MEASURES
 from workbench.plots.style import (
     INK,
     POSITIONS,
@@ -266,7 +267,8 @@ def _pool_markers(pooled: Mapping[tuple[int, int], str], cell: float) -> list[go
     for name in sorted(set(pooled.values())):
         heads = sorted(place for place, pool in pooled.items() if pool == name)
         pool = name.split(" ")[0]
-        colour = READ_OUT if "read-out" in name else PHASES[pool].colour if pool in PHASES else INK
+        words = POOL_WORDS.get(pool)
+        colour = READ_OUT if "read-out" in name else words.colour if words else INK
         # A white line under the coloured one keeps the outline visible on cells of any colour.
         for line_colour, width in (("white", 5.0), (colour, 2.5)):
             traces.append(
@@ -279,7 +281,7 @@ def _pool_markers(pooled: Mapping[tuple[int, int], str], cell: float) -> list[go
                     showlegend=line_colour == colour,
                     hoverinfo="skip",
                     marker={
-                        "symbol": PHASES[pool].symbol if pool in PHASES else "diamond-open",
+                        "symbol": words.symbol if words else "pentagon-open",
                         "size": size,
                         "color": line_colour,
                         "line": {"width": width if size > 9 else width - 1},

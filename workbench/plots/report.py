@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.headsets.roles import POOL_WORDS
 from workbench.phases import MEASURES, PHASES, margin_name
 from workbench.plots import evidence_words, figures, heatmaps
 from workbench.plots.page import card, write_page
@@ -115,7 +116,11 @@ def write_report(
         model=_model_name(headset, manifest),
         counts=counts,
         mass=mass,
-        findings=[pool_finding(pool, headset, pools) for pool in PHASES],
+        findings=[
+            pool_finding(pool, headset, pools)
+            for pool in POOL_WORDS
+            if pool in PHASES or any(head["pool"] == pool for head in headset.get("heads", []))
+        ],
         overview=[card(name, figure, *OTHER_NOTES[name]) for name, figure in overview.items()],
         score_cards=[card(f"score-{name}", one, *SCORE_NOTE) for name, one in score_maps.items()],
         patching_cards=_patching_cards(patching, pooled, scores),
@@ -183,14 +188,19 @@ def pool_finding(pool: str, headset: Mapping[str, Any], pools: pd.DataFrame) -> 
     heads = [head for head in headset.get("heads", []) if head["pool"] == pool]
     names = [f"{head['layer']}-{head['head']}" for head in heads]
     finding: dict[str, Any] = {"pool": pool, "heads": names, "headline": "–", "interval": ""}
-    unit, phrase = PHASES[pool].share_of, PHASES[pool].finding
+    finding["what"] = POOL_WORDS[pool].what
+    words = POOL_WORDS[pool]
+    unit, phrase = words.share_of, words.finding
     finding |= {"unit": unit, "warnings": [], "controls": ""}
     if not names:
         return finding | {"text": f"The {pool} pool is empty: no head qualified."}
     unmeasured = finding | {"text": f"The joint effect of the {pool} pool was not measured."}
     if pools.empty:
         return unmeasured
-    rows = pools.loc[(pools["pool"] == pool) & (pools["measure"] == PHASES[pool].chief)]
+    rows = pools.loc[(pools["pool"] == pool) & (pools["measure"] == words.measure)]
+    if words.sign < 0:
+        ends = {"effect": -rows["effect"], "low": -rows["high"], "high": -rows["low"]}
+        rows = rows.assign(**ends)
     place = "span" if "span" in set(rows["positions"]) else "decision"
     rows = rows.loc[rows["positions"] == place]
     joint = rows.loc[rows["set"] == "pool"].to_dict("records")
@@ -241,7 +251,10 @@ def _against_controls(effect: Mapping[Any, Any], rows: pd.DataFrame) -> tuple[st
 def head_rows(headset: Mapping[str, Any], scores: Iterable[str]) -> list[dict[str, Any]]:
     """Pooled heads, by pool and then by weight, with what is known of each."""
     names = list(scores)
-    heads = sorted(headset.get("heads", []), key=lambda head: (head["pool"], -head["weight"]))
+    order = list(POOL_WORDS)
+    heads = sorted(
+        headset.get("heads", []), key=lambda head: (order.index(head["pool"]), -head["weight"])
+    )
     return [
         {
             **head,

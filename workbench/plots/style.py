@@ -1,7 +1,7 @@
 """What all figures share: colours, titles and units, the template, numbers, and table helpers.
 
 Blue marks the coarse pool and the far counterfactual, orange the refine pool and the near one,
-purple a read-out head, grey a control.
+other pools have colours of their own, purple is a read-out head, grey a control.
 """
 
 import re
@@ -14,11 +14,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
+from workbench.headsets.roles import POOL_WORDS
 from workbench.phases import MEASURES, PHASES
 
 READ_OUT = "#7b3fa0"
 CONTROL, INK, UNPATCHED = "#8a9099", "#252a31", "#dde1e6"
-POOL_COLOUR = {name: phase.colour for name, phase in PHASES.items()}
+POOL_COLOUR = {name: words.colour for name, words in POOL_WORDS.items()}
 VARIANT_COLOUR = {"clean": INK} | {p.counterfactual: p.colour for p in PHASES.values()}
 
 POSITIONS = {"decision": "at the decision token", "span": "over the whole suffix"}

@@ -25,9 +25,10 @@ from workbench.analysis.curves.orderings import order_scores, read_orders
 from workbench.analysis.scores.scores import EventScores, score_event
 from workbench.errors import InputError
 from workbench.headsets.pooling import pool_heads
+from workbench.headsets.roles import HEAD_POOLS
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse
 from workbench.models.hooked import HookedModel
-from workbench.phases import POOLS, valid_pairs
+from workbench.phases import valid_pairs
 from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase, find_cues, question_cases
 from workbench.prompts.choices import stage_reader
@@ -107,11 +108,12 @@ def stability(subject: Subject, tables: Tables) -> Made:
     ids = [event.id for event in chosen]
     given = (scores, ids, tables["patching_events"], tables["baseline"])
     with subject.reporter.step("pools of other prompts"):
-        table = selection_stability(*given, thresholds=limits, seed=seed)
+        rule = {"thresholds": limits, "passing": tables["passing"], "seed": seed}
+        table = selection_stability(*given, **rule)
         n_prompts = len(set(ids))
         sizes = sorted({max(1, round(share * n_prompts)) for share in SIZES})
-        smaller = sample_size_curve(*given, sizes, thresholds=limits, seed=seed)
-    pooled = pool_heads(tables["scores"], tables["patching"], limits)
+        smaller = sample_size_curve(*given, sizes, **rule)
+    pooled = pool_heads(tables["scores"], tables["patching"], limits, tables["passing"])
     made = {"stability": table, "sample_size": smaller}
     made |= {"winners_curse": winners_curse(tables["patching"], pooled)}
     return Made(made, {"events": len(chosen), "sizes": sizes})
@@ -201,7 +203,7 @@ def _chain_effects(subject: Subject, tables: Tables, cases: Sequence[ChainCase])
     """Effects of the pooled heads at every stage of the chain, on the held-out half."""
     pools = {
         pool: heads
-        for pool in POOLS
+        for pool in HEAD_POOLS
         if (heads := [(head.layer, head.head) for head in tables[HEADSET].in_pool(pool)])
     }
     valid = valid_pairs(subject.held_out, tables["baseline"])

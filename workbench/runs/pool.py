@@ -1,9 +1,10 @@
-"""The pooling step: heads selected on one half of the prompts, proven together on the other.
+"""The pooling steps: heads selected on one half of the prompts, proven together on the other.
 
-1. Apply the pooling rule to the selection half.
-2. Patch each pool as one, and control sets of its size: random heads of the same layers, and the
+1. Ask of heads that the pooling rule may let in how much of their effect they only pass on.
+2. Apply the pooling rule to the selection half.
+3. Patch each pool as one, and control sets of its size: random heads of the same layers, and the
    heads with the largest output; on the held-out half.
-3. Join everything into the head set.
+4. Join everything into the head set.
 """
 
 import hashlib
@@ -13,22 +14,25 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from workbench.analysis.patching.effects import HALVES, causal_effects
 from workbench.analysis.patching.engine import engine_use
+from workbench.analysis.patching.passing import sweep_passing
 from workbench.analysis.patching.patching import THRESHOLDS, joint_effects
 from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets.controls import controls
 from workbench.headsets.headset import ModelInfo, describe_prompts
 from workbench.headsets.pooling import build_headset, pool_heads
+from workbench.headsets.roles import HEAD_POOLS
 from workbench.headsets.thresholds import Thresholds
 from workbench.headsets.unnominated import unnominated
-from workbench.phases import PHASES, POOLS, valid_pairs
+from workbench.phases import PASSING, PHASES, valid_pairs
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import RunConfig
 from workbench.runs.manifest import versions
-from workbench.runs.patch import heads_of
+from workbench.runs.patch import EFFECT_COLUMNS, heads_of
 from workbench.runs.steps import HEADSET, Made
-from workbench.runs.subject import Parts, Subject, Tables, runs_worth_patching
+from workbench.runs.subject import Parts, Subject, Tables, runs_worth_patching, valid_runs
 
 COLUMNS = ["pool", "set", "draw", "positions", "measure", "effect", "low", "high", "n", "heads"]
 
@@ -42,17 +46,58 @@ class PooledSet(NamedTuple):
     heads: Sequence[Head]
 
 
+def passing(subject: Subject, tables: Tables, parts: Parts) -> Made:
+    """What heads that the rule lets in pass on of their effect, on both halves.
+
+    Empty where no head is let in, or where what this model's heads pass on is not known.
+    """
+    baseline = tables["baseline"]
+    _check_values(tables["patching"])
+    candidates = pool_heads(tables["scores"], tables["patching"], thresholds_of(subject.config))
+    heads = heads_of(candidates.loc[candidates["pool"] != "suppressor"])
+    events = valid_pairs(subject.prompts, baseline) if heads else []
+    runs_of = valid_runs(baseline, ("denoising",))
+    try:
+        with subject.reporter.step(f"what {len(heads)} heads pass on", len(events)) as advance:
+            for number, event in enumerate(events):
+                if number not in parts and runs_of(event):
+                    found = sweep_passing(
+                        subject.model, [event], heads, halves=subject.halves, runs_of=runs_of
+                    )
+                    parts[number] = pd.concat(found, ignore_index=True)
+                advance(number + 1, len(events))
+    except InputError as error:
+        subject.reporter.say(f"pool: no head is called a mover, since {error}")
+        events = []
+    if not events:
+        return Made({"passing": pd.DataFrame(columns=EFFECT_COLUMNS)}, {"heads": 0})
+    halves = tuple(baseline["half"].unique())
+    effects = causal_effects(
+        pd.concat(parts.values(), ignore_index=True),
+        baseline,
+        halves=halves if len(halves) == 1 else HALVES,
+        measures=PASSING,
+        n_resamples=subject.config.n_resamples,
+        seed=subject.config.seed,
+    )
+    return Made({"passing": effects}, {"heads": len(heads)})
+
+
+def _check_values(patching: pd.DataFrame) -> None:
+    if (patching.get("intervention", pd.Series("z")) != "z").any():
+        raise InputError("patching table has patched patterns: pools are made from intervention z")
+
+
 def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
     """The pools and their joint effects, and the head set.
 
     Raises:
         InputError: the heads were not patched over the span, or their patterns were patched.
     """
-    scores, patching = tables["scores"], tables["patching"]
-    if (patching.get("intervention", pd.Series("z")) != "z").any():
-        raise InputError("patching table has patched patterns: pools are made from intervention z")
+    scores, patching, passed = tables["scores"], tables["patching"], tables["passing"]
+    _check_values(patching)
     thresholds = thresholds_of(subject.config)
-    pooled = pool_heads(scores, patching, thresholds)
+    pooled = pool_heads(scores, patching, thresholds, passed)
     for name, heads in unnominated(scores, patching, thresholds).items():
         if heads:
             subject.reporter.say(
@@ -69,9 +114,10 @@ def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
         patching=patching,
         pools=joint,
         thresholds=thresholds,
+        passing=passed,
         **_provenance(subject),
     )
-    counts = {f"{name}_heads": len(found.in_pool(name)) for name in POOLS}
+    counts = {f"{name}_heads": len(found.in_pool(name)) for name in HEAD_POOLS}
     return Made({"pools": joint, HEADSET: found}, counts)
 
 
@@ -94,11 +140,12 @@ def _sets(subject: Subject, pooled: pd.DataFrame, scores: pd.DataFrame) -> list[
     """Every pool that has heads, with its controls."""
     in_any = heads_of(pooled)
     sets = []
-    for pool in POOLS:
+    for pool in HEAD_POOLS:
         ranked = pooled.loc[pooled["pool"] == pool].sort_values("weight", ascending=False)
         heads = heads_of(ranked)
         if not heads:
-            subject.reporter.say(f"pool: no head qualifies for the {pool} pool")
+            if pool in PHASES:
+                subject.reporter.say(f"pool: no head qualifies for the {pool} pool")
             continue
         sets.append(PooledSet(pool, "pool", 0, heads))
         drawn = controls(

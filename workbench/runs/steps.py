@@ -4,8 +4,9 @@
                                   counterfactuals move it? CoarseScore and RefineScore of every
                                   head, on the selection half; Focus and Confusion layer by layer
     screen, patch                 causal effects of nominated heads and random ones, event by event
-    pool                          heads that pass the rule on the selection half; joint effects of
-                                  each pool, and of control sets of its size, on the held-out half
+    passing, pool                 what heads that may be pooled only pass on; heads that pass the
+                                  rule on the selection half; joint effects of each pool, and of
+                                  control sets of its size, on the held-out half
     paths                         through whose query, key or value pooled heads act on one another
     stability, chain, curves      the evidence: would other prompts choose the same heads; the two
                                   phases along the chain of thought; how much rests on these heads
@@ -104,10 +105,19 @@ STEPS = (
         resumable=True,
     ),
     Step(
+        "passing",
+        command="pool",
+        work="pool:passing",
+        needs=("baseline", "scores", "patching"),
+        makes=("passing",),
+        settings=(*_POOLING, "n_resamples"),
+        resumable=True,
+    ),
+    Step(
         "pool",
         command="pool",
         work="pool:pool",
-        needs=("baseline", "scores", "patching"),
+        needs=("baseline", "scores", "patching", "passing"),
         makes=("pools", HEADSET),
         settings=(*_POOLING, "positions", "draws", "n_resamples"),
         resumable=True,
@@ -126,7 +136,7 @@ STEPS = (
         "stability",
         command="evidence",
         work="evidence:stability",
-        needs=("baseline", "scores", "patching_events", "patching"),
+        needs=("baseline", "scores", "patching_events", "patching", "passing"),
         makes=("stability", "sample_size", "winners_curse"),
         settings=_POOLING,
     ),

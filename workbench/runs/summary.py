@@ -12,7 +12,8 @@ from workbench.analysis.option_mass import explain_mass, mass_counts, mass_warni
 from workbench.analysis.patching.patching import event_counts
 from workbench.heads import head_name
 from workbench.headsets.headset import load
-from workbench.phases import MEASURES, MIN_PROMPTS, PHASES, POOLS
+from workbench.headsets.roles import HEAD_POOLS, POOL_WORDS
+from workbench.phases import MEASURES, MIN_PROMPTS, PHASES
 from workbench.plots.style import percent
 from workbench.runs.folder import RunFolder
 from workbench.runs.steps import MAKER
@@ -30,7 +31,9 @@ def summary(out: str | Path) -> Group:
     found, pools = load(folder.path / "headset.json"), folder.read_table("pools")
     columns = ("pool", "heads", "joint effect", "95 %", "random heads", "largest output", "n")
     table = Table(*columns, title="joint effects on the held-out half")
-    for pool in POOLS:
+    for pool in HEAD_POOLS:
+        if pool not in PHASES and not found.in_pool(pool):
+            continue
         heads = " ".join(head_name(head.layer, head.head) for head in found.in_pool(pool))
         table.add_row(pool, heads or "none", *_effects(pools, pool))
     files = [
@@ -54,7 +57,7 @@ def mass_of(folder: RunFolder, baseline: pd.DataFrame) -> dict[str, Any]:
 
 def _effects(pools: pd.DataFrame, pool: str) -> list[str]:
     """Cells after the heads: the pool's chief measure over the span, and what controls reach."""
-    measure = PHASES[pool].chief
+    measure = POOL_WORDS[pool].measure
     here = (pools["pool"] == pool) & (pools["measure"] == measure) & (pools["positions"] == "span")
     rows = {name: pools.loc[here & (pools["set"] == name)] for name in ("pool", "random", "norm")}
     if rows["pool"].empty:

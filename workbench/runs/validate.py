@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import InputError
 from workbench.headsets import headset
+from workbench.headsets.roles import HEAD_POOLS
 from workbench.phases import POOLS
 from workbench.prompts.files import read_prompts
 
@@ -47,5 +48,6 @@ def _validate_headset(path: str | Path, model: "HookedModel | None") -> str:
             )
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-    sizes = ", ".join(f"{len(found.in_pool(pool))} {pool}" for pool in POOLS)
+    counts = {pool: len(found.in_pool(pool)) for pool in HEAD_POOLS}
+    sizes = ", ".join(f"{n} {pool}" for pool, n in counts.items() if n or pool in POOLS)
     return f"{path}: OK, head set of {found.model.name!r}, {sizes}"

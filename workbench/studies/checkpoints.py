@@ -108,7 +108,7 @@ def study_checkpoints(
     """
     reporter = reporter or Reporter()
     by_step = _by_step(folders)
-    pools = {pool: [(h.layer, h.head) for h in headset.in_pool(pool)] for pool in POOLS}
+    pools = {pool: [(h.layer, h.head) for h in headset.of_phase(pool)] for pool in POOLS}
     targets = _later_targets(pools, extra_heads)
     with nullcontext() if out is None else hold(out):
         folder = None if out is None else _open(out, by_step, prompts, targets, dtype)

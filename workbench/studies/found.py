@@ -9,8 +9,9 @@ from rich.console import Console
 from workbench.analysis.statistics import Halves, split_half
 from workbench.heads import Head, head_name
 from workbench.headsets.pooling import pool_heads
+from workbench.headsets.roles import HEAD_POOLS
 from workbench.models.hooked import HookedModel
-from workbench.phases import PHASES, POOLS, valid_pairs
+from workbench.phases import PHASES, valid_pairs
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import DEFAULTS, RunConfig
@@ -89,9 +90,9 @@ def find_pools(
     if not every_head:
         heads = ",".join(head_name(*at) for at in heads_of(scores.loc[nominated]))
         subject = replace(subject, config=replace(config, heads=heads))
-    tables = do_steps([MAKER["patching"]], subject, tables)
-    pooled = pool_heads(scores, tables["patching"], thresholds)
-    pools = {pool: frozenset(heads_of(pooled.loc[pooled["pool"] == pool])) for pool in POOLS}
+    tables = do_steps([MAKER["patching"], MAKER["passing"]], subject, tables)
+    pooled = pool_heads(scores, tables["patching"], thresholds, tables["passing"])
+    pools = {pool: frozenset(heads_of(pooled.loc[pooled["pool"] == pool])) for pool in HEAD_POOLS}
     return Found(pools, n_valid, int(nominated.sum()))
 
 

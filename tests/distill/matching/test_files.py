@@ -13,6 +13,8 @@ from workbench.heads import ModelShape
 from workbench.headsets.headset import parse
 from workbench.models import loading
 
+PAIR = {"pool": "refine", "teacher": [4, 6], "student": [2, 0], "weight": 0.5}
+
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[HeadMap, Path]:
@@ -51,7 +53,7 @@ def test_a_map_is_refused_for_other_models(saved: tuple[HeadMap, Path]):
         ({"pairs.weight": 0.9}, "weights of pool 'coarse' sum to 0.9, must be 1"),
         ({"more": 1}, "more: unknown key"),
         ({"pairs.student": [9, 0]}, r"pairs\[0\].student: head 9-0 is outside 4 layers"),
-        ({"pairs.teacher": [4, 6]}, "teacher head 4-6 is paired twice$"),
+        ({"pairs": [PAIR, PAIR]}, "teacher head 4-6 is paired twice in pool 'refine'"),
         ({"pairs.pool": "fine"}, r"pairs\[0\].pool: "),
         ({"pairs.teacher": [-1, 6]}, r"pairs\[0\].teacher\[0\]: "),
     ],

@@ -122,11 +122,18 @@ def test_plain_lists_keep_their_order_and_weigh_the_same():
     assert [(pair.teacher, pair.weight) for pair in headmap.pairs] == [((5, 3), 0.5), ((5, 0), 0.5)]
 
 
+def test_a_carrier_teaches_both_phases():
+    headmap = match_by_depth({"coarse": [(1, 2)], "refine": [(1, 2), (4, 0)]}, shape(6), shape(4))
+    assert [pair.teacher for pair in headmap.pairs] == [(1, 2), (1, 2), (4, 0)]
+    assert [pair.weight for pair in headmap.pairs] == [1.0, 0.5, 0.5]
+    assert len({pair.student for pair in headmap.pairs}) == 3
+
+
 def test_heads_that_cannot_be_matched_are_named():
     with pytest.raises(InputError, match="head 6-0 is outside 6 layers × 8 heads"):
         match_by_depth({"coarse": [(6, 0)]}, shape(6), shape(4))
-    with pytest.raises(InputError, match="head 1-2 is listed twice"):
-        match_by_depth({"coarse": [(1, 2)], "refine": [(1, 2)]}, shape(6), shape(4))
+    with pytest.raises(InputError, match="head 1-2 is listed twice in pool 'refine'"):
+        match_by_depth({"coarse": [(1, 2)], "refine": [(1, 2), (1, 2)]}, shape(6), shape(4))
     with pytest.raises(InputError, match="no teacher heads"):
         match_by_depth({"coarse": []}, shape(6), shape(4))
     with pytest.raises(InputError, match="weights of its heads sum to 0"):

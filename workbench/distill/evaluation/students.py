@@ -11,7 +11,7 @@ import pandas as pd
 
 from workbench.distill.arms import ARMS, CUSTOM, arm_of
 from workbench.distill.config import DEFAULTS, plain
-from workbench.distill.matching.head_map import HeadMap, Pools
+from workbench.distill.matching.head_map import HeadMap, Pools, pooled_heads
 from workbench.distill.training.folder import READOUT, RECORD, damaged, read_record
 from workbench.distill.training.monitor import COLUMNS, read_readout
 from workbench.errors import InputError
@@ -228,7 +228,7 @@ def _listed(pools: Pools) -> PoolHeads:
     if isinstance(pools, Mapping):
         listed = [(pool, head) for pool, heads in pools.items() for head in heads]
     else:
-        heads = pools.heads if isinstance(pools, HeadSet) else pools
+        heads = pooled_heads(pools) if isinstance(pools, HeadSet) else pools
         listed = [(head.pool, (head.layer, head.head)) for head in heads]
     return _by_pool(listed)
 

@@ -8,7 +8,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workbench.distill.matching.head_map import HeadMap, PooledHead, check_pools, describe
+from workbench.distill.matching.head_map import (
+    HeadMap,
+    PooledHead,
+    check_pools,
+    describe,
+    pooled_heads,
+)
 from workbench.errors import InputError, explain
 from workbench.files import read_json, read_text, write_text
 from workbench.heads import ModelShape
@@ -87,8 +93,12 @@ def _read_heads(path: str | Path, shape: ModelShape) -> tuple[tuple[PooledHead, 
         if found not in (None, value):
             raise InputError(f"{path}: model.{field} is {found}, the teacher's is {value}")
     read = set(PooledHead.model_fields)
-    heads = tuple(
-        PooledHead(**one.model_dump(include=read, exclude_unset=True)) for one in given.heads
+    heads = (
+        pooled_heads(given)
+        if isinstance(given, headset.HeadSet)
+        else tuple(
+            PooledHead(**one.model_dump(include=read, exclude_unset=True)) for one in given.heads
+        )
     )
     for pool in POOLS:
         weighed = {"weight" in one.model_fields_set for one in heads if one.pool == pool}

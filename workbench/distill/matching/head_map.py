@@ -77,13 +77,15 @@ class HeadMap(_Record):
 
     @model_validator(mode="after")
     def _heads_exist(self) -> "HeadMap":
-        seen: set[Head] = set()
+        seen: set[tuple[Pool, Head]] = set()
         for index, pair in enumerate(self.pairs):
             for side in ("teacher", "student"):
                 _check_head(getattr(pair, side), getattr(self, side), f"pairs[{index}].{side}")
-            if pair.teacher in seen:
-                raise InputError(f"teacher head {head_name(*pair.teacher)} is paired twice")
-            seen.add(pair.teacher)
+            if (pair.pool, pair.teacher) in seen:
+                raise InputError(
+                    f"teacher head {head_name(*pair.teacher)} is paired twice in pool {pair.pool!r}"
+                )
+            seen.add((pair.pool, pair.teacher))
         for pool in POOLS:
             pairs = self.in_pool(pool)
             whole = sum(pair.weight for pair in pairs)
@@ -111,6 +113,16 @@ class HeadMap(_Record):
         return tuple(groups)
 
 
+def pooled_heads(found: HeadSet) -> tuple[PooledHead, ...]:
+    """Heads that a student may learn each phase from; a label carrier may stand in both."""
+    read = set(PooledHead.model_fields)
+    return tuple(
+        PooledHead(**head.model_dump(include=read))
+        for phase in POOLS
+        for head in found.of_phase(phase)
+    )
+
+
 Pools = HeadSet | Sequence[PooledHead] | Mapping[Pool, Sequence[Head]]
 """A head set, heads read by `heads_for`, or plain heads by pool, which weigh the same."""
 
@@ -119,7 +131,7 @@ def check_pools(pools: Pools, teacher: ModelShape) -> Counter[Pool]:
     """How many heads each pool has that has any.
 
     Raises:
-        InputError: no heads, heads that are not the teacher's, or a head listed twice.
+        InputError: no heads, heads that are not the teacher's, or a head listed twice in a pool.
     """
     return Counter(head.pool for head in _listed(pools, teacher))
 
@@ -137,7 +149,7 @@ def match_by_depth(pools: Pools, teacher: ModelShape, student: ModelShape) -> He
     its group's others if not. The rest share.
 
     Raises:
-        InputError: no heads, heads that are not the teacher's, or a head listed twice.
+        InputError: no heads, heads that are not the teacher's, or a head listed twice in a pool.
     """
     heads = _listed(pools, teacher)
     # First layers, for all heads of a pool in a teacher layer at once; then heads within them.
@@ -249,8 +261,7 @@ def _listed(pools: Pools, teacher: ModelShape) -> list[PooledHead]:
                 f"head set is of a model of {describe(made_for)}, the teacher has "
                 f"{describe(teacher)}"
             )
-        read = set(PooledHead.model_fields)
-        given = [PooledHead(**head.model_dump(include=read)) for head in pools.heads]
+        given = list(pooled_heads(pools))
     elif isinstance(pools, Mapping):
         given = [
             PooledHead(layer=layer, head=head, pool=pool)
@@ -263,12 +274,13 @@ def _listed(pools: Pools, teacher: ModelShape) -> list[PooledHead]:
         given.sort(key=lambda head: (-head.weight, head.layer, head.head))
     if not given:
         raise InputError("no teacher heads to match, at least one is needed")
-    seen: set[Head] = set()
+    seen: set[tuple[Pool, int, int]] = set()
     for one in given:
         _check_head((one.layer, one.head), teacher, "teacher")
-        if (one.layer, one.head) in seen:
-            raise InputError(f"teacher head {head_name(one.layer, one.head)} is listed twice")
-        seen.add((one.layer, one.head))
+        if (one.pool, one.layer, one.head) in seen:
+            name = head_name(one.layer, one.head)
+            raise InputError(f"teacher head {name} is listed twice in pool {one.pool!r}")
+        seen.add((one.pool, one.layer, one.head))
     return [head for pool in POOLS for head in _shared_out(given, pool)]
 
 

@@ -39,7 +39,13 @@ from workbench.distill.examples.traces import (
     write_traces,
 )
 from workbench.distill.matching.files import check_weights, load, save
-from workbench.distill.matching.head_map import HeadMap, Pools, check_pools, match_by_depth
+from workbench.distill.matching.head_map import (
+    HeadMap,
+    Pools,
+    check_pools,
+    match_by_depth,
+    pooled_heads,
+)
 from workbench.distill.matching.pair import control_map, pair_by_ablation, pair_heads
 from workbench.distill.reading.capture import attention_modules, final_norm, shape_of
 from workbench.distill.training.folder import (
@@ -227,7 +233,7 @@ def _listed(pools: Pools | None) -> list[Any]:
         return []
     if isinstance(pools, Mapping):
         return [[pool, plain(list(heads))] for pool, heads in pools.items()]
-    heads = pools.heads if isinstance(pools, HeadSet) else pools
+    heads = pooled_heads(pools) if isinstance(pools, HeadSet) else pools
     return [[head.pool, head.layer, head.head, head.weight] for head in heads]
 
 
