@@ -7,7 +7,13 @@ from fixtures.headsets import METHOD, head_record, model_record
 
 from workbench.errors import InputError
 from workbench.headsets.headset import describe_prompts
-from workbench.headsets.pooling import COLUMNS, build_headset, combine_tasks, pool_heads
+from workbench.headsets.pooling import (
+    COLUMNS,
+    build_headset,
+    combine_tasks,
+    explain_sets,
+    pool_heads,
+)
 from workbench.headsets.thresholds import Thresholds
 
 LAYERS, HEADS = 4, 4
@@ -394,3 +400,50 @@ def test_tables_that_do_not_belong_together_are_refused():
         built(pool_rows=foreign)
     with pytest.raises(InputError, match="pool 'coarse' has 0 lists of heads with set 'pool'"):
         built(pool_rows=POOL_ROWS[2:])
+
+
+def added(head, others, kind="pair", **lows):
+    """Rows of `sets`: what a head adds to others."""
+    rows = patched(head, **lows)
+    return [row | {"set": kind, "others": others} for row in rows]
+
+
+def pools_with_sets(q, rows, sets):
+    table = pool_heads(score_table(q), pd.DataFrame(rows), sets=pd.DataFrame(sets))
+    return {(row.layer, row.head): row.pool for row in table.itertuples()}
+
+
+def test_a_head_enters_by_what_it_adds_to_another():
+    q = {(1, 0): (0.01, 1.0), (1, 1): (0.01, 1.0), (2, 0): (0.01, 1.0)}
+    rows = [row for head in q for row in patched(head, restore=-0.1)]
+    sets = [
+        *added((1, 0), "2-0", restore=-0.1),
+        *added((1, 0), "1-1", restore=0.5),
+        *added((1, 1), "1-0", reduce=0.4, difference=0.3),
+        *added((2, 0), "1-0", restore=-0.1),
+    ]
+    assert pools_with_sets(q, rows, sets) == {(1, 0): "coarse", (1, 1): "refine"}
+    assert pools_of(q, rows) == {}
+
+
+def test_a_backup_that_no_score_sees_enters_beside_the_head_it_replaces():
+    rows = [row for head in ((1, 0), (2, 0)) for row in patched(head, restore=-0.1)]
+    sets = [*added((2, 0), "1-0", restore=0.03), *added((1, 0), "2-0", restore=0.03)]
+    assert pools_with_sets({}, rows, sets) == {(1, 0): "coarse", (2, 0): "coarse"}
+
+
+def test_what_a_set_loses_by_a_head_makes_no_suppressor():
+    rows = patched((1, 0), restore=-0.1)
+    sets = added((1, 0), "1-1", restore=-0.9)
+    assert pools_with_sets({(1, 0): (0.01, 1.0)}, rows, sets) == {}
+
+
+def test_it_is_said_what_all_do_together_and_that_no_head_explains_the_confusion():
+    whole = patched((-1, -1), restore=0.8, reduce=-0.1)
+    sets = pd.DataFrame([row | {"set": "whole", "others": ""} for row in whole])
+    coarse = pd.DataFrame({"pool": ["coarse"]})
+    together, nothing = explain_sets(sets, coarse)
+    assert "0.90 of the coarse margin and 0.00 of the near-miss margin" in together
+    assert nothing.startswith("heads do not explain the Confusion")
+    assert len(explain_sets(sets, pd.DataFrame({"pool": ["coarse", "refine"]}))) == 1
+    assert explain_sets(None, coarse) == []

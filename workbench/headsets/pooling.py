@@ -2,7 +2,9 @@
 
 1. `pool_heads` applies the rule to the selection half of the prompts. A score only nominates: one
    of the two must beat its null, and what the head does decides on its pool. All effects are
-   margins, and an effect is there when its interval lies above a limit.
+   margins, and an effect is there when its interval lies above a limit. What a head adds to a set
+   of others counts as well as what it does alone: heads that can replace one another do nothing
+   alone.
 
    *suppressor*  its clean value lowers one of the margins, and raises neither (no score looks for
                  such heads, so none is asked for)
@@ -73,13 +75,16 @@ def pool_heads(
     patching: pd.DataFrame,
     thresholds: Thresholds | None = None,
     passing: pd.DataFrame | None = None,
+    sets: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One row per pooled head: `COLUMNS`.
 
     Only rows with half `choose` are used, so that effects of the other half stay an honest check.
     `passing` holds the measures of `PASSING`, in rows like those of `patching`; without it, or
-    where it lacks a head, no head is called a mover. `weight` is the size of the head's span effect
-    over the sum of its pool: the larger of the two margins where the pool belongs to no phase.
+    where it lacks a head, no head is called a mover. With `sets` (of `set_effects`), a head that no
+    effect of its own lets in may enter by what it adds to a set, though not as a suppressor.
+    `weight` is the size of the head's span effect, or of what it adds, over the sum of its pool:
+    the larger of the two margins where the pool belongs to no phase.
     `decision_share` and `passed_share` are what the same effect is at the decision alone, and by
     passing on, over the whole of it; NaN where that is unknown.
 
@@ -106,14 +111,57 @@ def pool_heads(
         require(passing, "passing", columns)
         for key, rows in _rows(passing, "choose", "span").items():
             span.setdefault(key, {}).update(rows)
+    added = {} if sets is None else _added(sets)
     pooled = []
     for row in sorted(scores.to_dict("records"), key=head_id):
         key = head_id(row)
-        pool = _pool_of(row, span.get(key, {}), thresholds)
+        pool = _pool_of(span.get(key, {}), _nominated(row, thresholds), thresholds)
         if pool is not None:
             shares = _describe(pool, span[key], at_decision.get(key, {}), thresholds)
             pooled.append({"layer": key[0], "head": key[1], **shares})
+            continue
+        for rows in added.get(key, ()):
+            pool = _pool_of(rows, True, thresholds)
+            if pool is not None and pool != "suppressor":
+                shares = _describe(pool, rows, {}, thresholds)
+                pooled.append({"layer": key[0], "head": key[1], **shares})
+                break
     return _frame(pooled, COLUMNS)
+
+
+def _added(sets: pd.DataFrame) -> dict[HeadId, list[Measured]]:
+    """What a head adds to each set, by measure, the set first to which it adds most."""
+    require(sets, "sets", [*KEYS, "set", "others", "measure", "effect", "low", "high"])
+    found: dict[HeadId, dict[str, Measured]] = {}
+    for row in sets.to_dict("records"):
+        if row["layer"] >= 0:
+            of_head = found.setdefault(head_id(row), {})
+            of_head.setdefault(row["others"], {})[row["measure"]] = row
+
+    def most(rows: Measured) -> float:
+        return max(_value(rows, measure, "low") for measure in MARGINS.values())
+
+    return {key: sorted(of.values(), key=most, reverse=True) for key, of in found.items()}
+
+
+def explain_sets(sets: pd.DataFrame | None, pooled: pd.DataFrame) -> list[str]:
+    """What all nominated heads do together, and which phase no head explains, in plain words."""
+    if sets is None or sets.empty:
+        return []
+    whole = sets[sets["layer"] < 0].set_index("measure")["effect"]
+    together = {name: float(whole.get(measure, math.nan)) for name, measure in MARGINS.items()}
+    n = len(set(zip(sets["layer"], sets["head"], strict=True)) - {(-1, -1)})
+    lines = [
+        f"all nominated heads together give back {together['coarse']:.2f} of the coarse margin and "
+        f"{together['refine']:.2f} of the near-miss margin; {n} heads were asked what they add to "
+        "others"
+    ]
+    explained = set(pooled["pool"]) & {"refine", "carrier", "mover"}
+    if not explained:
+        lines.append(
+            "heads do not explain the Confusion: none takes it away, alone or beside others"
+        )
+    return lines
 
 
 def head_id(row: Mapping[Any, Any]) -> HeadId:
@@ -141,7 +189,12 @@ def _value(rows: Measured, measure: str, column: str) -> float:
     return float(rows[measure][column]) if measure in rows else math.nan
 
 
-def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) -> HeadPool | None:
+def _nominated(scores: Mapping[Any, Any], thresholds: Thresholds) -> bool:
+    q = [scores[phase.q] for phase in PHASES.values()]
+    return any(value <= thresholds.false_discovery_rate for value in q)
+
+
+def _pool_of(span: Measured, nominated: bool, thresholds: Thresholds) -> HeadPool | None:
     limit, coarse, refine = thresholds.min_restore_low, *MARGINS.values()
 
     def does(measure: str) -> bool:
@@ -150,7 +203,7 @@ def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) 
     hurts = [_value(span, measure, "high") < -limit for measure in (coarse, refine)]
     if any(hurts) and not (does(coarse) or does(refine)):
         return "suppressor"
-    if not any(scores[phase.q] <= thresholds.false_discovery_rate for phase in PHASES.values()):
+    if not nominated:
         return None
     if does(coarse) and does(SWAP):
         sizes = [_value(span, measure, "effect") for measure in (coarse, refine, SWAP)]
@@ -159,7 +212,7 @@ def _pool_of(scores: Mapping[Any, Any], span: Measured, thresholds: Thresholds) 
     if does(refine) and _value(span, MORE_REFINE, "low") > 0:
         return "refine"
     # A head that carries both equally, and no label, is coarse.
-    if does(coarse) and _value(span, AS_A_SIBLING, "high") >= 0:
+    if does(coarse) and _value(span, AS_A_SIBLING, "high") >= -limit:
         return "coarse"
     return None
 

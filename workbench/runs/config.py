@@ -94,6 +94,14 @@ class RunConfig:
     n_controls: Annotated[
         int, Field(ge=0, description="Random heads patched beside the nominated ones.")
     ] = 4
+    n_paired: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Nominated heads that are patched in pairs, too; with 0 none is, and no "
+            "set of all less one.",
+        ),
+    ] = 10
     false_discovery_rate: Rate = Thresholds.false_discovery_rate
     min_restore_low: RestoreLow = Thresholds.min_restore_low
     read_out_share: ReadOutShare = Thresholds.read_out_share

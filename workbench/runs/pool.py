@@ -22,7 +22,7 @@ from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets.controls import controls
 from workbench.headsets.headset import ModelInfo, describe_prompts
-from workbench.headsets.pooling import build_headset, pool_heads
+from workbench.headsets.pooling import build_headset, explain_sets, pool_heads
 from workbench.headsets.roles import HEAD_POOLS
 from workbench.headsets.thresholds import Thresholds
 from workbench.headsets.unnominated import unnominated
@@ -97,7 +97,10 @@ def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
     scores, patching, passed = tables["scores"], tables["patching"], tables["passing"]
     _check_values(patching)
     thresholds = thresholds_of(subject.config)
-    pooled = pool_heads(scores, patching, thresholds, passed)
+    added = tables.get("sets")
+    pooled = pool_heads(scores, patching, thresholds, passed, added)
+    for line in explain_sets(added, pooled):
+        subject.reporter.say(f"pool: {line}")
     for name, heads in unnominated(scores, patching, thresholds).items():
         if heads:
             subject.reporter.say(

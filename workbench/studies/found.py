@@ -90,8 +90,8 @@ def find_pools(
     if not every_head:
         heads = ",".join(head_name(*at) for at in heads_of(scores.loc[nominated]))
         subject = replace(subject, config=replace(config, heads=heads))
-    tables = do_steps([MAKER["patching"], MAKER["passing"]], subject, tables)
-    pooled = pool_heads(scores, tables["patching"], thresholds, tables["passing"])
+    tables = do_steps([MAKER["patching"], MAKER["sets"], MAKER["passing"]], subject, tables)
+    pooled = pool_heads(scores, tables["patching"], thresholds, tables["passing"], tables["sets"])
     pools = {pool: frozenset(heads_of(pooled.loc[pooled["pool"] == pool])) for pool in HEAD_POOLS}
     return Found(pools, n_valid, int(nominated.sum()))
 
