@@ -80,7 +80,7 @@ def test_heads_are_pooled_by_score_and_effect():
         *patched((2, 0), reduce=0.3, difference=0.2),
         *patched((1, 0), restore=0.5),
         *patched((2, 1)),  # significant scores, no effect
-        *patched((3, 3), restore=0.9, reduce=0.9, difference=0.5),  # effects, no score
+        *patched((3, 3), restore=0.05, reduce=0.09, difference=0.02),  # small effects, no score
     ]
     assert pools_of(q, rows) == {(1, 0): "coarse", (2, 0): "refine"}
 
@@ -127,11 +127,12 @@ def test_what_a_head_carries_is_told_from_a_sibling_s_value(effects, pool):
         ({"restore": 0.5, "reduce": 0.5, "swap": 0.3}, "carrier"),
     ],
 )
-def test_either_score_nominates_for_any_pool_and_suppressors_need_none(effects, pool):
+def test_either_score_nominates_for_any_pool_and_large_effects_need_none(effects, pool):
     rows = patched((1, 0), **effects)
     for q in ((0.0, 1.0), (1.0, 0.0)):
-        assert pools_of({(1, 0): q}, rows) == {(1, 0): pool}
-    assert pools_of({}, rows) == {}
+        assert pools_of({(1, 0): q}, rows, min_unscored_low=0.6) == {(1, 0): pool}
+    assert pools_of({}, rows, min_unscored_low=0.6) == {}
+    assert pools_of({}, rows) == {(1, 0): pool}
     assert pools_of({}, patched((1, 0), restore=-0.5)) == {(1, 0): "suppressor"}
 
 
@@ -156,7 +157,7 @@ def test_a_head_that_only_passes_on_is_a_mover(effects, measure, passed, pool):
 
 @pytest.mark.parametrize(("q", "pooled"), [(0.05, True), (0.0500001, False), (math.nan, False)])
 def test_q_value_may_reach_the_rate(q, pooled):
-    rows = [*patched((1, 0), restore=0.5), *patched((1, 1), reduce=0.5, difference=0.5)]
+    rows = [*patched((1, 0), restore=0.09), *patched((1, 1), reduce=0.09, difference=0.5)]
     found = pools_of({(1, 0): (q, 1.0), (1, 1): (1.0, q)}, rows)
     assert found == ({(1, 0): "coarse", (1, 1): "refine"} if pooled else {})
 
@@ -375,6 +376,7 @@ def test_head_set_keeps_thresholds_of_pooling_and_of_the_caller():
         "read_out_share": 0.7,
         "alike": 0.4,
         "passed_share": 0.8,
+        "min_unscored_low": 0.1,
     }
     assert built().method.rules == {"coarse": "margins"}
 
@@ -436,6 +438,13 @@ def test_what_a_set_loses_by_a_head_makes_no_suppressor():
     rows = patched((1, 0), restore=-0.1)
     sets = added((1, 0), "1-1", restore=-0.9)
     assert pools_with_sets({(1, 0): (0.01, 1.0)}, rows, sets) == {}
+
+
+def test_a_head_that_no_score_nominates_needs_a_larger_effect():
+    assert pools_of({}, patched((1, 0), restore=0.2)) == {(1, 0): "coarse"}
+    assert pools_of({}, patched((1, 0), restore=0.05)) == {}
+    assert pools_of({(1, 0): (0.01, 1.0)}, patched((1, 0), restore=0.05)) == {(1, 0): "coarse"}
+    assert pools_of({}, patched((1, 0), restore=0.2), min_unscored_low=0.3) == {}
 
 
 def test_it_is_said_what_all_do_together_and_that_no_head_explains_the_confusion():

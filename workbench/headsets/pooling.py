@@ -1,13 +1,12 @@
 """From tables to pools: which heads carry which phase, which the label, and which only pass it on.
 
-1. `pool_heads` applies the rule to the selection half of the prompts. A score only nominates: one
-   of the two must beat its null, and what the head does decides on its pool. All effects are
-   margins, and an effect is there when its interval lies above a limit. What a head adds to a set
-   of others counts as well as what it does alone: heads that can replace one another do nothing
-   alone.
+1. `pool_heads` applies the rule to the selection half of the prompts. A score only nominates: what
+   the head does decides on its pool. All effects are margins, and an effect is there when its
+   interval lies above a limit, which is higher for a head that no score nominates. What a head adds
+   to a set of others counts as well as what it does alone: heads that can replace one another do
+   nothing alone.
 
-   *suppressor*  its clean value lowers one of the margins, and raises neither (no score looks for
-                 such heads, so none is asked for)
+   *suppressor*  its clean value lowers one of the margins, and raises neither
    *carrier*     restores the coarse margin, and swaps the label, by about as much as it reduces the
                  near-miss margin: one match of a label does the work of both phases
    *refine*      reduces the near-miss margin by more than it restores the coarse one
@@ -115,13 +114,13 @@ def pool_heads(
     pooled = []
     for row in sorted(scores.to_dict("records"), key=head_id):
         key = head_id(row)
-        pool = _pool_of(span.get(key, {}), _nominated(row, thresholds), thresholds)
+        pool = _pool_of(span.get(key, {}), _limit(row, thresholds), thresholds)
         if pool is not None:
             shares = _describe(pool, span[key], at_decision.get(key, {}), thresholds)
             pooled.append({"layer": key[0], "head": key[1], **shares})
             continue
         for rows in added.get(key, ()):
-            pool = _pool_of(rows, True, thresholds)
+            pool = _pool_of(rows, thresholds.min_restore_low, thresholds)
             if pool is not None and pool != "suppressor":
                 shares = _describe(pool, rows, {}, thresholds)
                 pooled.append({"layer": key[0], "head": key[1], **shares})
@@ -189,13 +188,15 @@ def _value(rows: Measured, measure: str, column: str) -> float:
     return float(rows[measure][column]) if measure in rows else math.nan
 
 
-def _nominated(scores: Mapping[Any, Any], thresholds: Thresholds) -> bool:
-    q = [scores[phase.q] for phase in PHASES.values()]
-    return any(value <= thresholds.false_discovery_rate for value in q)
+def _limit(scores: Mapping[Any, Any], thresholds: Thresholds) -> float:
+    """What an effect must beat: more where no score drew attention to the head."""
+    q = min(scores[phase.q] for phase in PHASES.values())
+    scored = q <= thresholds.false_discovery_rate
+    return thresholds.min_restore_low if scored else thresholds.min_unscored_low
 
 
-def _pool_of(span: Measured, nominated: bool, thresholds: Thresholds) -> HeadPool | None:
-    limit, coarse, refine = thresholds.min_restore_low, *MARGINS.values()
+def _pool_of(span: Measured, limit: float, thresholds: Thresholds) -> HeadPool | None:
+    coarse, refine = MARGINS.values()
 
     def does(measure: str) -> bool:
         return _value(span, measure, "low") > limit
@@ -203,8 +204,6 @@ def _pool_of(span: Measured, nominated: bool, thresholds: Thresholds) -> HeadPoo
     hurts = [_value(span, measure, "high") < -limit for measure in (coarse, refine)]
     if any(hurts) and not (does(coarse) or does(refine)):
         return "suppressor"
-    if not nominated:
-        return None
     if does(coarse) and does(SWAP):
         sizes = [_value(span, measure, "effect") for measure in (coarse, refine, SWAP)]
         if min(sizes) >= thresholds.alike * max(sizes):

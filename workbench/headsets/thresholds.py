@@ -10,6 +10,14 @@ Rate = Annotated[float, Field(gt=0, le=1, description="Largest q value of a pool
 RestoreLow = Annotated[
     float, Field(ge=0, allow_inf_nan=False, description="A pooled head's interval lies above this.")
 ]
+UnscoredLow = Annotated[
+    float,
+    Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="The same for a head that no score nominates: its effect must be larger.",
+    ),
+]
 ReadOutShare = Annotated[
     float,
     Field(
@@ -51,3 +59,4 @@ class Thresholds:
     read_out_share: ReadOutShare = 0.8
     alike: Alike = 0.4
     passed_share: PassedShare = 0.8
+    min_unscored_low: UnscoredLow = 0.1
