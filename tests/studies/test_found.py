@@ -25,15 +25,6 @@ def test_a_refine_head_that_writes_nothing_empties_the_refine_pool(part):
     assert found.pools["coarse"] == planted.pools["coarse"]
 
 
-def test_patching_only_heads_that_beat_their_null_gives_the_same_pools():
-    planted = plant(12, 2, 4, n_prompts=30)
-    some, every = (
-        find_pools(planted.model, planted.prompts, every_head=flag, **FEW) for flag in (False, True)
-    )
-    assert some == every
-    assert some.heads == planted.declared
-
-
 def test_a_model_that_fails_the_task_has_no_pools_unless_every_event_is_made_to_count():
     parts = ["coarse_readout", "refine_readout"]
     planted = plant(11, 3, 4, without=parts, n_prompts=8)

@@ -75,7 +75,7 @@ def test_bad_studies_are_refused(kinds, n, message):
 def test_a_stopped_study_goes_on_with_the_next_model(tmp_path, monkeypatch):
     made = []
 
-    def finds(model, prompts, *, seed, every_head):
+    def finds(model, prompts, *, seed):
         if len(made) == 1:
             made.append("stopped")
             raise KeyboardInterrupt

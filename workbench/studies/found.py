@@ -1,7 +1,7 @@
 """The heads that the method finds in one model: those steps of a run alone that decide it."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from rich.console import Console
@@ -54,16 +54,14 @@ def find_pools(
     *,
     seed: int = 0,
     all_valid: bool = False,
-    every_head: bool = False,
     n_resamples: int = DEFAULTS.n_resamples,
     n_permutations: int = DEFAULTS.n_permutations,
 ) -> Found:
     """The pools of a model, by the steps of `find_heads` that decide them.
 
     Only what can change the pools is done: the selection half alone is run, nothing more where it
-    has no valid pair, and without `every_head` only heads whose score beats its null are patched,
-    since no other may enter. With `all_valid` every event is taken for a valid pair, whether or not
-    the model does the task.
+    has no valid pair. Every head is patched, since one that no score nominates may enter, too. With
+    `all_valid` every event is taken for a valid pair, whether or not the model does the task.
     """
     config = RunConfig(
         seed=seed,
@@ -85,11 +83,6 @@ def find_pools(
     scores, thresholds = tables["scores"], thresholds_of(config)
     best = scores[[phase.q for phase in PHASES.values()]].to_numpy().min(axis=1)
     nominated = best <= thresholds.false_discovery_rate
-    if not (every_head or nominated.any()):
-        return Found({}, n_valid, 0)
-    if not every_head:
-        heads = ",".join(head_name(*at) for at in heads_of(scores.loc[nominated]))
-        subject = replace(subject, config=replace(config, heads=heads))
     tables = do_steps([MAKER["patching"], MAKER["sets"], MAKER["passing"]], subject, tables)
     pooled = pool_heads(scores, tables["patching"], thresholds, tables["passing"], tables["sets"])
     pools = {pool: frozenset(heads_of(pooled.loc[pooled["pool"] == pool])) for pool in HEAD_POOLS}

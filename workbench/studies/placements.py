@@ -106,7 +106,7 @@ def run_placements(
 
 def _row(case: Placement, n_prompts: int) -> dict[str, Any]:
     planted = plant(case.seed, *case.shape, kind=case.kind, n_prompts=n_prompts)
-    found = find_pools(planted.model, planted.prompts, seed=case.seed, every_head=True)
+    found = find_pools(planted.model, planted.prompts, seed=case.seed)
     sizes = dict(zip(("n_layers", "n_heads", "n_kv_heads"), case.shape, strict=True))
     return {"id": case.id, "kind": case.kind, "seed": case.seed, **sizes, **compare(planted, found)}
 
