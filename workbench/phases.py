@@ -47,6 +47,8 @@ READOUT_COLUMNS = (*MARGIN, *MARGIN.values())
 
 MIN_PROMPTS = 15
 """Prompts that must count before anything gets an interval: below, 95 % ones hold less often."""
+MIN_MOVED = 0.5
+"""Log-odds by which a counterfactual must move a margin before a share of that gets an interval."""
 
 
 @dataclass(frozen=True)

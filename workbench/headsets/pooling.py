@@ -147,13 +147,13 @@ def explain_sets(sets: pd.DataFrame | None, pooled: pd.DataFrame) -> list[str]:
     """What all nominated heads do together, and which phase no head explains, in plain words."""
     if sets is None or sets.empty:
         return []
-    whole = sets[sets["layer"] < 0].set_index("measure")["effect"]
+    whole = sets[sets["set"] == "whole"].set_index("measure")["effect"]
     together = {name: float(whole.get(measure, math.nan)) for name, measure in MARGINS.items()}
-    n = len(set(zip(sets["layer"], sets["head"], strict=True)) - {(-1, -1)})
+    n = len(sets.loc[sets["layer"] >= 0, KEYS].drop_duplicates())
     lines = [
         f"all nominated heads together give back {together['coarse']:.2f} of the coarse margin and "
-        f"{together['refine']:.2f} of the near-miss margin; {n} heads were asked what they add to "
-        "others"
+        f"{together['refine']:.2f} of the near-miss margin"
+        + (f"; {n} heads were asked what they add to others" if n else "")
     ]
     explained = set(pooled["pool"]) & {"refine", "carrier", "mover"}
     if not explained:

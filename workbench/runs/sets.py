@@ -1,7 +1,8 @@
 """The step that patches nominated heads in sets: in pairs, and all less one.
 
-Heads that the pooling rule names by their own effect need no partner. Of the others the first few
-are paired with one another, and each with the heads that step in when it is taken away.
+Heads that the pooling rule names by their own effect need no partner. The others are patched all
+together. Where that does nothing, no head among them is hidden by another; else the first few are
+paired with one another, and each with the heads that step in when it is taken away.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,17 @@ import pandas as pd
 
 from workbench.analysis.patching.backups import find_backups
 from workbench.analysis.patching.patching import sweep_event
-from workbench.analysis.patching.sets import COLUMNS, plan_sets, set_effects
+from workbench.analysis.patching.sets import (
+    COLUMNS,
+    REST,
+    SetPlan,
+    plan_sets,
+    plan_whole,
+    set_effects,
+)
 from workbench.analysis.scores.registry import known_scores
 from workbench.heads import Head
-from workbench.headsets.pooling import pool_heads
+from workbench.headsets.pooling import MARGINS, pool_heads
 from workbench.models.hooked import HookedModel
 from workbench.phases import PHASES, valid_pairs
 from workbench.prompts.prompt import DecisionEvent
@@ -33,30 +41,52 @@ def sets(subject: Subject, tables: Tables, parts: Parts) -> Made:
     Empty where no head is nominated, or no event of that half is a valid pair.
     """
     config, baseline, scores = subject.config, tables["baseline"], tables["scores"]
+    thresholds = thresholds_of(config)
     events = valid_pairs(subject.selection, baseline)
     every = nominated(scores, config.false_discovery_rate)
     counts = {"events": len(events), "heads": len(every)}
-    if not (events and every):
+    named = set(heads_of(pool_heads(scores, tables["patching"], thresholds)))
+    others = [head for head in every if head not in named]
+    if not (events and others):
         return Made({"sets": pd.DataFrame(columns=COLUMNS)}, counts)
-    alone = set(heads_of(pool_heads(scores, tables["patching"], thresholds_of(config))))
-    first = [head for head in every if head not in alone][: config.n_paired]
-    plan = plan_sets(_pairs(subject.model, events, first), every)
+    whole = _effects(subject, tables, parts, plan_whole(every, others), "large sets")
+    if not _do_something(whole, thresholds.min_restore_low):
+        return Made({"sets": whole}, counts)
+    plan = plan_sets(_pairs(subject.model, events, others[: config.n_paired]), every)
+    table = _effects(subject, tables, parts, plan, "sets")
+    return Made({"sets": table}, counts | {"sets": len(plan.groups)})
+
+
+def _do_something(whole: pd.DataFrame, limit: float) -> bool:
+    """Whether the heads that no effect of their own names may, together, give back a margin."""
+    asked = (whole["set"] == REST) & whole["measure"].isin(list(MARGINS.values()))
+    return bool((whole.loc[asked, "high"] > limit).any())
+
+
+def _effects(
+    subject: Subject, tables: Tables, parts: Parts, plan: SetPlan, what: str
+) -> pd.DataFrame:
+    """What the heads of a plan add; parts are kept under "`what` number"."""
+    config, baseline = subject.config, tables["baseline"]
+    events = valid_pairs(subject.selection, baseline)
     runs_of = runs_worth_patching(baseline, subject.halves)
-    with subject.reporter.step(f"{len(plan.groups)} sets of heads", len(events)) as advance:
+    rows = []
+    with subject.reporter.step(f"{len(plan.groups)} {what} of heads", len(events)) as advance:
         for number, event in enumerate(events):
-            if number not in parts:
-                parts[number] = sweep_event(
+            name = f"{what} {number}"
+            if name not in parts:
+                parts[name] = sweep_event(
                     subject.model, event, plan.groups, ("span",), runs=runs_of(event)
                 )
+            rows.append(parts[name])
             advance(number + 1, len(events))
-    table = set_effects(
-        pd.concat(parts.values(), ignore_index=True),
+    return set_effects(
+        pd.concat(rows, ignore_index=True),
         baseline,
         plan,
         n_resamples=config.n_resamples,
         seed=config.seed,
     )
-    return Made({"sets": table}, counts | {"sets": len(plan.groups)})
 
 
 def _pairs(

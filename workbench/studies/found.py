@@ -6,6 +6,7 @@ from functools import cached_property
 
 from rich.console import Console
 
+from workbench.analysis.patching.effects import moved_margins
 from workbench.analysis.statistics import Halves, split_half
 from workbench.heads import Head, head_name
 from workbench.headsets.pooling import pool_heads
@@ -60,8 +61,9 @@ def find_pools(
     """The pools of a model, by the steps of `find_heads` that decide them.
 
     Only what can change the pools is done: the selection half alone is run, nothing more where it
-    has no valid pair. Every head is patched, since one that no score nominates may enter, too. With
-    `all_valid` every event is taken for a valid pair, whether or not the model does the task.
+    has no valid pair, and no head is patched where no counterfactual moves its margin. Every head
+    is patched, since one that no score nominates may enter, too. With `all_valid` every event is
+    taken for a valid pair, whether or not the model does the task.
     """
     config = RunConfig(
         seed=seed,
@@ -83,6 +85,8 @@ def find_pools(
     scores, thresholds = tables["scores"], thresholds_of(config)
     best = scores[[phase.q for phase in PHASES.values()]].to_numpy().min(axis=1)
     nominated = best <= thresholds.false_discovery_rate
+    if not moved_margins(tables["baseline"], "choose", n_resamples=n_resamples, seed=seed):
+        return Found({}, n_valid, int(nominated.sum()))
     tables = do_steps([MAKER["patching"], MAKER["sets"], MAKER["passing"]], subject, tables)
     pooled = pool_heads(scores, tables["patching"], thresholds, tables["passing"], tables["sets"])
     pools = {pool: frozenset(heads_of(pooled.loc[pooled["pool"] == pool])) for pool in HEAD_POOLS}

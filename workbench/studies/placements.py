@@ -14,6 +14,7 @@ import pandas as pd
 
 from workbench.errors import InputError, require
 from workbench.progress import Advance
+from workbench.runs.config import DEFAULTS
 from workbench.runs.growing import grown
 from workbench.studies.found import Found, find_pools, names
 from workbench.studies.planted.kinds import KINDS, NAMES, kind_named
@@ -30,8 +31,8 @@ SHAPES: tuple[tuple[int, int, int], ...] = (
 )
 """Layers, heads and key-value heads of planted models: three depths, with and without sharing."""
 
-N_PROMPTS = 40
-"""Half of them select heads: the effects of weights set by hand differ little between prompts."""
+N_PROMPTS = DEFAULTS.n_prompts
+"""As many as a run has; half of them select heads."""
 
 
 @dataclass(frozen=True)

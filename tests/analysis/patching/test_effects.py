@@ -216,6 +216,29 @@ def test_too_few_prompts_get_an_effect_without_interval():
     assert one_less[["low", "high"]].isna().all(axis=None)
 
 
+def test_a_share_of_a_margin_that_hardly_moved_has_no_interval():
+    """Of noise, a head may well restore a third, with a narrow interval."""
+    n = 2 * MIN_PROMPTS
+
+    def lows(moved: float) -> pd.Series:
+        # The counterfactual adds as much as it takes, but for what it moves on average.
+        noise = [4.0 if at % 2 else -4.0 for at in range(n)]
+        baseline, events = make_baseline([BASE] * n), make_events([patched(0.5, 0.6, 0.2, 0.2)] * n)
+        for table, runs in ((baseline, {"clean": 1.0, "far": 0.0, "near": 0.0}), (events, {})):
+            order = table["id"].str[1:].astype(int).to_numpy()
+            change = np.array(noise)[order] + moved
+            share = table["variant"].map(runs) if runs else 1 / 3
+            for name in ("focus_margin", "confusion_margin", "swap_margin"):
+                table[name] = change * share
+        table = causal_effects(events, baseline, halves=("all",), n_resamples=50)
+        return table.set_index("measure")["low"]
+
+    margins = ["coarse_restore_margin", "refine_reduce_margin", "reduce_minus_restore_margin"]
+    assert lows(0.0)[margins].isna().all() and lows(1.0)[margins].isna().all()
+    assert lows(3.0)[margins].notna().all()
+    assert lows(0.0)[["coarse_restore", "refine_reduce", DIFFERENCE]].notna().all()
+
+
 def test_events_that_were_not_patched_count_as_excluded(two_events):
     events, baseline = two_events
     table = causal_effects(events[events["id"] == "p0"], baseline, halves=("all",), n_resamples=10)

@@ -1,16 +1,24 @@
 import pandas as pd
 import pytest
 
-from workbench.analysis.patching.sets import LEFT_OUT, PAIR, WHOLE, plan_sets, set_effects
+from workbench.analysis.patching.sets import (
+    LEFT_OUT,
+    PAIR,
+    REST,
+    WHOLE,
+    plan_sets,
+    plan_whole,
+    set_effects,
+)
 from workbench.errors import InputError
 
 A, B, C = (0, 0), (0, 1), (1, 0)
 N = 20
 
 
-def tables(restored):
+def tables(restored, plan=None):
     """Patching results and baseline; `restored` gives a set's share of the lost margin."""
-    plan = plan_sets([(A, B), (B, C)], [A, B, C])
+    plan = plan or plan_sets([(A, B), (B, C)], [A, B, C])
     columns = {"confusion": 0.0, "confusion_margin": 0.0, "focus": 0.0}
     rows, base = [], []
     for number in range(N):
@@ -98,3 +106,13 @@ def test_results_of_several_positions_are_refused():
     twice = pd.concat([events, events.assign(positions="decision")])
     with pytest.raises(InputError, match="one choice of positions"):
         set_effects(twice, baseline, plan)
+
+
+def test_some_heads_are_asked_what_they_do_together():
+    plan = plan_whole([A, B, C], [B, C])
+    _, events, baseline = tables(lambda heads: len(heads) / 4, plan)
+    found = added(set_effects(events, baseline, plan, n_resamples=50))
+    assert found[REST, (-1, -1), "0-1 1-0"] == pytest.approx(2 / 4)
+    assert found[WHOLE, (-1, -1), ""] == pytest.approx(3 / 4)
+    with pytest.raises(InputError, match="at least one head"):
+        plan_whole([A], [])

@@ -17,7 +17,8 @@ against gold, over its change from the far to the near run.
 differences are in `phases.DIFFERENCES`.
 
 Over fewer than `MIN_PROMPTS` prompts there is no interval: its ends are NaN, and no head can be
-pooled on it.
+pooled on it. The same holds of a share of log-odds that the counterfactual hardly moves: their mean
+change must lie above `MIN_MOVED`, with its whole interval, or the share is one of nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,16 @@ from torch import Tensor
 
 from workbench.analysis.statistics import Interval, bootstrap, prompt_numbers, ratio_of_means
 from workbench.errors import InputError, require
-from workbench.phases import DIFFERENCES, MEASURES, MIN_PROMPTS, OF_READOUT, PHASES, Measure
+from workbench.phases import (
+    DIFFERENCES,
+    MARGIN,
+    MEASURES,
+    MIN_MOVED,
+    MIN_PROMPTS,
+    OF_READOUT,
+    PHASES,
+    Measure,
+)
 
 HALVES = ("choose", "verify", "all")
 
@@ -39,12 +49,14 @@ HALVES = ("choose", "verify", "all")
 class Terms(NamedTuple):
     """Numerator and denominator of a measure per event and target; both 0 where it does not count.
 
-    A ratio of means then ranges over the valid pairs alone, in every resample of prompts.
+    A ratio of means then ranges over the valid pairs alone, in every resample of prompts. The mean
+    denominator must lie above `least`, if that is given.
     """
 
     numerator: Float[Tensor, "event target"]
     denominator: Float[Tensor, "event target"]
     counts: Bool[Tensor, "event target"]
+    least: float | None = None
 
 
 def causal_effects(
@@ -115,7 +127,8 @@ def effect_intervals(
     """Effect and 95 % interval over prompts of each measure in `terms`, one value per target.
 
     With two measures comes their difference, if it is one of `DIFFERENCES`. `prompt_ids` names the
-    prompt of each event. The ends are NaN where fewer than `MIN_PROMPTS` prompts count.
+    prompt of each event. The ends are NaN where fewer than `MIN_PROMPTS` prompts count, or where
+    the denominator is not above what `Terms.least` asks for.
     """
 
     def resample(statistic: Callable[..., Tensor], *values: Tensor) -> Interval:
@@ -130,18 +143,49 @@ def effect_intervals(
         )
 
     found = {name: resample(ratio_of_means, *one[:2]) for name, one in terms.items()}
-    prompts = {
-        name: _prompts_with_valid_pairs(one.counts, prompt_ids) for name, one in terms.items()
-    }
+    void = {}
+    for name, one in terms.items():
+        void[name] = _prompts_with_valid_pairs(one.counts, prompt_ids) < MIN_PROMPTS
+        if one.least is not None:
+            moved = resample(ratio_of_means, *_distinct(one.denominator, one.counts.double()))
+            void[name] = void[name] | ~(moved.low > one.least)
     for name, (of, less) in DIFFERENCES.items():
         if of in terms and less in terms:
             found[name] = resample(difference_of_ratios, *terms[of][:2], *terms[less][:2])
-            prompts[name] = _least(prompts, name)
+            void[name] = void[of] | void[less]
     for name, interval in found.items():
-        few = prompts[name] < MIN_PROMPTS
-        ends = (end.masked_fill(few, torch.nan) for end in (interval.low, interval.high))
+        ends = (end.masked_fill(void[name], torch.nan) for end in (interval.low, interval.high))
         found[name] = Interval(interval.estimate, *ends)
     return found
+
+
+def moved_margins(
+    baseline: pd.DataFrame, half: str, *, n_resamples: int = 2000, seed: int = 0
+) -> list[str]:
+    """Phases whose counterfactual moves their margin by more than `MIN_MOVED`, in one half.
+
+    Of the others no share gets an interval in `causal_effects` with the same seed, whatever is
+    patched.
+    """
+    base = baseline[baseline["half"] == half].pivot(index=["id", "event"], columns="variant")
+    ids = [str(prompt_id) for prompt_id in base.index.get_level_values("id")]
+    found = []
+    for name, phase in PHASES.items():
+        column = MARGIN[phase.readout]
+        valid = torch.from_numpy(base[phase.valid, "clean"].to_numpy(bool)[:, None])
+        lost = base[column, "clean"] - base[column, phase.counterfactual]
+        lost = torch.from_numpy(lost.to_numpy(float)[:, None]) * valid
+        terms = Terms(lost, lost, valid, MIN_MOVED)
+        interval = effect_intervals({name: terms}, ids, n_resamples=n_resamples, seed=seed)[name]
+        if not interval.low.isnan().any():
+            found.append(name)
+    return found
+
+
+def _distinct(*values: Float[Tensor, "event target"]) -> list[Float[Tensor, "event column"]]:
+    """One column of each, where all targets have the same; most often they do."""
+    same = all(bool((array == array[:, :1]).all()) for array in values)
+    return [array[:, :1] if same else array for array in values]
 
 
 def _least(counts: Mapping[str, Int[Tensor, " target"]], name: str) -> Int[Tensor, " target"]:
@@ -199,6 +243,7 @@ def measure_terms(
         torch.from_numpy(np.where(counts, effect, 0.0)),
         torch.from_numpy(np.where(counts, scale, 0.0)),
         torch.from_numpy(counts),
+        MIN_MOVED if measure.margin and len(measure.scale) == 2 else None,
     )
 
 

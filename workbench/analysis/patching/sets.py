@@ -15,21 +15,27 @@ from workbench.errors import InputError, require
 from workbench.heads import Head, head_name
 from workbench.phases import MEASURES
 
-PAIR, LEFT_OUT, WHOLE = "pair", "left out", "whole"
-"""How a set came about: two heads, all nominated heads less or with one, all of them."""
+PAIR, LEFT_OUT, WHOLE, REST = "pair", "left out", "whole", "rest"
+"""How a set came about: two heads, all nominated heads less or with one, all of them, and those
+that no effect of their own names."""
+MANY: Head = (-1, -1)
+"""In place of a head where many are meant."""
 
 COLUMNS = ["layer", "head", "set", "others", "measure", "half", "effect", "low", "high", "n"]
 
 
 @dataclass(frozen=True)
 class Added:
-    """A head and others that it is added to: indices of the set with it and of that without it."""
+    """A head and others that it is added to: indices of the set with it and of that without it.
+
+    Of `REST`, `others` are the set itself, and there is nothing that it is added to.
+    """
 
     head: Head
     others: tuple[Head, ...]
     kind: str
     with_it: int
-    without: int
+    without: int | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,17 @@ def plan_sets(pairs: Iterable[tuple[Head, Head]], every: Sequence[Head]) -> SetP
     return SetPlan(tuple(index), tuple(added), whole)
 
 
+def plan_whole(every: Sequence[Head], some: Sequence[Head]) -> SetPlan:
+    """All heads together, and some of them together.
+
+    Raises:
+        InputError: no head.
+    """
+    if not (every and some):
+        raise InputError("sets of heads: give at least one head")
+    return SetPlan((tuple(every), tuple(some)), (Added(MANY, tuple(some), REST, 1, None),), 0)
+
+
 def set_effects(
     events: pd.DataFrame,
     baseline: pd.DataFrame,
@@ -81,10 +98,10 @@ def set_effects(
     """What each head of the plan adds, and what all heads do together, with 95 % intervals.
 
     `events` are rows of `sweep_event` over `plan.groups`, at one choice of positions; `baseline` is
-    the baseline table. One row per question and measure: layer, head, set (`PAIR`, `LEFT_OUT` or
-    `WHOLE`), others ("L-H L-H", what it is added to), measure, half, effect, low, high, n (events).
-    In rows of the whole, layer and head are -1, and the effect is that of all heads together. A
-    measure whose run was not patched has no rows.
+    the baseline table. One row per question and measure: layer, head, set (`PAIR`, `LEFT_OUT`,
+    `REST` or `WHOLE`), others ("L-H L-H", what it is added to), measure, half, effect, low, high,
+    n (events). In rows of the rest and the whole, layer and head are -1; the whole's effect is that
+    of all heads together. A measure whose run was not patched has no rows.
 
     Raises:
         InputError: a column is missing, or results of several positions.
@@ -101,7 +118,7 @@ def set_effects(
     ids = [str(name) for name in base.index.get_level_values("id")]
     intervals = effect_intervals(terms, ids, n_resamples=n_resamples, seed=seed)
     heads = [(*one.head, one.kind, _names(one.others)) for one in plan.added]
-    asked = pd.DataFrame([*heads, (-1, -1, WHOLE, "")], columns=["layer", "head", "set", "others"])
+    asked = pd.DataFrame([*heads, (*MANY, WHOLE, "")], columns=["layer", "head", "set", "others"])
     n = {name: one.counts.sum(dim=0).numpy() for name, one in terms.items()}
     least = pd.DataFrame(n).min(axis=1).to_numpy()
     frames = [
@@ -118,13 +135,16 @@ def set_effects(
     return pd.concat(frames, ignore_index=True)[COLUMNS]
 
 
-def _added(terms: Terms, questions: Sequence[tuple[int, int]], plan: SetPlan) -> Terms:
+def _added(terms: Terms, questions: Sequence[tuple[int, int | None]], plan: SetPlan) -> Terms:
     """Terms of what is added: numerators with the head less those without; last, the whole."""
     with_it = [one for one, _ in questions] + [plan.whole]
     without = [other for _, other in questions]
     numerator = terms.numerator[:, with_it].clone()
-    numerator[:, :-1] -= terms.numerator[:, without]
-    return Terms(numerator, terms.denominator[:, with_it], terms.counts[:, with_it])
+    for at, other in enumerate(without):
+        if other is not None:
+            numerator[:, at] -= terms.numerator[:, other]
+    denominator, counts = terms.denominator[:, with_it], terms.counts[:, with_it]
+    return Terms(numerator, denominator, counts, terms.least)
 
 
 def _names(heads: Sequence[Head]) -> str:
