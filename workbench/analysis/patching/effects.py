@@ -172,7 +172,7 @@ def moved_margins(
     found = []
     for name, phase in PHASES.items():
         column = MARGIN[phase.readout]
-        valid = torch.from_numpy(base[phase.valid, "clean"].to_numpy(bool)[:, None])
+        valid = torch.tensor(base[phase.valid, "clean"].to_numpy(bool))[:, None]
         lost = base[column, "clean"] - base[column, phase.counterfactual]
         lost = torch.from_numpy(lost.to_numpy(float)[:, None]) * valid
         terms = Terms(lost, lost, valid, MIN_MOVED)
