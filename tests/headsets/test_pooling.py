@@ -9,6 +9,7 @@ from workbench.errors import InputError
 from workbench.headsets.headset import describe_prompts
 from workbench.headsets.pooling import (
     COLUMNS,
+    beats_null,
     build_headset,
     combine_tasks,
     explain_sets,
@@ -74,13 +75,13 @@ def pools_of(q, rows, passing=None, **thresholds):
     return {(row.layer, row.head): row.pool for row in table.itertuples()}
 
 
-def test_heads_are_pooled_by_score_and_effect():
+def test_heads_are_pooled_by_effect():
     q = {(1, 0): (0.01, 1.0), (2, 0): (1.0, 0.01), (2, 1): (0.01, 0.01)}
     rows = [
         *patched((2, 0), reduce=0.3, difference=0.2),
         *patched((1, 0), restore=0.5),
         *patched((2, 1)),  # significant scores, no effect
-        *patched((3, 3), restore=0.05, reduce=0.09, difference=0.02),  # small effects, no score
+        *patched((3, 3), restore=0.015, reduce=0.02, difference=0.02),  # too small
     ]
     assert pools_of(q, rows) == {(1, 0): "coarse", (2, 0): "refine"}
 
@@ -127,12 +128,10 @@ def test_what_a_head_carries_is_told_from_a_sibling_s_value(effects, pool):
         ({"restore": 0.5, "reduce": 0.5, "swap": 0.3}, "carrier"),
     ],
 )
-def test_either_score_nominates_for_any_pool_and_large_effects_need_none(effects, pool):
+def test_effects_decide_whatever_the_scores_are(effects, pool):
     rows = patched((1, 0), **effects)
-    for q in ((0.0, 1.0), (1.0, 0.0)):
-        assert pools_of({(1, 0): q}, rows, min_unscored_low=0.6) == {(1, 0): pool}
-    assert pools_of({}, rows, min_unscored_low=0.6) == {}
-    assert pools_of({}, rows) == {(1, 0): pool}
+    for q in ((0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
+        assert pools_of({(1, 0): q}, rows) == {(1, 0): pool}
     assert pools_of({}, patched((1, 0), restore=-0.5)) == {(1, 0): "suppressor"}
 
 
@@ -157,9 +156,9 @@ def test_a_head_that_only_passes_on_is_a_mover(effects, measure, passed, pool):
 
 @pytest.mark.parametrize(("q", "pooled"), [(0.05, True), (0.0500001, False), (math.nan, False)])
 def test_q_value_may_reach_the_rate(q, pooled):
-    rows = [*patched((1, 0), restore=0.09), *patched((1, 1), reduce=0.09, difference=0.5)]
-    found = pools_of({(1, 0): (q, 1.0), (1, 1): (1.0, q)}, rows)
-    assert found == ({(1, 0): "coarse", (1, 1): "refine"} if pooled else {})
+    scores = score_table({(1, 0): (q, 1.0), (1, 1): (1.0, q)})
+    found = scores.loc[beats_null(scores, Thresholds()), ["layer", "head"]].to_numpy().tolist()
+    assert found == ([[1, 0], [1, 1]] if pooled else [])
 
 
 @pytest.mark.parametrize(("low", "pooled"), [(0.02, False), (0.0200001, True), (math.nan, False)])
@@ -257,8 +256,8 @@ def test_nothing_found_is_an_empty_frame_of_the_same_types():
 
 def test_table_faults_are_named():
     rows = patched((1, 0), restore=0.5)
-    with pytest.raises(InputError, match=r"^scores table lacks column 'coarse_q'$"):
-        pool_heads(score_table().drop(columns="coarse_q"), pd.DataFrame(rows))
+    with pytest.raises(InputError, match=r"^scores table lacks column 'layer'$"):
+        pool_heads(score_table().drop(columns="layer"), pd.DataFrame(rows))
     with pytest.raises(InputError, match=r"^patching table lacks column 'half', 'low'$"):
         pool_heads(score_table(), pd.DataFrame(rows).drop(columns=["half", "low"]))
     with pytest.raises(InputError, match="head 1-0 has two rows of 'coarse_restore_margin'"):
@@ -376,7 +375,7 @@ def test_head_set_keeps_thresholds_of_pooling_and_of_the_caller():
         "read_out_share": 0.7,
         "alike": 0.4,
         "passed_share": 0.8,
-        "min_unscored_low": 0.1,
+        "min_added_low": 0.1,
     }
     assert built().method.rules == {"coarse": "margins"}
 
@@ -430,7 +429,7 @@ def test_a_head_enters_by_what_it_adds_to_another():
 
 def test_a_backup_that_no_score_sees_enters_beside_the_head_it_replaces():
     rows = [row for head in ((1, 0), (2, 0)) for row in patched(head, restore=-0.1)]
-    sets = [*added((2, 0), "1-0", restore=0.03), *added((1, 0), "2-0", restore=0.03)]
+    sets = [*added((2, 0), "1-0", restore=0.2), *added((1, 0), "2-0", restore=0.2)]
     assert pools_with_sets({}, rows, sets) == {(1, 0): "coarse", (2, 0): "coarse"}
 
 
@@ -440,11 +439,11 @@ def test_what_a_set_loses_by_a_head_makes_no_suppressor():
     assert pools_with_sets({(1, 0): (0.01, 1.0)}, rows, sets) == {}
 
 
-def test_a_head_that_no_score_nominates_needs_a_larger_effect():
-    assert pools_of({}, patched((1, 0), restore=0.2)) == {(1, 0): "coarse"}
-    assert pools_of({}, patched((1, 0), restore=0.05)) == {}
-    assert pools_of({(1, 0): (0.01, 1.0)}, patched((1, 0), restore=0.05)) == {(1, 0): "coarse"}
-    assert pools_of({}, patched((1, 0), restore=0.2), min_unscored_low=0.3) == {}
+def test_what_a_head_adds_must_be_larger_than_what_one_does_alone():
+    rows = patched((1, 0), restore=-0.01)
+    assert pools_of({}, patched((1, 0), restore=0.1)) == {(1, 0): "coarse"}
+    assert pools_with_sets({}, rows, added((1, 0), "1-1", restore=0.1)) == {}
+    assert pools_with_sets({}, rows, added((1, 0), "1-1", restore=0.2)) == {(1, 0): "coarse"}
 
 
 def test_it_is_said_what_all_do_together_and_that_no_head_explains_the_confusion():

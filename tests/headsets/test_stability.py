@@ -9,9 +9,9 @@ from workbench.analysis.patching.effects import causal_effects
 from workbench.analysis.scores.scores import EventScores, scores_table
 from workbench.errors import InputError
 from workbench.headsets.pooling import pool_heads
-from workbench.headsets.roles import HEAD_POOLS
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse
 from workbench.headsets.thresholds import Thresholds
+from workbench.roles import HEAD_POOLS
 
 N_PROMPTS = 24
 COARSE, REFINE, WEAK = (0, 1), (1, 0), (1, 1)

@@ -9,7 +9,7 @@ import workbench as wb
 from workbench.cli.app import DAILY, GOES_ON, check_new, command, complain, prepare
 from workbench.cli.flags import Device, Dtype, Force, Model, Out, Prompts, run_flags
 from workbench.errors import InputError
-from workbench.headsets.roles import HEAD_POOLS
+from workbench.roles import HEAD_POOLS
 
 
 @command(

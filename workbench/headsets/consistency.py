@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import PydanticCustomError
 
 from workbench.heads import head_name
-from workbench.headsets.roles import HEAD_POOLS
+from workbench.roles import HEAD_POOLS
 
 if TYPE_CHECKING:
     from workbench.headsets.headset import HeadSet

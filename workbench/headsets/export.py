@@ -16,7 +16,7 @@ from workbench.errors import InputError
 from workbench.files import write_text
 from workbench.heads import head_name
 from workbench.headsets.headset import Head, HeadSet
-from workbench.headsets.roles import HEAD_POOLS
+from workbench.roles import HEAD_POOLS
 
 
 def to_list(headset: HeadSet, pool: str | None = None) -> list[str]:

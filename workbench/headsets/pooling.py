@@ -2,9 +2,8 @@
 
 1. `pool_heads` applies the rule to the selection half of the prompts. A score only nominates: what
    the head does decides on its pool. All effects are margins, and an effect is there when its
-   interval lies above a limit, which is higher for a head that no score nominates. What a head adds
-   to a set of others counts as well as what it does alone: heads that can replace one another do
-   nothing alone.
+   interval lies above a limit. What a head adds to a set of others counts as well as what it does
+   alone, above a higher limit: heads that can replace one another do nothing alone.
 
    *suppressor*  its clean value lowers one of the margins, and raises neither
    *carrier*     restores the coarse margin, and swaps the label, by about as much as it reduces the
@@ -33,9 +32,9 @@ import pandas as pd
 from workbench.errors import InputError, require
 from workbench.heads import head_name
 from workbench.headsets.headset import SCHEMA, HeadScores, HeadSet, parse
-from workbench.headsets.roles import HEAD_POOLS, HeadPool
 from workbench.headsets.thresholds import Thresholds
 from workbench.phases import DIFFERENCES, PASSED, PHASES, margin_name
+from workbench.roles import HEAD_POOLS, HeadPool
 
 RULE = "margins"
 """Name of the rule in a head set."""
@@ -92,7 +91,7 @@ def pool_heads(
             table lacks the choose half over the span or a margin that the rule needs.
     """
     thresholds = thresholds or Thresholds()
-    require(scores, "scores", [*KEYS, *(phase.q for phase in PHASES.values())])
+    require(scores, "scores", KEYS)
     columns = [*KEYS, "positions", "measure", "half", "effect", "low", "high"]
     require(patching, "patching", columns)
     span = _rows(patching, "choose", "span")
@@ -114,13 +113,13 @@ def pool_heads(
     pooled = []
     for row in sorted(scores.to_dict("records"), key=head_id):
         key = head_id(row)
-        pool = _pool_of(span.get(key, {}), _limit(row, thresholds), thresholds)
+        pool = _pool_of(span.get(key, {}), thresholds.min_restore_low, thresholds)
         if pool is not None:
             shares = _describe(pool, span[key], at_decision.get(key, {}), thresholds)
             pooled.append({"layer": key[0], "head": key[1], **shares})
             continue
         for rows in added.get(key, ()):
-            pool = _pool_of(rows, thresholds.min_restore_low, thresholds)
+            pool = _pool_of(rows, thresholds.min_added_low, thresholds)
             if pool is not None and pool != "suppressor":
                 shares = _describe(pool, rows, {}, thresholds)
                 pooled.append({"layer": key[0], "head": key[1], **shares})
@@ -163,6 +162,15 @@ def explain_sets(sets: pd.DataFrame | None, pooled: pd.DataFrame) -> list[str]:
     return lines
 
 
+def beats_null(scores: pd.DataFrame, thresholds: Thresholds) -> pd.Series:
+    """Per row of a scores table, whether some score of the head beats its null."""
+    return (
+        scores[[phase.q for phase in PHASES.values()]]
+        .min(axis=1)
+        .le(thresholds.false_discovery_rate)
+    )
+
+
 def head_id(row: Mapping[Any, Any]) -> HeadId:
     """Layer and head of a row of a table."""
     return int(row["layer"]), int(row["head"])
@@ -186,13 +194,6 @@ def _rows(patching: pd.DataFrame, half: str, positions: str) -> dict[HeadId, Mea
 def _value(rows: Measured, measure: str, column: str) -> float:
     """NaN where the measure is missing: no comparison with NaN lets a head in."""
     return float(rows[measure][column]) if measure in rows else math.nan
-
-
-def _limit(scores: Mapping[Any, Any], thresholds: Thresholds) -> float:
-    """What an effect must beat: more where no score drew attention to the head."""
-    q = min(scores[phase.q] for phase in PHASES.values())
-    scored = q <= thresholds.false_discovery_rate
-    return thresholds.min_restore_low if scored else thresholds.min_unscored_low
 
 
 def _pool_of(span: Measured, limit: float, thresholds: Thresholds) -> HeadPool | None:

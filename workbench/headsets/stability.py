@@ -27,9 +27,9 @@ from workbench.analysis.scores.scores import EventScores, score_nulls
 from workbench.analysis.statistics import resample_counts
 from workbench.errors import InputError, require
 from workbench.headsets.pooling import KEYS, RULE_DIFFERENCES, RULE_MEASURES, HeadId, pool_heads
-from workbench.headsets.roles import HEAD_POOLS, POOL_WORDS
 from workbench.headsets.thresholds import Thresholds
 from workbench.phases import MEASURES, PHASES
+from workbench.roles import HEAD_POOLS, POOL_WORDS
 
 STABILITY_COLUMNS = ["pool", "layer", "head", "share", "n_resamples"]
 CURVE_COLUMNS = ["n_prompts", "pool", "overlap", "size", "empty", "n_subsets"]

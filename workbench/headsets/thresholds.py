@@ -10,12 +10,12 @@ Rate = Annotated[float, Field(gt=0, le=1, description="Largest q value of a pool
 RestoreLow = Annotated[
     float, Field(ge=0, allow_inf_nan=False, description="A pooled head's interval lies above this.")
 ]
-UnscoredLow = Annotated[
+AddedLow = Annotated[
     float,
     Field(
         ge=0,
         allow_inf_nan=False,
-        description="The same for a head that no score nominates: its effect must be larger.",
+        description="What a head adds to others must lie above this: many sets are asked.",
     ),
 ]
 ReadOutShare = Annotated[
@@ -59,4 +59,4 @@ class Thresholds:
     read_out_share: ReadOutShare = 0.8
     alike: Alike = 0.4
     passed_share: PassedShare = 0.8
-    min_unscored_low: UnscoredLow = 0.1
+    min_added_low: AddedLow = 0.1

@@ -13,7 +13,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
-from workbench.headsets.roles import POOL_WORDS
 from workbench.phases import MEASURES
 from workbench.plots.style import (
     INK,
@@ -30,6 +29,7 @@ from workbench.plots.style import (
     titles,
     where,
 )
+from workbench.roles import POOL_WORDS
 
 
 @drawn

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.headsets.roles import POOL_WORDS
 from workbench.phases import MEASURES, PHASES, margin_name
 from workbench.plots import evidence_words, figures, heatmaps
 from workbench.plots.page import card, write_page
@@ -23,6 +22,7 @@ from workbench.plots.style import (
     score_words,
     two_digits,
 )
+from workbench.roles import POOL_WORDS
 
 SCORE_NOTE = (
     "Which heads are worth patching.",

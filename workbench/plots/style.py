@@ -14,8 +14,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
-from workbench.headsets.roles import POOL_WORDS
 from workbench.phases import MEASURES, PHASES
+from workbench.roles import POOL_WORDS
 
 READ_OUT = "#7b3fa0"
 CONTROL, INK, UNPATCHED = "#8a9099", "#252a31", "#dde1e6"

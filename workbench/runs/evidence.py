@@ -25,7 +25,6 @@ from workbench.analysis.curves.orderings import order_scores, read_orders
 from workbench.analysis.scores.scores import EventScores, score_event
 from workbench.errors import InputError
 from workbench.headsets.pooling import pool_heads
-from workbench.headsets.roles import HEAD_POOLS
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse
 from workbench.models.hooked import HookedModel
 from workbench.phases import valid_pairs
@@ -33,6 +32,7 @@ from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase, find_cues, question_cases
 from workbench.prompts.choices import stage_reader
 from workbench.prompts.prompt import VARIANTS, PromptSet, Variant
+from workbench.roles import HEAD_POOLS
 from workbench.runs.paths import pooled_heads
 from workbench.runs.pool import thresholds_of
 from workbench.runs.steps import HEADSET, Made

@@ -22,12 +22,11 @@ from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets.controls import controls
 from workbench.headsets.headset import ModelInfo, describe_prompts
-from workbench.headsets.pooling import build_headset, explain_sets, pool_heads
-from workbench.headsets.roles import HEAD_POOLS
+from workbench.headsets.pooling import KEYS, beats_null, build_headset, explain_sets, pool_heads
 from workbench.headsets.thresholds import Thresholds
-from workbench.headsets.unnominated import unnominated
 from workbench.phases import PASSING, PHASES, valid_pairs
 from workbench.prompts.prompt import PromptSet
+from workbench.roles import HEAD_POOLS
 from workbench.runs.config import RunConfig
 from workbench.runs.manifest import versions
 from workbench.runs.patch import EFFECT_COLUMNS, heads_of
@@ -101,12 +100,12 @@ def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
     pooled = pool_heads(scores, patching, thresholds, passed, added)
     for line in explain_sets(added, pooled):
         subject.reporter.say(f"pool: {line}")
-    for name, heads in unnominated(scores, patching, thresholds).items():
-        if heads:
-            subject.reporter.say(
-                f"pool: a large {PHASES[name].chief} that no score nominates: "
-                + " ".join(head_name(*at) for at in heads)
-            )
+    unseen = heads_of(pooled.merge(scores.loc[~beats_null(scores, thresholds)], on=KEYS))
+    if unseen:
+        subject.reporter.say(
+            "pool: by what they do alone, since no score of theirs beats its null: "
+            + " ".join(head_name(*at) for at in unseen)
+        )
     sets = _sets(subject, pooled, scores)
     joint = pd.DataFrame(columns=COLUMNS)
     if sets:

@@ -1,11 +1,11 @@
 """The step that patches nominated heads in sets: in pairs, and all less one.
 
 Heads that the pooling rule names by their own effect need no partner. The others are patched all
-together. Where that does nothing, no head among them is hidden by another; else the first few are
-paired with one another, and each with the heads that step in when it is taken away.
+together, and with them the heads that step in when one is taken away. Where that does nothing, no
+head is hidden by another; else the first few are paired with one another, and with their backups.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import pandas as pd
@@ -22,9 +22,10 @@ from workbench.analysis.patching.sets import (
 )
 from workbench.analysis.scores.registry import known_scores
 from workbench.heads import Head
-from workbench.headsets.pooling import MARGINS, pool_heads
+from workbench.headsets.pooling import MARGINS, beats_null, pool_heads
+from workbench.headsets.thresholds import Thresholds
 from workbench.models.hooked import HookedModel
-from workbench.phases import PHASES, valid_pairs
+from workbench.phases import valid_pairs
 from workbench.prompts.prompt import DecisionEvent
 from workbench.runs.patch import heads_of
 from workbench.runs.pool import thresholds_of
@@ -43,16 +44,20 @@ def sets(subject: Subject, tables: Tables, parts: Parts) -> Made:
     config, baseline, scores = subject.config, tables["baseline"], tables["scores"]
     thresholds = thresholds_of(config)
     events = valid_pairs(subject.selection, baseline)
-    every = nominated(scores, config.false_discovery_rate)
+    every = nominated(scores, thresholds)
     counts = {"events": len(events), "heads": len(every)}
     named = set(heads_of(pool_heads(scores, tables["patching"], thresholds)))
     others = [head for head in every if head not in named]
     if not (events and others):
         return Made({"sets": pd.DataFrame(columns=COLUMNS)}, counts)
-    whole = _effects(subject, tables, parts, plan_whole(every, others), "large sets")
+    pairs = _pairs(subject.model, events, others[: config.n_paired])
+    backups = {head for pair in pairs for head in pair} - named
+    whole = _effects(
+        subject, tables, parts, plan_whole(every, sorted({*others, *backups})), "large sets"
+    )
     if not _do_something(whole, thresholds.min_restore_low):
         return Made({"sets": whole}, counts)
-    plan = plan_sets(_pairs(subject.model, events, others[: config.n_paired]), every)
+    plan = plan_sets(pairs, every)
     table = _effects(subject, tables, parts, plan, "sets")
     return Made({"sets": table}, counts | {"sets": len(plan.groups)})
 
@@ -91,16 +96,17 @@ def _effects(
 
 def _pairs(
     model: HookedModel, events: Sequence[DecisionEvent], first: Sequence[Head]
-) -> Iterator[tuple[Head, Head]]:
-    yield from combinations(first, 2)
-    for head, backups in find_backups(model, events, first, N_BACKUPS).items():
-        yield from ((head, other) for other in backups)
+) -> list[tuple[Head, Head]]:
+    backups = find_backups(model, events, first, N_BACKUPS)
+    return [
+        *combinations(first, 2),
+        *((head, other) for head, others in backups.items() for other in others),
+    ]
 
 
-def nominated(scores: pd.DataFrame, rate: float) -> Sequence[Head]:
+def nominated(scores: pd.DataFrame, thresholds: Thresholds) -> Sequence[Head]:
     """Heads whose score beats its null in a phase, by the best of their ranks in any score."""
-    passes = scores[[phase.q for phase in PHASES.values()]].min(axis=1) <= rate
     names = [name for name, score in known_scores().items() if score.nominates and name in scores]
     best = scores[names].rank(ascending=False, method="first").min(axis=1)
-    order = best[passes].sort_values(kind="stable").index
+    order = best[beats_null(scores, thresholds)].sort_values(kind="stable").index
     return heads_of(scores.loc[order])

@@ -12,9 +12,9 @@ from workbench.analysis.option_mass import explain_mass, mass_counts, mass_warni
 from workbench.analysis.patching.patching import event_counts
 from workbench.heads import head_name
 from workbench.headsets.headset import load
-from workbench.headsets.roles import HEAD_POOLS, POOL_WORDS
 from workbench.phases import MEASURES, MIN_PROMPTS, PHASES
 from workbench.plots.style import percent
+from workbench.roles import HEAD_POOLS, POOL_WORDS
 from workbench.runs.folder import RunFolder
 from workbench.runs.steps import MAKER
 

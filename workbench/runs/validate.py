@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import InputError
 from workbench.headsets import headset
-from workbench.headsets.roles import HEAD_POOLS
 from workbench.phases import POOLS
 from workbench.prompts.files import read_prompts
+from workbench.roles import HEAD_POOLS
 
 if TYPE_CHECKING:  # without a model to fit, none of its libraries is loaded
     from workbench.models.hooked import HookedModel

@@ -10,11 +10,11 @@ from workbench.analysis.patching.effects import moved_margins
 from workbench.analysis.statistics import Halves, split_half
 from workbench.heads import Head, head_name
 from workbench.headsets.pooling import pool_heads
-from workbench.headsets.roles import HEAD_POOLS
 from workbench.models.hooked import HookedModel
 from workbench.phases import PHASES, valid_pairs
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
+from workbench.roles import HEAD_POOLS
 from workbench.runs.config import DEFAULTS, RunConfig
 from workbench.runs.patch import heads_of
 from workbench.runs.pool import thresholds_of

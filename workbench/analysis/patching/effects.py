@@ -174,7 +174,7 @@ def moved_margins(
         column = MARGIN[phase.readout]
         valid = torch.tensor(base[phase.valid, "clean"].to_numpy(bool))[:, None]
         lost = base[column, "clean"] - base[column, phase.counterfactual]
-        lost = torch.from_numpy(lost.to_numpy(float)[:, None]) * valid
+        lost = torch.tensor(lost.to_numpy(float))[:, None] * valid
         terms = Terms(lost, lost, valid, MIN_MOVED)
         interval = effect_intervals({name: terms}, ids, n_resamples=n_resamples, seed=seed)[name]
         if not interval.low.isnan().any():
