@@ -375,7 +375,7 @@ def test_head_set_keeps_thresholds_of_pooling_and_of_the_caller():
         "read_out_share": 0.7,
         "alike": 0.4,
         "passed_share": 0.8,
-        "min_added_low": 0.1,
+        "min_strict_low": 0.1,
     }
     assert built().method.rules == {"coarse": "margins"}
 

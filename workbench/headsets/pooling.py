@@ -119,7 +119,7 @@ def pool_heads(
             pooled.append({"layer": key[0], "head": key[1], **shares})
             continue
         for rows in added.get(key, ()):
-            pool = _pool_of(rows, thresholds.min_added_low, thresholds)
+            pool = _pool_of(rows, thresholds.min_strict_low, thresholds)
             if pool is not None and pool != "suppressor":
                 shares = _describe(pool, rows, {}, thresholds)
                 pooled.append({"layer": key[0], "head": key[1], **shares})
@@ -202,7 +202,8 @@ def _pool_of(span: Measured, limit: float, thresholds: Thresholds) -> HeadPool |
     def does(measure: str) -> bool:
         return _value(span, measure, "low") > limit
 
-    hurts = [_value(span, measure, "high") < -limit for measure in (coarse, refine)]
+    strict = thresholds.min_strict_low
+    hurts = [_value(span, measure, "high") < -strict for measure in (coarse, refine)]
     if any(hurts) and not (does(coarse) or does(refine)):
         return "suppressor"
     if does(coarse) and does(SWAP):

@@ -10,12 +10,13 @@ Rate = Annotated[float, Field(gt=0, le=1, description="Largest q value of a pool
 RestoreLow = Annotated[
     float, Field(ge=0, allow_inf_nan=False, description="A pooled head's interval lies above this.")
 ]
-AddedLow = Annotated[
+StrictLow = Annotated[
     float,
     Field(
         ge=0,
         allow_inf_nan=False,
-        description="What a head adds to others must lie above this: many sets are asked.",
+        description="The same for what a head adds to others, of which many are asked, and for "
+        "what a suppressor takes away.",
     ),
 ]
 ReadOutShare = Annotated[
@@ -59,4 +60,4 @@ class Thresholds:
     read_out_share: ReadOutShare = 0.8
     alike: Alike = 0.4
     passed_share: PassedShare = 0.8
-    min_added_low: AddedLow = 0.1
+    min_strict_low: StrictLow = 0.1

@@ -22,10 +22,10 @@ from workbench.analysis.patching.sets import (
 )
 from workbench.analysis.scores.registry import known_scores
 from workbench.heads import Head
-from workbench.headsets.pooling import MARGINS, beats_null, pool_heads
+from workbench.headsets.pooling import MARGINS, pool_heads
 from workbench.headsets.thresholds import Thresholds
 from workbench.models.hooked import HookedModel
-from workbench.phases import valid_pairs
+from workbench.phases import PHASES, valid_pairs
 from workbench.prompts.prompt import DecisionEvent
 from workbench.runs.patch import heads_of
 from workbench.runs.pool import thresholds_of
@@ -105,8 +105,9 @@ def _pairs(
 
 
 def nominated(scores: pd.DataFrame, thresholds: Thresholds) -> Sequence[Head]:
-    """Heads whose score beats its null in a phase, by the best of their ranks in any score."""
+    """Heads whose CoarseScore or RefineScore beats its null, by the best rank in any score."""
     names = [name for name, score in known_scores().items() if score.nominates and name in scores]
     best = scores[names].rank(ascending=False, method="first").min(axis=1)
-    order = best[beats_null(scores, thresholds)].sort_values(kind="stable").index
+    passes = scores[[phase.q for phase in PHASES.values()]].min(axis=1)
+    order = best[passes <= thresholds.false_discovery_rate].sort_values(kind="stable").index
     return heads_of(scores.loc[order])
