@@ -265,7 +265,7 @@ def test_paths_that_were_stopped_go_on_but_not_with_those_of_other_ends(
 
 def test_without_pooled_heads_there_are_no_paths_and_it_is_said(begin: Begin) -> None:
     stream, reporter = loud()
-    strict = replace(FAST, false_discovery_rate=1e-9)
+    strict = replace(FAST, min_restore_low=5.0, n_paired=0)
     opened = begin(strict, reporter=reporter)
     wb.score(opened)
     wb.patch(opened)
