@@ -235,6 +235,11 @@ class Measure:
         return 1 if more_is_better == (self.direction != "noising") else -1
 
     @property
+    def shares_margin(self) -> bool:
+        """Whether it is a share of what a counterfactual takes from a margin."""
+        return self.margin and len(self.scale) == 2
+
+    @property
     def counts(self) -> tuple[str, ...]:
         """Columns of the baseline that must all hold of a valid pair."""
         both = self.readout == "swap"

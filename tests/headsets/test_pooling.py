@@ -161,7 +161,7 @@ def test_q_value_may_reach_the_rate(q, pooled):
     assert found == ([[1, 0], [1, 1]] if pooled else [])
 
 
-@pytest.mark.parametrize(("low", "pooled"), [(0.02, False), (0.0200001, True), (math.nan, False)])
+@pytest.mark.parametrize(("low", "pooled"), [(0.05, False), (0.0500001, True), (math.nan, False)])
 def test_lower_end_must_lie_above_the_threshold(low, pooled):
     rows = [*patched((1, 0), restore=low), *patched((1, 1), reduce=low, difference=0.5)]
     found = pools_of({(1, 0): (0.0, 1.0), (1, 1): (1.0, 0.0)}, rows)
@@ -371,7 +371,7 @@ def test_head_set_keeps_thresholds_of_pooling_and_of_the_caller():
     assert built().method.thresholds == {
         "min_clean_focus": 0.5,
         "false_discovery_rate": 0.05,
-        "min_restore_low": 0.02,
+        "min_restore_low": 0.05,
         "read_out_share": 0.7,
         "alike": 0.4,
         "passed_share": 0.8,

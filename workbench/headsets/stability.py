@@ -233,10 +233,7 @@ class _Chooser:
         copies = [(at, copy) for at, n in enumerate(counts.tolist()) for copy in range(n)]
         rows = torch.cat([self.rows[at] for at, _ in copies])
         ids = [f"{at} {copy}" for at, copy in copies for _ in self.rows[at]]
-        terms = {
-            name: Terms(*(array[rows] for array in one[:3]), one.least)
-            for name, one in self.terms.items()
-        }
+        terms = {name: Terms(*(array[rows] for array in one)) for name, one in self.terms.items()}
         intervals = effect_intervals(terms, ids, n_resamples=n_inner, seed=seed)
         return pd.concat(
             [

@@ -56,7 +56,7 @@ class Thresholds:
     """
 
     false_discovery_rate: Rate = 0.05
-    min_restore_low: RestoreLow = 0.02
+    min_restore_low: RestoreLow = 0.05
     read_out_share: ReadOutShare = 0.8
     alike: Alike = 0.4
     passed_share: PassedShare = 0.8

@@ -20,7 +20,6 @@ from workbench.analysis.patching.sets import (
     plan_whole,
     set_effects,
 )
-from workbench.analysis.scores.registry import known_scores
 from workbench.heads import Head
 from workbench.headsets.pooling import MARGINS, pool_heads
 from workbench.headsets.thresholds import Thresholds
@@ -50,14 +49,15 @@ def sets(subject: Subject, tables: Tables, parts: Parts) -> Made:
     others = [head for head in every if head not in named]
     if not (events and others):
         return Made({"sets": pd.DataFrame(columns=COLUMNS)}, counts)
-    pairs = _pairs(subject.model, events, others[: config.n_paired])
+    first = others[: config.n_paired]
+    pairs = _pairs(subject.model, events, first)
     backups = {head for pair in pairs for head in pair} - named
     whole = _effects(
         subject, tables, parts, plan_whole(every, sorted({*others, *backups})), "large sets"
     )
-    if not _do_something(whole, thresholds.min_restore_low):
+    if not _do_something(whole, thresholds.min_strict_low):
         return Made({"sets": whole}, counts)
-    plan = plan_sets(pairs, every)
+    plan = plan_sets(pairs, every, first)
     table = _effects(subject, tables, parts, plan, "sets")
     return Made({"sets": table}, counts | {"sets": len(plan.groups)})
 
@@ -105,9 +105,10 @@ def _pairs(
 
 
 def nominated(scores: pd.DataFrame, thresholds: Thresholds) -> Sequence[Head]:
-    """Heads whose CoarseScore or RefineScore beats its null, by the best rank in any score."""
-    names = [name for name, score in known_scores().items() if score.nominates and name in scores]
-    best = scores[names].rank(ascending=False, method="first").min(axis=1)
-    passes = scores[[phase.q for phase in PHASES.values()]].min(axis=1)
-    order = best[passes <= thresholds.false_discovery_rate].sort_values(kind="stable").index
-    return heads_of(scores.loc[order])
+    """Heads whose CoarseScore or RefineScore beats its null, by their rank among those that do."""
+    ranks = []
+    for phase in PHASES.values():
+        passes = scores[phase.q] <= thresholds.false_discovery_rate
+        ranks.append(scores[phase.name].where(passes).rank(ascending=False, method="first"))
+    best = pd.concat(ranks, axis=1).min(axis=1).dropna()
+    return heads_of(scores.loc[best.sort_values(kind="stable").index])

@@ -18,7 +18,7 @@ N = 20
 
 def tables(restored, plan=None):
     """Patching results and baseline; `restored` gives a set's share of the lost margin."""
-    plan = plan or plan_sets([(A, B), (B, C)], [A, B, C])
+    plan = plan or plan_sets([(A, B), (B, C)], [A, B, C], [A, B, C])
     columns = {"confusion": 0.0, "confusion_margin": 0.0, "focus": 0.0}
     rows, base = [], []
     for number in range(N):
@@ -45,7 +45,7 @@ def added(table, measure="coarse_restore_margin"):
 
 
 def test_sets_are_patched_once_and_asked_about_both_ways():
-    plan = plan_sets([(A, B), (B, A), (B, C)], [C, B, A])
+    plan = plan_sets([(A, B), (B, A), (B, C)], [C, B, A], [C, B, A])
     assert len(set(plan.groups)) == len(plan.groups)
     assert {frozenset(group) for group in plan.groups} == {
         *map(frozenset, ([A], [B], [C], [A, B], [B, C], [A, C], [A, B, C]))
@@ -98,7 +98,7 @@ def test_runs_that_were_not_patched_give_no_rows():
 )
 def test_sets_that_are_none_are_refused(pairs, every, message):
     with pytest.raises(InputError, match=message):
-        plan_sets(pairs, every)
+        plan_sets(pairs, every, every)
 
 
 def test_results_of_several_positions_are_refused():

@@ -39,8 +39,10 @@ from workbench.phases import (
     MIN_MOVED,
     MIN_PROMPTS,
     OF_READOUT,
+    PASSING,
     PHASES,
     Measure,
+    margin_name,
 )
 
 HALVES = ("choose", "verify", "all")
@@ -49,14 +51,12 @@ HALVES = ("choose", "verify", "all")
 class Terms(NamedTuple):
     """Numerator and denominator of a measure per event and target; both 0 where it does not count.
 
-    A ratio of means then ranges over the valid pairs alone, in every resample of prompts. The mean
-    denominator must lie above `least`, if that is given.
+    A ratio of means then ranges over the valid pairs alone, in every resample of prompts.
     """
 
     numerator: Float[Tensor, "event target"]
     denominator: Float[Tensor, "event target"]
     counts: Bool[Tensor, "event target"]
-    least: float | None = None
 
 
 def causal_effects(
@@ -128,7 +128,7 @@ def effect_intervals(
 
     With two measures comes their difference, if it is one of `DIFFERENCES`. `prompt_ids` names the
     prompt of each event. The ends are NaN where fewer than `MIN_PROMPTS` prompts count, or where
-    the denominator is not above what `Terms.least` asks for.
+    the counterfactual moves the margin that is shared out by no more than `MIN_MOVED`.
     """
 
     def resample(statistic: Callable[..., Tensor], *values: Tensor) -> Interval:
@@ -146,9 +146,9 @@ def effect_intervals(
     void = {}
     for name, one in terms.items():
         void[name] = _prompts_with_valid_pairs(one.counts, prompt_ids) < MIN_PROMPTS
-        if one.least is not None:
+        if (MEASURES | PASSING)[name].shares_margin:
             moved = resample(ratio_of_means, *_distinct(one.denominator, one.counts.double()))
-            void[name] = void[name] | ~(moved.low > one.least)
+            void[name] = void[name] | ~(moved.low > MIN_MOVED)
     for name, (of, less) in DIFFERENCES.items():
         if of in terms and less in terms:
             found[name] = resample(difference_of_ratios, *terms[of][:2], *terms[less][:2])
@@ -175,8 +175,9 @@ def moved_margins(
         valid = torch.tensor(base[phase.valid, "clean"].to_numpy(bool))[:, None]
         lost = base[column, "clean"] - base[column, phase.counterfactual]
         lost = torch.tensor(lost.to_numpy(float))[:, None] * valid
-        terms = Terms(lost, lost, valid, MIN_MOVED)
-        interval = effect_intervals({name: terms}, ids, n_resamples=n_resamples, seed=seed)[name]
+        measure = margin_name(phase.chief)
+        terms = {measure: Terms(lost, lost, valid)}
+        interval = effect_intervals(terms, ids, n_resamples=n_resamples, seed=seed)[measure]
         if not interval.low.isnan().any():
             found.append(name)
     return found
@@ -243,7 +244,6 @@ def measure_terms(
         torch.from_numpy(np.where(counts, effect, 0.0)),
         torch.from_numpy(np.where(counts, scale, 0.0)),
         torch.from_numpy(counts),
-        MIN_MOVED if measure.margin and len(measure.scale) == 2 else None,
     )
 
 

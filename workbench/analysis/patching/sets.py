@@ -47,8 +47,10 @@ class SetPlan:
     whole: int
 
 
-def plan_sets(pairs: Iterable[tuple[Head, Head]], every: Sequence[Head]) -> SetPlan:
-    """These pairs, and all of `every` with each of them left out in turn.
+def plan_sets(
+    pairs: Iterable[tuple[Head, Head]], every: Sequence[Head], left_out: Iterable[Head]
+) -> SetPlan:
+    """These pairs, and all of `every` with each of `left_out` left out in turn.
 
     Raises:
         InputError: no head, or the same twice.
@@ -68,7 +70,7 @@ def plan_sets(pairs: Iterable[tuple[Head, Head]], every: Sequence[Head]) -> SetP
         for head, rest in ((one, other), (other, one)):
             added.append(Added(head, (rest,), PAIR, at([one, other]), at([rest])))
     if len(every) > 2:  # of two heads the pair says it
-        for head in sorted(every):
+        for head in sorted(left_out):
             rest = tuple(other for other in sorted(every) if other != head)
             added.append(Added(head, rest, LEFT_OUT, at(every), at(rest)))
     whole = at(every)
@@ -144,7 +146,7 @@ def _added(terms: Terms, questions: Sequence[tuple[int, int | None]], plan: SetP
         if other is not None:
             numerator[:, at] -= terms.numerator[:, other]
     denominator, counts = terms.denominator[:, with_it], terms.counts[:, with_it]
-    return Terms(numerator, denominator, counts, terms.least)
+    return Terms(numerator, denominator, counts)
 
 
 def _names(heads: Sequence[Head]) -> str:
