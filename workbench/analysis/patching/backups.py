@@ -20,7 +20,7 @@ from workbench.models.hooks import replace_z, store
 from workbench.progress import pulse
 from workbench.prompts.prompt import DecisionEvent
 
-N_EVENTS = 8
+N_EVENTS = 4
 """Events that are enough to see who responds."""
 
 
