@@ -67,9 +67,11 @@ def test_false_evidence_lies_elsewhere_on_its_side_of_the_options(make_event, ev
         assert len(places) == len(event.clean) - end - 1
 
 
-def test_no_other_place_is_refused_without_text(event):
+def test_an_event_without_another_place_is_left_out(event, make_event):
     """Three tokens of evidence, one before and one after: no other three."""
-    with pytest.raises(InputError, match="'p0' event 0: no other 3 tokens"):
+    roomy = with_room(make_event, name="p1")
+    assert [x.id for x in shuffle_evidence(PromptSet("two", (event, roomy)))] == ["p1"]
+    with pytest.raises(InputError, match="no event has tokens on its side"):
         shuffle_evidence(PromptSet("one", (event,)))
 
 

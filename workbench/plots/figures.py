@@ -121,7 +121,7 @@ def pool_effects(pools: pd.DataFrame) -> go.Figure:
         shared_xaxes="all",  # type: ignore[arg-type]
         shared_yaxes=True,
         horizontal_spacing=0.05,
-        vertical_spacing=0.12,
+        vertical_spacing=0.24 / len(names),
         subplot_titles=[f"{name}, {POSITIONS[place]}" for name in names for place in places],
     )
     for row, name in enumerate(names, start=1):
@@ -136,7 +136,7 @@ def pool_effects(pools: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(
         tickvals=list(range(len(measures))),
         ticktext=[name.replace("_", " ") for name in measures],
-        range=[-0.5, len(measures) - 0.5],
+        range=[-0.7, len(measures) - 0.3],
     )
     return figure
 

@@ -49,23 +49,24 @@ def shuffle_evidence(prompts: PromptSet, seed: int = 0) -> PromptSet:
 
     The new span is as long as the true one, lies on the same side of the options (in the note, say
     on another mention), overlaps neither it nor an option's span, and is drawn evenly from such
-    places.
+    places. An event without such a place is left out: its evidence is most of what stands on its
+    side.
 
     Raises:
-        InputError: an event has no such place (its evidence is all that stands on its side).
+        InputError: no event has one.
     """
     events = []
     for event in prompts:
         places = _other_places(event)
         if not places:
-            start, end = event.evidence
-            raise InputError(
-                f"prompt {event.id!r} event {event.event}: no other {end - start} tokens on "
-                "its side of the options could stand in for the evidence"
-            )
+            continue
         generator = derive_generator(seed, "falsified evidence", event.id, event.event)
         drawn = int(torch.randint(len(places), (1,), generator=generator))
         events.append(replace(event, evidence=places[drawn]))
+    if not events:
+        raise InputError(
+            "no event has tokens on its side of the options that could stand in for its evidence"
+        )
     return PromptSet(prompts.task, tuple(events))
 
 
