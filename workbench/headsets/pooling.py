@@ -124,7 +124,7 @@ def pool_heads(
                 shares = _describe(pool, rows, {}, thresholds)
                 pooled.append({"layer": key[0], "head": key[1], **shares})
                 break
-    return _frame(pooled, COLUMNS)
+    return frame_of(pooled)
 
 
 def _added(sets: pd.DataFrame) -> dict[HeadId, list[Measured]]:
@@ -238,10 +238,10 @@ def _describe(
     }
 
 
-def _frame(pooled: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+def frame_of(pooled: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """Rows as a frame, of the same dtypes when empty; effects become shares of their pool's sum.
 
-    No effect is 0 here: its interval does not hold a threshold of at least 0.
+    No weight is 0 here: an effect lies above a limit, a score above 0.
     """
     total: Counter[str] = Counter()
     for row in pooled:
@@ -269,7 +269,7 @@ def combine_tasks(per_task: Sequence[pd.DataFrame]) -> pd.DataFrame:
         for row in frame.to_dict("records"):
             of_head.setdefault(head_id(row), []).append(row)
     combined = [_combine(key, rows) for key, rows in sorted(of_head.items())]
-    return _frame(combined, [*COLUMNS, "tasks"])
+    return frame_of(combined, [*COLUMNS, "tasks"])
 
 
 def _combine(key: HeadId, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:

@@ -105,6 +105,14 @@ class RunConfig:
     false_discovery_rate: Rate = Thresholds.false_discovery_rate
     min_restore_low: RestoreLow = Thresholds.min_restore_low
     read_out_share: ReadOutShare = Thresholds.read_out_share
+    chain_scores: Annotated[
+        str,
+        Field(
+            description="Table `scores` of `study paper`, .csv or .parquet: pools are its first "
+            "heads, the paper's rule, whatever patching says."
+        ),
+    ] = ""
+    n_chain: Annotated[int, Field(ge=1, description="Heads of each pool by the paper's rule.")] = 8
     draws: Annotated[int, Field(ge=0, description="Random control sets per pool.")] = 20
     sources: Annotated[
         str, Field(description="Heads that paths start from: 2-5,2-7; unless given, the pooled.")

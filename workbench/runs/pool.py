@@ -22,6 +22,8 @@ from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets.controls import controls
 from workbench.headsets.headset import ModelInfo, describe_prompts
+from workbench.headsets.paper_rule import CHAIN_SCORES, paper_pools, read_scores
+from workbench.headsets.paper_rule import RULE as PAPER_RULE
 from workbench.headsets.pooling import KEYS, beats_null, build_headset, explain_sets, pool_heads
 from workbench.headsets.thresholds import Thresholds
 from workbench.phases import PASSING, PHASES, valid_pairs
@@ -96,16 +98,12 @@ def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
     scores, patching, passed = tables["scores"], tables["patching"], tables["passing"]
     _check_values(patching)
     thresholds = thresholds_of(subject.config)
-    added = tables.get("sets")
-    pooled = pool_heads(scores, patching, thresholds, passed, added)
-    for line in explain_sets(added, pooled):
-        subject.reporter.say(f"pool: {line}")
-    unseen = heads_of(pooled.merge(scores.loc[~beats_null(scores, thresholds)], on=KEYS))
-    if unseen:
-        subject.reporter.say(
-            "pool: by what they do alone, since no score of theirs beats its null: "
-            + " ".join(head_name(*at) for at in unseen)
-        )
+    by_paper = bool(subject.config.chain_scores)
+    if by_paper:
+        chain = read_scores(subject.config.chain_scores)
+        pooled = paper_pools(_of_this_model(chain, scores), subject.config.n_chain)
+    else:
+        pooled = _by_effect(subject, tables)
     sets = _sets(subject, pooled, scores)
     joint = pd.DataFrame(columns=COLUMNS)
     if sets:
@@ -117,6 +115,7 @@ def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
         pools=joint,
         thresholds=thresholds,
         passing=passed,
+        rules=dict.fromkeys(CHAIN_SCORES, PAPER_RULE) if by_paper else None,
         **_provenance(subject),
     )
     counts = {f"{name}_heads": len(found.in_pool(name)) for name in HEAD_POOLS}
@@ -207,6 +206,32 @@ def _joint(
         for target, one in enumerate(sets)
     ]
     return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def _by_effect(subject: Subject, tables: Tables) -> pd.DataFrame:
+    """Pools by margins, and what is to be said of them."""
+    scores, added = tables["scores"], tables.get("sets")
+    thresholds = thresholds_of(subject.config)
+    pooled = pool_heads(scores, tables["patching"], thresholds, tables["passing"], added)
+    for line in explain_sets(added, pooled):
+        subject.reporter.say(f"pool: {line}")
+    unseen = heads_of(pooled.merge(scores.loc[~beats_null(scores, thresholds)], on=KEYS))
+    if unseen:
+        subject.reporter.say(
+            "pool: by what they do alone, since no score of theirs beats its null: "
+            + " ".join(head_name(*at) for at in unseen)
+        )
+    return pooled
+
+
+def _of_this_model(chain: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    here, there = (set(zip(t["layer"], t["head"], strict=True)) for t in (scores, chain))
+    if here != there:
+        raise InputError(
+            f"chain scores are of {len(there)} heads, the model has {len(here)} others: give the "
+            "table that `study paper` made of this model"
+        )
+    return chain
 
 
 def _provenance(subject: Subject) -> dict[str, Any]:

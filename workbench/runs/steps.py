@@ -129,7 +129,7 @@ STEPS = (
         work="pool:pool",
         needs=("baseline", "scores", "patching", "passing", "sets"),
         makes=("pools", HEADSET),
-        settings=(*_POOLING, "positions", "draws", "n_resamples"),
+        settings=(*_POOLING, "positions", "draws", "n_resamples", "chain_scores", "n_chain"),
         resumable=True,
     ),
     Step(

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from pyarrow import ArrowException
 from transformer_lens.utilities.statistics import derive_generator
 
 from workbench.analysis.chains.case_readings import read_cases
@@ -25,8 +24,8 @@ from workbench.analysis.curves.dissociation import set_shares
 from workbench.analysis.curves.orderings import ATTRIBUTIONS, rank_heads, rival_scores
 from workbench.analysis.curves.scenes import direct_scenes
 from workbench.errors import InputError
-from workbench.files import reading
 from workbench.heads import Head
+from workbench.headsets.paper_rule import read_scores
 from workbench.labels.icd10cm import category
 from workbench.phases import OF_READOUT
 from workbench.prompts.prompt import DecisionEvent
@@ -90,14 +89,7 @@ def read_ranking(path: Path) -> tuple[str, pd.DataFrame]:
     Raises:
         InputError: it cannot be read.
     """
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: a table of scores is a .csv or a .parquet file")
-    with reading(path):
-        try:
-            return path.stem, readers[path.suffix](path)
-        except (ValueError, ArrowException) as error:
-            raise InputError(f"{path}: is no readable table ({type(error).__name__})") from None
+    return path.stem, read_scores(path)
 
 
 def of_table(name: str, given: pd.DataFrame, every: Sequence[Head]) -> Orders:
