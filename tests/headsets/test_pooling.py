@@ -439,6 +439,20 @@ def test_what_a_set_loses_by_a_head_makes_no_suppressor():
     assert pools_with_sets({(1, 0): (0.01, 1.0)}, rows, sets) == {}
 
 
+def test_a_head_that_enters_beside_others_may_be_a_mover():
+    rows = patched((1, 0), restore=0.03)
+    sets = pd.DataFrame(added((1, 0), "1-1", restore=0.3))
+
+    def pool(passed):
+        passing = pd.DataFrame([patch((1, 0), "coarse_passed_margin", passed, passed)])
+        found = pool_heads(score_table(), pd.DataFrame(rows), Thresholds(), passing, sets)
+        return found["pool"].tolist()
+
+    effect = next(row["effect"] for row in rows if row["measure"] == "coarse_restore_margin")
+    assert pool(effect) == ["mover"]
+    assert pool(0.5 * effect) == ["coarse"]
+
+
 def test_what_a_head_adds_must_be_larger_than_what_one_does_alone():
     rows = patched((1, 0), restore=-0.01)
     assert pools_of({}, patched((1, 0), restore=0.1)) == {(1, 0): "coarse"}

@@ -122,6 +122,8 @@ def pool_heads(
             pool = _pool_of(rows, thresholds.min_strict_low, thresholds)
             if pool is not None and pool != "suppressor":
                 shares = _describe(pool, rows, {}, thresholds)
+                if _passes_on(span.get(key, {}), thresholds):
+                    shares["pool"] = "mover"
                 pooled.append({"layer": key[0], "head": key[1], **shares})
                 break
     return frame_of(pooled)
@@ -236,6 +238,16 @@ def _describe(
         "passed_share": passed,
         "weight": abs(effect),
     }
+
+
+def _passes_on(span: Measured, thresholds: Thresholds) -> bool:
+    """Whether the effect that a head has by itself, however small, is one of passing on."""
+    for name, measure in MARGINS.items():
+        if _value(span, measure, "low") > 0:
+            share = _value(span, PASSED[name], "effect") / _value(span, measure, "effect")
+            if share >= thresholds.passed_share:
+                return True
+    return False
 
 
 def frame_of(pooled: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:

@@ -54,7 +54,9 @@ def passing(subject: Subject, tables: Tables, parts: Parts) -> Made:
     """
     baseline = tables["baseline"]
     _check_values(tables["patching"])
-    candidates = pool_heads(tables["scores"], tables["patching"], thresholds_of(subject.config))
+    candidates = pool_heads(
+        tables["scores"], tables["patching"], thresholds_of(subject.config), sets=tables.get("sets")
+    )
     heads = heads_of(candidates.loc[candidates["pool"] != "suppressor"])
     events = valid_pairs(subject.prompts, baseline) if heads else []
     runs_of = valid_runs(baseline, ("denoising",))

@@ -118,7 +118,7 @@ STEPS = (
         "passing",
         command="pool",
         work="pool:passing",
-        needs=("baseline", "scores", "patching"),
+        needs=("baseline", "scores", "patching", "sets"),
         makes=("passing",),
         settings=(*_POOLING, "n_resamples"),
         resumable=True,
