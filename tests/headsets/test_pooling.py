@@ -103,6 +103,8 @@ def test_probabilities_decide_nothing():
         ({"restore": 0.5, "reduce": 0.5, "swap": 0.3}, "carrier"),
         # A refine head swaps the label too, but where the region is wrong that helps nothing.
         ({"restore": 0.1, "reduce": 0.8, "swap": 0.8, "difference": 0.6}, "refine"),
+        ({"restore": 0.58, "reduce": 1.0, "swap": 1.0, "difference": 0.4}, "refine"),
+        ({"restore": 0.6, "reduce": 0.8, "swap": 0.5, "difference": 0.1}, "carrier"),
         # A head of the cluster knows no label, even where it does as much for near misses.
         ({"restore": 0.5, "reduce": 0.5, "swap": -0.1}, "coarse"),
         ({"restore": 0.5, "swap": 0.05}, "coarse"),
@@ -111,7 +113,9 @@ def test_probabilities_decide_nothing():
         ({"restore": 0.5, "sibling": -0.2}, "coarse"),
         ({"restore": -0.5}, "suppressor"),
         ({"reduce": -0.5, "restore": -0.1}, "suppressor"),
-        ({"reduce": -0.5, "restore": 0.1}, "coarse"),
+        # A large loss outweighs a small gain.
+        ({"reduce": -0.5, "restore": 0.1}, "suppressor"),
+        ({"reduce": -0.3, "restore": 0.5}, "coarse"),
         ({"reduce": -0.21, "restore": -0.1}, None),
     ],
 )
@@ -373,7 +377,8 @@ def test_head_set_keeps_thresholds_of_pooling_and_of_the_caller():
         "false_discovery_rate": 0.05,
         "min_restore_low": 0.05,
         "read_out_share": 0.7,
-        "alike": 0.4,
+        "alike": 0.65,
+        "swapped": 0.4,
         "passed_share": 0.8,
         "min_strict_low": 0.1,
     }

@@ -5,9 +5,9 @@
    interval lies above a limit. What a head adds to a set of others counts as well as what it does
    alone, above a higher limit: heads that can replace one another do nothing alone.
 
-   *suppressor*  its clean value lowers one of the margins, and raises neither
-   *carrier*     restores the coarse margin, and swaps the label, by about as much as it reduces the
-                 near-miss margin: one match of a label does the work of both phases
+   *suppressor*  its clean value lowers one of the margins by more than it raises the other
+   *carrier*     restores the coarse margin by about as much as it reduces the near-miss margin, and
+                 swaps the label: one match of a label does the work of both phases
    *refine*      reduces the near-miss margin by more than it restores the coarse one
    *coarse*      restores the coarse margin, and a sibling's value does not restore less: it carries
                  the cluster
@@ -205,12 +205,14 @@ def _pool_of(span: Measured, limit: float, thresholds: Thresholds) -> HeadPool |
         return _value(span, measure, "low") > limit
 
     strict = thresholds.min_strict_low
-    hurts = [_value(span, measure, "high") < -strict for measure in (coarse, refine)]
-    if any(hurts) and not (does(coarse) or does(refine)):
+    sizes = [_value(span, measure, "effect") for measure in (coarse, refine)]
+    hurts = any(_value(span, measure, "high") < -strict for measure in (coarse, refine))
+    helps = does(coarse) or does(refine)
+    if hurts and (not helps or -min(sizes) > max(sizes)):
         return "suppressor"
     if does(coarse) and does(SWAP):
-        sizes = [_value(span, measure, "effect") for measure in (coarse, refine, SWAP)]
-        if min(sizes) >= thresholds.alike * max(sizes):
+        swap = _value(span, SWAP, "effect")
+        if min(sizes) >= thresholds.alike * max(sizes) and swap >= thresholds.swapped * max(sizes):
             return "carrier"
     if does(refine) and _value(span, MORE_REFINE, "low") > 0:
         return "refine"

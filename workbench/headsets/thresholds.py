@@ -33,9 +33,13 @@ Alike = Annotated[
     Field(
         gt=0,
         le=1,
-        description="Smallest effect on Focus, near misses and label swap of a label carrier, as a "
-        "share of its largest.",
+        description="Smaller of a label carrier's two margins, Focus and near misses, as a share "
+        "of the larger: below it, the head is of the phase of the larger.",
     ),
+]
+Swapped = Annotated[
+    float,
+    Field(gt=0, le=1, description="Its label swap as a share of the larger margin, at the least."),
 ]
 PassedShare = Annotated[
     float,
@@ -58,6 +62,7 @@ class Thresholds:
     false_discovery_rate: Rate = 0.05
     min_restore_low: RestoreLow = 0.05
     read_out_share: ReadOutShare = 0.8
-    alike: Alike = 0.4
+    alike: Alike = 0.65
+    swapped: Swapped = 0.4
     passed_share: PassedShare = 0.8
     min_strict_low: StrictLow = 0.1
