@@ -122,7 +122,8 @@ def pool_heads(
             pool = _pool_of(rows, thresholds.min_strict_low, thresholds)
             if pool is not None and pool != "suppressor":
                 shares = _describe(pool, rows, {}, thresholds)
-                if _passes_on(span.get(key, {}), thresholds):
+                shares["passed_share"] = _passed_alone(span.get(key, {}))
+                if shares["passed_share"] >= thresholds.passed_share:
                     shares["pool"] = "mover"
                 pooled.append({"layer": key[0], "head": key[1], **shares})
                 break
@@ -148,8 +149,9 @@ def explain_sets(sets: pd.DataFrame | None, pooled: pd.DataFrame) -> list[str]:
     """What all nominated heads do together, and which phase no head explains, in plain words."""
     if sets is None or sets.empty:
         return []
-    whole = sets[sets["set"] == "whole"].set_index("measure")["effect"]
-    together = {name: float(whole.get(measure, math.nan)) for name, measure in MARGINS.items()}
+    whole = sets[sets["set"] == "whole"]
+    effects = dict(zip(whole["measure"], whole["effect"], strict=True))
+    together = {name: float(effects.get(measure, math.nan)) for name, measure in MARGINS.items()}
     n = len(sets.loc[sets["layer"] >= 0, KEYS].drop_duplicates())
     lines = [
         f"all nominated heads together give back {together['coarse']:.2f} of the coarse margin and "
@@ -242,14 +244,12 @@ def _describe(
     }
 
 
-def _passes_on(span: Measured, thresholds: Thresholds) -> bool:
-    """Whether the effect that a head has by itself, however small, is one of passing on."""
-    for name, measure in MARGINS.items():
-        if _value(span, measure, "low") > 0:
-            share = _value(span, PASSED[name], "effect") / _value(span, measure, "effect")
-            if share >= thresholds.passed_share:
-                return True
-    return False
+def _passed_alone(span: Measured) -> float:
+    """Share that a head passes on of its larger margin by itself; NaN where it has none."""
+    name = max(MARGINS, key=lambda one: _value(span, MARGINS[one], "low"))
+    if not _value(span, MARGINS[name], "low") > 0:
+        return math.nan
+    return _value(span, PASSED[name], "effect") / _value(span, MARGINS[name], "effect")
 
 
 def frame_of(pooled: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:

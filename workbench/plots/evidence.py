@@ -208,7 +208,7 @@ def prompts_needed(sample_size: pd.DataFrame) -> go.Figure:
     for column, quantity in enumerate(panels, start=1):
         for pool, colour in POOL_COLOUR.items():
             rows = where(sample_size, pool=pool).sort_values("n_prompts")
-            if pool not in PHASES and not rows["size"].any():
+            if pool not in PHASES and not any(rows["size"].tolist()):
                 continue
             hover = "%{x} prompts: %{y:.2f}<br>%{customdata[0]:.1f} heads on average, "
             hover += "%{customdata[1]} subsets"

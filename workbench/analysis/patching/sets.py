@@ -109,7 +109,7 @@ def set_effects(
         InputError: a column is missing, or results of several positions.
     """
     require(events, "patching results of sets", ["target", "positions", "run", "id", "event"])
-    if events["positions"].nunique() > 1:
+    if len(set(events["positions"])) > 1:
         raise InputError("patching results of sets: give those of one choice of positions")
     base = baseline[baseline["half"] == half].pivot(index=["id", "event"], columns="variant")
     questions = [(one.with_it, one.without) for one in plan.added]
@@ -134,7 +134,7 @@ def set_effects(
         )
         for name, interval in intervals.items()
     ]
-    return pd.concat(frames, ignore_index=True)[COLUMNS]
+    return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
 
 
 def _added(terms: Terms, questions: Sequence[tuple[int, int | None]], plan: SetPlan) -> Terms:
