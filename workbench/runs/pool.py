@@ -20,11 +20,12 @@ from workbench.analysis.patching.passing import sweep_passing
 from workbench.analysis.patching.patching import THRESHOLDS, joint_effects
 from workbench.errors import InputError
 from workbench.heads import Head, head_name
+from workbench.headsets.building import build_headset
 from workbench.headsets.controls import controls
 from workbench.headsets.headset import ModelInfo, describe_prompts
 from workbench.headsets.paper_rule import CHAIN_SCORES, paper_pools, read_scores
 from workbench.headsets.paper_rule import RULE as PAPER_RULE
-from workbench.headsets.pooling import KEYS, beats_null, build_headset, explain_sets, pool_heads
+from workbench.headsets.pooling import KEYS, beats_null, explain_sets, pool_heads
 from workbench.headsets.thresholds import Thresholds
 from workbench.phases import PASSING, PHASES, valid_pairs
 from workbench.prompts.prompt import PromptSet
