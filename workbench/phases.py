@@ -283,18 +283,18 @@ _IN_PROBABILITY: dict[str, Measure] = {
         pool="refine",
         direction="noising",
         scale=("clean",),
-        title="Confusion boosted",
+        title="Confusion boosted, as a factor",
         patched="clean prompt, near value",
         unit="relative to clean Confusion",
-        note="Giving the head its near value raises the clean Confusion by this factor. The "
-        "factor is large where clean Confusion is small: hover for the plain difference.",
+        note="Giving the head its near value raises the clean Confusion by this factor, which is "
+        "large where clean Confusion is small.",
         absolute="refine_boost_abs",
     ),
     "refine_boost_abs": Measure(
         pool="refine",
         direction="noising",
         scale=(),
-        title="Confusion boosted, absolute",
+        title="Confusion boosted",
         patched="clean prompt, near value",
         unit="Confusion",
         note="Giving the head its near value raises the clean Confusion by this much.",

@@ -220,7 +220,7 @@ def test_long_chains_have_plain_ticks() -> None:
 def test_effects_are_where_their_head_and_step_are() -> None:
     figure = chains.chain_effects(make_effects())
     titles = [note.text for note in figure.layout.annotations]
-    assert titles == ["Focus restored", "Confusion reduced", "Confusion boosted, absolute"]
+    assert titles == ["Focus restored", "Confusion reduced", "Confusion boosted"]
     names = figure.layout.yaxis.ticktext
     assert [name.split(">")[1].split("<")[0] for name in names] == ["coarse pool", "3-0", "4-6"]
     assert COARSE in names[1]

@@ -53,7 +53,7 @@ def test_all_causal_measures_share_one_colour_scale() -> None:
     drawn = heatmaps.patching_heatmaps(make_patching(), POOLED)
     assert set(drawn) == {
         (measure, place)
-        for measure in set(MEASURES) - {"refine_boost_abs"}
+        for measure in set(MEASURES) - {"refine_boost"}
         for place in ("decision", "span")
     }
     assert {(heatmap_of(f).zmin, heatmap_of(f).zmax) for f in drawn.values()} == {(-1.0, 1.0)}
@@ -68,16 +68,17 @@ def test_heads_without_a_patch_are_empty_and_say_so() -> None:
     assert "not patched" not in heat.hovertext[4][3]
 
 
-def test_hover_tells_interval_events_and_absolute_boost() -> None:
+def test_a_boost_is_drawn_as_a_difference_and_its_hover_tells_the_factor() -> None:
     patching = make_patching()
-    heat = heatmap_of(heatmaps.patching_heatmaps(patching, POOLED)["refine_boost", "span"])
+    heat = heatmap_of(heatmaps.patching_heatmaps(patching, POOLED)["refine_boost_abs", "span"])
     rows = patching.query("layer == 5 and head == 1 and positions == 'span' and half == 'verify'")
-    value = rows.set_index("measure").loc["refine_boost"]
-    absolute = rows.set_index("measure").loc["refine_boost_abs", "effect"]
+    value = rows.set_index("measure").loc["refine_boost_abs"]
+    factor = rows.set_index("measure").loc["refine_boost", "effect"]
     text = heat.hovertext[5][1]
     assert f"{value['effect']:.2f} [{value['low']:.2f}, {value['high']:.2f}]" in text
     assert "events: 7 (1 did not count)" in text
-    assert f"refine boost abs: {absolute:.2f}" in text
+    assert f"refine boost: {factor:.2f}" in text
+    assert heat.z[5][1] == value["effect"]
     assert "in the refine pool" in text
 
 

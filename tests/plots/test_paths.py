@@ -2,7 +2,8 @@ import pandas as pd
 import pytest
 
 from workbench.errors import InputError
-from workbench.plots import path_sankey
+from workbench.plots import path_graph
+from workbench.plots.paths import STRONGEST
 from workbench.plots.style import CONTROL, POOL_COLOUR, READ_OUT
 
 
@@ -35,47 +36,74 @@ PATCHING = pd.DataFrame(
 POOLS = {(0, 1): "coarse", (2, 2): "refine read-out"}
 
 
-def links(figure) -> dict[tuple[str, str], tuple[float, str]]:
-    link, label = figure.data[0].link, figure.data[0].node.label
+def nodes(figure):
+    """The markers of the strongest paths, by name."""
+    dots = next(trace for trace in figure.data if trace.mode == "markers+text")
+    told = zip(dots.hovertext, dots.marker.color, dots.x, strict=True)
+    return dict(zip(dots.text, told, strict=True))
+
+
+def lines(figure, visible=True) -> dict[str, tuple[float, str]]:
+    """Width and dash of each line, by what pointing at it says."""
     return {
-        (label[a], label[b]): (value, text)
-        for a, b, value, text in zip(
-            link.source, link.target, link.value, link.customdata, strict=True
-        )
+        trace.hovertext: (trace.line.width, trace.line.dash)
+        for trace in figure.data
+        if trace.mode == "lines" and trace.visible is visible and trace.hovertext
     }
 
 
-def test_bands_are_the_paths_that_exclude_nothing_and_their_heads_on_the_answer():
-    drawn = links(path_sankey(PATHS, PATCHING, POOLS))
+def test_lines_are_the_paths_that_exclude_nothing_and_their_heads_on_the_answer():
+    drawn = lines(path_graph(PATHS, PATCHING, POOLS))
     assert set(drawn) == {
-        ("0-1", "2-2 2-3"),
-        ("0-1", "2-3"),
-        ("0-1", "answer"),
-        ("2-2 2-3", "answer"),
+        "0-1 → key of 2-2 2-3: 0.40 [0.20, 0.50]",
+        "0-1 → query of 2-3: −0.20 [−0.30, −0.10]",
+        "0-1, whole head: 0.90 [0, 1.00]",  # of the verifying half
+        "2-2, whole head: 0.60 [0, 1.00]",
     }
-    assert drawn["0-1", "2-3"][0] == pytest.approx(0.2)  # a width; the sign is in the text
-    assert drawn["0-1", "2-3"][1] == "0-1 → query of 2-3: −0.20 [−0.30, −0.10]"
-    assert drawn["0-1", "answer"][0] == pytest.approx(0.9)  # of the verifying half
+    negative = drawn["0-1 → query of 2-3: −0.20 [−0.30, −0.10]"]
+    positive = drawn["0-1 → key of 2-2 2-3: 0.40 [0.20, 0.50]"]
+    assert (negative[1], positive[1]) == ("dot", "solid")
+    assert negative[0] < positive[0] < drawn["0-1, whole head: 0.90 [0, 1.00]"][0]
 
 
-def test_nodes_have_the_colour_of_their_pool():
-    node = path_sankey(PATHS, PATCHING, POOLS).data[0].node
-    colours = dict(zip(node.label, node.color, strict=True))
-    assert colours == {
+def test_layers_run_to_the_right_and_nodes_have_the_colour_of_their_pool_and_list_their_paths():
+    drawn = nodes(path_graph(PATHS, PATCHING, POOLS))
+    assert {name: colour for name, (_, colour, _) in drawn.items()} == {
         "0-1": POOL_COLOUR["coarse"],
         "2-2 2-3": READ_OUT,
         "2-3": CONTROL,
         "answer": CONTROL,
     }
+    assert drawn["0-1"][2] < drawn["2-3"][2] == drawn["2-2 2-3"][2] < drawn["answer"][2]
+    assert "query of 2-3: −0.20" in drawn["2-3"][0]
+    assert "key of" not in drawn["2-3"][0]
+
+
+def test_routes_and_effects_stand_on_the_lines():
+    figure = path_graph(PATHS, PATCHING, POOLS)
+    assert [note.text for note in figure.layout.annotations] == ["key 0.40", "query −0.20"]
+
+
+def test_a_button_brings_the_paths_beside_the_strongest():
+    many = pd.DataFrame(
+        [path((0, head), f"2-{head}", "q", 0.1 + head / 10, 0.05, 2.0) for head in range(12)]
+    )
+    figure = path_graph(many, PATCHING.iloc[:0], {})
+    assert len(lines(figure)) == STRONGEST
+    assert len(lines(figure, visible=False)) == 12
+    first, every = figure.layout.updatemenus[0].buttons
+    assert (first.label, every.label) == (f"strongest {STRONGEST}", "all 12 paths")
+    assert sum(every.args[0]["visible"]) == 13  # and the nodes
+    assert not path_graph(PATHS, PATCHING, POOLS).layout.updatemenus
 
 
 def test_no_certain_path_gives_a_figure_that_says_so():
-    figure = path_sankey(PATHS.iloc[2:3], PATCHING, POOLS)
+    figure = path_graph(PATHS.iloc[2:3], PATCHING, POOLS)
     assert "excludes 0" in figure.layout.annotations[0].text
 
 
 def test_bad_tables_and_measures_are_refused():
     with pytest.raises(InputError, match="'nonsense' is not one of"):
-        path_sankey(PATHS, PATCHING, POOLS, "nonsense")
+        path_graph(PATHS, PATCHING, POOLS, "nonsense")
     with pytest.raises(InputError, match="column 'route' is missing"):
-        path_sankey(PATHS.drop(columns="route"), PATCHING, POOLS)
+        path_graph(PATHS.drop(columns="route"), PATCHING, POOLS)

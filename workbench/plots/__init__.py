@@ -16,7 +16,7 @@ from workbench.plots.figures import (
 )
 from workbench.plots.heatmaps import head_heatmap, patching_heatmaps, score_heatmaps
 from workbench.plots.moments import own_moments
-from workbench.plots.paths import path_sankey
+from workbench.plots.paths import path_graph
 from workbench.plots.pictures import save_png
 from workbench.plots.students import (
     student_accuracy,
@@ -38,7 +38,7 @@ __all__ = [
     "loss_curve",
     "own_moments",
     "patching_heatmaps",
-    "path_sankey",
+    "path_graph",
     "pool_effects",
     "prompts_needed",
     "save_png",

@@ -26,6 +26,7 @@ from workbench.plots.style import (
     require,
     score_names,
     score_words,
+    shown_measures,
     titles,
     where,
 )
@@ -128,7 +129,8 @@ def patching_heatmaps(
 ) -> dict[tuple[str, str], go.Figure]:
     """Heat map of each (measure, positions) in the table; full colour is 1 in all of them.
 
-    Effects are shares, so one limit makes the same colour the same effect in every figure.
+    Effects are shares or differences of probabilities, so one limit makes the same colour the same
+    effect in every figure. A boost is drawn as a difference; pointing at a head tells the factor.
 
     Raises:
         InputError: the table has rows, but none of this half.
@@ -144,11 +146,13 @@ def patching_heatmaps(
     shape = shape or _shape(rows, pooled)
     figures = {}
     which = {"choose": "selection half", "verify": "held-out half"}.get(half, half)
-    undivided = {measure.absolute for measure in MEASURES.values()}
+    shown = set(shown_measures(rows["measure"].unique()))
     for name, measure in MEASURES.items():
+        if not (measure.margin or name in shown):
+            continue
         for positions in POSITIONS:
             table = _one_measure(rows, name, positions)
-            if table.empty or name in undivided:
+            if table.empty:
                 continue
             figures[name, positions] = head_heatmap(
                 table,
@@ -160,21 +164,27 @@ def patching_heatmaps(
                 colorbar_title=measure.unit,
                 pooled=pooled,
                 limit=1.0,
-                extra_hover=[name for name in (measure.absolute, "group") if name in table],
+                extra_hover=[one for one in (*_divided(name), "group") if one in table],
                 shape=shape,
             )
     return figures
 
 
 def _one_measure(rows: pd.DataFrame, measure: str, positions: str) -> pd.DataFrame:
-    """Rows of one measure, the effect under its name; beside it the same undivided, if any."""
+    """Rows of one measure, the effect under its name; beside it the same as a factor, if any."""
     place = where(rows, positions=positions)
     table = where(place, measure=measure).rename(columns={"effect": measure})
-    absolute = MEASURES[measure].absolute
-    if not absolute:
-        return table
-    plain = where(place, measure=absolute).rename(columns={"effect": absolute})
-    return table.merge(plain.filter(["layer", "head", absolute]), on=["layer", "head"], how="left")
+    for name in _divided(measure):
+        factor = where(place, measure=name).rename(columns={"effect": name})
+        table = table.merge(
+            factor.filter(["layer", "head", name]), on=["layer", "head"], how="left"
+        )
+    return table
+
+
+def _divided(measure: str) -> list[str]:
+    """The measure that divides this one by a value that may be near 0, which only a hover tells."""
+    return [name for name, one in MEASURES.items() if one.absolute == measure]
 
 
 def pooled_heads(headset: Mapping[str, Any]) -> dict[tuple[int, int], str]:

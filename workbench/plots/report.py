@@ -12,7 +12,7 @@ import pandas as pd
 from workbench.phases import MEASURES, PHASES, margin_name
 from workbench.plots import evidence_words, figures, heatmaps
 from workbench.plots.page import card, write_page
-from workbench.plots.paths import path_sankey
+from workbench.plots.paths import path_graph
 from workbench.plots.style import (
     POSITIONS,
     ScoreWords,
@@ -175,7 +175,7 @@ def _path_cards(
     place = paths["positions"].iloc[0]
     pooled = heatmaps.pooled_heads(headset)
     return [
-        card(f"paths-{measure}", path_sankey(paths, patching, pooled, measure, place), *PATH_NOTE)
+        card(f"paths-{measure}", path_graph(paths, patching, pooled, measure, place), *PATH_NOTE)
         for measure in (phase.chief for phase in PHASES.values())
     ]
 
