@@ -1,5 +1,6 @@
 """Attention heads by (layer, head), their names, and the shape of the model they belong to."""
 
+from numbers import Integral
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -29,6 +30,23 @@ def parse_heads(text: str) -> list[Head]:
     if twice:
         raise InputError(f"heads {text!r}: {twice[0][0]}-{twice[0][1]} is listed twice")
     return heads
+
+
+def as_head(head: "Head | str") -> Head:
+    """A head given as (3, 0) or by its name, "3-0".
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(head, str):
+        layer, dash, number = head.strip().partition("-")
+        if dash and layer.isdecimal() and number.isdecimal():
+            return int(layer), int(number)
+    elif isinstance(head, tuple | list) and len(head) == 2:
+        layer, number = head
+        if all(isinstance(one, Integral) and one >= 0 for one in (layer, number)):
+            return int(layer), int(number)
+    raise InputError(f'head {head!r} is not a head: give "3-0" or (3, 0), layer and head from 0')
 
 
 def head_name(layer: int, head: int) -> str:

@@ -195,16 +195,16 @@ def _way(seen: _Block, left: Tensor) -> Way | None:
     if through is None or onto is None or projected.shape != left.shape:
         return None
     between = Way(seen.between, 1.0, 1.0, True)
-    carry, factor = _multiple(through, probe), _multiple(onto, between.pull(probe, projected))
+    carry, factor = multiple(through, probe), multiple(onto, between.pull(probe, projected))
     if carry is None or factor is None:
         return None
     # One number per channel, times one that depends on the token: the same for any other input.
     ratio = between.scale(projected.detach()) / between.scale(other)
-    splits = _multiple(ratio, ratio.mean(dim=-1, keepdim=True).expand_as(ratio)) is not None
+    splits = multiple(ratio, ratio.mean(dim=-1, keepdim=True).expand_as(ratio)) is not None
     return Way(seen.between, factor / carry, carry, splits)
 
 
-def _multiple(value: Tensor, of: Tensor) -> float | None:
+def multiple(value: Tensor, of: Tensor) -> float | None:
     """The number by which `value` is a multiple of `of`; None where it is none, or 0."""
     allowed = max(1e-3, 8 * torch.finfo(value.dtype).eps)
     value, of = value.double(), of.double()

@@ -32,6 +32,20 @@ def attention_routes(
 
     `pattern` rows sum to 1; the last query is the decision token.
     """
+    option_asks, evidence_asks = evidence_routes(pattern, spans, evidence)
+    start = evidence[0]
+    option_is_later = torch.tensor([span[0] > start for span in spans], device=pattern.device)
+    by_evidence = torch.where(option_is_later[:, None], option_asks, evidence_asks)
+    return torch.stack([by_evidence, decision_mass(pattern, spans)], dim=-1)
+
+
+def evidence_routes(
+    pattern: Float[Tensor, "head query key"], spans: Sequence[Span], evidence: Span
+) -> tuple[Float[Tensor, "option head"], Float[Tensor, "option head"]]:
+    """The mass that each option's tokens put on the evidence, and the evidence's on the option's.
+
+    Averaged over the query tokens. One of the two is 0: a causal model only looks back.
+    """
     members = _members(pattern, spans)
     means = members / members.sum(dim=1, keepdim=True)
     start, end = evidence
@@ -41,9 +55,7 @@ def attention_routes(
     evidence_asks = einsum(
         pattern[:, start:end].mean(dim=1), members, "head key, option key -> option head"
     )
-    option_is_later = torch.tensor([span[0] > start for span in spans], device=pattern.device)
-    by_evidence = torch.where(option_is_later[:, None], option_asks, evidence_asks)
-    return torch.stack([by_evidence, decision_mass(pattern, spans)], dim=-1)
+    return option_asks, evidence_asks
 
 
 def decision_mass(
