@@ -25,18 +25,24 @@ def write_page(
     **values: Any,
 ) -> Path:
     """Fill a template that extends `page.html.jinja` and write it; missing folders are made."""
-    environment = Environment(
+    made = environment(filters).get_template(template)
+    page = made.render(plotly_js=Markup(get_plotlyjs()), **values)
+    path = Path(path)
+    write_text(path, page, private=private)
+    return path
+
+
+def environment(filters: dict[str, Any]) -> Environment:
+    """The templates of this package; what is handed in is escaped, unless it is `Markup`."""
+    made = Environment(
         loader=PackageLoader("workbench", "plots"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= filters
-    page = environment.get_template(template).render(plotly_js=Markup(get_plotlyjs()), **values)
-    path = Path(path)
-    write_text(path, page, private=private)
-    return path
+    made.filters |= filters
+    return made
 
 
 def write_figure(path: str | Path, figure: go.Figure) -> Path:

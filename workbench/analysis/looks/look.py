@@ -240,7 +240,8 @@ class Looks:
             notes.append(f"shares its keys and values with {', '.join(others)}")
         if self.straight.unknown:
             notes.append(
-                f"what heads write on the logits is not known of this model: {self.straight.unknown}"
+                "what heads write on the logits is not known of this model: "
+                + self.straight.unknown
             )
         elif bool(self.writes[layer, head].isnan().any()):
             notes.append(
@@ -278,7 +279,8 @@ def region_of_tokens(event: DecisionEvent) -> list[str]:
     regions = [REST] * len(event.clean)
     regions[0] = FIRST
     regions[-1] = DECISION
-    for span, name in [*((one.span, one.role) for one in event.options), (event.evidence, EVIDENCE)]:
+    spans = [(one.span, str(one.role)) for one in event.options]
+    for span, name in [*spans, (event.evidence, EVIDENCE)]:
         regions[slice(*span)] = [name] * (span[1] - span[0])
     return regions
 

@@ -59,7 +59,7 @@ class Straight:
         except (RuntimeError, ValueError, AttributeError, TypeError, IndexError):
             return cls._not_known(stream, tokens, "its final norm or unembedding is not known")
         if not found.linear:
-            return cls._not_known(stream, tokens, "its final norm is none that parts pass one by one")
+            return cls._not_known(stream, tokens, "parts do not pass its final norm one by one")
         if factor is None:
             reason = "it does more to its logits than its final norm and unembedding"
             return cls._not_known(stream, tokens, reason)
