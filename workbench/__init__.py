@@ -52,6 +52,7 @@ _HOME = {
     "pretrained": "models.pretrained",
     "read_prompts": "prompts.files",
     "report": "runs.report",
+    "results": "organism.results",
     "run": "runs.pipeline",
     "save_headset": "headsets.headset:save",
     "score": "runs.pipeline",

@@ -14,8 +14,9 @@ from workbench.plots.figures import (
     pool_effects,
     trajectory,
 )
-from workbench.plots.heatmaps import head_heatmap, patching_heatmaps, score_heatmaps
+from workbench.plots.heatmaps import head_heatmap, patching_heatmaps, pooled_heads, score_heatmaps
 from workbench.plots.moments import own_moments
+from workbench.plots.notebook import notebook
 from workbench.plots.paths import path_graph
 from workbench.plots.pictures import save_png
 from workbench.plots.students import (
@@ -36,10 +37,12 @@ __all__ = [
     "focus_confusion",
     "head_heatmap",
     "loss_curve",
+    "notebook",
     "own_moments",
     "patching_heatmaps",
     "path_graph",
     "pool_effects",
+    "pooled_heads",
     "prompts_needed",
     "save_png",
     "score_heatmaps",

@@ -187,11 +187,15 @@ def _divided(measure: str) -> list[str]:
     return [name for name, one in MEASURES.items() if one.absolute == measure]
 
 
-def pooled_heads(headset: Mapping[str, Any]) -> dict[tuple[int, int], str]:
-    """(layer, head) → pool name, with " read-out" added where it holds, from a head-set dict."""
+def pooled_heads(headset: Mapping[str, Any] | Any) -> dict[tuple[int, int], str]:
+    """(layer, head) → pool name, with " read-out" added where it holds.
+
+    `headset` is a head set, or its file as a dict.
+    """
+    found = headset if isinstance(headset, Mapping) else headset.model_dump()
     return {
         (head["layer"], head["head"]): head["pool"] + " read-out" * head["read_out"]
-        for head in headset.get("heads", [])
+        for head in found.get("heads", [])
     }
 
 
