@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -145,3 +146,19 @@ def test_families_join_prompts_by_name_by_shared_labels_and_by_a_third():
     families = PromptSet("task", tuple(events)).families
     assert len({families[name] for name in "abcde"}) == 1
     assert families["f"] != families["a"]
+
+
+def test_the_tokenizer_is_no_part_of_an_event(tokenizer):
+    bare = PromptSet("a task", (EVENT,))
+    known = bare.with_tokenizer(tokenizer)
+    assert known == bare and hash(known) == hash(bare) and known.sha256 == bare.sha256
+    assert known.subset(["p0"]).events[0].tokenizer is tokenizer
+    assert known.events[0].text("far") == tokenizer.decode(EVENT.far)
+    assert known.events[0].str_tokens() == [tokenizer.decode([token]) for token in EVENT.clean]
+
+
+def test_the_tokenizer_of_a_model(tokenizer):
+    bare = PromptSet("a task", (EVENT,))
+    assert bare.with_tokenizer(SimpleNamespace(tokenizer=tokenizer)).events[0].text()
+    with pytest.raises(InputError, match="the model has no tokenizer"):
+        bare.with_tokenizer(SimpleNamespace(tokenizer=None))

@@ -160,4 +160,6 @@ def build_event(
     if not aligned or len({clean, far, near}) < 3:
         return None
     fine = None if posed.fine_evidence is None else texts[0].token_span(posed.fine_evidence)
-    return DecisionEvent(prompt.id, event, clean, far, near, suffix, evidence, options, fine)
+    return DecisionEvent(
+        *(prompt.id, event, clean, far, near, suffix, evidence, options, fine), tokenizer=tokenizer
+    )

@@ -14,6 +14,7 @@ long as the three variants allow. A model's tokenizer turns such a line into tok
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -87,8 +88,9 @@ def read_prompts(
 
     Args:
         path: the file, UTF-8.
-        tokenizer: a Hugging Face tokenizer of the fast kind; only lines in text need it. How it
-            is used, and where a span may start, see `workbench.prompts.text`.
+        tokenizer: a Hugging Face tokenizer of the fast kind; only lines in text need it. Events
+            keep it, so that they have a text. How it is used, and where a span may start, see
+            `workbench.prompts.text`.
         model: a `HookedModel` that is to run the prompts; its tokenizer is taken.
         task: what the prompt set is called; the file's stem unless given.
 
@@ -109,7 +111,7 @@ def read_prompts(
                 raise InputError(f"the same id and event are on line {earlier}")
         except InputError as error:
             raise InputError(f"{path}:{number}: {error}") from None
-        events.append(event)
+        events.append(replace(event, tokenizer=tokenizer))
     if not events:
         raise InputError(f"{path}: holds no prompts; needs one JSON object a line")
     prompts = PromptSet(path.stem if task is None else task, tuple(events))

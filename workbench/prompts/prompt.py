@@ -9,10 +9,14 @@ there.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    from workbench.prompts.pieces import Pieces
 
 Role = Literal["gold", "near", "far", "other"]
 Variant = Literal["clean", "far", "near"]
@@ -44,7 +48,8 @@ class DecisionEvent:
     The decision token is the last token of each variant. `evidence` and the options' spans index
     into `clean`. Several events may belong to the same prompt `id`. `fine_evidence` is what tells
     gold from its near misses, where that is another place than `evidence`. `family` names the
-    gold label's family, where the label space knows it.
+    gold label's family, where the label space knows it. `tokenizer`, of the model that the prompt
+    is for, gives its text; it is no part of what an event is, and never written to a file.
 
     Raises:
         InputError: an event below 0, a variant that is empty or equal to another, a span outside
@@ -63,6 +68,7 @@ class DecisionEvent:
     options: tuple[Option, ...]
     fine_evidence: Span | None = None
     family: str | None = None
+    tokenizer: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         where = f"prompt {self.id!r} event {self.event}"
@@ -164,6 +170,69 @@ class DecisionEvent:
         """Token ids of the longest variant."""
         return max((self.variant(name) for name in VARIANTS), key=len)
 
+    @property
+    def needed_tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            InputError: the event has none.
+        """
+        if self.tokenizer is None:
+            raise InputError(
+                f"prompt {self.id!r} event {self.event} has token ids alone: read the file with "
+                "model=, or give its prompts with_tokenizer(model)"
+            )
+        return self.tokenizer
+
+    def pieces(self, variant: Variant = "clean") -> "Pieces":
+        """The text of a variant, token by token, with the places of tokens in it.
+
+        Raises:
+            InputError: the event has no tokenizer.
+        """
+        from workbench.prompts.pieces import Pieces
+
+        if variant not in self._pieces:
+            self._pieces[variant] = Pieces(self.needed_tokenizer, self.variant(variant))
+        return self._pieces[variant]
+
+    @cached_property
+    def _pieces(self) -> "dict[Variant, Pieces]":
+        """Of the variants that were asked for."""
+        return {}
+
+    def text(self, variant: Variant = "clean") -> str:
+        """The text of a variant, control tokens written out.
+
+        Raises:
+            InputError: the event has no tokenizer.
+        """
+        return self.pieces(variant).text
+
+    def str_tokens(self, variant: Variant = "clean") -> list[str]:
+        """One string for each token of a variant; joined they are its text.
+
+        Of tokens that share the bytes of one character the last holds it, the others are empty.
+
+        Raises:
+            InputError: the event has no tokenizer.
+        """
+        return self.pieces(variant).strings
+
+    def edit(self, old: str, new: str, *, occurrence: int | None = None) -> "DecisionEvent":
+        """The event with other words in its text, spans carried along.
+
+        Outside of what tells the variants apart all three are changed, in the evidence the clean
+        one alone. `occurrence`, from 0, says which `old` is meant where there are several.
+
+        Raises:
+            InputError: the event has no tokenizer, `old` is not in the clean text or several
+                times, or what `workbench.prompts.edits.edit_at` refuses.
+        """
+        from workbench.prompts.edits import edit
+
+        return edit(self, old, new, occurrence=occurrence)
+
     def with_role(self, role: Role) -> list[int]:
         """Indices into `options` of those with this role."""
         return [index for index, option in enumerate(self.options) if option.role == role]
@@ -232,6 +301,18 @@ class PromptSet:
         """Events of these prompts only."""
         wanted = set(ids)
         return PromptSet(self.task, tuple(item for item in self.events if item.id in wanted))
+
+    def with_tokenizer(self, source: Any) -> "PromptSet":
+        """The same events with a tokenizer: a Hugging Face one, or that of a `HookedModel`.
+
+        Raises:
+            InputError: the model has none.
+        """
+        tokenizer = source if callable(getattr(source, "decode", None)) else source.tokenizer
+        if tokenizer is None:
+            raise InputError("the model has no tokenizer, so prompts get no text from it")
+        events = tuple(replace(item, tokenizer=tokenizer) for item in self.events)
+        return PromptSet(self.task, events)
 
     @property
     def sha256(self) -> str:
