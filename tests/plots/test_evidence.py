@@ -76,8 +76,8 @@ def test_curves_have_every_size_also_none_of_the_heads() -> None:
     assert list(first.y) == [1 - k / 8 for k in SIZES]
     assert list(figure.layout.xaxis.ticktext) == ["0", "1", "2", "8"]
     titles = [note.text for note in figure.layout.annotations]
-    assert titles[1] == "Focus, all but the first k ablated"
-    assert titles[2] == "1 − Confusion, first k heads ablated"
+    assert titles[1] == "Focus, all but the first k<br>ablated"
+    assert titles[2] == "1 − Confusion, first k<br>heads ablated"
 
 
 def test_pool_is_thick_in_its_colour_and_random_orders_share_one_legend_entry() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from fixtures.browser import chromium
 from fixtures.headsets import head_record
 from fixtures.synthetic_tables import (
     make_baseline,
@@ -18,6 +19,7 @@ from fixtures.synthetic_tables import (
 from plotly.offline import get_plotlyjs
 
 from workbench.analysis.patching.patching import event_counts
+from workbench.organism.results import results
 from workbench.phases import MEASURES
 from workbench.plots.report import flatten, pool_finding, pool_rows, write_report
 from workbench.plots.style import percent, two_digits
@@ -240,3 +242,36 @@ def test_numbers_have_true_minus_signs_and_no_minus_zero() -> None:
     assert percent(-0.001) == "0\N{NO-BREAK SPACE}%"
     assert two_digits(-0.001) == "0.00"
     assert two_digits(float("nan")) == "–"
+
+
+OVERLAPS = """() => {
+  const found = [];
+  for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+    const words = plot.querySelectorAll(
+      ".gtitle, .gtitle-subtitle, .annotation-text, .xtitle, .ytitle, .legendtext");
+    const boxes = [...words].map((one) => [one.textContent, one.getBoundingClientRect()]);
+    const edge = plot.getBoundingClientRect();
+    boxes.forEach(([name, a], at) => {
+      if (a.width && (a.right > edge.right + 2 || a.left < edge.left - 2))
+        found.push(name + " is cut off");
+      for (const [other, b] of boxes.slice(at + 1)) {
+        const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (across > 3 && down > 3) found.push(name + " lies on " + other);
+      }
+    });
+  }
+  return [document.querySelectorAll(".gtitle").length, found];
+}"""
+
+
+def test_titles_keep_off_one_another_at_the_widths_that_readers_have(tmp_path: Path) -> None:
+    names = ("areas", "curves", "stability", "sample_size", "chain", "chain_effects")
+    make_report(tmp_path, evidence={name: results(name) for name in names})
+    with chromium(height=900) as page:
+        page.goto((tmp_path / "new" / "report.html").as_uri())
+        for width in (800, 1200):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(400)  # figures are drawn anew
+            seen, found = page.evaluate(OVERLAPS)
+            assert seen > 10 and found == []

@@ -1,5 +1,6 @@
 """What figures with axes share: lines with their band, error bars, one legend for all panels."""
 
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from workbench.plots.style import titles
 
 PROBABILITY = [-0.04, 1.04]
 """Range of an axis of probabilities."""
+WIDEST_TITLE = 26
+"""Characters of a line of a panel's title."""
 
 
 def readout_panels() -> go.Figure:
@@ -56,7 +59,7 @@ def finish(figure: go.Figure, title: str, subtitle: str, height: int, **layout: 
     """Common look of figures with panels, and one legend entry per name for all of them."""
     layout = {"margin_t": 100, "margin_b": 112} | layout
     figure.update_layout(**titles(title, subtitle), height=height, **layout)
-    figure.update_annotations(font_size=13)
+    figure.for_each_annotation(_on_lines).update_annotations(font_size=13)
     seen: set[str] = set()
 
     def once(trace: Any) -> None:
@@ -65,6 +68,12 @@ def finish(figure: go.Figure, title: str, subtitle: str, height: int, **layout: 
             seen.add(trace.name)
 
     return figure.for_each_trace(once)
+
+
+def _on_lines(title: Any) -> None:
+    """A panel's title on as many lines as keep it off its neighbour's, in a page of two columns."""
+    if "<" not in title.text:
+        title.update(text="<br>".join(wrap(title.text, WIDEST_TITLE)))
 
 
 def row_name(pool: str, layer: Any, head: Any) -> str:
