@@ -31,6 +31,14 @@ class Piece:
     """Shown while the pointer rests on it."""
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A cell with a bar for a share (0 to 1), and the number behind it."""
+
+    share: float
+    colour: str
+
+
 def text(pieces: Iterable[Piece]) -> str:
     """Coloured text, its line breaks kept."""
     spans = "".join(map(_span, pieces))
@@ -51,7 +59,7 @@ def _span(piece: Piece) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a table, its columns those of the first; a `Piece` in a cell keeps its colours."""
+    """Rows as a table, its columns those of the first; a cell may be a `Piece` or a `Bar`."""
     if not rows:
         return ""
     head = "".join(f'<th style="text-align:left">{escape(str(name))}</th>' for name in rows[0])
@@ -65,4 +73,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, Bar):
+        width = round(120 * min(max(value.share, 0.0), 1.0))
+        return (
+            '<span style="white-space:nowrap"><span style="display:inline-block;'
+            f'width:{width}px;height:0.7em;background:{value.colour}"></span> '
+            f"{value.share:.3f}</span>"
+        )
     return _span(value) if isinstance(value, Piece) else escape(str(value))

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pandas as pd
 import pytest
 from fixtures.headsets import head_record
-from fixtures.tiny_runs import ARCHITECTURES, FAST, save_model, save_prompts
+from fixtures.tiny_runs import ARCHITECTURES, FAST, save_model, save_prompts, save_reader
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -279,6 +279,21 @@ def test_text_is_shown_only_on_request(finished: Path, llama: Path, invoke: Invo
     result = invoke("report", "--out", finished, "--show-text", "--model", llama)
     assert "no tokenizer" in refusal(result)
     assert not (finished / "report_with_text.html").exists()
+
+
+def test_prompts_are_shown_in_the_terminal(
+    tokenizer: Any, llama: Path, prompt_file: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    model = save_reader(tokenizer, tmp_path / "model")
+    shown = invoke("show", prompt_file, "--model", model, "--n", "2")
+    assert shown.exit_code == 0, shown.output
+    assert "2 of 9 events" in shown.stdout and shown.stdout.count("┏") == 2
+    asked = invoke("show", prompt_file, "--model", model, "--n", "1", "--answers")
+    assert "logit" in asked.stdout and "1 of 9 events" in asked.stdout
+    assert "token ids alone" in refusal(invoke("show", prompt_file, "--model", llama))
+    strange = tmp_path / "strange.jsonl"
+    strange.write_text(prompt_file.read_text().replace('"input_ids":[9', '"input_ids":[9999', 1))
+    assert "token 9999 in variant" in refusal(invoke("show", strange, "--model", model))
 
 
 @pytest.mark.parametrize(

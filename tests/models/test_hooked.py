@@ -158,3 +158,44 @@ def test_a_prompt_on_which_half_precision_overflows_is_refused():
     model.run([spared[:4]])
     with pytest.raises(InputError, match=r"sequence 1: .* logits in float16 that are no numbers"):
         model.run([spared[:4], [*spared[:4], spared[-1]]])
+
+
+@pytest.fixture
+def reader(make_model, chat_tokenizer) -> HookedModel:
+    made = make_model(vocab_size=len(chat_tokenizer))
+    return HookedModel.from_pretrained_model(made, chat_tokenizer)
+
+
+def test_texts_and_tokens_run_together(reader):
+    text = "note: left fx"
+    tokens = reader.to_tokens(text)
+    assert tokens[0] == reader.tokenizer.bos_token_id and tokens.count(tokens[0]) == 1
+    assert reader.to_tokens("<s>" + text) == tokens
+    [alone] = reader.run(text)
+    first, second = reader.run([text, tokens[:3]])
+    torch.testing.assert_close(alone.logits, first.logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(second.logits, reader.run([tokens[:3]])[0].logits, rtol=0, atol=1e-5)
+
+
+def test_string_tokens_go_with_tokens(reader, chat_tokenizer, event):
+    text = "note: left fx"
+    strings = reader.to_str_tokens(text)
+    assert len(strings) == len(reader.to_tokens(text)) and "".join(strings[1:]) == text
+    assert reader.to_str_tokens(reader.to_tokens(text)) == strings
+    assert reader.to_str_tokens(event) == reader.to_str_tokens(event.clean)
+    assert len(reader.to_str_tokens(event)) == len(event.clean)
+
+
+def test_texts_need_a_tokenizer(model):
+    for use in (
+        lambda: model.run("note"),
+        lambda: model.to_tokens("a"),
+        lambda: model.to_str_tokens([1]),
+    ):
+        with pytest.raises(InputError, match="has no tokenizer; give it token ids"):
+            use()
+
+
+def test_a_model_in_a_line(reader, model):
+    assert "with its tokenizer" in repr(reader) and "no tokenizer" in repr(model)
+    assert len(repr(model)) < 200 and f"{model.info.n_layers} layers of" in model._repr_html_()

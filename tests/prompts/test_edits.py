@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from prompts.test_pieces import sentencepiece  # noqa: F401, a fixture
+from models.test_pieces import sentencepiece  # noqa: F401, a fixture
 
 from workbench.errors import InputError
 from workbench.prompts.edits import edit_at, with_text
@@ -111,9 +111,10 @@ def test_a_label_that_is_no_part_of_the_text_stays(read):
 
 def test_text_at_the_end_of_a_span_lengthens_it(event):
     text = event.text()
-    new = edit_at(event, *[text.index(" ; 2")] * 2, " and chills")
+    end, start = text.index(" ; 2"), text.index(" hot")
+    new = edit_at(event, end, end, " and chills")
     assert shown(new)[0] == "hot fever and chills"
-    before = edit_at(event, *[text.index(" hot")] * 2, " very")
+    before = edit_at(event, start, start, " very")
     assert shown(before)[0] == "hot fever" and "very sore" in before.text("far")
 
 

@@ -187,6 +187,9 @@ def test_pools_are_proven_on_the_other_half(begin: Begin) -> None:
         opened.model, opened.prompts, lenient, reporter=QUIET
     )  # the same without a folder
     assert alone.headset == found
+    for shown in (repr(opened), opened._repr_html_(), repr(alone), alone._repr_html_()):
+        assert "events are valid pairs" in shown and "0-" in shown and len(shown) < 8_000
+    assert "done: baseline, score" in repr(opened) and "patching (" in repr(alone)
     named = "baseline scores trajectory patching_events patching pools paths"
     for name in named.split():
         pd.testing.assert_frame_equal(getattr(alone, name), opened.read(name))

@@ -56,6 +56,40 @@ def prompts(
 
 
 @command(DAILY)
+def show(
+    file: Annotated[Path, typer.Argument(help="Prompt file (.jsonl).")],
+    n: Annotated[int, typer.Option("--n", min=1, help="Events to show.")] = 3,
+    model: Model = None,
+    answers: Annotated[
+        bool, typer.Option(help="Run the model, and show how probable each option is.")
+    ] = False,
+) -> None:
+    """The text of prompts with evidence and options in colour; needs the model's tokenizer."""
+    from rich.console import Console
+
+    from workbench.models import loading
+    from workbench.prompts.files import check_vocabulary, read_prompts
+
+    source = loading.bundled_model_path() if model is None else model
+    loaded = None
+    if answers:
+        prepare()
+        loaded = wb.HookedModel.load(source)
+        found = read_prompts(file, model=loaded)
+    else:
+        tokenizer: Any = loading.read_tokenizer(loading.model_folder(source))
+        found = read_prompts(file, tokenizer)
+        if tokenizer is not None:
+            check_vocabulary(found, len(tokenizer))
+    console = Console()
+    for event in found.events[:n]:
+        answer = None if loaded is None else wb.answer(loaded, event)
+        console.print(wb.show(event, answer))
+        console.rule()
+    typer.echo(f"{min(n, len(found))} of {len(found)} events of {file}")
+
+
+@command(DAILY)
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Prompt files (.jsonl), head sets (.json).")],
     model: Annotated[str | None, typer.Option(help="Model that the files must fit.")] = None,

@@ -244,6 +244,18 @@ class HeadSet(_Record):
         check(self)
         return self
 
+    def __repr__(self) -> str:
+        from workbench.headsets.shown import describe
+
+        return f"<{describe(self)}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from workbench.headsets.shown import headset_html
+
+        return headset_html(self)
+
     def in_pool(self, pool: HeadPool) -> tuple[Head, ...]:
         """Heads of one pool, strongest weight first."""
         return _by_weight(head for head in self.heads if head.pool == pool)

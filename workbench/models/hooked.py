@@ -24,11 +24,13 @@ from transformer_lens.utilities.devices import get_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
+from workbench.markup import table
 from workbench.models import loading, memory, parity, plain_weights
 from workbench.models.batch_budget import PackBudget
 from workbench.models.hooks import Hook, store
 from workbench.models.info import ModelInfo
 from workbench.models.loading import Provenance
+from workbench.models.pieces import Pieces, tokens_of
 from workbench.models.residual import Found, model_ways
 from workbench.models.rotary import switches
 from workbench.models.shortcuts import Shortcut, supports
@@ -239,6 +241,54 @@ class HookedModel:
                     f"the vocabulary is 0..{self.info.d_vocab - 1}"
                 )
 
+    def to_tokens(self, text: str) -> list[int]:
+        """The tokens of a text, as prompts have them.
+
+        The tokenizer's start token comes first where it adds one and the text does not begin with
+        it; no other token is added. TransformerLens' `bridge.to_tokens` may add another one.
+
+        Raises:
+            InputError: the model has no tokenizer.
+        """
+        return tokens_of(self._needed_tokenizer, text)
+
+    def to_str_tokens(self, given: Any) -> list[str]:
+        """One string a token of a text, of tokens, or of a decision event's clean prompt.
+
+        Joined they are the text, control tokens written out. Entry i is of token i of the event:
+        `zip(model.to_str_tokens(event), event.clean)`.
+
+        Raises:
+            InputError: the model has no tokenizer.
+        """
+        tokens = self.to_tokens(given) if isinstance(given, str) else getattr(given, "clean", given)
+        return Pieces(self._needed_tokenizer, tokens).strings
+
+    @property
+    def _needed_tokenizer(self) -> PreTrainedTokenizerBase:
+        if self.tokenizer is None:
+            raise InputError(f"model {self.info.name!r} has no tokenizer; give it token ids")
+        return self.tokenizer
+
+    def __repr__(self) -> str:
+        return f"HookedModel({', '.join(self._facts().values())})"
+
+    def _repr_html_(self) -> str:
+        return table([self._facts()])
+
+    def _facts(self) -> dict[str, str]:
+        info = self.info
+        shared = "" if info.n_kv_heads == info.n_heads else f" ({info.n_kv_heads} key-value)"
+        context = "" if self.context_length is None else f", {self.context_length:,} tokens at most"
+        return {
+            "model": info.name,
+            "kind": info.architecture + (f", {info.origin}" if info.origin else ""),
+            "heads": f"{info.n_layers} layers of {info.n_heads} heads{shared}",
+            "width": f"width {info.d_model}{context}",
+            "weights": f"{info.dtype} on {self.device}",
+            "tokenizer": "no tokenizer" if self.tokenizer is None else "with its tokenizer",
+        }
+
     @torch.no_grad()
     def output_weights(self) -> Float[Tensor, "layer head d_head d_model"]:
         """Each head's slice of the output projection: its `hook_z` times this is what it writes."""
@@ -252,12 +302,14 @@ class HookedModel:
     @torch.no_grad()
     def run(
         self,
-        sequences: Sequence[Sequence[int]],
+        sequences: str | Sequence[str | Sequence[int]],
         names: Collection[str] = (),
         *,
         batch_size: int = 8,
     ) -> list[Run]:
-        """Run token sequences of any lengths; results in their order.
+        """Run texts or token sequences of any lengths; results in their order.
+
+        One text alone gives a list of one run. Texts become tokens as `to_tokens` says.
 
         Batches are made of sequences of similar length. Attention mask and position ids are given
         explicitly, so a batched run equals a single one; sequences whose logits would depend on
@@ -265,8 +317,11 @@ class HookedModel:
 
         Raises:
             InputError: an empty or overlong sequence, a token outside the vocabulary, a name that
-                is no hook of this model, or logits that are no numbers.
+                is no hook of this model, logits that are no numbers, or a text where the model has
+                no tokenizer.
         """
+        given = [sequences] if isinstance(sequences, str) else sequences
+        sequences = [self.to_tokens(one) if isinstance(one, str) else one for one in given]
         self.check_sequences(sequences)
         self._check_names(names)
         runs: dict[int, Run] = {}

@@ -10,7 +10,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 
 from workbench.errors import InputError
-from workbench.prompts.pieces import Pieces
+from workbench.models.pieces import Pieces
 from workbench.prompts.prompt import DecisionEvent, Option, Span
 from workbench.prompts.rewriting import Change, count, retokenized
 from workbench.prompts.templates import CharSpan

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.prompts.chain import Chain, ChainCase, StageReader, find_last, make_chain
-from workbench.prompts.prompt import PromptSet, Variant
+from workbench.prompts.chain import Chain, ChainCase, StageReader, find_cues, find_last, make_chain
+from workbench.prompts.prompt import DecisionEvent, PromptSet, Variant
 from workbench.prompts.templates import Cues
 
 
@@ -50,6 +50,22 @@ def given_cases(
             chains[name] = _whole(chain, len(written))
         cases.append(ChainCase(event, cue, chains))
     return cases
+
+
+def step_ends(event: DecisionEvent) -> list[int]:
+    """Positions of the last tokens of the steps of the chain that a clean prompt holds.
+
+    None where it holds no chain, or where its tokenizer gives no character offsets.
+    """
+    tokenizer = event.needed_tokenizer
+    if not getattr(tokenizer, "is_fast", False):
+        return []
+    prompts = PromptSet("one", (event,))
+    cues = find_cues(prompts, tokenizer)
+    if not holds_chains(prompts, tokenizer, cues):
+        return []
+    [case] = given_cases(prompts, tokenizer, cues, lambda at, steps: ["other"] * len(steps))
+    return [len(case.clean.question) + end - 1 for end in case.clean.ends]
 
 
 def _whole(chain: Chain, n_written: int) -> Chain:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
-    from workbench.prompts.pieces import Pieces
+    from workbench.models.pieces import Pieces
 
 Role = Literal["gold", "near", "far", "other"]
 Variant = Literal["clean", "far", "near"]
@@ -190,7 +190,7 @@ class DecisionEvent:
         Raises:
             InputError: the event has no tokenizer.
         """
-        from workbench.prompts.pieces import Pieces
+        from workbench.models.pieces import Pieces
 
         if variant not in self._pieces:
             self._pieces[variant] = Pieces(self.needed_tokenizer, self.variant(variant))
@@ -233,6 +233,16 @@ class DecisionEvent:
 
         return edit(self, old, new, occurrence=occurrence)
 
+    def __repr__(self) -> str:
+        from workbench.prompts.shown import describe
+
+        return f"<{describe(self)}>"
+
+    def _repr_html_(self) -> str:
+        from workbench.prompts.shown import event_html
+
+        return event_html(self)
+
     def with_role(self, role: Role) -> list[int]:
         """Indices into `options` of those with this role."""
         return [index for index, option in enumerate(self.options) if option.role == role]
@@ -265,6 +275,16 @@ class PromptSet:
 
     def __len__(self) -> int:
         return len(self.events)
+
+    def __repr__(self) -> str:
+        from workbench.prompts.shown import describe_set
+
+        return f"<{describe_set(self)}>"
+
+    def _repr_html_(self) -> str:
+        from workbench.prompts.shown import set_html
+
+        return set_html(self)
 
     def __iter__(self) -> Iterator[DecisionEvent]:
         return iter(self.events)

@@ -12,7 +12,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.labels.as_text import control_tokens
-from workbench.prompts.pieces import Pieces
+from workbench.models.pieces import Pieces
 from workbench.prompts.prompt import Span
 
 _LOSSY = (

@@ -16,6 +16,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.labels.as_text import control_tokens
+from workbench.models.pieces import added_start
 from workbench.prompts.prompt import Span
 from workbench.prompts.templates import CharSpan
 
@@ -82,7 +83,7 @@ def tokenize(tokenizer: Any, text: str, quoted: CharSpan | None = None) -> Token
         ControlTextError: it makes a control token of quoted text all the same.
     """
     ((ids, offsets),) = _encoded(tokenizer, [text], quoted)
-    added = _added_start(tokenizer, text, quoted)
+    added = added_start(tokenizer, text, as_text=quoted is not None and quoted[0] == 0)
     placed = [(0, 0)] * len(added) + _without_gaps(text, offsets)
     return TokenizedText(text, (*added, *ids), tuple(placed))
 
@@ -226,14 +227,6 @@ def _without_gaps(text: str, offsets: Iterable[CharSpan]) -> list[CharSpan]:
         whole.append((min(begin, reached + passed if whole else 0), end))
         reached = end
     return whole[:-1]
-
-
-def _added_start(tokenizer: Any, text: str, quoted: CharSpan | None) -> list[int]:
-    start = tokenizer.bos_token_id
-    is_there = start is not None and text.startswith(tokenizer.bos_token)
-    if start is None or (is_there and (quoted is None or quoted[0])):
-        return []
-    return [start] if start in tokenizer("", add_special_tokens=True)["input_ids"][:1] else []
 
 
 def common_suffix(sequences: Iterable[Sequence[int]]) -> int:

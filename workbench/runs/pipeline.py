@@ -22,6 +22,7 @@ from workbench.runs.patch import named_heads
 from workbench.runs.pool import check_span
 from workbench.runs.report import report
 from workbench.runs.session import OpenRun, open_run
+from workbench.runs.shown import found_html, found_text
 from workbench.runs.steps import HEADSET, steps_of
 from workbench.runs.subject import Subject, do_steps
 
@@ -51,6 +52,12 @@ class FoundHeads:
     paths: pd.DataFrame
     """One row a path and measure, on the held-out half: src_layer, src_head, dst_layer, dst_heads,
     route (q, k, v), effect, low, high, n, n_excluded."""
+
+    def __repr__(self) -> str:
+        return found_text(self)
+
+    def _repr_html_(self) -> str:
+        return found_html(self)
 
 
 def find_heads(

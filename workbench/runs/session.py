@@ -24,6 +24,7 @@ from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import DEFAULTS, PROMPT_SETTINGS, RunConfig
 from workbench.runs.folder import RunFolder, hold, is_run
 from workbench.runs.patch import named_heads
+from workbench.runs.shown import run_html, run_text
 from workbench.runs.steps import HEADSET, MAKER, Step
 from workbench.runs.subject import Subject
 
@@ -36,6 +37,12 @@ class OpenRun(Subject):
     """What every step works on, and where its tables are kept; made by `open_run`."""
 
     folder: RunFolder = field(kw_only=True)
+
+    def __repr__(self) -> str:
+        return run_text(self)
+
+    def _repr_html_(self) -> str:
+        return run_html(self)
 
     @property
     def template(self) -> str | None:
@@ -217,6 +224,8 @@ def _open(
     folder.check({"prompts": _decisive(folder, chosen, made_with)})
     if lost is not None:
         write_prompts(chosen, out / PROMPTS_FILE)
+    if loaded.tokenizer is not None:
+        chosen = chosen.with_tokenizer(loaded)
     reporter.say(memory_line(loaded, max(len(event.longest) for event in chosen)))
     return OpenRun(loaded, chosen, config, reporter, folder=folder)
 

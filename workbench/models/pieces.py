@@ -1,4 +1,4 @@
-"""From tokens back to text: one string a token, which together are the text."""
+"""From text to tokens, and back: one string a token, which together are the text."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -7,6 +7,23 @@ from typing import Any
 
 _BROKEN = "\ufffd"
 """What decoders write for bytes that are no whole character."""
+
+
+def added_start(tokenizer: Any, text: str, *, as_text: bool = False) -> list[int]:
+    """The beginning-of-sequence token, where a tokenizer adds one before this text.
+
+    It does not where the text begins with that token, unless its start is to be read `as_text`.
+    """
+    start = tokenizer.bos_token_id
+    if start is None or (text.startswith(tokenizer.bos_token) and not as_text):
+        return []
+    return [start] if start in tokenizer("", add_special_tokens=True)["input_ids"][:1] else []
+
+
+def tokens_of(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text, as prompts have them: with `added_start`, and no other added token."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*added_start(tokenizer, text), *ids]
 
 
 class Pieces:

@@ -2,7 +2,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from workbench.prompts.pieces import Pieces
+from workbench.models.pieces import Pieces
 from workbench.prompts.text import tokenize
 
 TEXT = "note: 1 . left fx ; 漢 🙂é\noptions:\n  Type 2 diabetes A\n\nanswer:"
