@@ -20,7 +20,7 @@ from workbench.prompts.prompt import VARIANTS, DecisionEvent, Variant
 from workbench.prompts.text import check_fast
 
 Ablation = Literal["zero", "mean"]
-Heads = Iterable[Head | str] | Mapping[Head | str, Ablation]
+Heads = Iterable[Head | str] | Mapping[Any, Ablation]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def answer(
     options: Sequence[str] | None = None,
     *,
     ablate: Heads | str = (),
-    patch: Mapping[Head | str, Variant] | None = None,
+    patch: Mapping[Any, Variant] | None = None,
     variant: Variant = "clean",
 ) -> Answer:
     """How probable each option is, at a decision event or after a text.
@@ -163,7 +163,7 @@ def _hooks(
     asked: DecisionEvent | str,
     tokens: Sequence[int],
     ablate: Heads | str,
-    patch: Mapping[Head | str, Variant],
+    patch: Mapping[Any, Variant],
     variant: Variant,
 ) -> tuple[list[Hook], list[str]]:
     """What replaces heads' outputs, and what it does in words."""
