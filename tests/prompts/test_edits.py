@@ -142,7 +142,6 @@ REFUSED = [
     (("gout C", "gout D"), {}, "crosses the border of options[2]"),
     ((" gout C\n", ""), {}, "options cannot be added or taken away by an edit"),
     ((" gout", " gout\n pain"), {}, "the edit adds or takes away a line; options cannot"),
-    (("hot fever", "sore toe"), {}, "variants 'clean' and 'far' are the same tokens"),
     (("mild fever", "wet chills"), {}, "options[0] and options[1] are one label"),
 ]
 
@@ -236,3 +235,11 @@ def test_any_word_of_a_task_there_and_back(seen_task, setting):
                     wanted = wanted[: start - first] + "zebra" + wanted[end - first :]
                 assert new.pieces().of(after) == wanted
             assert with_text(new, text) == event
+
+
+@pytest.mark.parametrize("variant", ["far", "near"])
+def test_an_edit_into_a_counterfactual_exchanges_the_two(event, variant):
+    edited = event.edit(WORDS["clean"], WORDS[variant], occurrence=0)
+    assert edited.clean == event.variant(variant)
+    assert edited.variant(variant) == event.clean
+    assert edited.edit(WORDS[variant], WORDS["clean"], occurrence=0) == event

@@ -69,7 +69,8 @@ def with_text(event: DecisionEvent, text: str) -> DecisionEvent:
 def edit_at(event: DecisionEvent, start: int, end: int, new: str) -> DecisionEvent:
     """The event with `new` in place of characters `start` to `end` (half-open) of the clean text.
 
-    What is put in where a span ends lengthens it. The label of an option that is part of its text
+    What is put in where a span ends lengthens it. Where the clean prompt becomes a counterfactual,
+    that one becomes what the clean prompt was: roles of options stay. The label of an option that is part of its text
     changes with it; the token that selects an option does not.
 
     Raises:
@@ -95,6 +96,7 @@ def edit_at(event: DecisionEvent, start: int, end: int, new: str) -> DecisionEve
     rows = {"clean": changed.tokens, "far": event.far, "near": event.near}
     if touched.isdisjoint(("evidence", "fine_evidence")):
         rows |= _in_the_others(event, clean, start, end, new)
+    rows |= {name: event.clean for name in ("far", "near") if rows[name] == rows["clean"]}
     moved = {name: changed.span(name, span) for name, span in spans.items()}
     options = tuple(
         replace(option, span=moved[f"options[{at}]"])
