@@ -1,17 +1,23 @@
 import codecs
 import gzip
 import tracemalloc
+from collections import Counter
 
 import pytest
 
 from workbench.errors import InputError
 from workbench.labels.corpus import find_file, need_file
-from workbench.labels.lines import LONGEST_LINE, numbered_lines, open_text, whole_number
+from workbench.labels.lines import LONGEST_LINE, open_text, text_lines, whole_number
+
+
+def lines(path, **given) -> list[tuple[int, str]]:
+    return list(text_lines(path, Counter(), **given))
 
 
 def refused(path) -> str:
-    with pytest.raises(InputError) as caught:
-        list(numbered_lines(path))
+    with pytest.raises(InputError) as caught, open_text(path) as stream:
+        for _ in stream:
+            pass
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -20,8 +26,8 @@ def test_plain_and_gzipped_files_are_found_and_read_the_same(tmp_path):
     with gzip.open(tmp_path / "zipped.json.gz", "wt") as out:
         out.write("a\n\nb\n\n")
     plain, zipped = need_file(tmp_path, "plain.json"), need_file(tmp_path, "zipped.json")
-    assert list(numbered_lines(plain)) == [(1, b"a\n"), (2, b""), (3, b"b\n")]
-    assert list(numbered_lines(zipped)) == list(numbered_lines(plain))
+    assert lines(plain) == lines(zipped) == [(1, "a"), (2, ""), (3, "b")]
+    assert lines(plain, every=True) == lines(zipped, every=True) == [*lines(plain), (4, "")]
     assert find_file(tmp_path, "other.json") is None
 
 
@@ -44,8 +50,7 @@ def test_a_byte_order_mark_is_no_content(tmp_path):
 def test_bytes_behind_a_gzip_are_left_out(tmp_path, behind):
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(b"a\n") + gzip.compress(b"b\n" * 300_000) + behind)
-    lines = [line for _, line in numbered_lines(path)]
-    assert lines == [b"a\n"] + [b"b\n"] * 300_000
+    assert [line for _, line in lines(path)] == ["a"] + ["b"] * 300_000
 
 
 def test_what_is_not_utf8_is_refused_in_its_line(tmp_path):
@@ -54,6 +59,17 @@ def test_what_is_not_utf8_is_refused_in_its_line(tmp_path):
     assert refused(path) == "line 200001: not UTF-8; save the file as UTF-8"
     path.write_bytes("aé".encode()[:-1])
     assert refused(path) == "line 1: not UTF-8; save the file as UTF-8"
+
+
+def test_lines_that_are_not_utf8_are_latin1_one_by_one_and_counted(tmp_path):
+    path = tmp_path / "Yf.txt"
+    path.write_bytes("é\r\n".encode() + "Caf\xe9\nna\xefve\n\n".encode("latin-1"))
+    said = Counter()
+    assert list(text_lines(path, said)) == [(1, "é"), (2, "Café"), (3, "naïve")]
+    assert said == {"lines of Yf.txt that are not UTF-8, read as latin-1": 2}
+    path.write_bytes("é\n".encode("utf-16"))
+    with pytest.raises(InputError, match=r"line 1: holds bytes of zero; save the file as UTF-8"):
+        lines(path)
 
 
 def test_a_line_without_end_in_a_small_gzip_takes_little_memory(tmp_path):

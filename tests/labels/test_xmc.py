@@ -81,6 +81,34 @@ def test_files_of_other_tools_read_the_same(folder):
     assert next(load_xmc(folder).documents("test")).id == "12"
 
 
+def test_labels_without_a_text_go_by_their_id_and_are_counted(folder):
+    rows = [{"uid": "l0"}, {"uid": "l1", "title": " "}, {"uid": "l2", "title": None}]
+    rows.append({"uid": "l3", "title": "Label&#10;3"})
+    write_lines(folder / "lbl.json", rows)
+    corpus = load_xmc(folder)
+    assert corpus.label_texts == ["l0", "l1", "l2", "Label 3"]
+    assert corpus.undescribed == 3
+    assert "undescribed labels, without a text, whose id stands for it: 3" in corpus.left_out
+    write_lines(folder / "lbl.json", [*rows[:3], {"uid": "l3"}])
+    assert refused(folder) == "lbl.json: no label has a 'title'; a string is needed"
+
+
+def test_what_is_not_gold_or_not_as_written_is_said_once_however_often_it_is_read(folder):
+    rows = [document("a", [2, 0, 1], target_rel=[1, 0, -0.5], title="A &amp; B&#39;s &copy C &x;")]
+    rows.append({"content": "No uid", "target_ind": [1]})
+    write_lines(folder / "trn.json", rows)
+    corpus = load_xmc(folder)
+    for _ in range(2):
+        first, second = corpus.documents("train")
+    assert (first.labels, first.title) == ((2,), "A & B's &copy C &x;")
+    assert (second.id, second.full_text, second.labels) == ("1", "No uid", (1,))
+    assert sorted(corpus.left_out) == [
+        "pairs of a document and a label with a relevance of 0 or less, which are not gold: 2",
+        "rows without a uid, called by their number: 1",
+        "texts with HTML entities, which became their characters: 1",
+    ]
+
+
 def test_documents_are_streamed(folder):
     with (folder / "trn.json").open("a") as out:
         out.write("not JSON\n")
@@ -110,10 +138,11 @@ def test_filtered_pairs_are_neither_labels_nor_forgotten(folder):
         (document("z", [1, 2], target_rel=[1.0]), "target_rel has 1 numbers, but target_ind has 2"),
         (document("b"), "uid 'b' occurs for the second time; uids are distinct"),
         (document("", [0]), "no 'uid'; a string or a number is needed"),
-        ({"uid": "z", "target_ind": [0]}, "no 'title'; a string is needed"),
+        ({"uid": "z", "target_ind": [0]}, "no 'title' and no 'content'; a string is needed"),
+        (document("z", title=7), "no 'title'; a string is needed"),
         (
             '{"uid": "z", "title\n',
-            "not JSON, column 20: Invalid control character at; one object a line is needed",
+            "not JSON, column 14: Unterminated string starting at; one object a line is needed",
         ),
         (document("z", [True]), "no 'target_ind'; a list of label numbers is needed"),
         (document("z", [1.0]), "no 'target_ind'; a list of label numbers is needed"),
@@ -144,10 +173,10 @@ def test_refused_documents_with_file_and_line(folder, row, message):
     ("rows", "message"),
     [
         ([*LABELS, LABELS[1]], "5: uid 'l1' occurs for the second time; uids are distinct"),
-        ([{"uid": "l0"}], "1: no 'title'; a string is needed"),
+        ([{"uid": "l0", "title": 7}], "1: no 'title'; a string is needed"),
         (
             [{"uid": "l0", "title": "x" * 10**5}],
-            "1: the title has 100,000 characters, at most 10,000 are read; is it a document?",
+            "1: the label has 100,000 characters, at most 10,000 are read; is it a document?",
         ),
         (
             [{"uid": "l0", "title": "\ud800"}],
@@ -175,7 +204,11 @@ def test_no_labels_no_documents_and_no_such_split(folder):
     (folder / "trn.json").unlink()
     (folder / "tst.json").unlink()
     write_lines(folder / "lbl.json", LABELS)
-    assert "no trn.json.gz (or trn.json)" in refused(folder)
+    message = refused(folder)
+    assert message.startswith(f"{folder}: no documents in this folder; trn.json, trn.raw.json, or")
+    (folder / "lbl.json").unlink()
+    write_lines(folder / "tst.json", [document("d", [3])])
+    assert "no label texts in this folder; lbl.json, Y.txt or Yf.txt" in refused(folder)
 
 
 def test_gzip_that_is_cut_off_is_refused_in_the_line_it_breaks(tmp_path):

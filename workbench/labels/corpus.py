@@ -71,7 +71,10 @@ class LabelledCorpus(Protocol):
 
     @property
     def left_out(self) -> Sequence[str]:
-        """What of the files is not used, as far as they were read; a line each, for people."""
+        """What of the files is not used, or not read as it is written; a line each, for people.
+
+        As far as they were read.
+        """
         ...
 
     def documents(self, split: str) -> Iterator[Document]:

@@ -1,7 +1,8 @@
 """Files of other people, gzipped or plain, read line by line in little memory.
 
 All readers go through `open_text`, so that a byte-order mark, bytes that are not UTF-8, a damaged
-gzip and a line without end are met in one place, which knows the line.
+gzip and a line without end are met in one place, which knows the line. Where old files are to be
+read as they are, `text_lines` takes the lines that are not UTF-8 for latin-1, and counts them.
 """
 
 import codecs
@@ -9,6 +10,7 @@ import io
 import logging
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +44,10 @@ def whole_number(text: str) -> int | None:
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[BinaryIO]:
+def open_text(path: Path, *, any_bytes: bool = False) -> Iterator[BinaryIO]:
     """The bytes of a UTF-8 text, without a byte-order mark, unzipped where the name ends in `.gz`.
+
+    With `any_bytes` they need not be UTF-8.
 
     Raises:
         InputError: the file cannot be opened; or, while it is read, with the line: a broken gzip,
@@ -51,34 +55,47 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
     """
     with reading(path), path.open("rb") as raw:
         source = _Unzipped(raw, path) if path.suffix == ".gz" else raw
-        yield cast(BinaryIO, io.BufferedReader(_Checked(source, path), _CHUNK))
+        yield cast(BinaryIO, io.BufferedReader(_Checked(source, path, any_bytes), _CHUNK))
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Line numbers from 1 and lines, gzipped or not, one at a time in memory.
+def text_lines(path: Path, said: Counter[str], *, every: bool = False) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1 and lines without their ends, one at a time in memory.
 
-    Empty lines at the end are left out. Others are not: line numbers may be label numbers.
+    Lines that are not UTF-8 are read as latin-1, as older files of public data sets are or have a
+    few of, and `said` counts them.
+
+    Empty lines at the end are left out. Others are not: line numbers may be label numbers. With
+    `every` those at the end come, too, where the last rows of a table may be empty.
 
     Raises:
-        InputError: as `open_text`.
+        InputError: as `open_text`; or, with the line, bytes of zero, as UTF-16 has them.
     """
     empty = 0
-    with open_text(path) as stream:
+    with open_text(path, any_bytes=True) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 empty += 1
                 continue
-            yield from ((before, b"") for before in range(number - empty, number))
+            yield from ((before, "") for before in range(number - empty, number))
             empty = 0
-            yield number, line
+            if b"\0" in line:
+                raise bad_line(path, number, "holds bytes of zero; save the file as UTF-8")
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                text = line.decode("latin-1")
+                said[f"lines of {path.name} that are not UTF-8, read as latin-1"] += 1
+            yield number, text.rstrip("\r\n")
+        if every:
+            yield from ((number - behind, "") for behind in reversed(range(empty)))
 
 
 class _Checked(io.RawIOBase):
     """Passes on the bytes of a UTF-8 text, and refuses what is none with its line."""
 
-    def __init__(self, source: Any, path: Path) -> None:
+    def __init__(self, source: Any, path: Path, any_bytes: bool) -> None:
         self._source, self._path = source, path
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._decoder = codecs.getincrementaldecoder("latin-1" if any_bytes else "utf-8")()
         self._line, self._since_break = 1, 0
         self._is_start = True
 

@@ -1,51 +1,54 @@
-"""The format of the Extreme Classification Repository (Bhatia et al. 2016), with label texts.
+"""The formats of the Extreme Classification Repository (Bhatia et al. 2016), with label texts.
 
-A folder holds, gzipped or plain, one JSON object a line:
-    lbl.json   {"uid", "title"}                                        line i is label i, from 0
-    trn.json   {"uid", "title", "content", "target_ind", "target_rel"} target_ind: label numbers
-    tst.json   the same
-and maybe `filter_labels_train.txt` and `filter_labels_test.txt`, one "document label" pair of
-numbers from 0 a line: pairs to leave out of training and evaluation, since the document is itself
-the label. Titles-only data have no `content`.
+A folder holds, gzipped or plain, of each line the first that is there:
+    labels     lbl.json  {"uid", "title"} a line; Y.txt or Yf.txt, a text a line. Line i is label i,
+               from 0.
+    documents  trn.json or trn.raw.json  {"uid", "title", "content", "target_ind", "target_rel"} a
+               line, target_ind being label numbers; or trn_X.txt or train_raw_texts.txt, a text a
+               line, with their labels in trn_X_Y.txt or, in svmlight's form, train.txt or
+               NAME_train.txt (see `xmc_rows`). tst and test the same.
+    filters    filter_labels_train.txt or trn_filter_labels.txt, one "document label" pair of
+               numbers from 0 a line: pairs to leave out of training and evaluation, since the
+               document is itself the label. tst and test the same.
+Text lines may lie in `raw/`. Titles-only data have no `content`.
+
+What is not taken as it is written is counted, and said in `left_out`: lines that are not UTF-8
+(read as latin-1), HTML entities, labels without a text, relevances of 0, rows without a uid.
 """
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
 
-import numpy as np
+from workbench.errors import InputError
+from workbench.labels import xmc_texts
+from workbench.labels.corpus import Document, check_split, find_file
+from workbench.labels.lines import bad_line, text_lines
+from workbench.labels.xmc_rows import Filters, LabelRows, read_filters
 
-from workbench.errors import InputError, shorten
-from workbench.files import parse_json
-from workbench.labels.corpus import Document, check_split, find_file, need_file
-from workbench.labels.lines import LONGEST_LABEL, bad_line, numbered_lines, whole_number
-
-_FILES = {"train": "trn.json", "test": "tst.json"}
+_STEMS = {"train": "trn", "test": "tst"}
+_NO_FILES = "with labels in trn_X_Y.txt or train.txt, are read; tst and test the same"
 
 
 @dataclass(frozen=True)
-class Filters:
-    """Pairs of document and label to leave out, by document: lines of `labels` between `starts`."""
+class _Split:
+    """Where the documents of a split are; `rows` has their labels where texts are plain lines."""
 
     path: Path
-    starts: dict[int, tuple[int, int]] = field(repr=False)
-    labels: np.ndarray = field(repr=False)
-    last: tuple[int, int] = (-1, 0)
-    """The highest document number, and the line that names it."""
-
-    def of(self, document: int) -> tuple[int, ...]:
-        """Labels to leave out of this document."""
-        start, stop = self.starts.get(document, (0, 0))
-        return tuple(self.labels[start:stop].tolist())
+    rows: LabelRows | None = None
+    filters: Filters | None = None
 
 
 class XmcFolder:
-    """A folder such as LF-WikiSeeAlso-320K: labels in memory, documents streamed.
+    """A folder such as LF-WikiSeeAlso-320K or AmazonCat-13K: labels in memory, documents streamed.
 
     A `LabelledCorpus`, called by the folder's name by default. `titles_only` leaves out `content`
     where it is there, as the Titles data sets do.
+
+    Attributes:
+        undescribed: how many labels have no text; their id stands for it.
 
     Raises:
         InputError: a file is missing, or, with file and line, the labels or filters are not as
@@ -53,25 +56,36 @@ class XmcFolder:
     """
 
     text_is_private = False
-    left_out = ()
-    """Nothing: what is not as it should be is refused."""
 
     def __init__(
         self, folder: str | Path, *, titles_only: bool = False, name: str | None = None
     ) -> None:
         folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder")
         self.name = name or folder.resolve().name
         self.titles_only = titles_only
-        self.label_ids, self.label_texts = _read_labels(need_file(folder, "lbl.json"))
-        self._files = {split: find_file(folder, name) for split, name in _FILES.items()}
-        self.splits = tuple(split for split, path in self._files.items() if path)
-        if not self.splits:
-            need_file(folder, _FILES["train"])
-        self._filters = {
-            split: _read_filters(path, len(self.label_ids))
-            for split in self.splits
-            if (path := find_file(folder, f"filter_labels_{split}.txt"))
-        }
+        self._said: Counter[str] = Counter()
+        self._said_of: dict[str, Counter[str]] = {}
+        splits = {split: _find_split(folder, split) for split in _STEMS}
+        self._splits = {split: found for split, found in splits.items() if found}
+        if not self._splits:
+            what = "no documents in this folder; trn.json, trn.raw.json, or trn_X.txt"
+            raise InputError(f"{folder}: {what} {_NO_FILES}")
+        self.splits = tuple(self._splits)
+        self.label_ids, self.label_texts = self._read_labels(folder)
+        self.undescribed = self._said[xmc_texts.UNDESCRIBED]
+        for split, found in self._splits.items():
+            names = (f"filter_labels_{split}.txt", f"{_STEMS[split]}_filter_labels.txt")
+            if path := find_file(folder, *names):
+                filters = read_filters(path, len(self.label_ids), self._said)
+                self._splits[split] = replace(found, filters=filters)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What is not read as it is written, in a line each: labels, and documents read so far."""
+        counts = sum(self._said_of.values(), self._said)
+        return tuple(f"{what}: {n}" for what, n in counts.items() if n)
 
     def cluster(self, label: int) -> str | None:
         """None: these label sets bring no taxonomy."""
@@ -80,135 +94,102 @@ class XmcFolder:
     def documents(self, split: str) -> Iterator[Document]:
         """The documents of a split, streamed.
 
-        Memory holds one document and the uids seen so far, which must not come twice.
+        Memory holds one document and the uids seen so far, which must not come twice. Documents of
+        plain lines are called by their number, from 0.
 
         Raises:
             InputError: no such split; or, with file and line, not JSON, a key missing or of the
-                wrong type, a label number outside the label file, a uid for the second time.
+                wrong type, a label number outside the label file, a uid for the second time, texts
+                and labels that are not as many.
         """
         check_split(self, split)
-        path = self._files[split]
-        assert path is not None
-        return self._stream(path, self._filters.get(split))
+        return self._stream(split)
 
-    def _stream(self, path: Path, filters: Filters | None) -> Iterator[Document]:
-        seen: set[str] = set()
-        for index, (line, row) in enumerate(_objects(path)):
-            uid, title = _uid(path, line, row, seen), _text(path, line, row, "title")
-            targets = _targets(path, line, row, len(self.label_ids))
-            ignored = filters.of(index) if filters else ()
-            content = "" if self.titles_only else _text(path, line, row, "content", "")
-            yield Document(
-                id=uid,
-                title=title,
-                text=content,
-                labels=tuple(label for label in targets if label not in ignored),
-                ignored=ignored,
+    def _stream(self, split: str) -> Iterator[Document]:
+        place, said = self._splits[split], Counter[str]()
+        self._said_of[split] = said
+        found = (
+            _of_lines(place.path, place.rows, len(self.label_ids), said)
+            if place.rows
+            else xmc_texts.documents(place.path, len(self.label_ids), said)
+        )
+        n = 0
+        for document in found:
+            ignored = place.filters.of(n) if place.filters else ()
+            n += 1
+            labels = tuple(label for label in document.labels if label not in ignored)
+            document = replace(document, labels=labels, ignored=ignored)
+            if self.titles_only:
+                title = document.title if place.rows is None else document.text
+                document = replace(document, title=title, text="")
+            yield document
+        if place.filters and place.filters.last[0] >= n:
+            number, line = place.filters.last
+            what = f"document {number}, but {place.path.name} has {n}, counted from 0"
+            raise bad_line(place.filters.path, line, what)
+
+    def _read_labels(self, folder: Path) -> tuple[list[str], list[str]]:
+        names = ("lbl.json", "lbl.raw.json", "Y.txt", "raw/Y.txt", "Yf.txt", "raw/Yf.txt")
+        path = find_file(folder, *names)
+        if path is None:
+            what = "no label texts in this folder; lbl.json, Y.txt or Yf.txt, gzipped or plain"
+            raise InputError(f"{folder}: {what}, is needed")
+        sizes = [
+            (split.rows.path, size[1])
+            for split in self._splits.values()
+            if split.rows and (size := split.rows.size)
+        ]
+        if ".json" in path.suffixes:
+            ids, texts = xmc_texts.labels(path, self._said)
+        else:
+            ids, texts = xmc_texts.label_lines(
+                path, max((n for _, n in sizes), default=0), self._said
             )
-        if filters and filters.last[0] >= len(seen):
-            document, line = filters.last
-            what = f"document {document}, but {path.name} has {len(seen)}, counted from 0"
-            raise bad_line(filters.path, line, what)
+        for rows, n in sizes:
+            if n != len(ids):
+                raise bad_line(rows, 1, f"says {n} labels, but {path.name} has {len(ids)}")
+        return ids, texts
 
 
 load_xmc = XmcFolder
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in numbered_lines(path):
-        try:
-            row = parse_json(content.decode()) if content else None
-        except InputError as error:
-            raise bad_line(path, line, f"{error}; one object a line is needed") from None
-        if not isinstance(row, dict):
-            raise bad_line(path, line, "not a JSON object; one object a line is needed")
-        yield line, row
+def _find_split(folder: Path, split: str) -> _Split | None:
+    stem = _STEMS[split]
+    path = find_file(folder, f"{stem}.json", f"{stem}.raw.json")
+    if path:
+        return _Split(path)
+    texts = find_file(folder, f"{stem}_X.txt", f"raw/{stem}_X.txt", f"{split}_raw_texts.txt")
+    pairs = find_file(folder, f"{stem}_X_Y.txt")
+    named = [f"{split}.txt"] if pairs is None else []
+    for other in sorted(folder.glob(f"*_{split}.txt*")) if pairs is None else ():
+        if not other.name.startswith("filter_labels"):
+            named.append(other.name.removesuffix(".gz"))
+    rows = pairs or find_file(folder, *named)
+    if texts is None and rows is None:
+        return None
+    if texts is None:
+        what = f"labels and no text; {stem}_X.txt or {stem}.json with texts is needed beside it"
+        raise InputError(f"{rows}: {what}")
+    if rows is None:
+        raise InputError(f"{texts}: texts and no labels; {stem}_X_Y.txt is needed beside it")
+    return _Split(texts, LabelRows(rows, features=pairs is None))
 
 
-def _read_labels(path: Path) -> tuple[list[str], list[str]]:
-    """Uids and titles of the labels; label `i` is the one of line `i`, from 0."""
-    uids: list[str] = []
-    titles: list[str] = []
-    seen: set[str] = set()
-    for line, row in _objects(path):
-        uids.append(_uid(path, line, row, seen))
-        title = _text(path, line, row, "title")
-        if len(title) > LONGEST_LABEL:
-            what = f"the title has {len(title):,} characters, at most {LONGEST_LABEL:,} are read"
-            raise bad_line(path, line, f"{what}; is it a document?")
-        titles.append(title)
-    if not uids:
-        raise InputError(f"{path}: holds no labels; one JSON object a line is needed")
-    return uids, titles
-
-
-def _uid(path: Path, line: int, row: dict[str, Any], seen: set[str]) -> str:
-    uid = row.get("uid")
-    if isinstance(uid, float) and uid.is_integer():  # as tables with a gap write whole numbers
-        uid = int(uid)
-    if type(uid) is int:
-        uid = str(uid)
-    if not isinstance(uid, str) or not uid:
-        raise bad_line(path, line, "no 'uid'; a string or a number is needed")
-    if uid in seen:
-        what = f"uid {shorten(uid)} occurs for the second time; uids are distinct"
-        raise bad_line(path, line, what)
-    seen.add(uid)
-    return _whole_text(path, line, uid, "uid")
-
-
-def _text(path: Path, line: int, row: dict[str, Any], key: str, default: str | None = None) -> str:
-    value = row.get(key, default)
-    if not isinstance(value, str):
-        raise bad_line(path, line, f"no {key!r}; a string is needed")
-    return _whole_text(path, line, value, key)
-
-
-def _whole_text(path: Path, line: int, value: str, key: str) -> str:
-    """Refuses what JSON can write and UTF-8 cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise bad_line(
-            path, line, f"{key!r} holds half of a character (a lone \\u escape)"
-        ) from None
-    return value
-
-
-def _targets(path: Path, line: int, row: dict[str, Any], n_labels: int) -> list[int]:
-    def refuse(what: str) -> NoReturn:
-        raise bad_line(path, line, what)
-
-    targets = row.get("target_ind")
-    if not isinstance(targets, list) or not all(type(target) is int for target in targets):
-        refuse("no 'target_ind'; a list of label numbers is needed")
-    for target in targets:
-        if not 0 <= target < n_labels:
-            refuse(f"target_ind has {target}, but labels go from 0 to {n_labels - 1}")
-    relevances = row.get("target_rel")
-    if isinstance(relevances, list) and len(relevances) != len(targets):
-        refuse(f"target_rel has {len(relevances)} numbers, but target_ind has {len(targets)}")
-    if isinstance(relevances, list) and not all(type(x) in (int, float) for x in relevances):
-        refuse("target_rel has something else than numbers")
-    return list(dict.fromkeys(targets))
-
-
-def _read_filters(path: Path, n_labels: int) -> Filters:
-    pairs: list[tuple[int, int]] = []
-    last = (-1, 0)
-    for line, content in numbered_lines(path):
-        written = content.decode().split()
-        numbers = [number for text in written if (number := whole_number(text)) is not None]
-        if len(numbers) != 2 or len(written) != 2:
-            raise bad_line(path, line, "not two numbers from 0; 'document label' is needed")
-        document, label = numbers
-        if label >= n_labels:
-            what = f"document {document}, label {label}, but labels go from 0 to {n_labels - 1}"
-            raise bad_line(path, line, what)
-        if document > last[0]:
-            last = (document, line)
-        pairs.append((document, label))
-    table = np.unique(np.array(pairs, dtype=np.int64).reshape(-1, 2), axis=0)
-    documents, starts = np.unique(table[:, 0], return_index=True)
-    spans = pairwise([*starts.tolist(), len(table)])
-    return Filters(path, dict(zip(documents.tolist(), spans, strict=True)), table[:, 1], last)
+def _of_lines(path: Path, rows: LabelRows, n_labels: int, said: Counter[str]) -> Iterator[Document]:
+    """Texts, one a line, with the labels of the same row; only empty lines may be over."""
+    texts = text_lines(path, said, every=True)
+    both = zip_longest(texts, rows.rows(n_labels, said))
+    for number, (text, row) in enumerate(both):
+        if row is None:
+            assert text is not None
+            if text[1].strip():
+                raise bad_line(path, text[0], f"a text, but {rows.path.name} has no row for it")
+            continue
+        if text is None:
+            if row[1] or rows.size:
+                what = f"labels of row {number}, but {path.name} has {number} lines"
+                raise bad_line(rows.path, row[0], what)
+            continue
+        line = xmc_texts.unescaped(text[1].strip(), said)
+        yield Document(id=str(number), title="", text=line, labels=tuple(row[1]))
