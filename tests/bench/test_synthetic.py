@@ -73,8 +73,8 @@ def test_mimic_notes_mention_their_codes_and_no_one_else(tmp_path):
 def test_same_letters_are_codes_of_both_versions(tmp_path):
     folder = write_mimic4(tmp_path)
     ten, nine = (load_mimic4(folder, version=version) for version in (10, 9))
-    assert "E88.01" in ten.label_ids
-    assert "E880.1" in nine.label_ids
+    assert "icd10cm:E88.01" in ten.label_ids
+    assert "icd9cm:E880.1" in nine.label_ids
 
 
 def test_nothing_is_overwritten(tmp_path):

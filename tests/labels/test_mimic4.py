@@ -8,7 +8,8 @@ import pytest
 from workbench.bench.synthetic import write_mimic4
 from workbench.errors import InputError
 from workbench.labels.corpus import LabelledCorpus
-from workbench.labels.mimic4 import dotted, load_mimic4
+from workbench.labels.icd_codes import dotted
+from workbench.labels.mimic4 import load_mimic4
 
 NOTES = "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text\n"
 SECRET = "Mrs. Secret"
@@ -81,7 +82,9 @@ def refused(folder: Path, **arguments: object) -> str:
 
 
 def labels_of(corpus, split: str = "all") -> dict[str, list[str]]:
-    return {d.id: [corpus.label_ids[i] for i in d.labels] for d in corpus.documents(split)}
+    """Dotted codes by note, without version and kind."""
+    codes = [label_id.partition(":")[2] for label_id in corpus.label_ids]
+    return {d.id: [codes[i] for i in d.labels] for d in corpus.documents(split)}
 
 
 @pytest.mark.parametrize(
@@ -105,17 +108,23 @@ def test_dots(code, version, kind, written):
 def test_codes_join_by_version_in_order_diagnoses_first(folder):
     corpus = load_mimic4(folder)
     assert isinstance(corpus, LabelledCorpus)
-    assert corpus.label_ids == ["E11.65", "E11.69", "E88.01", "B21.9", "B2111ZZ"]
+    described = ["icd10cm:E11.65", "icd10cm:E11.69", "icd10cm:E88.01", "icd10cm:B21.9"]
+    undescribed = ["icd10cm:Q99.99", "icd10cm:Z00.00"]
+    assert corpus.label_ids == [*described, "icd10pcs:B2111ZZ", *undescribed]
     assert corpus.label_texts[0] == "Type 2 diabetes, with hyperglycemia"
-    assert corpus.kinds == ["diagnosis"] * 4 + ["procedure"]
-    assert labels_of(corpus) == {"a": ["E11.65", "E88.01", "B2111ZZ"], "b": ["B21.9"]}
+    assert corpus.kinds == ["diagnosis"] * 4 + ["procedure"] + ["diagnosis"] * 2
+    assert labels_of(corpus) == {
+        "a": ["E11.65", "E88.01", "B2111ZZ"],
+        "b": ["Q99.99", "B21.9"],
+        "d": ["Z00.00"],
+    }
 
 
 def test_icd9_codes_are_others_though_written_with_the_same_letters(folder):
     corpus = load_mimic4(folder, version=9)
     texts = dict(zip(corpus.label_ids, corpus.label_texts, strict=True))
-    assert texts["E880.1"] == "Fall from curb"
-    assert (texts["003.0"], texts["00.30"]) == (
+    assert texts["icd9cm:E880.1"] == "Fall from curb"
+    assert (texts["icd9cm:003.0"], texts["icd9pcs:00.30"]) == (
         "Salmonella gastroenteritis",
         "Implantation of chemotherapeutic agent",
     )
@@ -123,12 +132,22 @@ def test_icd9_codes_are_others_though_written_with_the_same_letters(folder):
 
 
 def test_one_kind_of_codes_alone(folder):
-    assert labels_of(load_mimic4(folder, kinds=("procedure",))) == {"a": ["B2111ZZ"]}
+    corpus = load_mimic4(folder, kinds=("procedure",))
+    assert labels_of(corpus) == {"a": ["B2111ZZ"]}
+    assert corpus.name == "mimic4-icd10-procedure"
 
 
-def test_codes_without_a_description_are_counted_and_kept_apart(folder):
-    assert load_mimic4(folder).undescribed == {"Q99.99": 1, "Z00.00": 1}
-    assert "Q99.99" not in load_mimic4(folder).label_ids
+def test_codes_without_a_description_are_labels_with_the_code_as_text(folder):
+    corpus = load_mimic4(folder)
+    assert corpus.undescribed == {"Q99.99": 1, "Z00.00": 1}
+    assert corpus.label_texts[-2:] == ["Q99.99", "Z00.00"]
+    assert corpus.cluster(len(corpus.label_ids) - 1) == "Z00"
+    said = "2 of 7 rows of codes are of 2 codes without a description (Q99.99, Z00.00)"
+    assert corpus.left_out == (f"warning: {said}; their text is the code",)
+    with (folder / "hosp/diagnoses_icd.csv").open("a") as out:
+        out.write("1,20,1,E1165,10\n" * 100)
+    said = said.replace("of 7", "of 107")
+    assert load_mimic4(folder).left_out == (f"{said}; their text is the code",)
     assert load_mimic4(folder, version=9).undescribed == {}
 
 
@@ -153,6 +172,7 @@ def test_codes_of_other_scripts_are_the_same_codes(folder, name, write):
         corpus = load_mimic4(folder, version=version)
         assert labels_of(corpus) == labels
         assert set(corpus.undescribed) == ({"Q99.99", "Z00.00"} if version == 10 else set())
+        assert len(corpus.label_ids) == len(set(corpus.label_ids))
 
 
 PROCEDURES = "icd_code,icd_version,long_title\n0744,9,Lymph\n744,9,Section\n0331,9,Spinal tap\n"
@@ -173,10 +193,9 @@ def test_a_code_that_lost_its_zero_is_never_another_one(folder):
     assert labels == ["07.44", "74.4", "03.31"] and not corpus.undescribed + corpus.ambiguous
     labels, corpus = procedures(folder, "744", "331", "744")
     assert labels == []
-    assert corpus.ambiguous == {"74.4": 2} and corpus.undescribed == {"33.1": 1}
+    assert corpus.ambiguous == {"74.4": 2, "33.1": 1} and not corpus.undescribed
     assert corpus.left_out[0] == (
-        "warning: 3 of 3 rows of codes are left out: 1 without a description (33.1), "
-        "2 that may be others which lost a zero (74.4)"
+        "warning: 3 of 3 rows of codes are left out: 3 that lost a zero, or may have (74.4, 33.1)"
     )
     # None has kept its zero, so that 744 may have lost one; a single odd row says nothing.
     assert procedures(folder, "744", "44")[0] == []
@@ -185,22 +204,21 @@ def test_a_code_that_lost_its_zero_is_never_another_one(folder):
 
 @pytest.mark.parametrize("code", ["3310.0", "4.", "4.0"])
 def test_codes_that_were_numbers_with_a_fraction_are_refused(folder, code):
-    assert procedures(folder, "07.44", "74.4", "74.0")[0] == ["07.44", "74.4"]
+    assert procedures(folder, "07.44", "74.4", "74.0")[0] == ["07.44", "74.4", "74.0"]
     with pytest.raises(InputError, match=r"csv: line 3: a code of ICD-9 is written as a number"):
         procedures(folder, "0331", code)
 
 
-def test_rows_left_out_are_said_and_many_are_a_warning(folder):
-    corpus = load_mimic4(folder)
-    said = "2 of 7 rows of codes are left out: 2 without a description (Q99.99, Z00.00)"
-    assert corpus.left_out == (f"warning: {said}",)
-    list(corpus.documents())
-    assert corpus.left_out[1] == "4 notes are left out: 3 without a code of ICD-10, 1 without text"
-    with (folder / "hosp/diagnoses_icd.csv").open("a") as out:
-        out.write("1,20,1,E1165,10\n" * 100)
-    assert load_mimic4(folder).left_out[0] == said.replace("7", "107")
+def test_what_is_no_code_is_no_label_and_what_is_left_out_is_said(folder):
     change(folder, "hosp/diagnoses_icd.csv", "Q9999", f'"{SECRET}"')
-    assert SECRET.upper() not in str(load_mimic4(folder).left_out)
+    change(folder, "hosp/diagnoses_icd.csv", "Z0000", "Z0")
+    corpus = load_mimic4(folder)
+    list(corpus.documents())
+    assert corpus.left_out == (
+        "warning: 2 of 7 rows of codes are left out: 2 with something else than a code",
+        "4 notes are left out: 3 without a code of ICD-10, 1 without text",
+    )
+    assert len(corpus.label_ids) == 5 and SECRET.upper() not in str(corpus.label_texts)
 
 
 def test_tables_written_again_with_gaps_read_the_same(folder):
@@ -221,11 +239,12 @@ def test_tables_written_again_with_gaps_read_the_same(folder):
     splits = folder / "splits.csv"
     splits.write_text("hadm_id,split\n20.0,test\n21.0,test\n,train\n22,\n")
     corpus = load_mimic4(folder, splits=splits)
-    assert labels_of(corpus, "test") == right and labels_of(corpus, "train") == {}
+    assert labels_of(corpus, "test") == {"a": right["a"], "b": ["B21.9"]}
+    assert labels_of(corpus, "train") == {}
     assert corpus.left_out == (
-        "warning: 2 of 7 rows of codes are left out: 1 without an admission, "
-        "1 without an ICD version",
-        "2 notes are left out: 1 without an admission, 1 without text",
+        "warning: 2 of 7 rows of codes are left out: 1 without an ICD version, "
+        "1 without an admission",
+        "4 notes are left out: 2 of admissions in no split, 1 without an admission, 1 without text",
     )
 
 
@@ -253,13 +272,30 @@ def test_note_longer_than_the_csv_modules_own_limit(folder):
     assert "b" in labels_of(load_mimic4(folder))
 
 
+def test_addenda_join_the_note_of_their_admission(folder):
+    """Type AD, numbered apart; before or behind their note among the rows of their patient."""
+    with (folder / "note/discharge.csv").open("a") as out:
+        out.write('3-AD-4,3,20,AD,4,x,y,"first\naddendum"\n')
+    before = load_mimic4(folder)
+    assert [d.id for d in before.documents()] == ["a", "b", "d"]
+    assert "1 addenda without a note of their admission" in before.left_out[-1]
+    change(folder, "note/discharge.csv", NOTES, NOTES + "1-AD-3,1,20,AD,3,x,y,the first\n")
+    change(folder, "note/discharge.csv", "b,1,21,", "1-AD-4,1,20,AD,4,x,y,the second\nb,1,21,")
+    corpus = load_mimic4(folder)
+    texts = {d.id: d.text for d in corpus.documents()}
+    assert list(texts) == ["a", "b", "d"]
+    assert texts["a"].endswith("and left\n\nthe first\n\nthe second") and texts["b"] == "second"
+    change(folder, "note/discharge.csv", "3-AD-4", "1-AD-4")
+    assert "line 11: note_id occurs twice" in refused(folder)
+
+
 def test_clusters_follow_the_taxonomy_where_it_knows_the_code(folder, space):
     corpus = load_mimic4(folder)
-    assert corpus.space["E11.65"].ancestors == ("E11.6", "E11")
-    assert corpus.space["E11.65"].synonyms == space["E11.65"].synonyms
+    assert corpus.space["icd10cm:E11.65"].ancestors == ("E11.6", "E11")
+    assert corpus.space["icd10cm:E11.65"].synonyms == space["E11.65"].synonyms
     assert "B21.9" not in space
-    assert corpus.cluster(corpus.label_ids.index("B21.9")) == "B21"
-    assert corpus.cluster(corpus.label_ids.index("B2111ZZ")) == "procedure B21"
+    assert corpus.cluster(corpus.label_ids.index("icd10cm:B21.9")) == "B21"
+    assert corpus.cluster(corpus.label_ids.index("icd10pcs:B2111ZZ")) == "procedure B21"
     nine = load_mimic4(folder, version=9)
     assert [nine.cluster(i) for i in range(4)] == ["003", "E880", "procedure 033", "procedure 003"]
 
@@ -274,6 +310,7 @@ def test_splits_from_a_file(folder, key, suffix):
     else:
         getattr(table, f"to_{suffix}")(path)
     corpus = load_mimic4(folder, splits=path)
+    assert load_mimic4(folder, splits="find").splits == corpus.splits
     found = {split: list(labels_of(corpus, split)) for split in corpus.splits}
     assert found == {"train": ["a"], "val": [], "test": ["b"]}
 
@@ -281,7 +318,11 @@ def test_splits_from_a_file(folder, key, suffix):
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("csv", "hadm_id,split\n1,train\n2,dev\n", "line 3: the split is none of train, val, test"),
+        (
+            "csv",
+            "hadm_id,split\n1,dev\n2,x\n",
+            "line 3: the split is none of train, val, test (or dev)",
+        ),
         ("csv", "hadm_id,split\n20,train\n20,val\n", "line 3: hadm_id occurs for the second time"),
         ("csv", "_id,split\n20,train\nx1,val\n", "line 3: _id is not a whole number"),
         ("csv", "id,split\n20,train\n", "columns hadm_id (or _id) and split are needed"),
@@ -339,7 +380,7 @@ def test_missing_files_and_wrong_choices(folder):
 def test_notes_may_lie_in_a_folder_of_their_own(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("mimic-iv-note")
     (folder / "note").rename(other / "note")
-    assert list(labels_of(load_mimic4(folder, notes=other))) == ["a", "b"]
+    assert list(labels_of(load_mimic4(folder, notes=other))) == ["a", "b", "d"]
 
 
 @pytest.mark.parametrize("name", ["hosp/diagnoses_icd.csv.gz", "note/discharge.csv.gz"])

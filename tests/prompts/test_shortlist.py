@@ -343,7 +343,7 @@ def test_what_is_left_out_of_notes_is_said_with_the_prompts(model, tmp_path, tax
     result = CliRunner().invoke(app, ["prompts", "--out", str(tmp_path / "p.jsonl"), *arguments])
     assert result.exit_code == 0, result.output
     assert f"warning: {lost} of " in result.stderr
-    assert f"left out: {lost} without a description (X99.999)" in result.stderr
+    assert "are of 1 codes without a description (X99.999); their text is the code" in result.stderr
 
 
 def test_prompts_of_an_xmc_folder_fit_the_model(model, tmp_path):

@@ -20,6 +20,13 @@ _STRAY = 0.01
 """Share of the codes with leading zeros that may have lost them by mistakes in single rows."""
 _SHOWN = 3
 _LOOKS_RIGHT = re.compile(r"(?=.*[0-9])[A-Z0-9.]{1,8}")
+_LONGEST = 7
+_NAMESPACES: dict[tuple[int, Kind], str] = {
+    (9, "diagnosis"): "icd9cm",
+    (9, "procedure"): "icd9pcs",
+    (10, "diagnosis"): "icd10cm",
+    (10, "procedure"): "icd10pcs",
+}
 
 
 def plain(codes: pd.Series) -> pd.Series:
@@ -48,6 +55,14 @@ def dotted(code: str, version: int, kind: Kind) -> str:
     return f"{code[:cut]}.{code[cut:]}" if len(code) > cut else code
 
 
+def label_id(code: str, version: int, kind: Kind) -> str:
+    """Code, version and kind in one: icd10cm:E11.65, icd9cm:003.0, icd9pcs:00.30.
+
+    The same letters are other codes in ICD-9 and ICD-10, and of diagnoses and procedures.
+    """
+    return f"{_NAMESPACES[version, kind]}:{dotted(code, version, kind)}"
+
+
 def shortest(version: int, kind: Kind) -> int:
     """Characters that a code has at least, without its dot; a shorter one has lost its zeros."""
     return 7 if version == 10 and kind == "procedure" else 3
@@ -61,31 +76,52 @@ def with_lost_zeros(codes: Iterable[str], described: pd.Index) -> set[str]:
 
 
 class Found:
-    """Codes of one file that are described, and what is left out of them.
+    """Codes of one file: labels that are described, further ones that are not, and what is no code.
+
+    Args:
+        described: codes without dots → positions of their labels.
+        first: the position of the first label that is not described; the others follow.
+        version: of ICD.
+        kind: of all codes of the file.
 
     Attributes:
-        undescribed: codes without a description, with the number of rows that have them.
-        ambiguous: the same of codes that may be another one that lost its zeros. They are in doubt
-            where more than a stray row of the file has certainly lost its zeros, or none has kept
-            them though some codes have any.
+        new: codes without a description → positions of the labels that they become.
+        undescribed: the same codes, with the number of rows that have them.
+        ambiguous: codes, with their rows, that may be another one that lost its zeros, or certainly
+            are. They are in doubt where more than a stray row of the file has certainly lost its
+            zeros, or none has kept them though some codes have any.
+        n_broken: rows with something else than a code.
     """
 
-    def __init__(self, described: pd.Series) -> None:
-        self._positions = described
+    def __init__(self, described: pd.Series, first: int, version: int, kind: Kind) -> None:
+        self._positions, self._first = described, first
+        self._shape = re.compile(rf"(?=.*[0-9])[A-Z0-9]{{{shortest(version, kind)},{_LONGEST}}}")
         codes = described.index
         self._doubtful = with_lost_zeros(codes, codes)
         self._n_kept = self._n_lost = 0
+        self.new: dict[str, int] = {}
         self.undescribed: Counter[str] = Counter()
         self.ambiguous: Counter[str] = Counter()
+        self.n_broken = 0
 
     def positions(self, codes: pd.Series) -> np.ndarray:
-        """Positions of the labels that codes are; -1 where they have no description."""
+        """Positions of the labels that codes are; -1 where they are none."""
         label = self._positions.reindex(codes).fillna(-1).to_numpy(dtype=np.int32)
         unknown = Counter(codes[label < 0].tolist())
-        self.undescribed.update(unknown)
         self._n_kept += int(codes.str.startswith("0").sum())
         lost = with_lost_zeros(unknown, self._positions.index)
         self._n_lost += sum(unknown[code] for code in lost)
+        for code, n in unknown.items():
+            if code in lost:
+                self.ambiguous[code] += n
+            elif self._shape.fullmatch(code):
+                self.new.setdefault(code, self._first + len(self.new))
+                self.undescribed[code] += n
+            else:
+                self.n_broken += n
+        if self.new and unknown:
+            known = [self.new.get(code, -1) for code in codes[label < 0].tolist()]
+            label[label < 0] = np.array(known, dtype=np.int32)
         return label
 
     def in_doubt(self, label: np.ndarray) -> np.ndarray:

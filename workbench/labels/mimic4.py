@@ -1,81 +1,84 @@
 """MIMIC-IV discharge notes and their ICD codes (Johnson et al. 2023), from the files of PhysioNet.
 
-1. `hosp/d_icd_diagnoses`, `hosp/d_icd_procedures`: every described code of one ICD version is a
-   label; diagnoses come first. Codes are strings throughout (leading zeros count), and always go
-   with their version: the same letters mean other things in ICD-9 and ICD-10. Dots, small letters
-   and spaces in them are taken out; what lost its leading zeros is left out (`icd_codes`).
+1. `hosp/d_icd_diagnoses`, `hosp/d_icd_procedures`: the codes of one ICD version are labels. Codes
+   are strings throughout (leading zeros count), and a label's id says version and kind:
+   `icd10cm:E11.65`, `icd9pcs:00.30`. Dots, small letters and spaces in the files do not matter;
+   codes that lost their leading zeros are left out (`icd_codes`).
 2. `hosp/diagnoses_icd`, `hosp/procedures_icd`: the codes of an admission, in order of `seq_num`,
-   diagnoses first. A code without a description is no label: it is counted and kept apart.
-3. `note/discharge`: streamed. A note joins its admission's codes on `hadm_id`; notes without one,
-   without text or without a code of this version are left out, and counted.
-4. Splits come from a file that gives `hadm_id` a split, as Edin et al. (2023) publish theirs.
+   diagnoses first. One without a description is a label all the same: the code is its text.
+3. `note/discharge`: streamed. A note joins its admission's codes on `hadm_id`, and addenda
+   (`note_type` AD) join their note. Notes without an admission, text or code of this version are
+   left out, and counted.
+4. Splits come from a file that gives `hadm_id` a split, or from lists of them (`mimic4_layout`).
 
 The data are credentialed: nothing of a note may leave the run folder. `text_is_private` says so,
 documents hide their text in `repr`, and no error here shows a value of a note.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from workbench.errors import InputError
-from workbench.labels.corpus import Document, check_split, need_file
+from workbench.labels.corpus import Document, check_split
 from workbench.labels.icd10cm import load_icd10cm
-from workbench.labels.icd_codes import KINDS, Found, Kind, dotted, numbers, plain, shortest, shown
-from workbench.labels.lines import LONGEST_LABEL, bad_line
+from workbench.labels.icd_codes import KINDS, Kind, plain
+from workbench.labels.lines import bad_line, text_lines
+from workbench.labels.mimic4_codes import NO_ADMISSION, Codes, listed
 from workbench.labels.mimic4_files import (
-    NO_NUMBER,
+    NO_NOTE,
     SPLITS,
-    line_of,
+    Note,
     notes,
+    read_lists,
     read_splits,
-    tables,
-    versions,
-    whole_numbers,
+    with_addenda,
 )
+from workbench.labels.mimic4_layout import find_splits, hosp_folder, notes_file
 from workbench.labels.space import Label, LabelSpace
 
 ALL = "all"
 """The one split when there is no file of splits."""
-MANY = 0.05
-"""Share of the rows of codes that are left out from which on it is a warning."""
+FIND = "find"
+"""Stands for the split whose files lie in the folder."""
 
-_DESCRIPTIONS: dict[Kind, str] = {
-    "diagnosis": "d_icd_diagnoses.csv",
-    "procedure": "d_icd_procedures.csv",
-}
-_CODES: dict[Kind, str] = {"diagnosis": "diagnoses_icd.csv", "procedure": "procedures_icd.csv"}
-_NO_ADMISSION = "without an admission"
-_AS_TEXT = "leading zeros are lost where codes are read as numbers, read them as text"
+_NO_ID = "without a note_id"
+_NO_SPLIT = "of admissions in no split"
+_EVERY_TIME = (NO_ADMISSION, _NO_ID, _NO_SPLIT, NO_NOTE)
+"""Why notes are left out that are met in the reading of every split."""
+_TOP = "TOP_50_CODES.csv"
 
 
 class Mimic4:
     """Discharge notes of MIMIC-IV (2.2 or later) with codes of one ICD version.
 
-    A `LabelledCorpus`: labels and codes in memory, notes streamed. Label ids are dotted codes.
+    A `LabelledCorpus`: labels and codes in memory, notes streamed. Label ids are dotted codes with
+    their version and kind.
 
     Args:
-        folder: holds `hosp/` of MIMIC-IV; files gzipped or plain.
-        notes: holds `note/` of MIMIC-IV-Note; by default the same folder.
+        folder: holds `hosp/` of MIMIC-IV, or PhysioNet's folder of it; files gzipped or plain.
+        notes: holds `note/` of MIMIC-IV-Note; by default the same folder, or the one beside it.
         splits: a csv, feather or parquet file with the columns `hadm_id` (or `_id`) and `split`
-            (train, val, test). Without it there is one split, "all".
+            (train, val, test); or the name of a split whose files lie in the folder, as "full"
+            or "50" for `train_full_hadm_ids.csv` and its like; or "find" for the only one there.
+            Without it there is one split, "all".
         version: 9 or 10, the ICD version whose codes are labels; an admission is coded in one.
         kinds: which codes are labels.
-        name: what the corpus is called; mimic4-icd10 or mimic4-icd9 by default.
+        codes: a file of codes, one a line; no others are labels. Lists of the split "50" bring
+            their own.
+        name: what the corpus is called; mimic4-icd10 or mimic4-icd9 by default, with what is
+            chosen of the codes behind it.
 
     Attributes:
         kinds: "diagnosis" or "procedure", for every label.
         undescribed: dotted codes without a description, with the number of rows that have them.
-        ambiguous: the same of codes left out because they may be others that lost a leading zero.
+        ambiguous: the same of codes left out because they lost a leading zero, or may have.
 
     Raises:
-        InputError: a file or a column is missing, or, with file and line, a broken gzip, a code
-            described twice, too short or with a fraction, an id that is no number, an ICD version
-            that is neither 9 nor 10.
+        InputError: a file or a column is missing, or, with file and line, what `Codes` refuses.
     """
 
     text_is_private = True
@@ -88,6 +91,7 @@ class Mimic4:
         splits: str | Path | None = None,
         version: int = 10,
         kinds: tuple[Kind, ...] = KINDS,
+        codes: str | Path | None = None,
         name: str | None = None,
     ) -> None:
         if version not in (9, 10):
@@ -95,136 +99,43 @@ class Mimic4:
         if not kinds or not set(kinds) <= set(KINDS):
             raise InputError(f"kinds of codes {kinds!r}: any of {', '.join(KINDS)} are right")
         self.version = version
-        self.name = name or f"mimic4-icd{version}"
-        self._notes = need_file(Path(notes or folder), "note/discharge.csv", "discharge.csv")
-        self.label_ids: list[str] = []
-        self.label_texts: list[str] = []
-        self.kinds: list[Kind] = []
-        self.undescribed: Counter[str] = Counter()
-        self.ambiguous: Counter[str] = Counter()
-        self._rows: Counter[str] = Counter()
+        folder = Path(folder)
+        hosp = hosp_folder(folder)
+        self._notes = notes_file(Path(notes or folder), hosp)
+        self._split_of, top = _read_split(folder, splits, version)
+        self._splits_missing = splits == FIND and self._split_of is None
+        self.splits = (ALL,) if self._split_of is None else SPLITS
+        only = _read_codes(Path(codes)) if codes else (_read_codes(top) if top else None)
+        self._codes = Codes(hosp, version, kinds, only)
+        self.label_ids, self.label_texts = self._codes.ids, self._codes.texts
+        if not self.label_ids:
+            these = "of the list of codes " if only is not None else ""
+            raise InputError(f"{hosp}: no code {these}is one of ICD-{version}; none is a label")
+        self.kinds = self._codes.kinds
+        self.undescribed, self.ambiguous = self._codes.undescribed, self._codes.ambiguous
+        chosen = "" if set(kinds) == set(KINDS) else f"-{kinds[0]}"
+        chosen += f"-{len(only)}" if only is not None else ""
+        self.name = name or f"mimic4-icd{version}{chosen}"
         self._left: dict[str, Counter[str]] = {}
-        hosp = Path(folder)
-        described: dict[Kind, pd.Series] = {
-            kind: self._add_labels(hosp, kind) for kind in KINDS if kind in kinds
-        }
-        self._admissions, self._starts, self._codes = self._read_codes(hosp, described)
-        self._split_of = read_splits(Path(splits)) if splits else None
-        self.splits = SPLITS if splits else (ALL,)
-
-    def _add_labels(self, hosp: Path, kind: Kind) -> pd.Series:
-        """Undotted codes → positions of the labels that they are."""
-        path = need_file(hosp, f"hosp/{_DESCRIPTIONS[kind]}", _DESCRIPTIONS[kind])
-        (table,) = tables(path, ["icd_code", "icd_version", "long_title"], chunk=None)
-        table = table[versions(path, table.icd_version) == self.version]
-        self._refuse_numbers(path, table.icd_code, kind)
-        table = table.assign(icd_code=plain(table.icd_code))
-        twice = table.duplicated("icd_code")
-        if twice.any():
-            code = Counter([table.icd_code[twice].iloc[0]])
-            what = f"a code of ICD-{self.version}{shown(code)} is described for the second time"
-            raise bad_line(path, line_of(twice), what)
-        least = shortest(self.version, kind)
-        short = table.icd_code.str.len() < least
-        if short.any():
-            code = Counter([table.icd_code[short].iloc[0]])
-            what = f"a code of ICD-{self.version}{shown(code)} has fewer than {least} characters"
-            raise bad_line(path, line_of(short), f"{what}; {_AS_TEXT}")
-        long = table.long_title.str.len() > LONGEST_LABEL
-        if long.any():
-            what = f"long_title has more than {LONGEST_LABEL:,} characters; a quote may be missing"
-            raise bad_line(path, line_of(long), what)
-        table = table[table.long_title != ""]
-        first = len(self.label_ids)
-        self.label_ids += [dotted(code, self.version, kind) for code in table.icd_code]
-        self.label_texts += table.long_title.tolist()
-        self.kinds.extend(kind for _ in range(len(table)))
-        return pd.Series(range(first, len(self.label_ids)), index=table.icd_code)
-
-    def _refuse_numbers(self, path: Path, codes: pd.Series, kind: Kind) -> None:
-        wrong = numbers(codes, kind)
-        if wrong.any():
-            what = f"a code of ICD-{self.version} is written as a number with a fraction"
-            raise bad_line(path, line_of(wrong), f"{what}; {_AS_TEXT}")
-
-    def _read_codes(
-        self, hosp: Path, described: dict[Kind, pd.Series]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Admissions, where the codes of each start, and the codes as positions of labels."""
-        parts = [
-            self._read_file(hosp, kind, place, positions)
-            for place, (kind, positions) in enumerate(described.items())
-        ]
-        hadm, order, label = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        by = np.lexsort((order, hadm))
-        admissions, starts = np.unique(hadm[by], return_index=True)
-        return admissions, np.append(starts, len(by)), label[by]
-
-    def _read_file(
-        self, hosp: Path, kind: Kind, place: int, positions: pd.Series
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Admission, order in it and label of every row of one kind of codes."""
-        path = need_file(hosp, f"hosp/{_CODES[kind]}", _CODES[kind])
-        found = Found(positions)
-        columns = ([np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)])
-        labels = [np.empty(0, dtype=np.int32)]
-        for table in tables(path, ["hadm_id", "seq_num", "icd_code", "icd_version"]):
-            version = versions(path, table.icd_version)
-            hadm = whole_numbers(path, table.hadm_id)
-            order = whole_numbers(path, table.seq_num)
-            order[order == NO_NUMBER] = 2**31  # behind those that say their place
-            self._rows["without an ICD version"] += int((version == NO_NUMBER).sum())
-            ours = version == self.version
-            self._rows["read"] += int(ours.sum())
-            self._rows[_NO_ADMISSION] += int((hadm[ours] == NO_NUMBER).sum())
-            self._refuse_numbers(path, table.icd_code[ours], kind)
-            ours &= hadm != NO_NUMBER
-            label = found.positions(plain(table.icd_code[ours]))
-            at = np.flatnonzero(ours)[label >= 0]
-            columns[0].append(hadm[at])
-            columns[1].append(order[at] + place * 2**32)  # diagnoses before procedures
-            labels.append(label[label >= 0])
-        label = np.concatenate(labels)
-        kept = ~found.in_doubt(label)
-        for mine, theirs in (
-            (self.undescribed, found.undescribed),
-            (self.ambiguous, found.ambiguous),
-        ):
-            for code, n in theirs.items():
-                mine[dotted(code, self.version, kind)] += n
-        hadm, order = (np.concatenate(parts)[kept] for parts in columns)
-        return hadm, order, label[kept]
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """What of the files is not used, in a line each: rows of codes, and notes read so far."""
-        rows = {
-            f"without a description{shown(self.undescribed)}": self.undescribed.total(),
-            f"that may be others which lost a zero{shown(self.ambiguous)}": self.ambiguous.total(),
-            _NO_ADMISSION: self._rows[_NO_ADMISSION],
-            "without an ICD version": self._rows["without an ICD version"],
-        }
-        lines = []
-        n = sum(rows.values())
-        total = self._rows["read"] + self._rows["without an ICD version"]
-        if n:
-            warning = "warning: " if n > MANY * total else ""
-            lines.append(f"{warning}{n} of {total} rows of codes are left out: {_listed(rows)}")
-        notes: Counter[str] = Counter()
+        lines = self._codes.said
+        if self._splits_missing:
+            lines.append("warning: no file of splits in the folder, all notes are one split")
+        left: Counter[str] = Counter()
         for counts in self._left.values():
-            # A note without an admission is in no split, and met in the reading of each.
-            notes = notes + counts - Counter({_NO_ADMISSION: notes[_NO_ADMISSION]})
-        if notes:
-            lines.append(f"{notes.total()} notes are left out: {_listed(notes)}")
+            left += counts
+            for reason in _EVERY_TIME:
+                left[reason] = max(each[reason] for each in self._left.values())
+        if n := left.total():
+            lines.append(f"{n} notes are left out: {listed(dict(sorted(left.items())))}")
         return tuple(lines)
 
     def codes_of(self, hadm_id: int) -> tuple[int, ...]:
         """Labels of an admission by position, diagnoses first, each once; empty if it has none."""
-        place = int(np.searchsorted(self._admissions, hadm_id))
-        if place == len(self._admissions) or self._admissions[place] != hadm_id:
-            return ()
-        codes = self._codes[self._starts[place] : self._starts[place + 1]]
-        return tuple(dict.fromkeys(codes.tolist()))
+        return self._codes.of(hadm_id)
 
     def documents(self, split: str = ALL) -> Iterator[Document]:
         """The notes of a split with their codes, streamed; a document's id is its `note_id`.
@@ -239,27 +150,37 @@ class Mimic4:
         return self._stream(split)
 
     def _stream(self, split: str) -> Iterator[Document]:
-        seen: set[str] = set()
         left = self._left[split] = Counter()
-        for line, note_id, admission, text in notes(self._notes):
-            if not note_id.strip():
-                left["without a note_id"] += 1
-                continue
-            if note_id in seen:
-                raise bad_line(self._notes, line, "note_id occurs twice; note_ids are distinct")
-            seen.add(note_id)
-            if admission is None:
-                left[_NO_ADMISSION] += 1
-                continue
-            if self._split_of is not None and self._split_of.get(admission) != split:
-                continue
-            labels = self.codes_of(admission)
+        for note in with_addenda(self._admitted(left), left):
+            assert note.admission is not None
+            if self._split_of is not None:
+                own = self._split_of.get(note.admission)
+                left[_NO_SPLIT] += own is None
+                if own != split:
+                    continue
+            labels = self._codes.of(note.admission)
             if not labels:
                 left[f"without a code of ICD-{self.version}"] += 1
-            elif not text.strip():
+            elif not note.text.strip():
                 left["without text"] += 1
             else:
-                yield Document(id=note_id, title="", text=text, labels=labels)
+                yield Document(id=note.id, title="", text=note.text, labels=labels)
+
+    def _admitted(self, left: Counter[str]) -> Iterator[Note]:
+        """Notes with an id, which is theirs alone, and an admission."""
+        seen: set[str] = set()
+        for note in notes(self._notes):
+            if not note.id.strip():
+                left[_NO_ID] += 1
+                continue
+            if note.id in seen:
+                what = "note_id occurs twice; note_ids are distinct"
+                raise bad_line(self._notes, note.line, what)
+            seen.add(note.id)
+            if note.admission is None:
+                left[NO_ADMISSION] += 1
+            else:
+                yield note
 
     @cached_property
     def space(self) -> LabelSpace:
@@ -273,14 +194,15 @@ class Mimic4:
         known = {label.id: label for label in load_icd10cm()} if self.version == 10 else {}
         rows = zip(self.label_ids, self.label_texts, self.kinds, strict=True)
         labels = []
-        for code, text, kind in rows:
+        for label_id, text, kind in rows:
+            code = label_id.partition(":")[2]
             if kind == "procedure":
                 above, synonyms = (f"procedure {code.replace('.', '')[:3]}",), ()
             elif code in known:
                 above, synonyms = known[code].ancestors, known[code].synonyms
             else:
                 above, synonyms = (code.split(".")[0],), ()
-            labels.append(Label(code, text, above, synonyms))
+            labels.append(Label(label_id, text, above, synonyms))
         return LabelSpace(self.name, labels)
 
     def cluster(self, label: int) -> str | None:
@@ -291,5 +213,31 @@ class Mimic4:
 load_mimic4 = Mimic4
 
 
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+def _read_split(
+    folder: Path, splits: str | Path | None, version: int
+) -> tuple[dict[int, str] | None, Path | None]:
+    """`hadm_id` → split, and the list of codes that comes with it; None where there is none."""
+    if splits is None:
+        return None, None
+    if splits != FIND and (isinstance(splits, Path) or Path(splits).suffix):
+        path = Path(splits)
+        return read_splits(path if path.exists() else folder / path), None
+    found = find_splits(folder, version, None if splits == FIND else str(splits))
+    if found is None:
+        return None, None
+    if found.table:
+        return read_splits(found.table), None
+    top = found.folder / _TOP
+    return read_lists(found.lists), top if found.name == "50" and top.is_file() else None
+
+
+def _read_codes(path: Path) -> frozenset[str]:
+    """The codes of a list, undotted.
+
+    Raises:
+        InputError: the file cannot be read, or holds none.
+    """
+    lines = [text for _, text in text_lines(path, Counter()) if text.strip()]
+    if not lines:
+        raise InputError(f"{path}: holds no codes; one a line is needed")
+    return frozenset(plain(pd.Series(lines)))

@@ -2,7 +2,10 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,15 @@ import pyarrow
 
 from workbench.errors import InputError
 from workbench.files import reading
-from workbench.labels.lines import bad_line, open_text, whole_number
+from workbench.labels.lines import bad_line, open_text, text_lines, whole_number
 
 NO_NUMBER = -1
 """Stands for an id that is not there."""
 SPLITS = ("train", "val", "test")
+NO_NOTE = "addenda without a note of their admission"
 
+_SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val"} | {name: name for name in SPLITS}
+_ADDENDUM = "AD"
 _EMPTY = ("", "nan", "na", "<na>", "none", "null", "nat")
 _CHUNK = 200_000
 _NOTE_COLUMNS = ("note_id", "hadm_id", "text")
@@ -84,10 +90,20 @@ def versions(path: Path, column: pd.Series) -> np.ndarray:
     return whole_numbers(path, column)
 
 
-def notes(path: Path) -> Iterator[tuple[int, str, int | None, str]]:
-    """Line in which a note begins, note_id, hadm_id, text; texts hold line breaks.
+@dataclass(frozen=True)
+class Note:
+    """A row of the notes. `admission` is None where it is empty; nothing of it shows in `repr`."""
 
-    `hadm_id` is None where it is empty.
+    line: int
+    id: str = field(repr=False)
+    admission: int | None = field(repr=False)
+    text: str = field(repr=False)
+    patient: str = field(default="", repr=False)
+    is_addendum: bool = False
+
+
+def notes(path: Path) -> Iterator[Note]:
+    """The notes of a file, each with the line in which it begins; texts hold line breaks.
 
     Raises:
         InputError: with the line, not csv, a row of the wrong length, or a hadm_id that is no
@@ -105,6 +121,9 @@ def notes(path: Path) -> Iterator[tuple[int, str, int | None, str]]:
                     path, 1, f"no column {missing[0]!r}; {', '.join(_NOTE_COLUMNS)} are needed"
                 )
             at = [header.index(column) for column in _NOTE_COLUMNS]
+            patient, kind = (
+                header.index(name) if name in header else -1 for name in ("subject_id", "note_type")
+            )
             line = rows.line_num + 1
             for row in rows:
                 if not row:  # an empty line
@@ -117,10 +136,37 @@ def notes(path: Path) -> Iterator[tuple[int, str, int | None, str]]:
                 admission = whole_number(hadm_id)
                 if admission is None and hadm_id.strip().lower() not in _EMPTY:
                     raise bad_line(path, line, "hadm_id is not a whole number")
-                yield line, note_id, admission, text
+                yield Note(
+                    line,
+                    note_id,
+                    admission,
+                    text,
+                    row[patient] if patient >= 0 else hadm_id,
+                    kind >= 0 and row[kind].strip().upper() == _ADDENDUM,
+                )
                 line = rows.line_num + 1
         except csv.Error:
             raise bad_line(path, line, "not csv; a quote is missing or out of place") from None
+
+
+def with_addenda(rows: Iterator[Note], left: Counter[str]) -> Iterator[Note]:
+    """Notes with the texts of their admission's addenda behind them, an empty line between.
+
+    An addendum is looked for among all rows of the patient that stand together, as they do in
+    PhysioNet's file, and before them; what finds no note is counted in `left`.
+    """
+    waiting: dict[int | None, list[str]] = {}
+    for _, block in groupby(rows, key=lambda note: note.patient):
+        of_patient = list(block)
+        for note in of_patient:
+            if note.is_addendum:
+                waiting.setdefault(note.admission, []).append(note.text)
+        for note in of_patient:
+            if not note.is_addendum:
+                texts = (note.text, *waiting.pop(note.admission, ()))
+                text = "\n\n".join(text for text in texts if text.strip())
+                yield replace(note, text=text) if len(texts) > 1 else note
+    left[NO_NOTE] += sum(len(texts) for texts in waiting.values())
 
 
 def read_splits(path: Path) -> dict[int, str]:
@@ -137,13 +183,34 @@ def read_splits(path: Path) -> dict[int, str]:
     split = table["split"].astype(str).str.strip()
     ids = whole_numbers(path, column)
     given = (ids != NO_NUMBER) & ~is_empty(split).to_numpy()
-    wrong = pd.Series(given & ~split.isin(SPLITS).to_numpy())
+    named = split.map(_SPLIT_NAMES)
+    wrong = pd.Series(given & named.isna().to_numpy())
     if wrong.any():
-        raise bad_line(path, line_of(wrong), f"the split is none of {', '.join(SPLITS)}")
+        raise bad_line(path, line_of(wrong), f"the split is none of {', '.join(SPLITS)} (or dev)")
     twice = pd.Series(ids).duplicated() & given
     if twice.any():
         raise bad_line(path, line_of(twice), f"{key} occurs for the second time")
-    return dict(zip(ids[given].tolist(), split[given].tolist(), strict=True))
+    return dict(zip(ids[given].tolist(), named[given].tolist(), strict=True))
+
+
+def read_lists(lists: dict[str, Path]) -> dict[int, str]:
+    """`hadm_id` → split, from a file of ids, one a line, for each split.
+
+    Raises:
+        InputError: with file and line, no number, or an id that has a split.
+    """
+    split_of: dict[int, str] = {}
+    for split, path in lists.items():
+        for line, text in text_lines(path, Counter()):
+            number = whole_number(text)
+            if number is None and line == 1 and text.strip() in ("hadm_id", "_id"):
+                continue
+            if number is None:
+                raise bad_line(path, line, "not a whole number; one hadm_id a line is needed")
+            if number in split_of:
+                raise bad_line(path, line, f"hadm_id occurs before, in {split_of[number]}")
+            split_of[number] = _SPLIT_NAMES[split]
+    return split_of
 
 
 def _read_split_table(path: Path) -> pd.DataFrame:

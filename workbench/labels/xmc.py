@@ -117,8 +117,9 @@ class XmcFolder:
         for document in found:
             ignored = place.filters.of(n) if place.filters else ()
             n += 1
-            labels = tuple(label for label in document.labels if label not in ignored)
-            document = replace(document, labels=labels, ignored=ignored)
+            if ignored:
+                labels = tuple(label for label in document.labels if label not in ignored)
+                document = replace(document, labels=labels, ignored=ignored)
             if self.titles_only:
                 title = document.title if place.rows is None else document.text
                 document = replace(document, title=title, text="")
@@ -129,7 +130,7 @@ class XmcFolder:
             raise bad_line(place.filters.path, line, what)
 
     def _read_labels(self, folder: Path) -> tuple[list[str], list[str]]:
-        names = ("lbl.json", "lbl.raw.json", "Y.txt", "raw/Y.txt", "Yf.txt", "raw/Yf.txt")
+        names = ("lbl.json", "Y.txt", "raw/Y.txt", "Yf.txt", "raw/Yf.txt")
         path = find_file(folder, *names)
         if path is None:
             what = "no label texts in this folder; lbl.json, Y.txt or Yf.txt, gzipped or plain"

@@ -6,15 +6,12 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.labels.corpus import LabelledCorpus
-from workbench.labels.mimic4 import load_mimic4
-from workbench.labels.xmc import load_xmc
+from workbench.labels.folders import open_corpus
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.shortlist import DEFAULT_SIZES, ShortlistConfig, make_shortlisted
 from workbench.prompts.templates import Template
-
-SPLIT_FILES = ("splits.csv", "splits.feather", "splits.parquet")
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Documents:
 
 
 def open_documents(*, task: str, model: Path, split: str, full_size: bool = True) -> Documents:
-    """The documents of `xmc:FOLDER` or `mimic4:FOLDER`: "seen" are those for training.
+    """The documents that `labels.folders` opens by this name: "seen" are those for training.
 
     Raises:
         InputError: a folder that is not as its format has it.
@@ -76,21 +73,6 @@ def open_documents(*, task: str, model: Path, split: str, full_size: bool = True
     name = f"{task.partition(':')[0]}:{corpus.name}"
     chosen = wanted if wanted in corpus.splits else corpus.splits[-1]
     return Documents(name, corpus, chosen, _sizes_that_fit(model))
-
-
-def open_corpus(task: str) -> LabelledCorpus:
-    """The documents that a task names: `xmc:FOLDER`, or `mimic4:FOLDER`, of ICD-10.
-
-    MIMIC-IV's splits are read from `splits.csv` (or .feather, .parquet) if the folder holds one.
-
-    Raises:
-        InputError: a folder that is not as its format has it.
-    """
-    form, _, folder = task.partition(":")
-    if form == "xmc":
-        return load_xmc(folder)
-    found = [path for name in SPLIT_FILES if (path := Path(folder) / name).is_file()]
-    return load_mimic4(folder, splits=found[0] if found else None)
 
 
 def _sizes_that_fit(folder: Path) -> ShortlistConfig:
