@@ -1,4 +1,4 @@
-"""Folders as people have them: every file has its true name and shape, and made-up content."""
+"""Folders as public loaders have them: true names and shapes of every file, made-up content."""
 
 import codecs
 import gzip
