@@ -70,8 +70,8 @@ def edit_at(event: DecisionEvent, start: int, end: int, new: str) -> DecisionEve
     """The event with `new` in place of characters `start` to `end` (half-open) of the clean text.
 
     What is put in where a span ends lengthens it. Where the clean prompt becomes a counterfactual,
-    that one becomes what the clean prompt was: roles of options stay. The label of an option that is part of its text
-    changes with it; the token that selects an option does not.
+    that one becomes what the clean prompt was: roles of options stay. The label of an option that
+    is part of its text changes with it; the token that selects an option does not.
 
     Raises:
         InputError: a place outside the text; an edit across the border of the evidence or of an
