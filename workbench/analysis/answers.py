@@ -171,7 +171,7 @@ def _hooks(
         ablate = ablate.split(",")
     how = ablate if isinstance(ablate, Mapping) else dict.fromkeys(ablate, "zero")
     off = {as_head(head): kind for head, kind in how.items()}
-    exchanged = {as_head(head): name for head, name in patch.items()}
+    exchanged: dict[Head, Variant] = {as_head(head): name for head, name in patch.items()}
     for head in (*off, *exchanged):
         model.check_head(*head)
     if both := sorted(set(off) & set(exchanged)):
@@ -186,8 +186,10 @@ def _hooks(
     rows: dict[Variant, Sequence[int]] = {variant: tokens}
     if isinstance(asked, DecisionEvent):
         rows |= {name: asked.variant(name) for name in VARIANTS}
-    taken = dict.fromkeys([head for head, kind in off.items() if kind == "mean"], variant)
-    taken |= exchanged
+    taken = exchanged.copy()
+    for head, kind in off.items():
+        if kind == "mean":
+            taken[head] = variant
     outputs = _outputs(model, rows, taken)
     hooks, changed = [], []
     for (layer, head), kind in off.items():

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from difflib import SequenceMatcher
+from itertools import accumulate
 
 from workbench.errors import InputError
 from workbench.models.pieces import Pieces
@@ -55,13 +56,16 @@ def with_text(event: DecisionEvent, text: str) -> DecisionEvent:
         InputError: what `edit_at` refuses of one of them.
     """
     words, wanted = (re.findall(r"\s+|\S+", one) for one in (event.text(), text))
-    borders = [0]
-    for word in words:
-        borders.append(borders[-1] + len(word))
-    changes = SequenceMatcher(None, words, wanted, autojunk=False).get_opcodes()
+    most = min(len(words), len(wanted))
+    before = count(a == b for a, b in zip(words, wanted, strict=False))
+    pairs = zip(reversed(words), reversed(wanted), strict=False)
+    after = min(count(a == b for a, b in pairs), most - before)
+    inner = words[before : len(words) - after], wanted[before : len(wanted) - after]
+    borders = list(accumulate(map(len, words), initial=0))[before:]
+    changes = SequenceMatcher(None, *inner, autojunk=False).get_opcodes()
     for kind, first, last, start, stop in reversed(changes):
         if kind != "equal":
-            new = "".join(wanted[start:stop])
+            new = "".join(inner[1][start:stop])
             event = edit_at(event, borders[first], borders[last], new)
     return event
 

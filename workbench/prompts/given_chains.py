@@ -52,12 +52,11 @@ def given_cases(
     return cases
 
 
-def step_ends(event: DecisionEvent) -> list[int]:
+def step_ends(event: DecisionEvent, tokenizer: Any) -> list[int]:
     """Positions of the last tokens of the steps of the chain that a clean prompt holds.
 
-    None where it holds no chain, or where its tokenizer gives no character offsets.
+    None where it holds no chain, or where the tokenizer gives no character offsets.
     """
-    tokenizer = event.needed_tokenizer
     if not getattr(tokenizer, "is_fast", False):
         return []
     prompts = PromptSet("one", (event,))

@@ -78,6 +78,8 @@ def show(event: DecisionEvent, answer: Any = None) -> Shown:
     Raises:
         InputError: the event has no tokenizer, or the answer is not one to its options.
     """
+    if isinstance(event, PromptSet):
+        raise InputError("show takes one event: wb.show(prompts.events[0])")
     _ = event.needed_tokenizer
     labels = [option.label for option in event.options]
     if answer is not None and list(answer.table["label"]) != labels:
@@ -103,7 +105,7 @@ def stretches(event: DecisionEvent) -> list[Stretch]:
     """
     strings, roles = event.str_tokens(), _roles(event)
     starts = {start for start, _ in [event.evidence, *(one.span for one in event.options)]}
-    ends = set(step_ends(event))
+    ends = set(step_ends(event, event.needed_tokenizer))
     numbers = list(accumulate(at in starts or at - 1 in ends for at in range(len(strings))))
     found = []
     for key, places in groupby(range(len(strings)), key=lambda at: (numbers[at], *roles[at])):

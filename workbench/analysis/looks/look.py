@@ -34,9 +34,8 @@ from workbench.heads import Head, as_head, head_name
 from workbench.models.hooked import HookedModel
 from workbench.models.hooks import Hook
 from workbench.models.pattern_rows import attention_rows
-from workbench.prompts.chain import find_cues
-from workbench.prompts.given_chains import given_cases, holds_chains
-from workbench.prompts.prompt import ROLES, DecisionEvent, PromptSet
+from workbench.prompts.given_chains import step_ends
+from workbench.prompts.prompt import ROLES, DecisionEvent
 
 DECISION, EVIDENCE, FIRST, REST = "decision", "evidence", "first token", "rest"
 REGIONS = (EVIDENCE, *ROLES, FIRST, DECISION, REST)
@@ -270,7 +269,7 @@ def query_tokens(event: DecisionEvent, tokenizer: Any = None) -> tuple[Query, ..
     if event.fine_evidence:
         queries.append(("fine evidence", event.fine_evidence[1] - 1))
     queries += [(f"{one.role} {one.label}", one.span[1] - 1) for one in event.options]
-    ends = _step_ends(event, tokenizer)
+    ends = step_ends(event, tokenizer)
     return (*queries, *((f"step {at}", end) for at, end in enumerate(ends, start=1)))
 
 
@@ -283,18 +282,6 @@ def region_of_tokens(event: DecisionEvent) -> list[str]:
     for span, name in [*spans, (event.evidence, EVIDENCE)]:
         regions[slice(*span)] = [name] * (span[1] - span[0])
     return regions
-
-
-def _step_ends(event: DecisionEvent, tokenizer: Any) -> list[int]:
-    """Positions of the last tokens of a chain's steps, where the prompt holds one."""
-    if tokenizer is None or not getattr(tokenizer, "is_fast", False):
-        return []
-    prompts = PromptSet("look", (event,))
-    cues = find_cues(prompts, tokenizer)
-    if not holds_chains(prompts, tokenizer, cues):
-        return []
-    [case] = given_cases(prompts, tokenizer, cues, lambda at, steps: ["other"] * len(steps))
-    return [len(case.clean.question) + end - 1 for end in case.clean.ends]
 
 
 def _masks(regions: Sequence[str]) -> Float[Tensor, "region token"]:
