@@ -40,8 +40,8 @@ def head_heatmap(
     low: str | None = None,
     high: str | None = None,
     *,
-    title: str,
-    colorbar_title: str,
+    title: str = "",
+    colorbar_title: str = "",
     pooled: Mapping[tuple[int, int], str] = {},
     limit: float | int | None = None,
     extra_hover: Sequence[str] = (),
@@ -54,12 +54,15 @@ def head_heatmap(
     and hovering over them says "not patched". `pooled` maps (layer, head) to the name of its pool,
     followed by " read-out" where that holds. `limit` is the value of full
     colour (default: the largest |value|); beyond it the colour stays and the colour bar says so.
-    `shape` (layers, heads) is inferred where it is not given.
+    `shape` (layers, heads) is inferred where it is not given, and so is the title of a measure.
 
     Raises:
         InputError: a column is missing, a head has two rows, or a head lies outside `shape`.
     """
     require(table, ["layer", "head", value, *filter(None, (low, high)), *extra_hover])
+    known = MEASURES.get(value)
+    title = title or (known.title if known else score_words(value)[0])
+    colorbar_title = colorbar_title or (known.unit if known else "")
     n_layers, n_heads = shape or _shape(table, pooled)
     z = np.full((n_layers, n_heads), np.nan)
     hover = [

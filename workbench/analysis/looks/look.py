@@ -46,7 +46,7 @@ Query = tuple[str, int]
 """Name and position of a token that looks at others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Look:
     """What one head does on one event; numbers only, no text and no token.
 
@@ -78,6 +78,21 @@ class Look:
     def name(self) -> str:
         """The head's name, `3-0`."""
         return head_name(self.layer, self.head)
+
+    def __repr__(self) -> str:
+        """A few lines: attention between regions, and what it writes on options of each role."""
+        numbers = self.options.drop(columns="label").groupby("role", sort=False).mean()
+        numbers = numbers.reindex([role for role in ROLES if role in numbers.index])
+        return "\n".join(
+            [
+                f"head {self.name} on prompt {self.id!r}, event {self.event}",
+                *self.notes,
+                "attention from × to",
+                self.summary.round(2).to_string(),
+                "options, means by role",
+                numbers.round(2).to_string(),
+            ]
+        )
 
 
 @dataclass(frozen=True)
