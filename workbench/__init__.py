@@ -64,7 +64,7 @@ _HOME = {
     "screen_heads": "analysis.patching.screening",
     "show": "prompts.shown",
     "sweep": "analysis.patching.patching",
-    "top_events": "runs.looking",
+    "top_events": "runs.top_events",
     "validate": "runs.validate",
     "write_prompts": "prompts.files",
 }

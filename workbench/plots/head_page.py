@@ -7,6 +7,7 @@ its styles come with it. Text of a prompt is on it only where its words were han
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,8 @@ def attention_block(
         )
         for place, (word, weight, region) in enumerate(zip(words, row, regions, strict=True))
     ]
+    if len(queries) == 1:
+        pieces = _short(pieces, row)
     thousandths = [[round(1000 * float(x)) for x in one] for one in weights]
     choices = list(zip(names, (place for _, place in queries), strict=True))
     return Markup(
@@ -162,6 +165,20 @@ def attention_block(
             colour=ATTENTION,
         )
     )
+
+
+def _short(pieces: Sequence[Piece], row: np.ndarray) -> list[Piece]:
+    """Where there is no other token to choose, stretches that are not looked at are one piece."""
+    made = []
+    for (seen, line), group in groupby(
+        zip(pieces, row, strict=True), lambda one: (bool(one[1] > 0), one[0].line)
+    ):
+        own = [piece for piece, _ in group]
+        if seen:
+            made += own
+        else:
+            made.append(Piece("".join(piece.text for piece in own), line=line))
+    return made
 
 
 def full_colour(row: np.ndarray) -> float:
@@ -284,13 +301,14 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
 def _matrix(summary: pd.DataFrame) -> dict[str, Any]:
     """Attention from × to, each cell with the colour of its share."""
     rows = [
-        (str(name), [(two_digits(value), _shade(value), "") for value in row])
+        (str(name), [(two_digits(value), shade(value), "") for value in row])
         for name, row in zip(summary.index, summary.to_numpy(float), strict=True)
     ]
     return {"columns": list(map(str, summary.columns)), "rows": rows}
 
 
-def _shade(value: float) -> str:
+def shade(value: float) -> str:
+    """Colour behind a share of attention."""
     share = 0 if np.isnan(value) else round(255 * 0.6 * min(max(value, 0.0), 1.0))
     return f"{ATTENTION}{share:02x}"
 

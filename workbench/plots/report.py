@@ -11,6 +11,7 @@ import pandas as pd
 
 from workbench.phases import MEASURES, PHASES, margin_name
 from workbench.plots import evidence_words, figures, heatmaps
+from workbench.plots.head_pages import Words, head_pages
 from workbench.plots.page import card, write_page
 from workbench.plots.paths import path_graph
 from workbench.plots.style import (
@@ -86,6 +87,8 @@ def write_report(
     prompts: list[dict[str, Any]] | None = None,
     words: ScoreWords | None = None,
     mass: tuple[str, str] = ("", ""),
+    looks: Mapping[str, pd.DataFrame] | None = None,
+    texts: Words | None = None,
 ) -> Path:
     """Write the report of a run and return its path; the file is its owner's alone.
 
@@ -93,7 +96,8 @@ def write_report(
     `event_counts`). `headset` is the head-set file as a dict. `prompts` holds texts as strings or
     {"text": …} under any keys; leave it out where text must stay where it is. `evidence` holds the
     tables of the evidence steps by name, `words` titles and units of scores. `mass` says how much
-    of the probability the options hold, and warns where that is too little.
+    of the probability the options hold, and warns where that is too little. `looks` holds the
+    tables behind the pages of single heads, `texts` the tokens of prompts for them.
 
     Raises:
         InputError: a table lacks a column that a figure needs.
@@ -133,6 +137,7 @@ def write_report(
         score_titles=[score_words(name, words)[0] for name in score_names(scores.columns)],
         effect_titles=[MEASURES[name].title for name in SHOWN],
         heads=head_rows(headset, score_names(scores.columns)),
+        head_pages=head_pages(headset, scores, patching, paths, looks or {}, words, texts),
         pool_rows=pool_rows(pools),
         measures=[] if pools.empty else [name for name in SHOWN if name in set(pools["measure"])],
         provenance=flatten(manifest),

@@ -87,7 +87,8 @@ def find_heads(
         prompts = read_prompts(prompts, model=model)
     named_heads(model, config)
     subject = Subject(model, prompts, config, reporter)
-    made = do_steps(steps_of("score", "patch", "pool", "paths"), subject, {})
+    steps = steps_of("score", "patch", "pool", "paths")
+    made = do_steps([step for step in steps if step.name != "looks"], subject, {})
     return FoundHeads(**{name: made[name] for name in FoundHeads.__dataclass_fields__})
 
 

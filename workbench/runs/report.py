@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from workbench.analysis.looks.look import region_of_tokens
 from workbench.analysis.option_mass import explain_mass, mass_warning
 from workbench.analysis.patching.patching import event_counts
 from workbench.analysis.scores.registry import known_scores
@@ -17,9 +18,12 @@ from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import VARIANTS
 from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder, hold
+from workbench.runs.looking import words_of
 from workbench.runs.session import HEADSET_FILE, PROMPTS_FILE, lost_prompts
 from workbench.runs.steps import HEADSET, IN_REPORT, MAKER, Step, steps_of
 from workbench.runs.summary import mass_of
+
+LOOKS = MAKER["looks"]
 
 
 def report(
@@ -60,9 +64,13 @@ def _report(folder: RunFolder, texts: list[dict[str, Any]] | None, reporter: Rep
     started = time.monotonic()
     headset = headset_file.load(folder.path / HEADSET_FILE).model_dump()
     tables = {name: folder.read_table(name) for name in IN_REPORT}
-    extra = [one for one in steps_of("paths", "evidence") if _shown(folder, one, reporter)]
+    extra = [
+        one for one in (LOOKS, *steps_of("paths", "evidence")) if _shown(folder, one, reporter)
+    ]
     more = {name: folder.read_table(name) for one in extra for name in one.makes}
     mass = mass_of(folder, tables["baseline"])
+    if not folder.was_done(LOOKS.name):
+        reporter.say("no pages of single heads in the report; `workbench pool` makes their tables")
     with reporter.step(step):
         write_report(
             path,
@@ -74,6 +82,8 @@ def _report(folder: RunFolder, texts: list[dict[str, Any]] | None, reporter: Rep
             prompts=texts,
             words={name: (one.title, one.unit) for name, one in known_scores().items()},
             paths=more.pop("paths", None),
+            looks={name: more.pop(name) for name in LOOKS.makes if name in more},
+            texts=None if texts is None else {(x["id"], x["event"]): x["words"] for x in texts},
             evidence=more,
             **tables,
         )
@@ -119,6 +129,7 @@ def _prompt_texts(
         {
             "id": event.id,
             "event": event.event,
+            "words": list(zip(words_of(tokenizer, event), region_of_tokens(event), strict=True)),
             **{name: {"text": decode(list(event.variant(name)))} for name in VARIANTS},
         }
         for event in read_prompts(folder.path / PROMPTS_FILE)

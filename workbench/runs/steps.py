@@ -7,6 +7,8 @@
     passing, pool                 what heads that may be pooled only pass on; heads that pass the
                                   rule on the selection half; joint effects of each pool, and of
                                   control sets of its size, on the held-out half
+    looks                         where pooled and nominated heads look, and what they write: the
+                                  pages of heads in the report
     paths                         through whose query, key or value pooled heads act on one another
     stability, chain, curves      the evidence: would other prompts choose the same heads; the two
                                   phases along the chain of thought; how much rests on these heads
@@ -133,6 +135,14 @@ STEPS = (
         resumable=True,
     ),
     Step(
+        "looks",
+        command="pool",
+        work="looks:looks",
+        needs=("baseline", "scores", "patching_events", "patching", HEADSET),
+        makes=("looks", "look_events", "look_rows"),
+        resumable=True,
+    ),
+    Step(
         "paths",
         command="paths",
         work="paths:paths",
@@ -174,7 +184,7 @@ MAKER = {name: step for step in STEPS for name in step.makes}
 """Table → the step that makes it."""
 
 IN_REPORT = ("baseline", "scores", "trajectory", "patching", "pools")
-"""What the report needs, with the head set; it shows `paths` and the evidence where they are."""
+"""What the report needs, with the head set; it shows paths, looks and evidence where they are."""
 
 
 def steps_of(*commands: str) -> tuple[Step, ...]:
