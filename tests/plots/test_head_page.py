@@ -1,17 +1,21 @@
 """A head's page: the right numbers, text only where it was given, and nothing unescaped."""
 
 import json
+import os
 import re
+import shutil
 from dataclasses import dataclass, field, replace
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from fixtures.headsets import head_record
-from fixtures.synthetic_tables import make_patching, make_scores
+from fixtures.synthetic_tables import make_baseline, make_patching, make_pools, make_scores
 
 from workbench.plots.head_page import attention_block, head_page
+from workbench.plots.report import write_report
 
 WORDS = ["note", ":", " flu", "\n", " <b>Fever</b>", " A", " answer:"]
 REGIONS = ("first token", "rest", "evidence", "rest", "gold", "near", "decision")
@@ -113,3 +117,117 @@ def test_tables_of_other_heads_are_left_out():
     none = head_page(replace(Made(), layer=90), effects=make_patching(), scores=make_scores())
     assert "Effects when it is patched alone" not in none
     assert "Scores" not in none
+
+
+WHERE = """([layer, head]) => {
+  const plot = document.getElementById("figure-coarse_restore-span");
+  plot.scrollIntoView({block: "center"});
+  const box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout;
+  return [
+    box.left + xaxis._offset + xaxis.d2p(head), box.top + yaxis._offset + yaxis.d2p(layer)
+  ];
+}"""
+"""The middle of a heat map's cell on the screen."""
+
+
+def looks_of(layer: int, head: int) -> dict[str, pd.DataFrame]:
+    """Tables of the step `looks` for one head."""
+    own = {"layer": layer, "head": head}
+    seen = pd.DataFrame(
+        {
+            **own,
+            "what": ["attention", "attention", "logit"],
+            "source": ["gold", "gold", "decision"],
+            "target": ["evidence", "rest", "gold"],
+            "mean": [0.37, 0.63, 1.25],
+            "q25": 0.3,
+            "q75": 0.7,
+            "n": 12,
+            "half": "verify",
+        }
+    )
+    top = {"id": ["p3"], "event": [0], "line": [4], "chosen": ["coarse_restore"]}
+    top = pd.DataFrame({**own, **top, "coarse_restore": [0.88]})
+    rows = {"id": "p3", "event": 0, "query": "decision", "token": [2], "weight": [0.4]}
+    return {"looks": seen, "look_events": top, "look_rows": pd.DataFrame({**own, **rows})}
+
+
+def make_report(path: Path, **more) -> Path:
+    effect = {"effect": 0.9, "low": 0.8, "high": 1.0, "n": 7}
+    head = head_record(4, 3, "coarse", 1.0, effects={"coarse_restore": effect})
+    return write_report(
+        path,
+        title="Made-up run",
+        manifest={},
+        baseline=make_baseline(),
+        counts=[{"variant": "far", "events": 9, "counted": 9, "failed": 0, "unmoved": 0}],
+        scores=make_scores(),
+        patching=make_patching(),
+        pools=make_pools(),
+        headset={"model": {"name": "tiny"}, "heads": [head]},
+        **more,
+    )
+
+
+def test_report_holds_text_of_top_events_when_it_is_given(tmp_path):
+    words = {("p3", 0): list(zip(WORDS, REGIONS, strict=True))}
+    plain = make_report(tmp_path / "plain.html", looks=looks_of(4, 3)).read_text()
+    plain = plain[plain.index("<body>") :]  # plotly.js stands before it
+    assert "flu" not in plain
+    assert "p3" not in plain
+    assert "line of prompts.jsonl" in plain
+    full = make_report(tmp_path / "full.html", looks=looks_of(4, 3), texts=words).read_text()
+    assert 'title="0.400">' in full
+    assert "Where it looks: prompt p3, event 0, from the decision" in full
+    spans = re.findall(r"data-text>(.*?)</div>", full, re.DOTALL)
+    assert unescape(re.sub("<[^>]*>", "", spans[0])) == "".join(WORDS)
+
+
+@pytest.fixture
+def browser():
+    """A browser without a network."""
+    play = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chrome or Chromium found")
+    with play.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened.new_context(offline=True, viewport={"width": 1200, "height": 900})
+        opened.close()
+
+
+def test_a_click_on_a_heat_map_opens_the_page_of_the_head(browser, tmp_path):
+    path = make_report(tmp_path / "report.html", looks=looks_of(4, 3))
+    page = browser.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("requestfailed", lambda request: wrong.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_selector("#figure-coarse_restore-span .nsewdrag", state="attached")
+    own = page.locator("#page-4-3")
+    assert not own.is_visible()
+
+    def click(layer: int, head: int) -> None:
+        x, y = page.evaluate(WHERE, [layer, head])
+        page.mouse.move(x, y)
+        page.wait_for_timeout(150)  # plotly counts a click on what is hovered over
+        page.mouse.click(x, y)
+        page.wait_for_timeout(400)
+
+    click(1, 1)
+    note = page.locator("#head-note")
+    assert note.inner_text().startswith("Head 1-1 has no page")
+    assert not page.url.endswith("#head-1-1")
+    click(4, 3)
+    assert page.url.endswith("#head-4-3")
+    assert own.is_visible()
+    assert not note.is_visible()
+    for said in ("0.37", "1.25", "0.88", "12 events", "0.90"):
+        assert said in own.inner_text()
+    page.get_by_text("back to the heat maps").click()
+    assert page.url.endswith("#effects")
+    other = browser.new_page()
+    other.goto(f"{path.as_uri()}#head-4-3")
+    assert other.locator("#page-4-3").is_visible()
+    assert not wrong

@@ -136,18 +136,18 @@ def attention_block(
     names = [name for name, _ in queries]
     at = names.index(query) if query in names else 0
     row = weights[at]
-    top = full_colour(row)
+    top, several = full_colour(row), len(queries) > 1
     pieces = [
         Piece(
             word,
             ATTENTION,
             min(float(weight) / top, 1.0),
             ROLE_COLOUR.get(region, ""),
-            f"{weight:.3f} on token {place}, {region}",
+            f"{weight:.3f}" + f" on token {place}, {region}" * several,
         )
         for place, (word, weight, region) in enumerate(zip(words, row, regions, strict=True))
     ]
-    if len(queries) == 1:
+    if not several:
         pieces = _short(pieces, row)
     thousandths = [[round(1000 * float(x)) for x in one] for one in weights]
     choices = list(zip(names, (place for _, place in queries), strict=True))

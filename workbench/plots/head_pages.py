@@ -37,15 +37,18 @@ def head_pages(
 
     `looks` holds the tables of the step of that name; without them there are no pages.
     """
-    if "looks" not in looks or looks["looks"].empty:
+    if not looks:
         return []
     entries = {(one["layer"], one["head"]): one for one in headset.get("heads", [])}
-    heads = looks["looks"][["layer", "head"]].drop_duplicates().itertuples(index=False)
+    tables = (looks[name] for name in ("looks", "look_events"))
+    both = (table[["layer", "head"]].to_numpy(int).tolist() for table in tables)
     pages = []
-    for at in sorted((int(layer), int(head)) for layer, head in heads):
+    for at in sorted({(layer, head) for table in both for layer, head in table}):
         events, rows = _own(looks["look_events"], at), _own(looks["look_rows"], at)
         entry = entries.get(at)
-        parts = known_of(at, patching, _events(events), paths, entry, scores, score_titles)
+        parts = known_of(
+            at, patching, _events(events, words is not None), paths, entry, scores, score_titles
+        )
         html = render(
             at,
             spread=_spread(_own(looks["looks"], at)),
@@ -67,9 +70,11 @@ def _own(table: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
     return table.loc[(table["layer"] == head[0]) & (table["head"] == head[1])]
 
 
-def _spread(own: pd.DataFrame) -> dict[str, Any]:
+def _spread(own: pd.DataFrame) -> dict[str, Any] | str:
     """Attention from region to region: the mean over events, and the quartiles around it."""
     rows = own.loc[own["what"] == "attention"]
+    if rows.empty:
+        return ""
     columns = list(dict.fromkeys(rows["target"]))
     found = {(row["source"], row["target"]): row for row in rows.to_dict("records")}
     lines = []
@@ -82,7 +87,7 @@ def _spread(own: pd.DataFrame) -> dict[str, Any]:
             else:
                 cells.append((two_digits(row["mean"]), shade(row["mean"]), _quartiles(row)))
         lines.append((source, cells))
-    n, half = (int(rows["n"].max()), rows["half"].iloc[0]) if len(rows) else (0, "all")
+    n, half = int(rows["n"].max()), rows["half"].iloc[0]
     note = f"clean runs of {n} events of {HALF_WORDS[half]}: mean, and the quartiles below it"
     return {"columns": columns, "rows": lines, "note": note}
 
@@ -108,17 +113,20 @@ def _writes(own: pd.DataFrame) -> dict[str, Any] | str:
     }
 
 
-def _events(events: pd.DataFrame) -> pd.DataFrame:
-    """Names of measures as the report says them, the one that decides first."""
+def _events(events: pd.DataFrame, with_ids: bool) -> pd.DataFrame:
+    """Names of measures as the report says them, the one that decides first.
+
+    Ids may name patients: without text an event is a line of the run's prompt file.
+    """
     if events.empty:
         return events
     chosen = str(events["chosen"].iloc[0])
     measures = [chosen, *(name for name in events.columns if name in MEASURES and name != chosen)]
-    shown = events[["id", *measures]].assign(event=events["event"].astype(str))
+    names = {"id": "prompt", "event": "event"} if with_ids else {"line": "line of prompts.jsonl"}
+    shown = events[[*names, *measures]].astype(dict.fromkeys(names, str))
     for name in measures:
         shown[name] = [two_digits(value) for value in shown[name]]
-    titles = {name: MEASURES[name].title for name in measures}
-    return shown[["id", "event", *measures]].rename(columns={"id": "prompt"} | titles)
+    return shown.rename(columns=names | {name: MEASURES[name].title for name in measures})
 
 
 def _attention(

@@ -138,6 +138,7 @@ def write_report(
         effect_titles=[MEASURES[name].title for name in SHOWN],
         heads=head_rows(headset, score_names(scores.columns)),
         head_pages=head_pages(headset, scores, patching, paths, looks or {}, words, texts),
+        looked=bool(looks),
         pool_rows=pool_rows(pools),
         measures=[] if pools.empty else [name for name in SHOWN if name in set(pools["measure"])],
         provenance=flatten(manifest),

@@ -1,13 +1,11 @@
 """Looking at one head on one event, in one line."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 from workbench.analysis.looks.look import Look, look
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel
 from workbench.plots.head_page import head_page
-from workbench.prompts.chain import decoded
 from workbench.prompts.prompt import DecisionEvent
 
 
@@ -34,11 +32,5 @@ def look_at(model: HookedModel, event: DecisionEvent, head: Head | str) -> Shown
     """
     seen = look(model, event, head)
     own = {one.name: getattr(seen, one.name) for one in fields(seen)}
-    tokenizer = model.tokenizer
-    return ShownLook(**own, words=None if tokenizer is None else words_of(tokenizer, event))
-
-
-def words_of(tokenizer: Any, event: DecisionEvent) -> tuple[str, ...]:
-    """The text of each token of the clean prompt; joined they are its text."""
-    text, ends = decoded(tokenizer, list(event.clean))
-    return tuple(text[a:b] for a, b in zip([0, *ends], ends, strict=False))
+    known = replace(event, tokenizer=event.tokenizer or model.tokenizer)
+    return ShownLook(**own, words=tuple(known.str_tokens()) if known.tokenizer else None)

@@ -5,8 +5,8 @@ One clean run of every valid pair of the held-out half (of all events where it h
     looks        layer, head, what, source, target, mean, q25, q75, n, half: over events, with
                  quartiles; "attention" is the mean mass from a region of the prompt to another,
                  "logit" what the head adds straight to the logits of options, mean over a role's
-    look_events  layer, head, id, event, chosen (the measure that decides), then measures: the
-                 events on which the head does most
+    look_events  layer, head, id, event, line (of the prompt file, from 1), chosen (the measure that
+                 decides), then measures: the events on which the head does most
     look_rows    layer, head, id, event, query, token, weight: where the decision looks on the first
                  of these, and on the very first where the gold option's last token does
 
@@ -30,13 +30,13 @@ from workbench.runs.top_events import top_of
 
 MOST_HEADS, NOMINATED = 48, 12
 """Pages; where all heads are patched, those that each score would have nominated count."""
-TOP_EVENTS, TEXT_EVENTS, LEAST_WEIGHT = 5, 3, 0.002
+TOP_EVENTS, TEXT_EVENTS, LEAST_WEIGHT = 5, 3, 0.004
 """Events on a page; those whose attention is kept; the least weight of a token that is."""
 SOURCES = ("decision", "evidence", "gold", "near", "far")
 MEASURES = ("coarse_restore", "coarse_disrupt", "refine_reduce", "refine_boost_abs", "label_swap")
 
 LOOKS = ["layer", "head", "what", "source", "target", "mean", "q25", "q75", "n", "half"]
-EVENTS = ["layer", "head", "id", "event", "chosen", *MEASURES]
+EVENTS = ["layer", "head", "id", "event", "line", "chosen", *MEASURES]
 ROWS = ["layer", "head", "id", "event", "query", "token", "weight"]
 _KEYS = ["layer", "head", "id", "event"]
 _LONG = [*_KEYS, "what", "source", "target", "value"]
@@ -48,7 +48,9 @@ def looks(subject: Subject, tables: Tables, parts: Parts) -> Made:
     held_out = valid_pairs(subject.held_out, baseline)
     events = held_out or valid_pairs(subject.prompts, baseline)
     heads = heads_with_page(tables) if events else []
+    line = {(one.id, one.event): at for at, one in enumerate(subject.prompts, start=1)}
     top = _top(tables, heads, events)
+    top["line"] = [line[key] for key in zip(top["id"], top["event"], strict=True)]
     wanted = _first(top)
     try:
         with subject.reporter.step(f"looks of {len(heads)} heads", len(events)) as advance:

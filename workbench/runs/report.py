@@ -18,7 +18,6 @@ from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import VARIANTS
 from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder, hold
-from workbench.runs.looking import words_of
 from workbench.runs.session import HEADSET_FILE, PROMPTS_FILE, lost_prompts
 from workbench.runs.steps import HEADSET, IN_REPORT, MAKER, Step, steps_of
 from workbench.runs.summary import mass_of
@@ -129,8 +128,8 @@ def _prompt_texts(
         {
             "id": event.id,
             "event": event.event,
-            "words": list(zip(words_of(tokenizer, event), region_of_tokens(event), strict=True)),
+            "words": list(zip(event.str_tokens(), region_of_tokens(event), strict=True)),
             **{name: {"text": decode(list(event.variant(name)))} for name in VARIANTS},
         }
-        for event in read_prompts(folder.path / PROMPTS_FILE)
+        for event in read_prompts(folder.path / PROMPTS_FILE, tokenizer)
     ]

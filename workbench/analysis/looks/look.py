@@ -130,7 +130,7 @@ class Looks:
         tokens, info = list(event.clean), model.info
         model.check_sequences([tokens])
         ways = model.ways  # found by a forward of its own, before this one's hooks
-        queries = query_tokens(event, getattr(event, "tokenizer", None) or model.tokenizer)
+        queries = query_tokens(event, event.tokenizer or model.tokenizer)
         whole = 2 * info.n_layers * info.n_heads * len(tokens) ** 2 <= most_bytes
         regions = region_of_tokens(event)
         found = _Found(queries, _masks(regions), event, whole)
