@@ -1,9 +1,7 @@
 """A head's page: the right numbers, text only where it was given, and nothing unescaped."""
 
 import json
-import os
 import re
-import shutil
 from dataclasses import dataclass, field, replace
 from html import unescape
 from pathlib import Path
@@ -11,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.browser import chromium
 from fixtures.headsets import head_record
 from fixtures.synthetic_tables import make_baseline, make_patching, make_pools, make_scores
 
 from workbench.plots.head_page import attention_block, head_page
 from workbench.plots.report import write_report
 
-WORDS = ["note", ":", " flu", "\n", " <b>Fever</b>", " A", " answer:"]
+WORDS = ["note", ":", " zoster", "\n", " <b>Fever</b>", " A", " answer:"]
 REGIONS = ("first token", "rest", "evidence", "rest", "gold", "near", "decision")
 
 
@@ -89,7 +88,7 @@ def test_numbers_of_the_head_are_there(page):
 def test_text_shows_the_attention_of_the_decision_without_scripts(page):
     spans = re.findall(r'<span style="([^"]*)" title="([^"]*)">([^<]*)</span>', page)
     assert unescape("".join(word for _, _, word in spans)) == "".join(WORDS)
-    evidence = next(one for one in spans if "flu" in one[2])
+    evidence = next(one for one in spans if "zoster" in one[2])
     assert evidence[1] == "0.250 on token 2, evidence"
     assert "ff" in evidence[0].split("border")[0]  # the largest behind the first token: full colour
     assert "<b>Fever" not in page
@@ -105,7 +104,7 @@ def test_other_queries_are_held_for_the_choice(page):
 
 def test_no_text_without_words():
     page = head_page(Made())
-    assert "flu" not in page
+    assert "zoster" not in page
     assert "Fever" not in page
     assert "data-rows" not in page
     assert "0.25" in page
@@ -146,9 +145,9 @@ def looks_of(layer: int, head: int) -> dict[str, pd.DataFrame]:
             "half": "verify",
         }
     )
-    top = {"id": ["p3"], "event": [0], "line": [4], "chosen": ["coarse_restore"]}
+    top = {"id": ["patient-3"], "event": [0], "line": [4], "chosen": ["coarse_restore"]}
     top = pd.DataFrame({**own, **top, "coarse_restore": [0.88]})
-    rows = {"id": "p3", "event": 0, "query": "decision", "token": [2], "weight": [0.4]}
+    rows = {"id": "patient-3", "event": 0, "query": "decision", "token": [2], "weight": [0.4]}
     return {"looks": seen, "look_events": top, "look_rows": pd.DataFrame({**own, **rows})}
 
 
@@ -170,64 +169,49 @@ def make_report(path: Path, **more) -> Path:
 
 
 def test_report_holds_text_of_top_events_when_it_is_given(tmp_path):
-    words = {("p3", 0): list(zip(WORDS, REGIONS, strict=True))}
+    words = {("patient-3", 0): list(zip(WORDS, REGIONS, strict=True))}
     plain = make_report(tmp_path / "plain.html", looks=looks_of(4, 3)).read_text()
     plain = plain[plain.index("<body>") :]  # plotly.js stands before it
-    assert "flu" not in plain
-    assert "p3" not in plain
+    assert "zoster" not in plain
+    assert "patient-3" not in plain
     assert "line of prompts.jsonl" in plain
     full = make_report(tmp_path / "full.html", looks=looks_of(4, 3), texts=words).read_text()
     assert 'title="0.400">' in full
-    assert "Where it looks: prompt p3, event 0, from the decision" in full
+    assert "Where it looks: prompt patient-3, event 0, from the decision" in full
     spans = re.findall(r"data-text>(.*?)</div>", full, re.DOTALL)
     assert unescape(re.sub("<[^>]*>", "", spans[0])) == "".join(WORDS)
 
 
-@pytest.fixture
-def browser():
-    """A browser without a network."""
-    play = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    path = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("no Chrome or Chromium found")
-    with play.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened.new_context(offline=True, viewport={"width": 1200, "height": 900})
-        opened.close()
-
-
-def test_a_click_on_a_heat_map_opens_the_page_of_the_head(browser, tmp_path):
+def test_a_click_on_a_heat_map_opens_the_page_of_the_head(tmp_path):
     path = make_report(tmp_path / "report.html", looks=looks_of(4, 3))
-    page = browser.new_page()
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("requestfailed", lambda request: wrong.append(request.url))
-    page.goto(path.as_uri())
-    page.wait_for_selector("#figure-coarse_restore-span .nsewdrag", state="attached")
-    own = page.locator("#page-4-3")
-    assert not own.is_visible()
+    with chromium(width=1200, height=900) as page:
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("requestfailed", lambda request: wrong.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("#figure-coarse_restore-span .nsewdrag", state="attached")
+        own, note = page.locator("#page-4-3"), page.locator("#head-note")
+        assert not own.is_visible()
+        click(page, 1, 1)
+        assert note.inner_text().startswith("Head 1-1 has no page")
+        assert not page.url.endswith("#head-1-1")
+        click(page, 4, 3)
+        assert page.url.endswith("#head-4-3")
+        assert own.is_visible()
+        assert not note.is_visible()
+        for said in ("0.37", "1.25", "0.88", "12 events", "0.90"):
+            assert said in own.inner_text()
+        page.get_by_text("back to the heat maps").click()
+        assert page.url.endswith("#effects")
+        page.goto("about:blank")
+        page.goto(f"{path.as_uri()}#head-4-3")
+        assert own.is_visible()
+        assert not wrong
 
-    def click(layer: int, head: int) -> None:
-        x, y = page.evaluate(WHERE, [layer, head])
-        page.mouse.move(x, y)
-        page.wait_for_timeout(150)  # plotly counts a click on what is hovered over
-        page.mouse.click(x, y)
-        page.wait_for_timeout(400)
 
-    click(1, 1)
-    note = page.locator("#head-note")
-    assert note.inner_text().startswith("Head 1-1 has no page")
-    assert not page.url.endswith("#head-1-1")
-    click(4, 3)
-    assert page.url.endswith("#head-4-3")
-    assert own.is_visible()
-    assert not note.is_visible()
-    for said in ("0.37", "1.25", "0.88", "12 events", "0.90"):
-        assert said in own.inner_text()
-    page.get_by_text("back to the heat maps").click()
-    assert page.url.endswith("#effects")
-    other = browser.new_page()
-    other.goto(f"{path.as_uri()}#head-4-3")
-    assert other.locator("#page-4-3").is_visible()
-    assert not wrong
+def click(page, layer: int, head: int) -> None:
+    x, y = page.evaluate(WHERE, [layer, head])
+    page.mouse.move(x, y)
+    page.wait_for_timeout(150)  # plotly counts a click on what is hovered over
+    page.mouse.click(x, y)
+    page.wait_for_timeout(400)
