@@ -27,6 +27,9 @@ from workbench.prompts import choices
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PRINTED = re.compile(
+    r"^```python\n((?:(?!```).)*)^```\n\nIt prints\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 COMMANDS = get_command(app)
 QUICK = {
@@ -109,15 +112,21 @@ def command_of(words: list[str]) -> tuple[str, Any, list[str]]:
 
 
 @pytest.mark.parametrize("page", [page for page in pages_with("python") if page.id != "README.md"])
-def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Blocks run; what one prints is what the page says after "It prints"."""
     monkeypatch.chdir(tmp_path)
     known_scores()  # what a page adds to the registries stays on it
     monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))
     monkeypatch.setattr(choices, "KINDS", dict(choices.KINDS))
     names: dict[str, Any] = {}
+    said = dict(PRINTED.findall(page.read_text(encoding="utf-8")))
     for block in blocks(page):
         if block.language == "python" and block.runs:
             exec(compile(block.text, str(page), "exec"), names)
+            out = capsys.readouterr().out
+            assert out == said.get(block.text, out)
 
 
 @pytest.mark.parametrize("page", pages_with("sh"))
