@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.errors import InputError, explain
 from workbench.files import parse_json, read_text, write_text
+from workbench.prompts.meaning import check_ending, check_meaning
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, Option, PromptSet, Role, Span, to_json
 from workbench.prompts.text import common_suffix, next_tokens, tokenize
 
@@ -95,8 +96,9 @@ def read_prompts(
         task: what the prompt set is called; the file's stem unless given.
 
     Raises:
-        InputError: one line, `FILE:LINE: reason`, about the first line that is not right, or
-            `FILE: reason` about the first prompt that the model cannot run.
+        InputError: one line, `FILE:LINE: reason`, about the first line that is not right or that
+            cannot be meant (`workbench.prompts.meaning`; without a tokenizer only places are
+            checked), or about the first prompt that the model cannot run.
     """
     path = Path(path)
     if model is not None:
@@ -105,24 +107,19 @@ def read_prompts(
     line_of: dict[tuple[str, int], int] = {}
     for number, raw in _lines(path):
         try:
-            event = _parse_line(raw, tokenizer)
+            event = replace(_parse_line(raw, tokenizer), tokenizer=tokenizer)
             earlier = line_of.setdefault((event.id, event.event), number)
             if earlier != number:
                 raise InputError(f"the same id and event are on line {earlier}")
+            if model is not None:
+                _check_event(event, model.info.d_vocab, model.context_length)
+            check_meaning(event)
         except InputError as error:
             raise InputError(f"{path}:{number}: {error}") from None
-        events.append(replace(event, tokenizer=tokenizer))
+        events.append(event)
     if not events:
         raise InputError(f"{path}: holds no prompts; needs one JSON object a line")
-    prompts = PromptSet(path.stem if task is None else task, tuple(events))
-    if model is not None:
-        for event in prompts:
-            try:
-                _check_event(event, model.info.d_vocab, model.context_length)
-            except InputError as error:
-                number = line_of[event.id, event.event]
-                raise InputError(f"{path}:{number}: {error}") from None
-    return prompts
+    return PromptSet(path.stem if task is None else task, tuple(events))
 
 
 def write_prompts(prompts: PromptSet, path: str | Path) -> None:
@@ -232,6 +229,7 @@ def _of_tokens(line: _TokenLine) -> DecisionEvent:
 def _of_text(line: _TextLine, tokenizer: Any) -> DecisionEvent:
     if tokenizer is None:
         raise InputError("a prompt in text needs the model's tokenizer")
+    check_ending(line.clean.text)
     texts = [tokenize(tokenizer, variant.text) for variant in (line.clean, line.far, line.near)]
     rows, suffix = [text.tokens for text in texts], line.aligned_suffix
     if suffix is None:

@@ -7,19 +7,24 @@ from workbench.errors import InputError
 from workbench.headsets import headset
 from workbench.phases import POOLS
 from workbench.prompts.files import read_prompts
+from workbench.prompts.held import shown, sizes, unchecked
 from workbench.roles import HEAD_POOLS
 
 if TYPE_CHECKING:  # without a model to fit, none of its libraries is loaded
     from workbench.models.hooked import HookedModel
 
 
-def validate(path: str | Path, *, model: "HookedModel | str | Path | None" = None) -> str:
+def validate(
+    path: str | Path, *, model: "HookedModel | str | Path | None" = None, show: int = 0
+) -> str:
     """Check a prompt file (`.jsonl`) or a head-set file (`.json`), and say what it holds.
 
-    With `model` also that the file fits it.
+    With `model` also that the file fits it, and what its spans and option tokens hold. Text of
+    prompts is in the answer only where `show` asks for so many of them.
 
     Raises:
-        InputError: naming the file and the first thing that is wrong with it.
+        InputError: naming the file and the first thing that is wrong with it, or `show` of prompts
+            without a tokenizer.
     """
     suffix = Path(path).suffix
     if suffix not in (".jsonl", ".json"):
@@ -31,7 +36,13 @@ def validate(path: str | Path, *, model: "HookedModel | str | Path | None" = Non
     if suffix == ".json":
         return _validate_headset(path, model)
     prompts = read_prompts(path, model=model)
-    return f"{path}: OK, {len(prompts)} events of {len(prompts.prompt_ids)} prompts"
+    if show and prompts.events[0].tokenizer is None:
+        raise InputError(f"{path}: showing text needs a model with a tokenizer (--model)")
+    lines = [f"{path}: OK, {len(prompts)} events of {len(prompts.prompt_ids)} prompts"]
+    lines += [f"  {line}" for line in (sizes(prompts), *unchecked(prompts))]
+    for event in prompts.events[:show]:
+        lines += shown(event)
+    return "\n".join(lines)
 
 
 def _validate_headset(path: str | Path, model: "HookedModel | None") -> str:
