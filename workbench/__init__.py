@@ -54,6 +54,7 @@ _HOME = {
     "plots": "plots:",
     "pool": "runs.pipeline",
     "pretrained": "models.pretrained",
+    "prompts_from_frame": "prompts.from_frame",
     "read_prompts": "prompts.files",
     "report": "runs.report",
     "results": "organism.results",

@@ -8,6 +8,7 @@ import typer
 import workbench as wb
 from workbench.cli.app import DAILY, GOES_ON, check_new, command, complain, prepare
 from workbench.cli.flags import Device, Dtype, Force, Model, Out, Prompts, run_flags
+from workbench.cli.tables import tabled_prompts
 from workbench.errors import InputError
 from workbench.roles import HEAD_POOLS
 
@@ -47,11 +48,35 @@ def prompts(
     out: Annotated[Path, typer.Option(help="Prompt file to write (.jsonl).")],
     settings: dict[str, Any],
     model: Model = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Table of documents (csv, tsv, jsonl, parquet), for --task."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="With --from: table of labels, or JSON of id and text.")
+    ] = None,
+    columns: Annotated[
+        str, typer.Option(help="Names of other columns of the documents: text=note,labels=codes.")
+    ] = "",
+    label_columns: Annotated[
+        str, typer.Option(help="Names of other columns of the labels: id=code,text=title.")
+    ] = "",
+    template_file: Annotated[
+        Path | None,
+        typer.Option(help="With --from: text that holds {document} {options} {answer}."),
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Make a prompt file for a model's tokenizer."""
+    """Make a prompt file for a model's tokenizer, of a task or of your own documents."""
     arguments = wb.RunConfig(**settings).of_prompts()
-    made = wb.make_prompts(out, model=model, force=force, **arguments)
+    if source is None:
+        if labels or columns or label_columns or template_file:
+            raise InputError("--labels, --columns, --template-file go with --from, the documents")
+        made = wb.make_prompts(out, model=model, force=force, **arguments)
+    else:
+        made = tabled_prompts(
+            *(source, labels, out, model, force, columns, label_columns, template_file, arguments)
+        )
     typer.echo(f"{out}: {len(made)} events of {len(made.prompt_ids)} prompts")
 
 
@@ -92,9 +117,15 @@ def show(
 @command(DAILY)
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Prompt files (.jsonl), head sets (.json).")],
-    model: Annotated[str | None, typer.Option(help="Model that the files must fit.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model that the files must fit; its tokenizer reads what spans hold."),
+    ] = None,
+    show: Annotated[
+        int, typer.Option(min=0, help="Prompts whose text is shown, span by span; needs --model.")
+    ] = 0,
 ) -> None:
-    """Check prompt files and head-set files."""
+    """Check prompt files and head-set files, and say what spans hold."""
     from workbench.runs.validate import validate as check
 
     loaded = None
@@ -106,7 +137,7 @@ def validate(
     bad = 0
     for file in files:
         try:
-            typer.echo(check(file, model=loaded))
+            typer.echo(check(file, model=loaded, show=show))
         except InputError as error:
             complain(f"error: {error}")
             bad += 1

@@ -17,7 +17,7 @@ from workbench.errors import InputError
 class Document:
     """One document and the labels that are right for it.
 
-    Title and text do not show in its `repr`: it ends up in logs, and they must not.
+    Title, text and evidence do not show in its `repr`: it ends up in logs, and they must not.
 
     Attributes:
         id: the document's own id in its source, a string.
@@ -26,6 +26,8 @@ class Document:
         labels: positions of its labels in the corpus, in the order of the source, each once.
         ignored: positions of labels neither right nor wrong for it (the document itself, where
             documents are labels too): not to be offered and not to be counted.
+        evidence: where the full text supports a label, as (label, first character, end), in order
+            of the text and apart from each other; None where the source does not say.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Document:
     text: str = field(repr=False)
     labels: tuple[int, ...]
     ignored: tuple[int, ...] = ()
+    evidence: tuple[tuple[int, int, int], ...] | None = field(default=None, repr=False)
 
     @property
     def full_text(self) -> str:

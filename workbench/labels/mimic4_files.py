@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow
 
 from workbench.errors import InputError
-from workbench.files import reading
 from workbench.labels.lines import bad_line, open_text, text_lines, whole_number
+from workbench.labels.tables import read_table
 
 NO_NUMBER = -1
 """Stands for an id that is not there."""
@@ -175,7 +174,7 @@ def read_splits(path: Path) -> dict[int, str]:
     Raises:
         InputError: not such a table, or, with the line, what is not as it should be.
     """
-    table = _read_split_table(path)
+    table = read_table(path, ("csv", "feather", "parquet"), "splits")
     key = next((name for name in ("hadm_id", "_id") if name in table), None)
     if key is None or "split" not in table:
         raise InputError(f"{path}: columns hadm_id (or _id) and split are needed")
@@ -211,24 +210,3 @@ def read_lists(lists: dict[str, Path]) -> dict[int, str]:
                 raise bad_line(path, line, f"hadm_id occurs before, in {split_of[number]}")
             split_of[number] = _SPLIT_NAMES[split]
     return split_of
-
-
-def _read_split_table(path: Path) -> pd.DataFrame:
-    suffix = path.name.removesuffix(".gz").rpartition(".")[2]
-    readers = {"csv": _read_csv, "feather": pd.read_feather, "parquet": pd.read_parquet}
-    if suffix not in readers:
-        raise InputError(f"{path}: a csv, feather or parquet file of splits is needed")
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    with reading(path):
-        try:
-            return readers[suffix](path).reset_index(drop=True)
-        except InputError:
-            raise
-        except (OSError, ValueError, pyarrow.ArrowException):
-            raise InputError(f"{path}: cannot be read as {suffix}") from None
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    with open_text(path) as stream:
-        return pd.read_csv(stream, dtype=str, keep_default_na=False)

@@ -72,12 +72,12 @@ def open_documents(*, task: str, model: Path, split: str, full_size: bool = True
     wanted = "train" if split == "seen" else "test"
     name = f"{task.partition(':')[0]}:{corpus.name}"
     chosen = wanted if wanted in corpus.splits else corpus.splits[-1]
-    return Documents(name, corpus, chosen, _sizes_that_fit(model))
+    text_config: Any = loading.hf_config(model).get_text_config()
+    context = getattr(text_config, "max_position_embeddings", None)
+    return Documents(name, corpus, chosen, sizes_within(context))
 
 
-def _sizes_that_fit(folder: Path) -> ShortlistConfig:
-    """Default sizes, with prompts that are not longer than the model's context."""
-    text_config: Any = loading.hf_config(folder).get_text_config()
+def sizes_within(context: int | None) -> ShortlistConfig:
+    """Default sizes, with prompts that are not longer than a model's context, where it has one."""
     most = DEFAULT_SIZES.max_tokens
-    context = getattr(text_config, "max_position_embeddings", None) or most
-    return replace(DEFAULT_SIZES, max_tokens=min(context, most))
+    return replace(DEFAULT_SIZES, max_tokens=min(context or most, most))

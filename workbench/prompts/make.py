@@ -51,12 +51,7 @@ def make_prompts(
         check_writable(Path(out), file=True)
     source = loading.bundled_model_path() if model is None else model
     folder = loading.model_folder(source)
-    tokenizer = loading.read_tokenizer(folder)
-    if tokenizer is None:
-        raise InputError(
-            f"model {source} has no tokenizer to make prompts with; give prompts of token ids "
-            "with --prompts"
-        )
+    tokenizer = needed_tokenizer(source)
     form = open_template(settled_template(template, folder, tokenizer), tokenizer)
     drawn_from = open_source(task, folder, split)
     if n_options is not None:
@@ -73,12 +68,30 @@ def make_prompts(
     return prompts
 
 
-def settled_template(name: str, folder: Path, tokenizer: Any) -> str:
-    """The template of a name; of "auto" chat for chat models that were not trained here."""
+def needed_tokenizer(source: str | Path) -> Any:
+    """The tokenizer of a model's folder or hub id.
+
+    Raises:
+        InputError: it has none.
+    """
+    tokenizer = loading.read_tokenizer(loading.model_folder(source))
+    if tokenizer is None:
+        raise InputError(
+            f"model {source} has no tokenizer to make prompts with; give prompts of token ids "
+            "with --prompts"
+        )
+    return tokenizer
+
+
+def settled_template(name: str, folder: Path | None, tokenizer: Any) -> str:
+    """The template of a name; of "auto" chat for chat models that were not trained here.
+
+    What is known by its tokenizer alone, without a folder, was not.
+    """
     if name != "auto":
         return name
-    chats = getattr(tokenizer, "chat_template", None) and not (folder / TRAINING_RECORD).is_file()
-    return "chat" if chats else "plain"
+    trained_here = folder is not None and (folder / TRAINING_RECORD).is_file()
+    return "chat" if getattr(tokenizer, "chat_template", None) and not trained_here else "plain"
 
 
 def open_template(name: Any, tokenizer: Any) -> Template:

@@ -18,7 +18,7 @@ The document stands before the options, so that what follows the evidence is the
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Any
 
@@ -26,14 +26,15 @@ from pydantic import Field
 
 from workbench.errors import InputError
 from workbench.files import settings
-from workbench.labels.corpus import LabelledCorpus
-from workbench.labels.neighbours import nearest_labels
+from workbench.labels.corpus import Document, LabelledCorpus
+from workbench.labels.neighbours import TfidfConfig, nearest_labels
 from workbench.labels.retrieval import LabelRetriever
 from workbench.labels.space import Label, LabelSpace
-from workbench.labels.words import comparable
+from workbench.labels.words import comparable, find_words
+from workbench.prompts.meaning import check_meaning
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 from workbench.prompts.shortlist_event import Dropped, Plan, ToldDocument, longest_event, one_line
-from workbench.prompts.support import SupportFinder, made_up
+from workbench.prompts.support import Support, SupportFinder, made_up
 from workbench.prompts.templates import Template
 
 _MOST_STRANGERS = 8
@@ -60,6 +61,12 @@ class ShortlistConfig:
     """Documents read of each split, from its start."""
     max_tokens: Annotated[int, Field(ge=1)] = 2048
     """A longer prompt loses the sentences that are farthest from the evidence."""
+    min_df: Annotated[int, Field(ge=1)] = 2
+    """Labels that a piece of their texts must occur in to make them near."""
+    as_given: bool = False
+    """Whether the corpus alone says what is right and near: every gold label may be offered,
+    retrieved or not, only its cluster is near to it, options are of the families of their clusters,
+    prompts have their documents' ids, and come in their order."""
 
     def __post_init__(self) -> None:
         if self.n_near + self.n_mentions >= self.n_candidates:
@@ -83,6 +90,7 @@ class ShortlistReport:
         n_found: of these, how many are among the first k retrieved, for two k: as many as a prompt
             has candidates, and all that were retrieved.
         n_made_up: counterfactuals, two a prompt, whose sentence no document has.
+        n_elsewhere: prompts whose document says the gold label outside its evidence, too.
         dropped: documents that gave no prompt, by reason.
     """
 
@@ -91,6 +99,7 @@ class ShortlistReport:
     n_gold: int
     n_found: dict[int, int]
     n_made_up: int
+    n_elsewhere: int
     dropped: dict[str, int]
 
     @property
@@ -145,14 +154,14 @@ def make_shortlisted(
     maker = _Maker(corpus, split, template, tokenizer, config, retriever)
     order = list(range(maker.n_own))
     random.Random(f"{seed}:shortlist").shuffle(order)
-    events: list[DecisionEvent] = []
+    events: dict[int, DecisionEvent] = {}
     dropped: Counter[str] = Counter()
     for number in order:
         if len(events) == n_prompts:
             break
         rng = random.Random(f"{seed}:shortlist:{number}")
         try:
-            events.append(maker.event(f"p{len(events)}", number, rng))
+            events[number] = maker.event(f"p{len(events)}", number, rng)
         except Dropped as reason:
             dropped[str(reason)] += 1
     tried = len(events) + sum(dropped.values())
@@ -168,9 +177,12 @@ def make_shortlisted(
         n_gold=maker.n_gold,
         n_found=dict(maker.n_found),
         n_made_up=maker.n_made_up,
+        n_elsewhere=maker.n_elsewhere,
         dropped=reasons,
     )
-    return PromptSet(task or corpus.name, tuple(events)), report
+    in_order = sorted(events) if config.as_given else list(events)
+    made = tuple(events[number] for number in in_order)
+    return PromptSet(task or corpus.name, made), report
 
 
 class _Maker:
@@ -202,15 +214,18 @@ class _Maker:
         for number, document in enumerate(self._read):
             for label in document.labels:
                 self._with_label[label].append(number)
-        self._finder = SupportFinder(_wordings(corpus))
+        self._wordings = _wordings(corpus)
+        self._finder = SupportFinder(self._wordings)
         self._retriever = retriever or LabelRetriever(self.texts)
-        self._neighbours = nearest_labels(self.texts, config.n_neighbours).labels
+        self._neighbours = nearest_labels(
+            self.texts, config.n_neighbours, TfidfConfig(min_df=config.min_df)
+        ).labels
         self._clusters = [corpus.cluster(label) for label in range(len(self.texts))]
         self._members: defaultdict[str, list[int]] = defaultdict(list)
         for label, cluster in enumerate(self._clusters):
             if cluster is not None:
                 self._members[cluster].append(label)
-        self.n_gold = self.n_made_up = 0
+        self.n_gold = self.n_made_up = self.n_elsewhere = 0
         self.n_found = dict.fromkeys(sorted({config.n_candidates, config.n_retrieved}), 0)
 
     def event(self, prompt_id: str, number: int, rng: random.Random) -> DecisionEvent:
@@ -219,27 +234,66 @@ class _Maker:
         Raises:
             Dropped: with the reason.
         """
+        if self.config.as_given:
+            prompt_id = self._read[number].id
         plan = self._plan(prompt_id, number, rng)
         event = longest_event(plan, self.template, self.tokenizer, self.config.max_tokens)
         self.n_made_up += plan.n_made_up
-        return event
+        self.n_elsewhere += self._is_elsewhere(plan)
+        if not self.config.as_given:
+            return event
+        try:
+            check_meaning(event)
+        except InputError as error:
+            raise Dropped(f"whose prompt is refused ({error})") from None
+        return self._with_families(event, plan)
+
+    def _with_families(self, event: DecisionEvent, plan: Plan) -> DecisionEvent:
+        """Options named by their clusters, where all have one."""
+        family = {plan.labels[label].id: self._clusters[label] for label in plan.candidates}
+        if None in family.values():
+            return event
+        options = tuple(replace(one, family=family[one.label]) for one in event.options)
+        return replace(event, options=options, family=self._clusters[plan.gold])
+
+    def _is_elsewhere(self, plan: Plan) -> bool:
+        """Whether the document says the gold label, or its evidence, outside the evidence."""
+        document, place = plan.document, plan.document.supports[plan.gold].sentence
+        said = {*self._wordings[plan.gold], document.sentences[place]}
+        around = [document.told(0, place), document.told(place + 1, len(document.sentences))]
+        return any(find_words(text, words) for text in around for words in said)
 
     def _document(self, number: int) -> ToldDocument:
         if number not in self._known:
             document = self._read[number]
-            sentences = self._finder.sentences(document.full_text)
-            supports = self._finder.supports(sentences, document.labels, self.config.min_overlap)
-            self._known[number] = ToldDocument(
-                document.labels, document.ignored, document.full_text, sentences, supports
-            )
+            self._known[number] = self._told(document)
         return self._known[number]
+
+    def _told(self, document: Document) -> ToldDocument:
+        """The document with the support that its source gives, or that is found."""
+        text, given = document.full_text, document.evidence is not None
+        spans = [(start, end) for _, start, end in document.evidence or ()]
+        apart = list(dict.fromkeys(spans))
+        cut = self._finder.cut(text, apart)
+        if given:
+            place = dict(zip(apart, cut.apart, strict=True))
+            pairs = zip(document.evidence or (), spans, strict=True)
+            supports = {one[0]: Support(place[span], 1.0) for one, span in reversed([*pairs])}
+        else:
+            labels = document.labels
+            supports = self._finder.supports(cut.sentences, labels, self.config.min_overlap)
+        told = (text, cut.sentences, cut.gaps, cut.begins, supports, given)
+        return ToldDocument(document.labels, document.ignored, *told)
 
     def _plan(self, prompt_id: str, number: int, rng: random.Random) -> Plan:
         document = self._document(number)
         if not document.labels:
             raise Dropped("without labels")
         (found,) = self._retriever.top([document.query], self.config.n_retrieved).tolist()
-        golds = [label for label in document.labels if label in found]
+        if document.given and not document.supports:
+            raise Dropped("whose evidence is not in the text")
+        as_given = self.config.as_given
+        golds = [label for label in document.labels if as_given or label in found]
         self.n_gold += len(document.labels)
         for k in self.n_found:
             self.n_found[k] += sum(label in found[:k] for label in golds)
@@ -306,7 +360,7 @@ class _Maker:
         nearest = [label for label in self._neighbours[gold].tolist() if label >= 0]
         cluster = self._clusters[gold]
         members = [] if cluster is None else self._members[cluster]
-        if len(members) < 2:
+        if len(members) < 2 and not (self.config.as_given and members):
             return nearest
         inside = set(members)
         ranked = [label for label in nearest if label in inside]
@@ -337,7 +391,8 @@ class _Maker:
             for other in rng.sample(strangers, min(len(strangers), _MOST_STRANGERS)):
                 stranger = self._document(other)
                 support = stranger.supports.get(option)
-                if other == number or support is None or gold in stranger.labels:
+                alike = document.given == stranger.given
+                if other == number or not alike or support is None or gold in stranger.labels:
                     continue
                 sentence = stranger.sentences[support.sentence]
                 if self._finder.overlap(sentence, gold) < support.overlap:
@@ -345,6 +400,8 @@ class _Maker:
         found = [sentence for sentence in dict.fromkeys(found) if sentence != original]
         if not found:
             option = rng.choice(options)
+            if document.given:
+                return one_line(rng.choice(self._wordings[option])), True
             return made_up(original, self.texts[gold], self.texts[option]), True
         rows = self.tokenizer(
             [f" {text}" for text in (original, *found)],

@@ -1,7 +1,8 @@
 """The decision event of a document whose shortlist is chosen: its words, tokens, spans and roles.
 
 The document is told as numbered mentions, one for each gold label mentioned: the sentences since
-the mention before, then the label's evidence; the last goes on to the end of the document.
+the mention before, then the label's evidence, and where that is part of a sentence, the rest of it;
+the last goes on to the end of the document.
 """
 
 from collections.abc import Sequence
@@ -27,13 +28,25 @@ class Dropped(Exception):
 
 @dataclass(frozen=True)
 class ToldDocument:
-    """A document that was read, its sentences, and where each gold label is supported."""
+    """A document that was read, its sentences, and where each gold label is supported.
+
+    `given` says whether the source says where, rather than that it was found. Before each sentence
+    stands its gap; `begins` says which are no rest of a sentence.
+    """
 
     labels: tuple[int, ...]
     ignored: tuple[int, ...]
     query: str = field(repr=False)
     sentences: tuple[str, ...] = field(repr=False)
+    gaps: tuple[str, ...] = field(repr=False)
+    begins: tuple[bool, ...] = field(repr=False)
     supports: dict[int, Support] = field(repr=False)
+    given: bool = False
+
+    def told(self, start: int, stop: int) -> str:
+        """These sentences, and their gaps."""
+        pairs = zip(self.gaps[start:stop], self.sentences[start:stop], strict=True)
+        return "".join(gap + sentence for gap, sentence in pairs)
 
 
 @dataclass(frozen=True)
@@ -93,10 +106,12 @@ def _build(plan: Plan, radius: int, template: Template, tokenizer: Any) -> Decis
     for sentence in (evidence, *plan.swaps):
         prompt, (start, end) = _prompt(plan, passages, sentence)
         text = template.render(space, prompt)
-        first, _ = text.mentions[plan.event]
+        _, last = text.mentions[plan.event]
+        first = last - len(prompt.mentions[plan.event].text)
+        spaced = first + start > 0 and text.text[first + start - 1] == " "
         prompts.append(prompt)
         rendered.append(text)
-        swapped.append((first + start, first + end))
+        swapped.append((first + start - spaced, first + end))
     letters = prompts[0].letters
     asked = "".join(f" {letters[label]}" for label in prompts[0].golds[: plan.event])
     posed = Posed([text.asking(asked) for text in rendered], swapped, swapped[0])
@@ -108,7 +123,8 @@ def _build(plan: Plan, radius: int, template: Template, tokenizer: Any) -> Decis
             "with the text of a control token, which the tokenizer takes for it"
         ) from None
     except SpanError:
-        raise Dropped("whose sentences do not fall on token borders") from None
+        part = "evidence does" if plan.document.given else "sentences do"
+        raise Dropped(f"whose {part} not fall on token borders") from None
     if event is None:
         raise Dropped("with counterfactuals that do not align")
     return event
@@ -117,10 +133,7 @@ def _build(plan: Plan, radius: int, template: Template, tokenizer: Any) -> Decis
 def _prompt(
     plan: Plan, passages: Sequence[tuple[str, str]], sentence: str
 ) -> tuple[DrawnPrompt, CharSpan]:
-    """The prompt with this sentence as the evidence, whose span in its mention is given.
-
-    Spans in a mention count from the space before its first word, as the templates' do.
-    """
+    """The prompt with this sentence as the evidence, whose span in its mention is given."""
     mentions = []
     span = (0, 0)
     own = [plan.document.supports[label].sentence for label in plan.mentioned]
@@ -128,10 +141,8 @@ def _prompt(
         is_decided = place == plan.event
         held = sentence if is_decided else plan.document.sentences[own[place]]
         if is_decided:
-            start = len(f" {before}") if before else 0
-            span = (start, start + len(f" {held}"))
-        text = " ".join(part for part in (before, held, after) if part)
-        mentions.append(Mention(plan.labels[plan.mentioned[place]].id, text))
+            span = (len(before), len(before) + len(held))
+        mentions.append(Mention(plan.labels[plan.mentioned[place]].id, before + held + after))
     name = [plan.labels[label].id for label in plan.candidates]
     home = {plan.labels[label].id for label in (plan.gold, *plan.near)}
     families = (
@@ -142,18 +153,22 @@ def _prompt(
 
 
 def _passages(plan: Plan, radius: int) -> list[tuple[str, str]]:
-    """The words before and after the evidence in each mention, `radius` sentences at most.
+    """What stands before and after the evidence in each mention, `radius` sentences at most.
 
-    A mention ends with its evidence; only the last has words after it.
+    A mention ends with the sentence of its evidence, or before the next evidence.
     """
-    sentences = plan.document.sentences
+    document = plan.document
     own = [plan.document.supports[label].sentence for label in plan.mentioned]
     passages = []
+    earlier = 0
     for place, at in enumerate(own):
-        earlier = own[place - 1] + 1 if place else 0
         start = max(earlier, at - radius)
-        after = sentences[at + 1 : at + 1 + radius] if place == len(own) - 1 else ()
-        passages.append((" ".join(sentences[start:at]), " ".join(after)))
+        rest = range(at + 1, len(document.sentences))
+        earlier = next((x for x in rest if document.begins[x] or x in own), len(document.sentences))
+        before = document.told(start, at) + document.gaps[at] if start < at else ""
+        stop = at + 1 + radius if place == len(own) - 1 else earlier
+        after = document.told(at + 1, stop)
+        passages.append((before.lstrip(" "), after))
     return passages
 
 

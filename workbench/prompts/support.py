@@ -7,15 +7,16 @@ wording counts.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from workbench.errors import InputError
 from workbench.labels.words import find_words, words
+from workbench.prompts.templates import CharSpan
 
 _NGRAMS = (3, 4)
 # Their annotations refuse some of the values they document.
@@ -40,6 +41,22 @@ class Support:
 
     sentence: int
     overlap: float
+
+
+class Cut(NamedTuple):
+    """A document in sentences, each on one line.
+
+    Attributes:
+        sentences: in order.
+        gaps: what stands before each, a space or nothing.
+        begins: whether each is the beginning of a sentence, rather than the rest of one.
+        apart: places among them of the spans that were to be sentences of their own.
+    """
+
+    sentences: tuple[str, ...]
+    gaps: tuple[str, ...]
+    begins: tuple[bool, ...]
+    apart: tuple[int, ...]
 
 
 class SupportFinder:
@@ -76,18 +93,37 @@ class SupportFinder:
         No small letter begins a sentence. Runs of spaces become one; pieces without a letter or
         digit are left out.
         """
+        return self.cut(text).sentences
+
+    def cut(self, text: str, apart: Sequence[CharSpan] = ()) -> Cut:
+        """The sentences of a text, of which these spans are some.
+
+        What is before and after a span in a sentence is a sentence, too.
+
+        Args:
+            text: of a document.
+            apart: characters of the text, in order, without blanks at their ends, none in another.
+        """
+        whole = _sentences(text)
+        spans = sorted([*_outside(whole, apart), *((*span, True) for span in apart)])
+        starts = {end - len(text[start:end].lstrip()) for start, end in whole}
         pieces: list[str] = []
-        for line in text.splitlines():
-            begun: list[str] = []
-            for piece in _BREAK.split(line):
-                ended = begun and not _ABBREVIATED.search(begun[-1][-_LONGEST_ABBREVIATION:])
-                if ended and _begins_sentence(piece):
-                    pieces.append(" ".join(begun))
-                    begun = []
-                begun.append(piece)
-            pieces.append(" ".join(begun))
-        cleaned = (" ".join(piece.split()) for piece in pieces)
-        return tuple(piece for piece in cleaned if any(sign.isalnum() for sign in piece))
+        gaps: list[str] = []
+        begins: list[bool] = []
+        places: list[int] = []
+        reached, cut_before = -1, False
+        for start, end, cut in spans:
+            raw = text[start:end]
+            if not raw.strip() or not (cut or any(sign.isalnum() for sign in raw)):
+                continue
+            if (start, end) in apart:
+                places.append(len(pieces))
+            first = end - len(raw.lstrip())
+            pieces.append(" ".join(raw.split()))
+            gaps.append("" if reached == first and (cut or cut_before) else " ")
+            begins.append(first in starts)
+            reached, cut_before = start + len(raw.rstrip()), cut
+        return Cut(tuple(pieces), tuple(gaps), tuple(begins), tuple(places))
 
     def supports(
         self, sentences: Sequence[str], labels: Sequence[int], min_overlap: float
@@ -120,6 +156,38 @@ class SupportFinder:
             rows = self._weights[self._first[label] : self._first[label + 1]]
             best.append((has @ rows.T).toarray().max(axis=1))
         return np.stack(best, axis=1)
+
+
+def _sentences(text: str) -> list[CharSpan]:
+    """Characters of the sentences, with the spaces around them and what is only punctuation."""
+    found: list[CharSpan] = []
+    offset = 0
+    for line in text.splitlines(keepends=True):
+        begun = before = 0
+        for cut in _BREAK.finditer(line.rstrip("\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")):
+            start, end = cut.span()
+            piece = line[before:start]
+            if not _ABBREVIATED.search(piece[-_LONGEST_ABBREVIATION:]) and _begins_sentence(
+                line[end:]
+            ):
+                found.append((offset + begun, offset + start))
+                begun = end
+            before = end
+        found.append((offset + begun, offset + len(line)))
+        offset += len(line)
+    return found
+
+
+def _outside(
+    sentences: Sequence[CharSpan], apart: Sequence[CharSpan]
+) -> Iterator[tuple[int, int, bool]]:
+    """What of the sentences is not apart, and whether anything of the sentence is."""
+    for start, end in sentences:
+        inside = [span for span in apart if span[0] < end and span[1] > start]
+        for first, last in inside:
+            yield start, max(start, first), True
+            start = max(start, last)
+        yield start, max(start, end), bool(inside)
 
 
 def _begins_sentence(piece: str) -> bool:
