@@ -33,6 +33,7 @@ def test_every_form_gives_the_same_table(tmp_path, form):
         ("a.csv", "", "cannot be read as csv"),
         ("a.parquet", "not parquet", "cannot be read as parquet"),
         ("a.jsonl", '{"id": 1}\n[2]\n', "line 2: not a JSON object"),
+        ("a.jsonl", '{"id": 1\n', "a.jsonl: line 1: not JSON"),
     ],
 )
 def test_other_files_are_refused(tmp_path, name, content, message):

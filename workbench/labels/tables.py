@@ -1,6 +1,7 @@
 """Tables that users hand in as files: every value as it is written, none as a number."""
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pyarrow
 
 from workbench.errors import InputError
 from workbench.files import parse_json, reading
-from workbench.labels.lines import bad_line, numbered_lines, open_text
+from workbench.labels.lines import bad_line, open_text, text_lines
 
 FORMS = ("csv", "tsv", "jsonl", "parquet", "feather")
 
@@ -52,8 +53,14 @@ def _read(path: Path, form: str) -> pd.DataFrame:
 
 def _objects(path: Path) -> list[dict[str, object]]:
     rows = []
-    for line, content in numbered_lines(path):
-        row = parse_json(content.decode()) if content else None
+    strange: Counter[str] = Counter()
+    for line, content in text_lines(path, strange):
+        if strange:
+            raise bad_line(path, line, "not UTF-8; save the file as UTF-8")
+        try:
+            row = parse_json(content) if content else None
+        except InputError as error:
+            raise bad_line(path, line, f"{error}; one object a line is needed") from None
         if not isinstance(row, dict):
             raise bad_line(path, line, "not a JSON object; one object a line is needed")
         rows.append(row)
