@@ -30,6 +30,7 @@ _HOME = {
     "early_answers": "models.answers",
     "evaluate_students": "distill.evaluation.evaluate",
     "evidence": "runs.pipeline",
+    "explore": "explore:",
     "export_headset": "headsets.export:export",
     "fetch_model": "models.pretrained",
     "find_heads": "runs.pipeline",

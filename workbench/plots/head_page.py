@@ -57,7 +57,8 @@ def head_page(
         look: the head on the event, as `analysis.looks` finds it (its `Look`).
         words: the text of each token of the clean prompt; without it the page holds no text.
         effects: rows of a `patching` table; those of other heads are left out.
-        events: what the head does event by event, as `top_events` gives it; shown in this order.
+        events: what the head does event by event, as `top_events` gives it; shown in this order. A
+            column prompt says where each event is among the prompts, for whoever follows a click.
         paths: rows of a `paths` table, of which those from and to this head are shown.
         entry: the head as its head set writes it.
         scores: rows of a `scores` table.
@@ -115,7 +116,9 @@ def known_of(
     if scores is not None and len(own := _own(scores, head)):
         known["scores"] = _scored(own.iloc[0].to_dict(), score_titles)
     if events is not None and len(events):
-        known["events"] = _table(events.drop(columns=["layer", "head"], errors="ignore"))
+        shown = events.drop(columns=["layer", "head", "prompt"], errors="ignore")
+        prompts = list(events["prompt"]) if "prompt" in events else []
+        known["events"] = _table(shown) | {"prompts": prompts}
     if paths is not None and len(paths):
         known["paths"] = _paths(paths, head)
     return known
