@@ -110,7 +110,7 @@ def known_of(
         known |= {"pool": entry["pool"], "facts": _facts(entry)}
         known["effects"], known["half"] = _of_entry(entry), HALF_WORDS["verify"]
     if effects is not None and len(own := _own(effects, head)):
-        half = next((one for one in HALVES if one in set(own.get("half", ()))), "")
+        half = next((one for one in HALVES if "half" in own and one in set(own["half"])), "")
         own = own.loc[own["half"] == half] if half else own
         known["effects"], known["half"] = _measured(own), HALF_WORDS.get(half, "")
     if scores is not None and len(own := _own(scores, head)):

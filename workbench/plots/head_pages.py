@@ -123,7 +123,7 @@ def _events(events: pd.DataFrame, with_ids: bool) -> pd.DataFrame:
     chosen = str(events["chosen"].iloc[0])
     measures = [chosen, *(name for name in events.columns if name in MEASURES and name != chosen)]
     names = {"id": "prompt", "event": "event"} if with_ids else {"line": "line of prompts.jsonl"}
-    shown = events[[*names, *measures]].astype(dict.fromkeys(names, str))
+    shown: Any = events[[*names, *measures]].astype(dict.fromkeys(names, str))
     for name in measures:
         shown[name] = [two_digits(value) for value in shown[name]]
     return shown.rename(columns=names | {name: MEASURES[name].title for name in measures})

@@ -14,6 +14,7 @@ Numbers only: no text, no token of a prompt, no label.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -108,9 +109,9 @@ def _top(tables: Tables, heads: Sequence[Head], events: Sequence[DecisionEvent])
 def _first(top: pd.DataFrame) -> dict[tuple[str, str, int], tuple[str, ...]]:
     """(head, id, event) → the queries whose attention is kept."""
     wanted = {}
-    for (layer, head), rows in top.groupby(["layer", "head"], sort=False):
+    for _, rows in top.groupby(["layer", "head"], sort=False):
         for rank, row in enumerate(rows.head(TEXT_EVENTS).to_dict("records")):
-            key = head_name(int(layer), int(head)), row["id"], row["event"]
+            key = head_name(row["layer"], row["head"]), row["id"], row["event"]
             wanted[key] = ("decision",) if rank else ("decision", "gold")
     return wanted
 
@@ -129,9 +130,11 @@ def _long(
         one = seen.look(at)
         key = (*at, event.id, event.event)
         for source in one.summary.index.intersection(SOURCES):
-            for target, mass in one.summary.loc[source].items():
+            masses: Any = one.summary.loc[source]
+            for target, mass in masses.items():
                 rows.append((*key, "attention", source, target, float(mass)))
-        for role, logit in one.options.groupby("role")["logit"].mean().items():
+        logits: Any = one.options.groupby("role")["logit"].mean()
+        for role, logit in logits.items():
             rows.append((*key, "logit", "decision", role, float(logit)))
         for query in wanted.get((one.name, event.id, event.event), ()):
             weights = seen.row(at, place[query])

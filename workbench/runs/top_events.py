@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from workbench.analysis.patching.event_effects import event_effects
@@ -70,7 +71,8 @@ def top_of(
     halves = baseline.drop_duplicates(["id", "event"])[["id", "event", "half"]]
     effects = effects.merge(halves, on=["id", "event"], how="left")
     ranked = effects.dropna(subset=[measure])
-    ranked = ranked.loc[ranked[measure].abs().sort_values(ascending=False, kind="stable").index]
+    order = np.argsort(-ranked[measure].abs().to_numpy(float), kind="stable")
+    ranked = ranked.iloc[order]
     columns = ["id", "event", "half", measure, *(name for name in measures if name != measure)]
     return ranked[columns].head(n).reset_index(drop=True)
 

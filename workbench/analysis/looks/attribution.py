@@ -38,5 +38,5 @@ def logit_attribution(model: HookedModel, event: DecisionEvent) -> pd.DataFrame:
             "relevant_far": mean(roles.relevant.numpy()) - far,
         }
     )
-    order = table["gold_near"].abs().sort_values(ascending=False, kind="stable").index
-    return table.loc[order].reset_index(drop=True)
+    order = np.argsort(-np.abs(gold - near), kind="stable")
+    return table.iloc[order].reset_index(drop=True)

@@ -81,7 +81,7 @@ class Look:
 
     def __repr__(self) -> str:
         """A few lines: attention between regions, and what it writes on options of each role."""
-        numbers = self.options.drop(columns="label").groupby("role", sort=False).mean()
+        numbers: Any = self.options.drop(columns="label").groupby("role", sort=False).mean()
         numbers = numbers.reindex([role for role in ROLES if role in numbers.index])
         return "\n".join(
             [

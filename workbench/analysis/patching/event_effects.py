@@ -5,7 +5,7 @@ is NaN where the event is no valid pair for it.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def event_effects(events: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
                 values = (terms.numerator / terms.denominator).numpy()
             measures[name] = np.where(terms.counts.numpy(), values, np.nan).ravel()
     ids = base.index.to_frame(index=False)
-    frame = ids.merge(heads, how="cross").assign(**measures)[[*KEYS, *measures]]
+    frame: Any = ids.merge(heads, how="cross").assign(**measures)[[*KEYS, *measures]]
     return frame.dropna(how="all", subset=list(measures)).reset_index(drop=True)
 
 
