@@ -63,3 +63,5 @@ POOL_WORDS: dict[str, PoolWords] = {
     ),
 }
 """Pool → its words, in the order shown."""
+POOLED_ENDS = "pooled"
+"""Of paths between pooled heads, in the column that says which ends were asked for."""

@@ -9,6 +9,7 @@ from workbench.analysis.statistics import (
     LEAST_ERROR,
     Halves,
     bootstrap,
+    deal_more,
     false_discovery_q,
     families_in_both,
     mean_statistic,
@@ -189,6 +190,30 @@ def test_a_family_of_most_prompts_is_split_all_the_same():
     halves = split_half(list(families), 0, families)
     assert len(halves.choose) == len(halves.verify) == 6
     assert families_in_both(halves, families) == 1
+
+
+def test_more_prompts_leave_every_prompt_in_its_half():
+    families = {f"{family}{at}": family for family in "abcdefgh" for at in range(2)}
+    first = [name for name in families if name[0] in "abcd"]
+    halves = split_half(first, 1, families)
+    more = families | {"a2": "a", "i0": "i"}
+    grown = deal_more(halves, list(more), 1, more)
+    assert halves.choose <= grown.choose and halves.verify <= grown.verify
+    assert grown.choose | grown.verify == set(more) and not grown.choose & grown.verify
+    assert not families_in_both(grown, more)
+    assert grown.of("a2") == grown.of("a0")
+    assert abs(len(grown.choose) - len(grown.verify)) <= 2
+    assert grown == deal_more(halves, list(reversed(more)), 1, more)
+    assert deal_more(halves, first, 1, families) == halves
+
+
+def test_new_prompts_that_would_tip_the_halves_go_one_by_one():
+    families = {f"p{at}": at for at in range(4)}
+    halves = split_half(list(families), 0, families)
+    home = families[min(halves.choose)]
+    more = families | {f"q{at}": home for at in range(20)}
+    grown = deal_more(halves, list(more), 0, more)
+    assert len(grown.choose) == len(grown.verify) == 12
 
 
 def test_two_prompts_give_one_each_and_others_are_refused():

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from shutil import copytree
 from typing import Any, get_type_hints
 
 import pandas as pd
@@ -121,9 +122,7 @@ def test_a_second_run_skips_every_step_and_changes_nothing(
     [
         (["--seed", "1"], "seed is 0 there and 1 now"),
         (["--dtype", "float64"], "model.dtype is float32 there and float64 now"),
-        (["--n-resamples", "60"], "'score' was run with n_resamples 50 there and 60 now"),
-        (["--positions", "span"], "'patch' was run with positions decision,span there and span"),
-        (["--draws", "3"], "'pool' was run with draws 2 there and 3 now"),
+        (["--intervention", "pattern"], "'patch' was run with intervention z there and pattern"),
     ],
 )
 def test_another_run_in_the_folder_is_refused(
@@ -141,13 +140,39 @@ def test_another_model_and_other_prompts_are_refused(
 ) -> None:
     other = save_model("gpt2", tmp_path / "other")
     few = tmp_path / "few.jsonl"
-    few.write_text("".join(prompt_file.read_text().splitlines(keepends=True)[:4]))
+    lines = prompt_file.read_text().splitlines(keepends=True)
+    few.write_text("".join(lines[4:]))
     before = content(finished)
     arguments = ["score", "--out", finished, "--n-resamples", "50", "--n-permutations", "50"]
     assert "model.weights_sha256" in refusal(invoke(*arguments, "--model", other))
     message = refusal(invoke(*arguments, "--model", llama, "--prompts", few))
     assert "prompts.sha256" in message
+    few.write_text("".join(lines[:4]))
+    message = refusal(invoke(*arguments, "--model", llama, "--prompts", few))
+    assert f"holds these 4 events and {len(lines) - 4} more" in message
     assert content(finished) == before
+
+
+def test_flags_that_are_not_given_are_those_of_the_run(
+    finished: Path, llama: Path, given: Given, tmp_path: Path, invoke: Invoke
+) -> None:
+    out = copytree(finished, tmp_path / "run")
+    before = content(out)
+    result = invoke("run", "--model", llama, "--out", out)
+    assert result.exit_code == 0 and "patch: finished before, skipped" in result.stderr
+    assert content(out) == before
+    assert "--n makes prompts, and those" in refusal(
+        invoke("run", "--model", llama, "--out", out, "--n", "90")
+    )
+    result = invoke("patch", "--model", llama, "--out", out, "--n-resamples", "60")
+    assert "patch: n_resamples was 50, is 60 now, what is there is kept" in result.stderr
+    assert "none is added" in result.stderr and "of before" not in result.stdout
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["steps"]["pool"]["status"] = "outdated"
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    result = invoke("patch", "--model", llama, "--out", out)
+    assert "of before this: pool; `workbench pool` with the same --out" in result.stdout
+    assert "`workbench pool` makes it again" in refusal(invoke("report", "--out", out))
 
 
 def test_a_folder_with_other_files_is_refused(given: Given, tmp_path: Path, invoke: Invoke) -> None:

@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 from workbench.analysis.patching.patching import event_counts
 from workbench.organism.results import results
 from workbench.phases import MEASURES
-from workbench.plots.report import flatten, pool_finding, pool_rows, write_report
+from workbench.plots.report import flatten, pool_finding, pool_rows, unscored_heads, write_report
 from workbench.plots.style import percent, two_digits
 
 NASTY = "<script>alert('x')</script>"
@@ -184,6 +184,24 @@ def test_empty_pools_and_tables_are_said_in_words(tmp_path: Path) -> None:
     assert "The refine pool is empty: no head qualified." in text
     assert "No head was patched." in text
     assert "No pool was patched as a whole." in text
+
+
+def test_why_a_pool_is_empty_stands_with_it(tmp_path: Path) -> None:
+    why = {"coarse": ["4-3 comes near: 0.02 missing", "what may help: <more>"]}
+    html = make_report(tmp_path, headset={}, pools=pd.DataFrame(), why_empty=why)
+    assert "<li>4-3 comes near: 0.02 missing</li><li>what may help: &lt;more&gt;</li>" in html
+
+
+def test_heads_that_no_score_named_are_listed(tmp_path: Path) -> None:
+    headset = make_headset()
+    headset["method"] = {"thresholds": {"false_discovery_rate": 0.05}}
+    for head in headset["heads"]:
+        head["scores"] = {"coarse_q": 0.01, "refine_q": None}
+    assert "since no score of theirs beats its null" not in make_report(tmp_path, headset=headset)
+    headset["heads"][0]["scores"] = {"coarse_q": 0.5, "refine_q": 0.9}
+    assert unscored_heads(headset) == ["4-3"]
+    html = make_report(tmp_path / "more", headset=headset)
+    assert "since no score of theirs beats its null" in html
 
 
 def pools_with(kind: str, **values: float) -> Any:

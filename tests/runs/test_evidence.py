@@ -7,7 +7,6 @@ from fixtures.tiny_runs import save_model, save_prompts
 from rich.console import Console
 
 import workbench as wb
-from workbench.errors import InputError
 from workbench.headsets import headset as headset_file
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
@@ -45,8 +44,6 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> OpenRun:
 def test_evidence_comes_after_pooling_and_ends_in_headset_and_report(
     opened: OpenRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="workbench pool"):
-        wb.evidence(opened)
     bare = wb.pool(opened)
     assert bare.heads and all(head.chosen_share is None for head in bare.heads)
     wb.report(opened.folder.path, reporter=QUIET)

@@ -230,12 +230,10 @@ def test_paths_between_named_heads_are_measured_on_the_held_out_half(begin: Begi
     ends = replace(FAST, heads="all", sources="0-1", destinations="1-0,1-3")
     stream, reporter = loud()
     opened = begin(ends, reporter=reporter)
-    wb.score(opened)
-    wb.patch(opened)
-    with pytest.raises(InputError, match="run `workbench pool` first"):
-        wb.paths(opened)
-    wb.pool(opened)
     table = wb.paths(opened)
+    for first in ("score", "patch", "pool"):
+        assert f"{first} is not finished and is done first" in stream.getvalue()
+    assert set(table["ends"]) == {"0-1 > 1-0 1-3"}
     assert set(zip(table["dst_heads"], table["route"], strict=True)) == {
         ("1-0", "q"), ("1-0 1-1", "k"), ("1-0 1-1", "v"),
         ("1-3", "q"), ("1-2 1-3", "k"), ("1-2 1-3", "v"),
@@ -246,12 +244,11 @@ def test_paths_between_named_heads_are_measured_on_the_held_out_half(begin: Begi
     assert "Paths between heads" in page_of(opened)
 
 
-def test_paths_that_were_stopped_go_on_but_not_with_those_of_other_ends(
+def test_paths_that_were_stopped_go_on_beside_those_of_other_ends(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = begin(replace(FAST, heads="all", sources="0-1", destinations="1-0"))
-    for step in (wb.score, wb.patch, wb.pool):
-        step(opened)
+    wb.pool(opened)
     real = Parts.__setitem__
 
     def stop(self: Parts, number: int | str, table: pd.DataFrame) -> None:
@@ -263,7 +260,8 @@ def test_paths_that_were_stopped_go_on_but_not_with_those_of_other_ends(
         wb.paths(opened)
     assert list(opened.folder.parts("paths")) == [0]
     other = begin(replace(opened.config, destinations="1-3"))
-    assert set(wb.paths(other)["dst_heads"]) == {"1-3", "1-2 1-3"}
+    into = wb.paths(other).groupby("ends")["dst_heads"].agg(set).to_dict()
+    assert into == {"0-1 > 1-0": {"1-0", "1-0 1-1"}, "0-1 > 1-3": {"1-3", "1-2 1-3"}}
 
 
 def test_without_pooled_heads_there_are_no_paths_and_it_is_said(begin: Begin) -> None:
@@ -274,15 +272,20 @@ def test_without_pooled_heads_there_are_no_paths_and_it_is_said(begin: Begin) ->
     wb.patch(opened)
     assert not wb.pool(opened).heads
     assert wb.paths(opened).empty
-    assert "paths: none (no path" in stream.getvalue()
+    said = stream.getvalue()
+    assert "paths: none between pooled heads (no head is pooled, so" in said
+    assert "every destination lies" not in said
     assert "Paths between heads" not in page_of(opened)
+    with pytest.raises(InputError, match=r"no head is pooled.* name both ends"):
+        wb.paths(begin(replace(strict, sources="0-1")))
     backwards = replace(strict, sources="1-0", destinations="0-1")
     with pytest.raises(InputError, match="every destination lies at or below every source"):
         wb.paths(begin(backwards))
-    # Other ends are measured in place of the first, and the page shows them.
+    # What was refused is forgotten; ends that give a path are measured, and the page shows them.
     named = replace(strict, sources="0-1", destinations="1-2")
-    assert not wb.paths(begin(named)).empty
-    assert "Paths between heads" in page_of(opened)
+    assert set(wb.paths(begin(named))["ends"]) == {"0-1 > 1-2"}
+    page = page_of(opened)
+    assert "Paths between heads" in page and "Only paths asked for by name: 0-1 &gt; 1-2" in page
 
 
 def test_a_model_that_cannot_do_the_task_gives_an_empty_headset_and_says_so(
@@ -357,7 +360,10 @@ def test_made_prompts_have_the_trained_task_at_full_size(
 
 
 def test_only_the_report_with_text_holds_text(with_tokenizer: Path, tmp_path: Path) -> None:
-    config = RunConfig(n_prompts=2, n_resamples=20, n_permutations=20)
+    def more(count: int) -> RunConfig:
+        return RunConfig(n_prompts=count, n_resamples=20, n_permutations=20)
+
+    config = more(2)
     wb.run(tmp_path, model=with_tokenizer, config=config, device="cpu", reporter=QUIET)
     for path in tmp_path.iterdir():
         assert b"note: 1 ." not in path.read_bytes()
@@ -365,7 +371,7 @@ def test_only_the_report_with_text_holds_text(with_tokenizer: Path, tmp_path: Pa
         tmp_path, show_text=True, model=with_tokenizer, reporter=QUIET
     ).read_text()
     assert "note: 1 ." in with_text
-    # The same call goes on with the prompts it made; another number of prompts is another run.
+    # The same call goes on with the prompts it made; more of them begin with these.
     file = tmp_path / "prompts.jsonl"
     made = file.read_bytes()
     file.write_bytes(made[:-9])
@@ -373,8 +379,11 @@ def test_only_the_report_with_text_holds_text(with_tokenizer: Path, tmp_path: Pa
         wb.report(tmp_path, show_text=True, model=with_tokenizer, reporter=QUIET)
     wb.run(tmp_path, model=with_tokenizer, config=config, device="cpu", reporter=QUIET)
     assert file.read_bytes() == made
-    with pytest.raises(InputError, match="n_prompts is 2 there and 3 now"):
-        wb.run(tmp_path, model=with_tokenizer, config=RunConfig(n_prompts=3), reporter=QUIET)
+    grown = open_run(tmp_path, model=with_tokenizer, config=more(3), make=True, reporter=QUIET)
+    assert len(grown.prompts) == 3 and file.read_bytes().startswith(made)
+    assert grown.folder.manifest["prompts"]["batches"] == [2, 1]
+    with pytest.raises(InputError, match="n_prompts is 3 there and 2 now"):
+        open_run(tmp_path, model=with_tokenizer, config=config, make=True, reporter=QUIET)
 
 
 def test_a_bad_training_record_is_named(with_tokenizer: Path, tmp_path: Path) -> None:

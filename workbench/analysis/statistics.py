@@ -99,6 +99,46 @@ def split_half(
     return Halves(frozenset(shuffled[:middle]), frozenset(shuffled[middle:]))
 
 
+def deal_more(
+    halves: Halves, prompt_ids: Sequence[str], seed: int, families: Mapping[str, Hashable]
+) -> Halves:
+    """The halves with more prompts: every prompt stays in its half, and the others are dealt.
+
+    A new prompt goes to the half in which its family lies. Other families are dealt at random, the
+    largest first, each to the smaller half; where the halves would then be too unequal, and for a
+    family that lies in both, each new prompt goes by itself.
+    """
+    new = sorted(set(prompt_ids) - halves.choose - halves.verify)
+    generator = derive_generator(seed, "halves", len(halves.choose) + len(halves.verify))
+    order = torch.randperm(len(new), generator=generator).tolist()
+    groups: dict[Hashable, list[str]] = {}
+    for index in order:
+        groups.setdefault(families[new[index]], []).append(new[index])
+    homes = [{families[name] for name in half} for half in halves]
+
+    def dealt(each: Sequence[Sequence[str]], keep: bool) -> Halves:
+        both = [list(half) for half in halves]
+        for group in each:
+            at_home = [at for at in (0, 1) if families[group[0]] in homes[at]]
+            smaller = int(len(both[0]) > len(both[1]))
+            both[at_home[0] if keep and len(at_home) == 1 else smaller].extend(group)
+        return Halves(*map(frozenset, both))
+
+    by_size = sorted(groups.values(), key=len, reverse=True)  # stable, so as shuffled
+    known = [group for group in by_size if sum(families[group[0]] in home for home in homes) == 1]
+    split = [
+        [name]
+        for group in by_size
+        if all(families[group[0]] in home for home in homes)
+        for name in group
+    ]
+    fresh = [group for group in by_size if not any(families[group[0]] in home for home in homes)]
+    found = dealt([*known, *fresh, *split], keep=True)
+    if min(map(len, found)) < LEAST_HALF * sum(map(len, found)):
+        found = dealt([[name] for group in by_size for name in group], keep=False)
+    return found
+
+
 def families_in_both(halves: Halves, families: Mapping[str, Hashable]) -> int:
     """Number of families that have prompts in either half."""
     return len(set.intersection(*({families[name] for name in half} for half in halves)))

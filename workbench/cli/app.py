@@ -169,6 +169,8 @@ def _built(name: str, function: Callable[..., None], flags: dict[str, "Flag"]) -
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+        if parameter.name == "ctx":  # by its type typer knows it; it is of a class beside that
+            own = [own[0].replace(annotation=typer.Context)]
         parameters += (
             [flag.parameter for flag in flags.values()] if parameter.name == "settings" else own
         )

@@ -17,6 +17,7 @@ from workbench.roles import HEAD_POOLS
     DAILY, settings=lambda: run_flags("prompts", "score", "patch", "pool", "paths"), stopped=GOES_ON
 )
 def run(
+    ctx: Any,
     out: Out,
     settings: dict[str, Any],
     model: Model = None,
@@ -25,7 +26,7 @@ def run(
     dtype: Dtype = "float32",
 ) -> None:
     """Everything: prompts, scores, patching, pools, report; on the bundled model by default."""
-    config = wb.RunConfig(**settings)
+    config = wb.RunConfig(**settings_of_run(ctx, out, settings))
     prepare()
     wb.run(out, model=model, prompts=prompts, config=config, dtype=dtype, device=device)
     summarise(out)
@@ -160,8 +161,10 @@ def export(
     from workbench.headsets.headset import load
 
     check_new(out, force)
-    write(load(file), out, form, pool)
-    typer.echo(f"{form}: {out}")
+    headset = load(file)
+    write(headset, out, form, pool)
+    count = sum(head.pool == pool or pool is None for head in headset.heads)
+    typer.echo(f"{form}: {out}, {count or 'no'} head{'s' * (count != 1)}")
 
 
 @command(DAILY, name="fetch-model", stopped=GOES_ON)
@@ -202,6 +205,15 @@ def pictures(
         else:
             made, where = len(page_pictures(file, out, limit_s=limit)), out
         typer.echo(f"{made} pictures: {where}")
+
+
+def settings_of_run(ctx: Any, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as given; a run that is there has its own for flags that were not given."""
+    from workbench.runs.taken_up import settings_there
+
+    given = {name for name in settings if ctx.get_parameter_source(name).name == "COMMANDLINE"}
+    there = settings_there(out, given, prompts=ctx.params.get("prompts") is not None)
+    return settings | {name: value for name, value in there.items() if name in settings}
 
 
 def summarise(out: Path) -> None:

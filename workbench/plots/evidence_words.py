@@ -77,8 +77,11 @@ def aligned(chain: pd.DataFrame) -> pd.DataFrame:
     return where(chain, align="step") if by_own.empty else by_own
 
 
-def sentences(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """What the tables say, a sentence or two each."""
+def sentences(tables: Mapping[str, pd.DataFrame], *, pooled: bool = True) -> list[str]:
+    """What the tables say, a sentence or two each; `pooled` says whether any head is."""
+    if not pooled:
+        tables = {name: table for name, table in tables.items() if name != "areas"}
+        return [NO_POOL, *sentences(tables)]
     known = {"areas": _areas, "winners_curse": _curse, "turning_points": _turns}
     return [
         text
@@ -86,6 +89,12 @@ def sentences(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         if name in tables and not tables[name].empty
         for text in words(tables[name])
     ]
+
+
+NO_POOL = (
+    "No head is pooled, so the pools have no order of their own: where a figure names it, heads "
+    "are ranked by their score alone."
+)
 
 
 def _areas(areas: pd.DataFrame) -> list[str]:

@@ -3,7 +3,7 @@
 Prompt text is in the file only when it was handed to `write_report`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from workbench.plots.style import (
     score_words,
     two_digits,
 )
-from workbench.roles import POOL_WORDS
+from workbench.roles import POOL_WORDS, POOLED_ENDS
 
 SCORE_NOTE = (
     "Which heads are worth patching.",
@@ -89,6 +89,7 @@ def write_report(
     mass: tuple[str, str] = ("", ""),
     looks: Mapping[str, pd.DataFrame] | None = None,
     texts: Words | None = None,
+    why_empty: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Write the report of a run and return its path; the file is its owner's alone.
 
@@ -96,8 +97,9 @@ def write_report(
     `event_counts`). `headset` is the head-set file as a dict. `prompts` holds texts as strings or
     {"text": …} under any keys; leave it out where text must stay where it is. `evidence` holds the
     tables of the evidence steps by name, `words` titles and units of scores. `mass` says how much
-    of the probability the options hold, and warns where that is too little. `looks` holds the
-    tables behind the pages of single heads, `texts` the tokens of prompts for them.
+    of the probability the options hold, and warns where that is too little; `why_empty` explains
+    pools without heads, line by line. `looks` holds the tables behind the pages of single heads,
+    `texts` the tokens of prompts for them.
 
     Raises:
         InputError: a table lacks a column that a figure needs.
@@ -121,7 +123,7 @@ def write_report(
         counts=counts,
         mass=mass,
         findings=[
-            pool_finding(pool, headset, pools)
+            pool_finding(pool, headset, pools, (why_empty or {}).get(pool, ()))
             for pool in POOL_WORDS
             if pool in PHASES or any(head["pool"] == pool for head in headset.get("heads", []))
         ],
@@ -133,12 +135,15 @@ def write_report(
             card(f"evidence-{name}", figure, *evidence_words.NOTES[name])
             for name, figure in evidence_words.cards(evidence or {}).items()
         ],
-        evidence_sentences=evidence_words.sentences(evidence or {}),
+        evidence_sentences=evidence_words.sentences(
+            evidence or {}, pooled=bool(headset.get("heads"))
+        ),
         score_titles=[score_words(name, words)[0] for name in score_names(scores.columns)],
         effect_titles=[MEASURES[name].title for name in SHOWN],
         heads=head_rows(headset, score_names(scores.columns)),
-        head_pages=head_pages(headset, scores, patching, paths, looks or {}, words, texts),
+        head_pages=head_pages(headset, scores, patching, _once(paths), looks or {}, words, texts),
         looked=bool(looks),
+        unscored=unscored_heads(headset),
         pool_rows=pool_rows(pools),
         measures=[] if pools.empty else [name for name in SHOWN if name in set(pools["measure"])],
         provenance=flatten(manifest),
@@ -175,29 +180,49 @@ def _patching_cards(
 def _path_cards(
     paths: pd.DataFrame | None, patching: pd.DataFrame, headset: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """One diagram per phase, when paths were patched."""
+    """One diagram per phase, when paths were patched; paths asked for by name have their own."""
     if paths is None or paths.empty:
         return []
-    place = paths["positions"].iloc[0]
-    pooled = heatmaps.pooled_heads(headset)
-    return [
-        card(f"paths-{measure}", path_graph(paths, patching, pooled, measure, place), *PATH_NOTE)
-        for measure in (phase.chief for phase in PHASES.values())
-    ]
+    pooled, cards = heatmaps.pooled_heads(headset), []
+    named = paths.get("ends", pd.Series(POOLED_ENDS, paths.index))
+    kinds = sorted(paths.groupby(named), key=lambda kind: kind[0] != POOLED_ENDS)
+    for at, (ends, rows) in enumerate(kinds):
+        place = rows["positions"].iloc[0]
+        for measure in (phase.chief for phase in PHASES.values()):
+            figure = path_graph(rows, patching, pooled, measure, place)
+            name, note = f"paths-{measure}", PATH_NOTE
+            if ends != POOLED_ENDS:
+                name = f"{name}-{at}"
+                note = (f"Only paths asked for by name: {ends}. {PATH_NOTE[0]}", PATH_NOTE[1])
+            cards.append(card(name, figure, *note))
+    return cards
+
+
+def _once(paths: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Paths without those that are there again because somebody asked for them by name."""
+    if paths is None or "ends" not in paths:
+        return paths
+    values = ("ends", "effect", "low", "high", "n", "n_excluded")
+    return paths.drop_duplicates([name for name in paths.columns if name not in values])
 
 
 # The summary in words.
 
 
-def pool_finding(pool: str, headset: Mapping[str, Any], pools: pd.DataFrame) -> dict[str, Any]:
-    """What the run found about one pool: its heads, its joint effect in words, and warnings."""
+def pool_finding(
+    pool: str, headset: Mapping[str, Any], pools: pd.DataFrame, why: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What the run found about one pool: its heads, its joint effect in words, and warnings.
+
+    `why` says why it is empty, line by line.
+    """
     heads = [head for head in headset.get("heads", []) if head["pool"] == pool]
     names = [f"{head['layer']}-{head['head']}" for head in heads]
     finding: dict[str, Any] = {"pool": pool, "heads": names, "headline": "–", "interval": ""}
     finding["what"] = POOL_WORDS[pool].what
     words = POOL_WORDS[pool]
     unit, phrase = words.share_of, words.finding
-    finding |= {"unit": unit, "warnings": [], "controls": ""}
+    finding |= {"unit": unit, "warnings": [], "controls": "", "why": list(why)}
     if not names:
         return finding | {"text": f"The {pool} pool is empty: no head qualified."}
     unmeasured = finding | {"text": f"The joint effect of the {pool} pool was not measured."}
@@ -252,6 +277,21 @@ def _against_controls(effect: Mapping[Any, Any], rows: pd.DataFrame) -> tuple[st
 
 
 # Tables.
+
+
+def unscored_heads(headset: Mapping[str, Any]) -> list[str]:
+    """Pooled heads that no score named: they are in a pool by what they do alone."""
+    limit = headset.get("method", {}).get("thresholds", {}).get("false_discovery_rate")
+    if limit is None:
+        return []
+    return [
+        f"{head['layer']}-{head['head']}"
+        for head in headset.get("heads", [])
+        if not any(
+            (q := head["scores"].get(phase.q)) is not None and q <= limit
+            for phase in PHASES.values()
+        )
+    ]
 
 
 def head_rows(headset: Mapping[str, Any], scores: Iterable[str]) -> list[dict[str, Any]]:

@@ -10,7 +10,16 @@ from pydantic import Field
 
 from workbench.errors import InputError
 from workbench.files import settings
-from workbench.headsets.thresholds import Rate, ReadOutShare, RestoreLow, Thresholds
+from workbench.headsets.thresholds import (
+    Alike,
+    PassedShare,
+    Rate,
+    ReadOutShare,
+    RestoreLow,
+    StrictLow,
+    Swapped,
+    Thresholds,
+)
 from workbench.phases import Intervention
 from workbench.prompts.choices import KINDS, OWN_TASK, check_task
 
@@ -105,6 +114,10 @@ class RunConfig:
     false_discovery_rate: Rate = Thresholds.false_discovery_rate
     min_restore_low: RestoreLow = Thresholds.min_restore_low
     read_out_share: ReadOutShare = Thresholds.read_out_share
+    alike: Alike = Thresholds.alike
+    swapped: Swapped = Thresholds.swapped
+    passed_share: PassedShare = Thresholds.passed_share
+    min_strict_low: StrictLow = Thresholds.min_strict_low
     chain_scores: Annotated[
         str,
         Field(

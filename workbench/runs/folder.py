@@ -1,17 +1,17 @@
 """The folder of a run: a manifest, tables, and the parts of a sweep that is not finished yet.
 
-Nothing in it is overwritten. The manifest says what the run is (weights, prompts, seed) and which
-steps were done with which settings, so that the same command goes on where it stopped, and any
-other one is refused with a line that names what differs. Every file is written beside its place
-and then moved there: a reader, or a run that was killed, never finds half a file. The manifest
-holds the hash of every file of a finished step: one that is missing or damaged is made again. One
-process writes at a time (`hold`). The folder and its files are their owner's alone: tables hold
-tokens of prompts.
+The manifest says what the run is (weights, prompts, seed) and which steps were done with which
+settings, so that the same command goes on where it stopped, other settings add to what is there,
+and another run is refused with a line that names what differs. Every file is written beside its
+place and then moved there: a reader, or a run that was killed, never finds half a file. The
+manifest holds the hash of every file of a finished step: one that is missing or damaged is made
+again. One process writes at a time (`hold`). The folder and its files are their owner's alone:
+tables hold tokens of prompts.
 """
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,24 +102,47 @@ class RunFolder:
         if differences:
             raise InputError(f"{self.path}: {what} {'; '.join(differences)}; give another --out")
 
-    def begin(self, step: str, settings: Mapping[str, Any]) -> bool:
+    def begin(
+        self,
+        step: str,
+        settings: Mapping[str, Any],
+        *,
+        again: bool = False,
+        asked: Sequence[Mapping[str, Any]] = (),
+    ) -> bool:
         """Whether the step is still to do, or to do again; then it is marked as running.
+
+        Args:
+            step: its name.
+            settings: what it is done with.
+            again: do it with these settings whatever was done before.
+            asked: settings that add up, with which it was asked for until now.
 
         Raises:
             InputError: it was begun with other settings.
         """
-        self.check_step(step, settings)
-        if self.is_done(step):
-            return False
+        if not again:
+            self.check_step(step, settings)
+            if self.is_done(step):
+                return False
         record = self.manifest["steps"].get(step, {})
         before = record.get("files") or record.get("before") or {}
         self.manifest["steps"][step] = {
             "status": "running",
             "settings": dict(settings),
+            **({"asked": list(asked)} if asked else {}),
             **({"before": before} if before else {}),
         }
         self._save()
         return True
+
+    def put_back(self, step: str, record: Mapping[str, Any] | None) -> None:
+        """Undo the beginning of a step that was refused: its record is again what it was."""
+        if record is None:
+            self.forget(step)
+        else:
+            self.manifest["steps"][step] = dict(record)
+            self._save()
 
     def finish(
         self, step: str, seconds: float, counts: Mapping[str, Any], files: Collection[str]
@@ -143,8 +166,28 @@ class RunFolder:
         for one in STEPS:
             record = self.manifest["steps"].get(one.name)
             if record is not None and makes & set(one.needs):
-                record["status"] = "outdated" if self.was_done(one.name) else "running"
-                self.parts(one.name).clear()
+                self._outdate_one(one)
+
+    def _outdate_one(self, step: Step) -> None:
+        done = self.was_done(step.name)
+        self.manifest["steps"][step.name]["status"] = "outdated" if done else "running"
+        if not step.keeps:  # kept rows say themselves what they are of
+            self.parts(step.name).clear()
+
+    def grow(self, prompts: Mapping[str, Any]) -> None:
+        """Let the run have more prompts; every step is to be done again, with the rows it keeps."""
+        self.manifest["prompts"] |= prompts
+        for step in STEPS:
+            if step.name in self.manifest["steps"]:
+                self._outdate_one(step)
+        self.outdate_reports()
+        self._save()
+
+    @property
+    def outdated(self) -> list[Step]:
+        """Finished steps that rest on what has changed since."""
+        records = self.manifest["steps"]
+        return [one for one in STEPS if records.get(one.name, {}).get("status") == "outdated"]
 
     def allow(self, step: str, name: str, sha256: str) -> None:
         """A finished step's file may have this content, too; said before it is written."""
@@ -185,7 +228,7 @@ class RunFolder:
         if record["status"] == "outdated":
             return f"what {step} was made from has changed"
         known: dict[str, list[str]] = record.setdefault("files", {})
-        for name in dict.fromkeys([*FILES.get(step, ()), *known]):
+        for name in list(known) or FILES.get(step, ()):
             path = self.path / name
             if not path.is_file():
                 return f"{name} is missing"
@@ -214,6 +257,24 @@ class RunFolder:
         for page in (REPORT_FILE, REPORT_WITH_TEXT_FILE):
             self.forget_unless(Path(page).stem, None)
 
+    def rows(self, step: Step) -> pd.DataFrame:
+        """Rows of single events that a step kept; none where they are missing or damaged.
+
+        A step that was stopped may have written a table that the manifest does not know yet: its
+        rows are whole all the same, since no half of a file is ever in its place.
+        """
+        if not step.keeps or not self.has_table(step.keeps):
+            return pd.DataFrame()
+        record = self.manifest["steps"].get(step.name, {})
+        known = record.get("files", {}).get(f"{step.keeps}.parquet")
+        path = self.path / f"{step.keeps}.parquet"
+        try:
+            if record.get("status") != "running" and known and file_sha256(path) not in known:
+                return pd.DataFrame()
+            return self.read_table(step.keeps)
+        except InputError:
+            return pd.DataFrame()
+
     def require(self, step: Step) -> None:
         """Refuse to go on without an earlier step.
 
@@ -228,6 +289,7 @@ class RunFolder:
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table as parquet; the name may lie in a folder below."""
+        make_folder((self.path / name).parent, private=True)
         write_table(self.path / f"{name}.parquet", table, private=True)
 
     def has_table(self, name: str) -> bool:

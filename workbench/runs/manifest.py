@@ -34,12 +34,14 @@ class _Record(_Read):
     settings: dict[str, Any]
     files: dict[str, list[str]] = {}
     before: dict[str, list[str]] = {}
+    asked: list[dict[str, Any]] = []
 
 
 class _Prompts(_Read):
     task: str
     sha256: str
     made_with: dict[str, Any] | None = None
+    batches: list[int] = []
 
 
 class _Model(_Read):

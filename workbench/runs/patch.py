@@ -9,15 +9,16 @@ from transformer_lens.utilities.statistics import derive_generator
 from workbench.analysis.option_mass import mass_counts, mass_warning
 from workbench.analysis.patching.effects import HALVES, causal_effects
 from workbench.analysis.patching.engine import engine_use
-from workbench.analysis.patching.patching import EVENT_COLUMNS, sweep
+from workbench.analysis.patching.patching import EVENT_COLUMNS, sweep_event
 from workbench.analysis.patching.screening import COLUMNS as SCREEN_COLUMNS
 from workbench.analysis.patching.screening import promising, screen_heads
 from workbench.analysis.scores.registry import known_scores
-from workbench.heads import Head, parse_heads
+from workbench.heads import Head, head_name, parse_heads
 from workbench.models.hooked import HookedModel
 from workbench.phases import valid_pairs
-from workbench.prompts.prompt import DecisionEvent, PromptSet
+from workbench.prompts.prompt import DecisionEvent
 from workbench.runs.config import HEAD_CHOICES, RunConfig
+from workbench.runs.rows import sweep_rows
 from workbench.runs.steps import Made
 from workbench.runs.subject import Parts, Subject, Tables, runs_worth_patching, valid_runs
 
@@ -25,6 +26,8 @@ EFFECT_COLUMNS = [
     *("layer", "head", "positions", "measure", "half"),
     *("effect", "low", "high", "n", "n_excluded", "group", "intervention"),
 ]
+GROUPS = ("nominated", "control", "all")
+"""Why a head is patched, in the order of their rows."""
 
 
 def screen(subject: Subject, tables: Tables) -> Made:
@@ -59,12 +62,12 @@ def patch(subject: Subject, tables: Tables, parts: Parts) -> Made:
             "patching": pd.DataFrame(columns=EFFECT_COLUMNS),
         }
         return Made(empty, {"events": 0, "heads": {}})
-    heads = _choose_heads(subject, tables)
+    before = _named(subject.rows("patch"))
+    heads = _choose_heads(subject, tables, before)
     engine = engine_use(subject.model, valid, config.positions, len(heads))
     if engine.separate:
         subject.reporter.say(f"patch: {engine.words}")
-    _sweep(subject, valid, heads, baseline, parts)
-    events = pd.concat(parts.values(), ignore_index=True)
+    events = _sweep(subject, valid, heads, baseline, before, parts)
     there = tuple(baseline["half"].unique())
     effects = causal_effects(
         events,
@@ -79,23 +82,61 @@ def patch(subject: Subject, tables: Tables, parts: Parts) -> Made:
     return Made(made, {"events": len(valid), "heads": groups, "engine": engine.words})
 
 
-def _choose_heads(subject: Subject, tables: Tables) -> pd.DataFrame:
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a `patching_events` table with the name of their head; none of an older form."""
+    if list(rows.columns) != EVENT_COLUMNS:
+        return pd.DataFrame()
+    return rows.assign(name=[head_name(*at) for at in heads_of(rows)])
+
+
+def _choose_heads(subject: Subject, tables: Tables, before: pd.DataFrame) -> pd.DataFrame:
     """Heads to patch and why: layer, head, group.
 
     "nominated" heads rank first in a score, or in the first-order estimate of a patched run; random
-    others are their "control". Heads named one by one count as nominated.
+    others are their "control". Heads named one by one count as nominated. Heads that were patched
+    before stay, for the reason that they had.
     """
-    config, scores = subject.config, tables["scores"]
-    every = heads_of(scores)
+    there = pd.DataFrame(columns=["layer", "head", "group"])
+    if len(before):
+        there = before.drop_duplicates(["layer", "head"]).reindex(columns=there.columns)
+    chosen = [there]
+    for config in subject.asked("patch"):
+        chosen.append(_asked_heads(subject, config, tables, there))
+    heads = pd.concat(chosen, ignore_index=True).drop_duplicates(["layer", "head"])
+    order = heads["group"].map(GROUPS.index)
+    heads = heads.assign(order=order).sort_values(["order", "layer", "head"], ignore_index=True)
+    if len(there):
+        subject.reporter.say(
+            f"patch: {len(there)} heads were patched before, "
+            f"{len(heads) - len(there) or 'none'} {_are(len(heads) - len(there))} added"
+        )
+    return heads.drop(columns="order").astype({"layer": "int64", "head": "int64", "group": "str"})
+
+
+def _are(count: int) -> str:
+    return "are" if count > 1 else "is"
+
+
+def _asked_heads(
+    subject: Subject, config: RunConfig, tables: Tables, there: pd.DataFrame
+) -> pd.DataFrame:
+    """Heads that one setting asks for; of random ones, as many as are there fewer are drawn."""
+    every = heads_of(tables["scores"])
+    groups: dict[str, list[Head]]
     if config.heads == "all":
         groups = {"all": every}
+    elif config.heads == "screen" and "screen" not in tables:
+        groups = {}  # asked for before: what it promised then is there
     elif config.heads in HEAD_CHOICES:
         best = (
             promising(tables["screen"], config.n_screened)
             if config.heads == "screen"
-            else nominate(scores, config.n_nominated)
+            else nominate(tables["scores"], config.n_nominated)
         )
-        groups = {"nominated": best, "control": draw_controls(every, best, config)}
+        random = set(heads_of(there.loc[there["group"] == "control"])) - set(best)
+        taken = {*best, *heads_of(there)}
+        drawn = draw_controls(every, [at for at in every if at in taken], config)
+        groups = {"nominated": best, "control": drawn[: max(0, config.n_controls - len(random))]}
     else:
         groups = {"nominated": named_heads(subject.model, config)}
     rows = [(*at, group) for group, members in groups.items() for at in sorted(members)]
@@ -140,27 +181,39 @@ def _sweep(
     valid: list[DecisionEvent],
     heads: pd.DataFrame,
     baseline: pd.DataFrame,
+    before: pd.DataFrame,
     parts: Parts,
-) -> None:
-    """Patch event by event, keeping each event's rows as soon as it is done."""
+) -> pd.DataFrame:
+    """Rows of all heads and events; new ones are kept as soon as an event is done."""
     if parts:
         subject.reporter.say(f"patch: {len(parts)} of {len(valid)} events were done before")
-    left = [number for number in range(len(valid)) if number not in parts]
-    if not left:
-        return
-    positions = subject.config.positions
-    frames = sweep(
-        subject.model,
-        PromptSet(subject.prompts.task, tuple(valid[number] for number in left)),
-        heads_of(heads),
-        positions,
-        halves=subject.halves,
-        group=heads["group"].tolist(),
-        runs_of=runs_worth_patching(baseline, subject.halves),
-        intervention=subject.config.intervention,
-    )
+    positions, intervention = subject.config.positions, subject.config.intervention
+    members = heads_of(heads)
+
+    def patched(event: DecisionEvent, which: list[int], places: list[str]) -> pd.DataFrame:
+        return sweep_event(
+            subject.model,
+            event,
+            [[members[at]] for at in which],
+            places,
+            runs=runs_of(event),
+            intervention=intervention,
+        )
+
+    runs_of = runs_worth_patching(baseline, subject.halves)
     name = f"patch, {len(heads)} heads, {' and '.join(positions)}"
     with subject.reporter.step(name, len(valid)) as advance:
-        for number, frame in zip(left, frames, strict=True):
-            parts[number] = frame
-            advance(len(valid) - len(left) + left.index(number) + 1, len(valid))
+        rows = sweep_rows(
+            valid,
+            [head_name(*at) for at in members],
+            positions,
+            runs_of,
+            patched,
+            before=before,
+            parts=parts,
+            advance=advance,
+        ).asked
+    about = heads.iloc[rows["target"].to_numpy()].reset_index(drop=True)
+    half = [subject.halves.of(name) for name in rows["id"]]
+    rows = rows.assign(**{name: about[name] for name in about}, half=half)
+    return rows.assign(intervention=intervention).reindex(columns=EVENT_COLUMNS)

@@ -1,7 +1,8 @@
 """The steps of a run as plain functions: without a folder, over an open run folder, or all at once.
 
-Each step writes its tables into the run folder and is then never run again there; a sweep that was
-stopped goes on with the next event. `workbench.runs.steps` says what the steps are.
+Each step writes its tables into the run folder; asked again with other settings, it adds to what is
+there. A sweep that was stopped goes on with the next event. `workbench.runs.steps` says what the
+steps are.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from workbench.headsets.annotate import add_evidence
+from workbench.headsets.candidates import explain_empty
 from workbench.headsets.headset import HeadSet
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
@@ -49,9 +51,16 @@ class FoundHeads:
     pools: pd.DataFrame
     """Joint effects of each pool and of its controls on the held-out half: pool, set, draw,
     positions, measure, effect, low, high, n, heads."""
+    candidates: pd.DataFrame
+    """Of a phase whose pool is empty, the heads that come nearest: what of the rule they miss, what
+    they have there and what they would need; `why_empty` says it in words."""
     paths: pd.DataFrame
     """One row a path and measure, on the held-out half: src_layer, src_head, dst_layer, dst_heads,
-    route (q, k, v), effect, low, high, n, n_excluded."""
+    route (q, k, v), effect, low, high, n, n_excluded, ends (pooled, or the heads asked for)."""
+
+    def why_empty(self, pool: str) -> list[str]:
+        """Why the pool of a phase has no head, line by line; nothing where it has any."""
+        return explain_empty(self.candidates, pool)
 
     def __repr__(self) -> str:
         return found_text(self)
@@ -145,7 +154,7 @@ def patch(opened: OpenRun) -> pd.DataFrame:
         the patching table.
 
     Raises:
-        InputError: `score` was not run, or a head the model does not have.
+        InputError: a head that the model does not have.
     """
     opened.do(*steps_of("patch"))
     return opened.read("patching")
@@ -155,7 +164,7 @@ def pool(opened: OpenRun) -> HeadSet:
     """Pools from the selection half, their joint effects on the held-out half, and the head set.
 
     Raises:
-        InputError: `patch` was not run, or not over the span.
+        InputError: heads are not patched over the span.
     """
     check_span(opened.config)
     opened.do(*steps_of("pool"))
@@ -169,7 +178,7 @@ def paths(opened: OpenRun) -> pd.DataFrame:
         the paths table.
 
     Raises:
-        InputError: `pool` was not run, or the ends that the settings name give no path.
+        InputError: the ends that the settings name give no path.
     """
     opened.do(*steps_of("paths"))
     return opened.read("paths")
@@ -182,7 +191,7 @@ def evidence(opened: OpenRun) -> HeadSet:
         the head set, which now holds the stability and the areas.
 
     Raises:
-        InputError: `pool` was not run, or the held-out half has no valid pair.
+        InputError: the held-out half has no valid pair.
     """
     opened.do(*steps_of("evidence"))
     return _with_evidence(opened)

@@ -17,22 +17,24 @@ import pandas as pd
 from workbench.analysis.patching.effects import HALVES, causal_effects
 from workbench.analysis.patching.engine import engine_use
 from workbench.analysis.patching.passing import sweep_passing
-from workbench.analysis.patching.patching import THRESHOLDS, joint_effects
+from workbench.analysis.patching.patching import THRESHOLDS
 from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets.building import build_headset
+from workbench.headsets.candidates import explain_empty, nearest_heads, task_level
 from workbench.headsets.controls import controls
 from workbench.headsets.headset import ModelInfo, describe_prompts
 from workbench.headsets.paper_rule import CHAIN_SCORES, paper_pools, read_scores
 from workbench.headsets.paper_rule import RULE as PAPER_RULE
 from workbench.headsets.pooling import KEYS, beats_null, explain_sets, pool_heads
 from workbench.headsets.thresholds import Thresholds
-from workbench.phases import PASSING, PHASES, valid_pairs
-from workbench.prompts.prompt import PromptSet
+from workbench.phases import PASSING, PHASES, VALUE_RUNS, valid_pairs
+from workbench.prompts.prompt import DecisionEvent
 from workbench.roles import HEAD_POOLS
 from workbench.runs.config import RunConfig
 from workbench.runs.manifest import versions
 from workbench.runs.patch import EFFECT_COLUMNS, heads_of
+from workbench.runs.rows import sweep_rows, sweep_sets
 from workbench.runs.steps import HEADSET, Made
 from workbench.runs.subject import Parts, Subject, Tables, runs_worth_patching, valid_runs
 
@@ -60,31 +62,46 @@ def passing(subject: Subject, tables: Tables, parts: Parts) -> Made:
     )
     heads = heads_of(candidates.loc[candidates["pool"] != "suppressor"])
     events = valid_pairs(subject.prompts, baseline) if heads else []
-    runs_of = valid_runs(baseline, ("denoising",))
+    full = valid_runs(baseline, ("denoising",))
+
+    def runs_of(event: DecisionEvent) -> tuple[str, ...]:
+        return tuple(run for run in VALUE_RUNS if run.removesuffix("_values") in full(event))
+
+    def passed(event: DecisionEvent, which: list[int], places: list[str]) -> pd.DataFrame:
+        some = [heads[at] for at in which]
+        found = sweep_passing(subject.model, [event], some, halves=subject.halves, runs_of=full)
+        frame = pd.concat(found, ignore_index=True)
+        target = [some.index(at) for at in heads_of(frame)]
+        return frame.drop(columns=["layer", "head", "half"]).assign(target=target)
+
     try:
         with subject.reporter.step(f"what {len(heads)} heads pass on", len(events)) as advance:
-            for number, event in enumerate(events):
-                if number not in parts and runs_of(event):
-                    found = sweep_passing(
-                        subject.model, [event], heads, halves=subject.halves, runs_of=runs_of
-                    )
-                    parts[number] = pd.concat(found, ignore_index=True)
-                advance(number + 1, len(events))
+            swept = sweep_rows(
+                events,
+                [head_name(*at) for at in heads],
+                ("span",),
+                runs_of,
+                passed,
+                before=subject.rows("passing"),
+                parts=parts,
+                advance=advance,
+            )
     except InputError as error:
         subject.reporter.say(f"pool: no head is called a mover, since {error}")
         events = []
     if not events:
         return Made({"passing": pd.DataFrame(columns=EFFECT_COLUMNS)}, {"heads": 0})
     halves = tuple(baseline["half"].unique())
+    at = [heads[target] for target in swept.asked["target"]]
     effects = causal_effects(
-        pd.concat(parts.values(), ignore_index=True),
+        swept.asked.assign(layer=[one[0] for one in at], head=[one[1] for one in at]),
         baseline,
         halves=halves if len(halves) == 1 else HALVES,
         measures=PASSING,
         n_resamples=subject.config.n_resamples,
         seed=subject.config.seed,
     )
-    return Made({"passing": effects}, {"heads": len(heads)})
+    return Made({"passing": effects}, {"heads": len(heads)}, swept.kept)
 
 
 def _check_values(patching: pd.DataFrame) -> None:
@@ -108,9 +125,9 @@ def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
     else:
         pooled = _by_effect(subject, tables)
     sets = _sets(subject, pooled, scores)
-    joint = pd.DataFrame(columns=COLUMNS)
+    joint, kept = pd.DataFrame(columns=COLUMNS), None
     if sets:
-        joint = _joint(subject, sets, tables["baseline"], parts)
+        joint, kept = _joint(subject, sets, tables["baseline"], parts)
     found = build_headset(
         pooled=pooled,
         scores=scores,
@@ -122,12 +139,17 @@ def pool(subject: Subject, tables: Tables, parts: Parts) -> Made:
         **_provenance(subject),
     )
     counts = {f"{name}_heads": len(found.in_pool(name)) for name in HEAD_POOLS}
-    return Made({"pools": joint, HEADSET: found}, counts)
+    levels = task_level(subject.prompts.events, tables["baseline"])
+    candidates = nearest_heads(patching, pooled, levels, len(scores), thresholds)
+    for name in PHASES:
+        for line in explain_empty(candidates, name):
+            subject.reporter.say(f"pool: {name}: {line}")
+    return Made({"pools": joint, HEADSET: found, "candidates": candidates}, counts, kept)
 
 
 def thresholds_of(config: RunConfig) -> Thresholds:
     """The pooling rule's limits."""
-    return Thresholds(config.false_discovery_rate, config.min_restore_low, config.read_out_share)
+    return Thresholds(**config.only(tuple(Thresholds.__dataclass_fields__)))
 
 
 def check_span(config: RunConfig) -> None:
@@ -180,25 +202,31 @@ def _sets(subject: Subject, pooled: pd.DataFrame, scores: pd.DataFrame) -> list[
 
 def _joint(
     subject: Subject, sets: Sequence[PooledSet], baseline: pd.DataFrame, parts: Parts
-) -> pd.DataFrame:
-    """Joint effects of all sets, on the valid pairs of the held-out half."""
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Joint effects of all sets, on the valid pairs of the held-out half, and rows to keep."""
     events = valid_pairs(subject.held_out, baseline)
     if not events:
         subject.reporter.say("pool: no valid pair in the held-out half, so no joint effects")
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=COLUMNS), None
     with subject.reporter.step(f"joint effects of {len(sets)} sets", len(events)) as advance:
-        effects = joint_effects(
+        swept = sweep_sets(
             subject.model,
-            PromptSet(subject.prompts.task, tuple(events)),
-            baseline,
+            events,
             [one.heads for one in sets],
             subject.config.positions,
-            n_resamples=subject.config.n_resamples,
-            seed=subject.config.seed,
-            runs_of=runs_worth_patching(baseline, subject.halves),
-            kept=parts,
-            progress=advance,
+            runs_worth_patching(baseline, subject.halves),
+            before=subject.rows("pool"),
+            parts=parts,
+            advance=advance,
         )
+    effects = causal_effects(
+        swept.asked,
+        baseline,
+        by=("target",),
+        halves=("verify",),
+        n_resamples=subject.config.n_resamples,
+        seed=subject.config.seed,
+    )
     frames = [
         effects.loc[effects["target"] == target].assign(
             pool=one.pool,
@@ -208,7 +236,7 @@ def _joint(
         )
         for target, one in enumerate(sets)
     ]
-    return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
+    return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS), swept.kept
 
 
 def _by_effect(subject: Subject, tables: Tables) -> pd.DataFrame:

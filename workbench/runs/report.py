@@ -18,9 +18,10 @@ from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import VARIANTS
 from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder, hold
-from workbench.runs.session import HEADSET_FILE, PROMPTS_FILE, lost_prompts
+from workbench.runs.prompts import PROMPTS_FILE, lost_prompts
+from workbench.runs.session import HEADSET_FILE
 from workbench.runs.steps import HEADSET, IN_REPORT, MAKER, Step, steps_of
-from workbench.runs.summary import mass_of
+from workbench.runs.summary import mass_of, why_empty
 
 LOOKS = MAKER["looks"]
 
@@ -78,6 +79,7 @@ def _report(folder: RunFolder, texts: list[dict[str, Any]] | None, reporter: Rep
             headset=headset,
             counts=event_counts(tables["baseline"], headset["method"]["thresholds"]),
             mass=(explain_mass(mass), mass_warning(mass)),
+            why_empty=why_empty(folder),
             prompts=texts,
             words={name: (one.title, one.unit) for name, one in known_scores().items()},
             paths=more.pop("paths", None),

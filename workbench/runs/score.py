@@ -10,6 +10,8 @@ from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.scores.scores import score_heads
 from workbench.analysis.statistics import families_in_both
 from workbench.errors import InputError
+from workbench.phases import READOUT_COLUMNS
+from workbench.prompts.prompt import PromptSet
 from workbench.runs.steps import Made
 from workbench.runs.subject import Subject, Tables
 from workbench.runs.summary import explain_counts, explain_too_few
@@ -17,8 +19,7 @@ from workbench.runs.summary import explain_counts, explain_too_few
 
 def baseline(subject: Subject, tables: Tables) -> Made:
     """Focus and Confusion of every event and variant, and which events are valid pairs."""
-    with subject.reporter.step("baseline", len(subject.prompts)) as advance:
-        table = baseline_table(subject.model, subject.prompts, subject.halves, advance)
+    table = _baseline(subject)
     if n_shared := families_in_both(subject.halves, subject.prompts.families):
         subject.reporter.say(
             f"halves: {n_shared} families of labels lie in both, since too many prompts share "
@@ -35,6 +36,23 @@ def baseline(subject: Subject, tables: Tables) -> Made:
         mass["mistake"] = likely_mistake(subject.model, subject.prompts)
         subject.reporter.say(mass_warning(mass))
     return Made({"baseline": table}, by_variant | {"option_mass": mass})
+
+
+def _baseline(subject: Subject) -> pd.DataFrame:
+    """The baseline table; rows of events that are there are kept."""
+    before = subject.rows("baseline")
+    if not {"half", "option_mass", *READOUT_COLUMNS} <= set(before.columns):
+        before = pd.DataFrame(columns=["id", "event"])
+    there = set(zip(before["id"], before["event"], strict=True))
+    new = [event for event in subject.prompts if (event.id, event.event) not in there]
+    if there:
+        subject.reporter.say(f"baseline: {len(there)} events were run before, {len(new)} are added")
+    if not new:
+        return before
+    with subject.reporter.step("baseline", len(new)) as advance:
+        prompts = PromptSet(subject.prompts.task, tuple(new))
+        made = baseline_table(subject.model, prompts, subject.halves, advance)
+    return pd.concat([before, made], ignore_index=True) if there else made
 
 
 def scores(subject: Subject, tables: Tables) -> Made:

@@ -1,14 +1,14 @@
 """An open run: what its steps work on, with the folder that stores their tables and resumes."""
 
 import time
-from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from accelerate.utils.memory import should_reduce_batch_size
 
-from workbench.analysis.statistics import split_half
 from workbench.errors import InputError, first_line
 from workbench.files import file_sha256, replacing
 from workbench.headsets import headset as headset_file
@@ -19,16 +19,25 @@ from workbench.models.memory import memory_line
 from workbench.progress import Reporter
 from workbench.prompts.choices import settled_task
 from workbench.prompts.files import read_prompts, write_prompts
-from workbench.prompts.make import make_prompts, settled_template
+from workbench.prompts.make import settled_template
 from workbench.prompts.prompt import PromptSet
-from workbench.runs.config import DEFAULTS, PROMPT_SETTINGS, RunConfig
+from workbench.runs.asked import asked_for, config_with, differences
+from workbench.runs.config import DEFAULTS, POSITIONS, PROMPT_SETTINGS, RunConfig
 from workbench.runs.folder import RunFolder, hold, is_run
 from workbench.runs.patch import named_heads
+from workbench.runs.prompts import (
+    PROMPTS_FILE,
+    described,
+    grow,
+    lost_prompts,
+    made_prompts,
+    prompts_there,
+    wants_more,
+)
 from workbench.runs.shown import run_html, run_text
-from workbench.runs.steps import HEADSET, MAKER, Step
+from workbench.runs.steps import BY_NAME, HEADSET, MAKER, Step, steps_of
 from workbench.runs.subject import Subject
 
-PROMPTS_FILE = "prompts.jsonl"
 HEADSET_FILE = f"{HEADSET}.json"
 
 
@@ -49,50 +58,88 @@ class OpenRun(Subject):
         """The template of the prompts, where this run made them."""
         return (self.folder.manifest["prompts"]["made_with"] or {}).get("template")
 
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Events of each time that prompts were added."""
+        return tuple(self.folder.manifest["prompts"].get("batches", ())) or (len(self.prompts),)
+
+    def asked(self, step: str) -> list[RunConfig]:
+        """Settings with which a step was asked for until now, in this folder."""
+        asked = self.folder.manifest["steps"].get(step, {}).get("asked", [])
+        return [config_with(self.config, one, self._where(step)) for one in asked] or [self.config]
+
+    def _where(self, step: str) -> str:
+        return f"{self.folder.path}: settings of {step!r}"
+
+    def rows(self, step: str) -> pd.DataFrame:
+        """Rows of single events that the folder keeps of a step."""
+        return self.folder.rows(BY_NAME[step])
+
     def do(self, *steps: Step) -> None:
-        """Do steps that were not finished before, after checking that all of them can be done.
+        """Do steps that were not finished before; one that they need and that is not, before them.
+
+        With other settings a finished step is done again, and takes up the rows that it keeps.
 
         Raises:
-            InputError: an earlier step is missing, or one was begun with other settings.
+            InputError: a step was begun with settings that may not differ in one folder.
         """
         steps = tuple(step for step in steps if step.wanted(self.config))
         with hold(self.folder.path):
             self.folder.reload()
             for step in steps:
-                for needed in reversed(_needed(step, self.config)):
-                    if needed not in steps:
-                        self.folder.require(needed)
-                if not step.replaced:
-                    self.folder.check_step(step.name, self.config.only(step.settings))
+                self.folder.check_step(step.name, self.config.only(step.fixed))
             for step in steps:
                 for needed in _needed(step, self.config):
                     if needed not in steps:
-                        self._restore(needed)
+                        self._ensure(needed, step)
                 self._do(step)
 
-    def _restore(self, step: Step) -> None:
-        """Do a finished step again, with the settings it had, where its tables are lost."""
-        if self.folder.lost(step.name) is None:
+    def _ensure(self, step: Step, later: Step) -> None:
+        """Do a step that a later one needs where it is not done, with the settings that it had.
+
+        One that was never begun is done with all other steps of its command.
+        """
+        if self.folder.is_done(step.name):
             return
-        settings = self.folder.manifest["steps"][step.name]["settings"]
-        try:
-            then = replace(self, config=replace(self.config, **settings))
-        except InputError as error:
-            raise InputError(f"{self.folder.path}: settings of {step.name!r}: {error}") from None
-        for needed in _needed(step, then.config):
-            self.folder.require(needed)
-            then._restore(needed)
-        then._do(step)
+        record = self.folder.manifest["steps"].get(step.name)
+        then = self
+        if record is not None:
+            config = config_with(self.config, record["settings"], self._where(step.name))
+            then = replace(self, config=config)
+        todo = (step,)
+        if not self.folder.was_done(step.name) and step.command != later.command:
+            command = step.command
+            self.reporter.say(f"{later.command}: {command} is not finished and is done first")
+            todo = tuple(one for one in steps_of(command) if record is None) or todo
+        for one in todo:
+            if one.wanted(then.config) and not self.folder.is_done(one.name):
+                for needed in _needed(one, then.config):
+                    then._ensure(needed, one)
+                then._do(one)
 
     def _do(self, step: Step) -> None:
-        settings = self.config.only(step.settings)
-        if step.replaced:
-            self.folder.forget_unless(step.name, settings)
+        record = deepcopy(self.folder.manifest["steps"].get(step.name))
+        there = {} if record is None else record["settings"]
+        config = self.config
+        if "positions" in there and "positions" in step.settings and step.adds:
+            both = {*there["positions"], *config.positions}
+            config = replace(config, positions=tuple(name for name in POSITIONS if name in both))
+        settings, asked = config.only(step.settings), asked_for(step, config, record)
         parts = self.folder.parts(step.name)
         lost = self.folder.lost(step.name)
+        other = differences(step, there, settings)
+        more = record is not None and asked != asked_for(step, None, record)
+        if record is not None and not (other or more):
+            settings = there
         if lost is not None:
             self.reporter.say(f"{lost}; {step.name} is done again")
-        if self.folder.begin(step.name, settings):
+        elif self.folder.was_done(step.name) and (other or more):
+            words = "; ".join(other) if other else "more is asked for"
+            kept = ", what is there is kept" if step.keeps else ", so it is done again"
+            self.reporter.say(f"{step.name}: {words}{kept}")
+        if other and not step.keeps:
+            parts.clear()
+        if self.folder.begin(step.name, settings, again=bool(other or more), asked=asked):
             self.folder.outdate_reports()
             started = time.monotonic()
             needed = {table for one in _needed(step, self.config) for table in one.makes}
@@ -100,10 +147,11 @@ class OpenRun(Subject):
                 self.reporter.say(f"{step.name}: {damaged} damaged parts are done again")
             try:
                 tables = {name: self.read(name) for name in step.needs if name in needed}
+                given = (replace(self, config=config), tables)
                 with self.reporter.between(step.name):
-                    made = step.do(self, tables, *([parts] if step.resumable else []))
+                    made = step.do(*given, *([parts] if step.resumable else []))
             except InputError:
-                self.folder.forget(step.name)  # a refused input must not bar the right one
+                self.folder.put_back(step.name, record)  # the right input must not be barred
                 raise
             except (MemoryError, RuntimeError) as error:
                 if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
@@ -115,6 +163,8 @@ class OpenRun(Subject):
                 ) from error
             for name, table in made.tables.items():
                 self.write(name, table)
+            if made.rows is not None:
+                self.write(step.keeps, made.rows)
             self.folder.finish(step.name, time.monotonic() - started, made.counts, step.files)
         else:
             self.reporter.say(f"{step.name}: finished before, skipped")
@@ -207,21 +257,23 @@ def _open(
         config = replace(config, **_settled(config, loaded, source, folder))
         given = config.only(PROMPT_SETTINGS)
         made_with = {name: value for name, value in given.items() if value is not None}
-    lost = None if folder is None else lost_prompts(folder)
     if isinstance(prompts, PromptSet):
         chosen = prompts
     elif prompts is not None:
         chosen = read_prompts(prompts, model=loaded)
     elif folder is None:
-        chosen = _make(source, config.of_prompts(), reporter)
-    elif lost is not None:
-        chosen = _make_again(folder, lost, source, reporter)
+        chosen = made_prompts(source, config, reporter)
     else:
-        task = folder.manifest["prompts"]["task"]
-        chosen = read_prompts(out / PROMPTS_FILE, model=loaded, task=task)
+        chosen = prompts_there(folder, loaded, source, reporter)
+        if made_with is not None and wants_more(folder, made_with):
+            chosen = made_prompts(source, config, reporter)
     if folder is None:
-        folder, lost = RunFolder.create(out, _identity(loaded, chosen, made_with, config)), "new"
-    folder.check({"prompts": _decisive(folder, chosen, made_with)})
+        about = described(chosen, (len(chosen),), made_with, config.seed)
+        identity = {"seed": config.seed, "model": asdict(loaded.info), "prompts": about}
+        folder, lost = RunFolder.create(out, identity), "new"
+    else:
+        chosen = grow(folder, chosen, made_with, loaded, source, reporter)
+        lost = lost_prompts(folder)
     if lost is not None:
         write_prompts(chosen, out / PROMPTS_FILE)
     if loaded.tokenizer is not None:
@@ -250,67 +302,3 @@ def _settled(
         else:
             names[name] = settled_template(asked, home, loaded.tokenizer)
     return names
-
-
-def lost_prompts(folder: RunFolder) -> str | None:
-    """What has become of the run's prompt file: "is missing", "was changed …", or nothing."""
-    path = folder.path / PROMPTS_FILE
-    if not path.is_file():
-        return "is missing"
-    same = file_sha256(path) == folder.manifest["prompts"]["sha256"]
-    return None if same else "was changed since the run began"
-
-
-def _make(
-    source: HookedModel | str | Path, settings: Mapping[str, Any], reporter: Reporter
-) -> PromptSet:
-    if isinstance(source, HookedModel):
-        raise InputError("no prompts: give a prompt file with --prompts")
-    return make_prompts(model=source, reporter=reporter, **settings)
-
-
-def _make_again(
-    folder: RunFolder, lost: str, source: HookedModel | str | Path, reporter: Reporter
-) -> PromptSet:
-    """The run's prompts, where it made them itself.
-
-    Raises:
-        InputError: it did not, or they come out differently.
-    """
-    about, path = folder.manifest["prompts"], folder.path / PROMPTS_FILE
-    way_out = "give the prompts of this run with --prompts, or another --out"
-    if about["made_with"] is None or isinstance(source, HookedModel):
-        raise InputError(f"{path}: {lost}; {way_out}")
-    reporter.say(f"{PROMPTS_FILE} {lost}; prompts are made again")
-    then = replace(DEFAULTS, **about["made_with"], seed=folder.manifest["seed"])
-    made = _make(source, then.of_prompts(), reporter)
-    if made.sha256 != about["sha256"]:
-        raise InputError(f"{path}: {lost}, and its prompts can no longer be made; {way_out}")
-    return made
-
-
-def _identity(
-    model: HookedModel, prompts: PromptSet, made_with: Mapping[str, Any] | None, config: RunConfig
-) -> dict[str, Any]:
-    halves = split_half(prompts.prompt_ids, config.seed, prompts.families)
-    return {
-        "seed": config.seed,
-        "model": asdict(model.info),
-        "prompts": {
-            "task": prompts.task,
-            "n_prompts": len(prompts.prompt_ids),
-            "n_events": len(prompts),
-            "n_choose": len(halves.choose),
-            "n_verify": len(halves.verify),
-            "sha256": prompts.sha256,
-            "made_with": None if made_with is None else dict(made_with),
-        },
-    }
-
-
-def _decisive(
-    folder: RunFolder, prompts: PromptSet, made_with: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What about the prompts may not differ; settings count where both sides made them."""
-    both = made_with if folder.manifest["prompts"]["made_with"] else None
-    return ({"made_with": both} if both else {}) | {"sha256": prompts.sha256}

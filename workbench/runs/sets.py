@@ -11,7 +11,6 @@ from itertools import combinations
 import pandas as pd
 
 from workbench.analysis.patching.backups import find_backups
-from workbench.analysis.patching.patching import sweep_event
 from workbench.analysis.patching.sets import (
     COLUMNS,
     REST,
@@ -28,6 +27,7 @@ from workbench.phases import PHASES, valid_pairs
 from workbench.prompts.prompt import DecisionEvent
 from workbench.runs.patch import heads_of
 from workbench.runs.pool import thresholds_of
+from workbench.runs.rows import sweep_sets
 from workbench.runs.steps import Made
 from workbench.runs.subject import Parts, Subject, Tables, runs_worth_patching
 
@@ -52,14 +52,14 @@ def sets(subject: Subject, tables: Tables, parts: Parts) -> Made:
     first = others[: config.n_paired]
     pairs = _pairs(subject.model, events, first)
     backups = {head for pair in pairs for head in pair} - named
-    whole = _effects(
-        subject, tables, parts, plan_whole(every, sorted({*others, *backups})), "large sets"
-    )
+    before = subject.rows("sets")
+    plan = plan_whole(every, sorted({*others, *backups}))
+    whole, kept = _effects(subject, tables, before, parts, plan, "large sets")
     if not _do_something(whole, thresholds.min_strict_low):
-        return Made({"sets": whole}, counts)
+        return Made({"sets": whole}, counts, kept)
     plan = plan_sets(pairs, every, first)
-    table = _effects(subject, tables, parts, plan, "sets")
-    return Made({"sets": table}, counts | {"sets": len(plan.groups)})
+    table, kept = _effects(subject, tables, kept, parts, plan, "sets")
+    return Made({"sets": table}, counts | {"sets": len(plan.groups)}, kept)
 
 
 def _do_something(whole: pd.DataFrame, limit: float) -> bool:
@@ -69,29 +69,26 @@ def _do_something(whole: pd.DataFrame, limit: float) -> bool:
 
 
 def _effects(
-    subject: Subject, tables: Tables, parts: Parts, plan: SetPlan, what: str
-) -> pd.DataFrame:
-    """What the heads of a plan add; parts are kept under "`what` number"."""
+    subject: Subject, tables: Tables, before: pd.DataFrame, parts: Parts, plan: SetPlan, what: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the heads of a plan add, and the rows of single events to keep."""
     config, baseline = subject.config, tables["baseline"]
     events = valid_pairs(subject.selection, baseline)
-    runs_of = runs_worth_patching(baseline, subject.halves)
-    rows = []
     with subject.reporter.step(f"{len(plan.groups)} {what} of heads", len(events)) as advance:
-        for number, event in enumerate(events):
-            name = f"{what} {number}"
-            if name not in parts:
-                parts[name] = sweep_event(
-                    subject.model, event, plan.groups, ("span",), runs=runs_of(event)
-                )
-            rows.append(parts[name])
-            advance(number + 1, len(events))
-    return set_effects(
-        pd.concat(rows, ignore_index=True),
-        baseline,
-        plan,
-        n_resamples=config.n_resamples,
-        seed=config.seed,
+        swept = sweep_sets(
+            subject.model,
+            events,
+            plan.groups,
+            ("span",),
+            runs_worth_patching(baseline, subject.halves),
+            before=before,
+            parts=parts,
+            advance=advance,
+        )
+    effects = set_effects(
+        swept.asked, baseline, plan, n_resamples=config.n_resamples, seed=config.seed
     )
+    return effects, swept.kept
 
 
 def _pairs(

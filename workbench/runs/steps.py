@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from workbench.headsets.thresholds import Thresholds
 from workbench.runs.config import PROMPT_SETTINGS, RunConfig
 
 HEADSET = "headset"
@@ -45,8 +46,12 @@ class Step:
     """What decides its result, with `seed`, the weights and the prompts."""
     resumable: bool = False
     """Whether its events are kept one by one, so that a stopped step goes on at the next."""
-    replaced: bool = False
-    """Whether other settings do it again in the same folder, instead of being refused."""
+    keeps: str = ""
+    """Table of rows of single events that the step takes up when it is done again."""
+    adds: tuple[str, ...] = ()
+    """Settings whose earlier values stay: what was asked for with them is done, too."""
+    fixed: tuple[str, ...] = ()
+    """Settings that may not differ in one folder."""
     wanted: Callable[[RunConfig], bool] = lambda config: True
 
     @property
@@ -66,12 +71,14 @@ class Made:
 
     tables: dict[str, Any]
     counts: dict[str, Any]
+    rows: Any = None
+    """Rows of single events that the step keeps, if it does and no table of its own holds them."""
 
 
-_POOLING = ("false_discovery_rate", "min_restore_low", "read_out_share")
+_POOLING = tuple(Thresholds.__dataclass_fields__)
 
 STEPS = (
-    Step("baseline", command="score", work="score:baseline", makes=("baseline",)),
+    Step("baseline", command="score", work="score:baseline", makes=("baseline",), keeps="baseline"),
     Step(
         "score",
         command="score",
@@ -105,6 +112,9 @@ STEPS = (
             "n_resamples",
         ),
         resumable=True,
+        keeps="patching_events",
+        adds=("heads", "n_nominated", "n_screened", "n_controls"),
+        fixed=("intervention",),
     ),
     Step(
         "sets",
@@ -114,6 +124,7 @@ STEPS = (
         makes=("sets",),
         settings=(*_POOLING, "n_paired", "n_resamples"),
         resumable=True,
+        keeps="rows/sets",
         wanted=lambda config: config.n_paired > 0,
     ),
     Step(
@@ -124,15 +135,17 @@ STEPS = (
         makes=("passing",),
         settings=(*_POOLING, "n_resamples"),
         resumable=True,
+        keeps="rows/passing",
     ),
     Step(
         "pool",
         command="pool",
         work="pool:pool",
         needs=("baseline", "scores", "patching", "passing", "sets"),
-        makes=("pools", HEADSET),
+        makes=("pools", HEADSET, "candidates"),
         settings=(*_POOLING, "positions", "draws", "n_resamples", "chain_scores", "n_chain"),
         resumable=True,
+        keeps="rows/pool",
     ),
     Step(
         "looks",
@@ -150,7 +163,8 @@ STEPS = (
         makes=("paths",),
         settings=("sources", "destinations", "positions", "n_resamples"),
         resumable=True,
-        replaced=True,
+        keeps="rows/paths",
+        adds=("sources", "destinations"),
     ),
     Step(
         "stability",
@@ -180,6 +194,7 @@ STEPS = (
 )
 """In the order in which they are done."""
 
+BY_NAME = {step.name: step for step in STEPS}
 MAKER = {name: step for step in STEPS for name in step.makes}
 """Table → the step that makes it."""
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.statistics import Halves, split_half
+from workbench.analysis.statistics import Halves, deal_more, split_half
 from workbench.models.hooked import HookedModel
 from workbench.phases import DIRECTIONS, Direction, runs_that_count
 from workbench.progress import Reporter
@@ -31,10 +32,18 @@ class Subject:
     config: RunConfig = DEFAULTS
     reporter: Reporter = field(default_factory=Reporter)
 
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Events of each time that prompts were added, the first ones first."""
+        return (len(self.prompts),)
+
     @cached_property
     def halves(self) -> Halves:
-        """Ids of the prompts that select heads, and of those held out to verify them."""
-        return split_half(self.prompts.prompt_ids, self.config.seed, self.prompts.families)
+        """Ids of the prompts that select heads, and of those held out to verify them.
+
+        Prompts that were added later are dealt to the halves of those before.
+        """
+        return halves_of(self.prompts, self.batches, self.config.seed)
 
     @cached_property
     def selection(self) -> PromptSet:
@@ -50,6 +59,29 @@ class Subject:
     def template(self) -> str | None:
         """The template of the prompts, where this run made them."""
         return None
+
+    def asked(self, step: str) -> list[RunConfig]:
+        """Settings with which a step was asked for, the present ones last: it does all of it."""
+        return [self.config]
+
+    def rows(self, step: str) -> pd.DataFrame:
+        """Rows of single events that the step kept when it was done before."""
+        return pd.DataFrame()
+
+
+def halves_of(prompts: PromptSet, batches: Iterable[int], seed: int) -> Halves:
+    """The halves of prompts that were added in batches of so many events.
+
+    Raises:
+        InputError: fewer than two distinct prompts.
+    """
+    first, *more = accumulate(batches)
+    start = PromptSet(prompts.task, prompts.events[:first])
+    halves = split_half(start.prompt_ids, seed, start.families)
+    for end in more:
+        there = PromptSet(prompts.task, prompts.events[:end])
+        halves = deal_more(halves, there.prompt_ids, seed, there.families)
+    return halves
 
 
 def do_steps(steps: Iterable[Step], subject: Subject, tables: Tables) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.text import Text
 from workbench.analysis.option_mass import explain_mass, mass_counts, mass_warning
 from workbench.analysis.patching.patching import event_counts
 from workbench.heads import head_name
+from workbench.headsets.candidates import explain_empty
 from workbench.headsets.headset import load
 from workbench.phases import MEASURES, MIN_PROMPTS, PHASES
 from workbench.plots.style import percent
@@ -44,9 +45,18 @@ def summary(out: str | Path) -> Group:
     baseline = folder.read_table("baseline")
     counts = {row.pop("variant"): row for row in event_counts(baseline)}
     pairs = [Text(explain_counts(variant, counts[variant])) for variant in ("far", "near")]
+    empty = [Text(f"{pool}: {line}") for pool, why in why_empty(folder).items() for line in why]
     mass = mass_of(folder, baseline)
     said = [Text(line) for line in (explain_mass(mass), mass_warning(mass)) if line]
-    return Group(table, *pairs, *said, *files)
+    return Group(table, *empty, *pairs, *said, *files)
+
+
+def why_empty(folder: RunFolder) -> dict[str, list[str]]:
+    """Phase → why its pool has no head, line by line; nothing where the run has no such table."""
+    if not folder.has_table("candidates"):
+        return {}
+    candidates = folder.read_table("candidates")
+    return {pool: explain_empty(candidates, pool) for pool in PHASES}
 
 
 def mass_of(folder: RunFolder, baseline: pd.DataFrame) -> dict[str, Any]:

@@ -126,9 +126,9 @@ def run_bystanders(
     """The method with a bystander family's option as gold, in `n` draws; each head is a false one.
 
     Options of one family are attended alike, so what sets a family apart for no reason would pass
-    for filtering. `family` names a label's family. The bundled model and as many of its prompts as
-    a run has, unless given. The model answers with the true gold, so every event is taken for a
-    valid pair. Rows go to the CSV file `path`.
+    for filtering. `family` names a label's family. The bundled model and 40 of its prompts, half of
+    what a run has, unless given. The model answers with the true gold, so every event is taken for
+    a valid pair. Rows go to the CSV file `path`.
 
     Columns: as `run_random_models`, without count_all.
 
@@ -166,7 +166,7 @@ def run_falsified(
 ) -> pd.DataFrame:
     """The method on true prompts and on the same ones with falsified roles or evidence.
 
-    The bundled model and as many of its prompts as a run has, unless given. What is pooled on
+    The bundled model and 40 of its prompts, half of what a run has, unless given. What is pooled on
     falsified prompts is a false find; what each falsification leaves true is told in
     `studies.falsified`.
 
