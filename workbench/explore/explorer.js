@@ -55,8 +55,8 @@ class Explorer {
     const right = [this.title, this._part("Attention", this._from(), this.tokens.node)];
     if (start.own_text) right.push(this._own());
     right.push(this.page);
-    const by = (title) => make("button", { className: "wbx-step", title, textContent: title });
-    const [back, on] = [by("‹"), by("›")];
+    const by = (textContent, title) => make("button", { className: "wbx-step", title, textContent });
+    const [back, on] = [by("‹", "previous prompt"), by("›", "next prompt")];
     back.addEventListener("click", () => this.pickPrompt(this.prompt - 1));
     on.addEventListener("click", () => this.pickPrompt(this.prompt + 1));
     this.root.replaceChildren(
@@ -64,7 +64,7 @@ class Explorer {
         "div",
         { className: "wbx-top" },
         make("label", {}, "map", this.maps),
-        make("label", {}, "prompt", back, this.prompts, on),
+        make("div", { className: "wbx-pick" }, "prompt", back, this.prompts, on),
         this.status,
       ),
       make(
@@ -86,7 +86,7 @@ class Explorer {
   }
 
   _select(name, entries, chosen, pick) {
-    const select = make("select", { name });
+    const select = make("select", { name, ariaLabel: name });
     const groups = new Map();
     for (const { key, title, group } of entries) {
       const option = make("option", { value: key, textContent: title });

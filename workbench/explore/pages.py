@@ -74,4 +74,5 @@ def top_events(
     found = top_of(own, baseline, head, TOP_EVENTS, positions=positions)
     keys = zip(found["id"], found["event"], strict=True)
     found["prompt"] = [places.get(key, -1) for key in keys]
+    found["event"] = found["event"].astype(str)  # a name, no number to round
     return found.loc[found["prompt"] >= 0].filter(["prompt", *SHOWN])

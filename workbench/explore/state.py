@@ -84,11 +84,7 @@ class State:
 
     @property
     def first_head(self) -> str:
-        """The heaviest pooled head; without pools the one with the largest value."""
-        heads = self.headset.get("heads", [])
-        if heads:
-            best = max(heads, key=lambda head: head["weight"])
-            return head_name(best["layer"], best["head"])
+        """The one with the largest value on the first map."""
         found = self.map({"map": self.first_map, "prompt": 0})["values"]
         values = [abs(value or 0.0) for value in found]
         return head_name(*divmod(values.index(max(values)), self.shape[1]))
