@@ -7,6 +7,8 @@ from workbench.plots.evidence import (
     prompts_needed,
     selection_stability,
 )
+from workbench.plots.evidence_words import cards as evidence_cards
+from workbench.plots.evidence_words import sentences as evidence_sentences
 from workbench.plots.figures import (
     choose_verify,
     focus_confusion,
@@ -26,13 +28,18 @@ from workbench.plots.students import (
     student_effects,
     training_curves,
 )
+from workbench.plots.students_page import arm_rows, term_rows
+from workbench.plots.students_page import read_tables as student_tables
 from workbench.plots.training import training_phases
 
 __all__ = [
+    "arm_rows",
     "chain_effects",
     "chain_trajectories",
     "choose_verify",
     "curve_areas",
+    "evidence_cards",
+    "evidence_sentences",
     "faithfulness_curves",
     "focus_confusion",
     "head_heatmap",
@@ -51,6 +58,8 @@ __all__ = [
     "student_differences",
     "student_distances",
     "student_effects",
+    "student_tables",
+    "term_rows",
     "training_curves",
     "training_phases",
     "trajectory",
