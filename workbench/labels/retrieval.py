@@ -59,7 +59,17 @@ class LabelRetriever:
         return np.pad(order, (0, k - len(order)), constant_values=-1)
 
 
-def _bm25(texts: Sequence[str], cache_dir: Path | None) -> Callable[[str], Any]:
+def bm25_arrays(
+    texts: Sequence[str], cache_dir: Path | None = None, *, keep: bool = True
+) -> dict[str, np.ndarray]:
+    """Every word's score for every text that has it, and the words.
+
+    `data`, `indices` and `indptr` are a sparse matrix `[word, text]`. `keep` writes them to the
+    cache, and reads them from it: not for texts that are private.
+
+    Raises:
+        InputError: none of the texts has a word.
+    """
     import bm25s
 
     def make() -> dict[str, np.ndarray]:
@@ -72,14 +82,27 @@ def _bm25(texts: Sequence[str], cache_dir: Path | None) -> Callable[[str], Any]:
         arrays = {name: np.asarray(made.scores[name]) for name in _ARRAYS}
         return {**arrays, "vocabulary": np.frombuffer(vocabulary.encode(), dtype=np.uint8)}
 
+    if not keep:
+        return make()
     settings = {"k1": _K1, "b": _B, "bm25s": bm25s.__version__}
     name = cache_name("bm25", texts, settings)
-    stored = cached(name, cache_dir, (*_ARRAYS, "vocabulary"), make)
+    return cached(name, cache_dir, (*_ARRAYS, "vocabulary"), make)
+
+
+def numbered_words(stored: dict[str, np.ndarray]) -> dict[str, int]:
+    """The row of every word."""
+    vocabulary = stored["vocabulary"].tobytes().decode().split("\n")
+    return {word: position for position, word in enumerate(vocabulary)}
+
+
+def _bm25(texts: Sequence[str], cache_dir: Path | None) -> Callable[[str], Any]:
+    import bm25s
+
+    stored = bm25_arrays(texts, cache_dir)
     index = bm25s.BM25(k1=_K1, b=_B)
     index.scores = {**{key: stored[key] for key in _ARRAYS}, "num_docs": len(texts)}
     index.nonoccurrence_array = None  # only BM25 variants other than Lucene's have one
-    vocabulary = stored["vocabulary"].tobytes().decode().split("\n")
-    number = {word: position for position, word in enumerate(vocabulary)}
+    number = numbered_words(stored)
 
     def score(query: str) -> np.ndarray:
         asked = dict.fromkeys(words(query, single=True))

@@ -1,8 +1,8 @@
 """The formats of the Extreme Classification Repository (Bhatia et al. 2016), with label texts.
 
 A folder holds, gzipped or plain, of each line the first that is there:
-    labels     lbl.json  {"uid", "title"} a line; Y.txt or Yf.txt, a text a line. Line i is label i,
-               from 0.
+    labels     lbl.json  {"uid", "title"}, maybe "content", a line; Y.txt or Yf.txt, a text a line.
+               Line i is label i, from 0.
     documents  trn.json or trn.raw.json  {"uid", "title", "content", "target_ind", "target_rel"} a
                line, target_ind being label numbers; or trn_X.txt or train_raw_texts.txt, a text a
                line, with their labels in trn_X_Y.txt or, in svmlight's form, train.txt or
@@ -19,6 +19,7 @@ What is not taken as it is written is counted, and said in `left_out`: lines tha
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 
@@ -65,6 +66,7 @@ class XmcFolder:
             raise InputError(f"{folder}: no such folder")
         self.name = name or folder.resolve().name
         self.titles_only = titles_only
+        self._folder = folder
         self._said: Counter[str] = Counter()
         self._said_of: dict[str, Counter[str]] = {}
         splits = {split: _find_split(folder, split) for split in _STEMS}
@@ -86,6 +88,18 @@ class XmcFolder:
         """What is not read as it is written, in a line each: labels, and documents read so far."""
         counts = sum(self._said_of.values(), self._said)
         return tuple(f"{what}: {n}" for what, n in counts.items() if n)
+
+    @cached_property
+    def label_contents(self) -> list[str]:
+        """Long text of every label, its `content`, read when first asked for; empty without one.
+
+        Raises:
+            InputError: with file and line, something else than a string.
+        """
+        path = None if self.titles_only else find_file(self._folder, "lbl.json")
+        if path is None:
+            return [""] * len(self.label_ids)
+        return xmc_texts.label_contents(path)
 
     def cluster(self, label: int) -> str | None:
         """None: these label sets bring no taxonomy."""

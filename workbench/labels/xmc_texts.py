@@ -72,6 +72,16 @@ def labels(path: Path, said: Counter[str]) -> tuple[list[str], list[str]]:
     return uids, titles
 
 
+def label_contents(path: Path) -> list[str]:
+    """Long texts of the labels, empty where they have none.
+
+    Raises:
+        InputError: with file and line, not JSON, or something else than a string.
+    """
+    said = Counter[str]()
+    return [_text(path, line, row, "content", said) for line, row in _objects(path, said)]
+
+
 def label_lines(path: Path, n_labels: int, said: Counter[str]) -> tuple[list[str], list[str]]:
     """Numbers and texts of labels, a text a line; empty lines at the end count up to `n_labels`.
 

@@ -1,0 +1,33 @@
+from workbench.labels.retrieving.passages import MOST_WORDS, passages
+
+NOTE = """Chief complaint: cough
+
+History of present illness: a man with fever and cough for three days, who was seen
+in clinic. He denies chest pain; Lungs are clear.
+DIAGNOSES:
+1. Pneumonia of the left lower lobe, with an effusion that was seen on the second film
+2. Hypertension
+- gout
+"""
+
+
+def test_sentences_lists_and_headings_are_passages_and_broken_lines_are_joined():
+    assert passages(NOTE) == [
+        "Chief complaint: cough",
+        "History of present illness: a man with fever and cough for three days, who was seen "
+        "in clinic.",
+        "He denies chest pain;",
+        "Lungs are clear.",
+        "DIAGNOSES:",
+        "Pneumonia of the left lower lobe, with an effusion that was seen on the second film",
+        "Hypertension",
+        "gout",
+    ]
+
+
+def test_each_passage_comes_once_and_long_ones_are_cut():
+    assert passages("Same.\nSame.\n---\n\n?") == ["Same."]
+    assert passages("肺炎。高血圧。") == ["肺炎。", "高血圧。"]
+    long = passages("word " * (2 * MOST_WORDS + 1))
+    assert [len(part.split()) for part in long] == [MOST_WORDS, 1] or len(long) == 2
+    assert passages("") == []
