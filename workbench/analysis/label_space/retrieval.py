@@ -179,7 +179,8 @@ def retrieval_table(
         n_resamples=n_resamples,
         seed=seed,
     )
-    return table[~table["measure"].str.endswith("f1")].reset_index(drop=True)
+    kept: pd.DataFrame = table.loc[~table["measure"].str.endswith("f1")]  # pyright: ignore[reportAssignmentType]
+    return kept.reset_index(drop=True)
 
 
 def _parts(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
