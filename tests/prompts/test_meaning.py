@@ -132,11 +132,11 @@ def test_what_changed_is_found_in_both(events):
             assert event.evidence[0] <= b and a <= event.evidence[1]
 
 
-def written(tokenizer, tmp_path, shown, cue, *tokens, labels=("L1", "L2", "L3")):
+def written(tokenizer, tmp_path, shown, cue, *tokens, labels=("L1", "L2", "L3"), whole=False):
     """The event of a text whose options are shown as lines, read from a file."""
-    texts = [line.strip(" ABC.") for line in shown]
+    texts = [line.strip() if whole else line.strip(" ABC.") for line in shown]
     starts = ["note: cold;\n", "note: warm;\n", "note: fine;\n"]
-    whole = [start + "\n".join(shown) + cue for start in starts]
+    read = [start + "\n".join(shown) + cue for start in starts]
     spans, at = [], len(starts[0])
     for line, text in zip(shown, texts, strict=True):
         first = at + line.index(text)
@@ -147,7 +147,7 @@ def written(tokenizer, tmp_path, shown, cue, *tokens, labels=("L1", "L2", "L3"))
         {"label": label, "token_text": token, "role": role, "span": span}
         for label, token, role, span in zip(labels, tokens, roles, spans, strict=True)
     ]
-    variants = {name: {"text": text} for name, text in zip(VARIANTS, whole, strict=True)}
+    variants = {name: {"text": text} for name, text in zip(VARIANTS, read, strict=True)}
     row = {"id": "p", "event": 0, **variants, "evidence": [5, 10], "options": options}
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(row))
@@ -162,6 +162,17 @@ def test_a_text_that_can_be_meant_is_read(tokenizer, tmp_path):
     assert written(tokenizer, tmp_path, LINES, "\nanswer:", " A", " B", " C")
     assert written(tokenizer, tmp_path, DOTTED, "\nanswer:\n", "A", "B", "C")
     assert written(tokenizer, tmp_path, LINES, "\nanswer (", "A", "B", "C")
+    for cue in ("\n答案是", "\n答えは", "\n정답은", "\n答案(A-C):", "\n请选ABC:", "\n答案："):
+        assert written(tokenizer, tmp_path, LINES, cue, "A", "B", "C")
+    shown = "\n\n".join(f"note: old;\nanswer:{letter}" for letter in "AC")
+    assert written(tokenizer, tmp_path, LINES, f"\n{shown}\n\nanswer:", "A", "B", "C")
+
+
+def test_texts_that_differ_in_signs_are_two(tokenizer, tmp_path):
+    for texts in (("C", "C++", "C#"), ("1.5 mg", "15 mg", "1 5 mg"), ("<5", ">5", "=5")):
+        for form in ("{1}. {0}", "({1}) {0}", " {0} {1}"):
+            shown = [form.format(*both) for both in zip(texts, "ABC", strict=True)]
+            assert written(tokenizer, tmp_path, shown, "\nanswer:", " A", " B", " C", whole=True)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +183,8 @@ def test_a_text_that_can_be_meant_is_read(tokenizer, tmp_path):
         (DOTTED, "\nanswer:\n", [" A", " B", " C"], "the prompt ends in a line break"),
         (LINES, "\nanswer: ", "ABC", "'clean' ends in a space, after which"),
         (LINES, "\nanswer:", [" B", " C", " A"], "options.0..span holds the option that options"),
+        (LINES, "\nanswer:", [" A", " B", " E"], "options.2..token selects another letter than"),
+        (DOTTED, "\nanswer:", [" B", " C", " D"], "options.0..token selects another letter than"),
         ([LINES[0], " cyst of spleen B", LINES[2]], "\nanswer:", [" A", " B", " C"], "one text"),
     ],
 )

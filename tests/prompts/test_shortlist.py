@@ -354,6 +354,15 @@ def test_prompts_of_an_xmc_folder_fit_the_model(model, tmp_path):
     assert 0.8 * 900 < max(len(event.clean) for event in prompts) <= 900
 
 
+def test_a_split_that_a_folder_does_not_have_is_no_other(model, tmp_path):
+    folder = write_xmc(tmp_path / "titles", words=20)
+    for path in folder.glob("tst*"):
+        path.unlink()
+    config = RunConfig(task=f"xmc:{folder}", n_prompts=3, split="unseen")
+    with pytest.raises(InputError, match="no test documents here for split 'unseen', only train"):
+        make_prompts(tmp_path / "p.jsonl", model=model, **config.of_prompts())
+
+
 @pytest.mark.parametrize("task", ["icd11", "xmc", "xmc:", "csv:folder"])
 def test_unknown_tasks_are_refused(task):
     with pytest.raises(InputError, match=f"task '{task}' is not one of auto, icd10cm, "):

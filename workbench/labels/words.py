@@ -35,6 +35,11 @@ def comparable(text: str) -> str:
     return unicodedata.normalize("NFKC", _UNSEEN.sub("", folded))
 
 
+def has_no_spaces(text: str) -> bool:
+    """Whether some of the text is of a script that puts no spaces between words."""
+    return _RUN.search(text) is not None
+
+
 def words(text: str, *, single: bool = False) -> list[str]:
     """Words of a text in comparable form; where there are no spaces, pairs of characters.
 

@@ -63,15 +63,24 @@ class Documents:
 
 
 def open_documents(*, task: str, model: Path, split: str, full_size: bool = True) -> Documents:
-    """The documents that `labels.folders` opens by this name: "seen" are those for training.
+    """The documents that `labels.folders` opens by this name.
+
+    "seen" are those for training, "unseen" those for the test; undivided ones are both.
 
     Raises:
-        InputError: a folder that is not as its format has it.
+        InputError: a folder that is not as its format has it, or without documents of this split.
     """
     corpus = open_corpus(task)
     wanted = "train" if split == "seen" else "test"
     name = f"{task.partition(':')[0]}:{corpus.name}"
-    chosen = wanted if wanted in corpus.splits else corpus.splits[-1]
+    apart = {"train", "val", "test"}.intersection(corpus.splits)
+    if apart and wanted not in corpus.splits:
+        raise InputError(
+            f"{task}: no {wanted} documents here for split {split!r}, only "
+            f"{', '.join(corpus.splits)}; take split {'seen' if wanted == 'test' else 'unseen'!r}, "
+            "or add the file"
+        )
+    chosen = wanted if apart else corpus.splits[-1]
     text_config: Any = loading.hf_config(model).get_text_config()
     context = getattr(text_config, "max_position_embeddings", None)
     return Documents(name, corpus, chosen, sizes_within(context))

@@ -16,7 +16,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.labels.as_text import control_tokens
-from workbench.labels.words import comparable, words
+from workbench.labels.words import comparable, has_no_spaces, words
 from workbench.prompts.prompt import DecisionEvent, Span, Variant
 
 _TAIL = (8, 32, 128, 1_000_000)
@@ -25,6 +25,8 @@ _BESIDE = 6
 """Tokens beside a span in which the letter of an option is looked for."""
 _CUE = re.compile(r"[A-Za-z0-9)\]\"'*] ?[:?]\Z")
 """A prompt after which the next word begins with a space, in scripts that have spaces."""
+_MARKS = ".:()[]*"
+"""Signs around the letter of an option."""
 COUNTERFACTUALS: tuple[Variant, ...] = ("far", "near")
 _SHORTEST_LABEL = 4
 """Characters of a label that is looked for in the spans, with a space at either end."""
@@ -192,8 +194,7 @@ def _check_tokens(held: Meaning) -> None:
                 f"options[{at}].token is {option.token}, but this tokenizer writes its text "
                 f"there as token {written}"
             )
-    letters = all(text and len(text) == 1 and text.isupper() for text in found)
-    cued = bool(_CUE.search(held.ending)) or (letters and held.ending[-1:].isalnum())
+    cued = _is_cued(held)
     control = held.event.clean[-1] in control_tokens(held.tokenizer)
     broken = held.ending.endswith("\n") or control
     if not (cued or broken) or not all(text and text.strip() for text in found):
@@ -215,6 +216,22 @@ def _check_tokens(held: Meaning) -> None:
     raise InputError(f"option tokens {what}; options[0].token must be {twins[0]}, not {own[0]}")
 
 
+def _is_cued(held: Meaning) -> bool:
+    """Whether a word that comes next begins with a space.
+
+    Not where the line asks in a script without spaces, nor where the prompt itself shows answers
+    without one behind its last sign.
+    """
+    found, clean = held.continuations, held.event.clean
+    letters = all(text and len(text) == 1 and text.isupper() for text in found)
+    line = held.ending.rpartition("\n")[2]
+    if has_no_spaces(line) or not {*pairwise(clean)}.isdisjoint(
+        (clean[-1], token) for token in held.event.option_tokens
+    ):
+        return False
+    return bool(_CUE.search(line)) or (letters and line[-1:].isalnum())
+
+
 def _check_order(held: Meaning) -> None:
     names = [comparable(str(text)).strip() for text in held.continuations]
     orders = [[look(held, at) for at in range(len(names))] for look in _PLACES]
@@ -227,6 +244,7 @@ def _check_order(held: Meaning) -> None:
                     f"options[{at}].span holds the option that options[{other}].token selects; "
                     "spans or tokens are exchanged"
                 )
+        _check_letters(names, orders)
     labels = [_spoken(one.label) for one in held.event.options]
     shown = [_spoken(text) for text in held.spans]
     lost = [at for at, label in enumerate(labels) if label not in shown[at]]
@@ -237,6 +255,21 @@ def _check_order(held: Meaning) -> None:
                     f"options[{other}].span holds the label of options[{at}]; labels or spans are "
                     "exchanged"
                 )
+
+
+def _check_letters(names: Sequence[str], orders: Sequence[Sequence[str | None]]) -> None:
+    """Refuse letters, or digits, other than those that the options show."""
+    if not all(len(name) == 1 and name.isalnum() for name in names):
+        return
+    for order in orders:
+        shown = [str(one) for one in order if one is not None and len(one) == 1]
+        if len({*shown}) == len(names) and all(one.isalpha() for one in shown) == all(
+            name.isalpha() for name in names
+        ):
+            at = next(at for at, name in enumerate(names) if order[at] != name)
+            raise InputError(
+                f"options[{at}].token selects another letter than options[{at}].span shows"
+            )
 
 
 def _spoken(text: str) -> str:
@@ -275,13 +308,13 @@ _PLACES: tuple[Callable[[Meaning, int], str | None], ...] = (
 def _check_texts(held: Meaning) -> None:
     earlier: dict[tuple[str, ...], int] = {}
     for at, (text, token) in enumerate(zip(held.spans, held.continuations, strict=True)):
-        shown = words(text)
+        shown = comparable(text).split()  # signs count: C and C++, 1.5 and 15
         name = comparable(str(token)).strip()
         if len(shown) > 1:
-            shown = shown[1:] if shown[0] == name else shown
-            shown = shown[:-1] if shown[-1] == name else shown
+            shown = shown[1:] if shown[0].strip(_MARKS) == name else shown
+            shown = shown[:-1] if shown[-1].strip(_MARKS) == name else shown
         first = earlier.setdefault(tuple(shown), at)
-        if first != at and shown:
+        if first != at and words(text):
             raise InputError(
                 f"options[{first}] and options[{at}] have one text; each option is another label"
             )
