@@ -94,6 +94,8 @@ def test_events_where_a_head_matters_lead_to_their_prompts(ask, notes):
 
 def test_bad_heads_prompts_and_maps_are_refused(ask, state):
     assert "is not in model" in ask("head", head="9-0")["error"]
+    assert "is not a head" in ask("head", head="0-0,1-1")["error"]
+    assert state.checked_head(" 01-2 ") == "1-2"
     assert "counted from 0" in ask("event", prompt=99)["error"]
     assert "is none of" in state.reply({"do": "map", "map": "nothing", "prompt": 0})["error"]
 

@@ -49,15 +49,16 @@ def test_head_prompt_and_map_can_be_set_from_python(widget):
 
 
 def test_the_model_of_a_run_is_that_which_its_manifest_names(monkeypatch, tmp_path, reader):
-    manifest, asked = {"model": {"name": wb.bundled_model_path().name}}, []
+    manifest, asked = {"model": {"name": wb.bundled_model_path().name, "dtype": "float16"}}, []
     monkeypatch.setattr(opened.RunFolder, "open", lambda folder: SimpleNamespace(manifest=manifest))
     monkeypatch.setattr(
-        opened.HookedModel, "load", lambda source, **_: asked.append(source) or reader
+        opened.HookedModel, "load", lambda source, **how: asked.append((source, how)) or reader
     )
     assert opened.model_of_run(tmp_path) is reader
     manifest["model"]["name"] = "smollm2"
     opened.model_of_run(tmp_path)
-    assert asked == [wb.bundled_model_path(), "smollm2"]
+    assert [source for source, _ in asked] == [wb.bundled_model_path(), "smollm2"]
+    assert {how["dtype"] for _, how in asked} == {"float16"}
 
     def load(source, **_):
         raise InputError("no such model")
@@ -65,6 +66,12 @@ def test_the_model_of_a_run_is_that_which_its_manifest_names(monkeypatch, tmp_pa
     monkeypatch.setattr(opened.HookedModel, "load", load)
     with pytest.raises(InputError, match=r"'smollm2' is needed, give model= \(no such"):
         opened.model_of_run(tmp_path)
+
+
+def test_a_run_of_another_seed_opens(tmp_path, reader, notes):
+    out = tmp_path / "run"
+    wb.open_run(out, model=reader, prompts=notes, config=wb.RunConfig(seed=3))
+    assert len(opened.opened(out, None, reader).prompts) == len(notes)
 
 
 def test_what_is_missing_is_said_in_one_line(reader, notes, monkeypatch):

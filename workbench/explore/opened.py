@@ -1,5 +1,7 @@
 """What the explorer is opened on: a run with its tables, or a model with prompts."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from workbench.models.loading import bundled_model_path
 from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import DecisionEvent, PromptSet
+from workbench.runs.config import DEFAULTS
 from workbench.runs.folder import RunFolder, is_run
 from workbench.runs.pipeline import FoundHeads
 from workbench.runs.session import HEADSET_FILE, OpenRun, open_run
@@ -29,7 +32,7 @@ def opened(
         InputError: prompts or a model are needed and were not given, or an input is bad.
     """
     if isinstance(source, str | Path) and is_run(Path(source)):
-        source = open_run(source, model=model or model_of_run(Path(source)))
+        source = _taken_up(Path(source), model)
     if isinstance(source, OpenRun):
         tables = {name: source.read(name) for name in TABLES if source.folder.has_table(name)}
         pooled = (source.folder.path / HEADSET_FILE).is_file()
@@ -46,24 +49,37 @@ def opened(
     return State(loaded, _wanted(prompts, loaded))
 
 
+def _taken_up(folder: Path, model: HookedModel | str | Path | None) -> OpenRun:
+    """The run of a folder with the seed and the number format that it was made with."""
+    manifest = RunFolder.open(folder).manifest
+    config = replace(DEFAULTS, seed=manifest["seed"])
+    model = model or model_of_run(folder)
+    return open_run(folder, model=model, config=config, dtype=_dtype(manifest))
+
+
+def _dtype(manifest: Mapping[str, Any]) -> str:
+    return str(manifest["model"].get("dtype", "float32"))
+
+
 def model_of_run(folder: Path) -> HookedModel:
     """The model that the run's manifest names: the bundled one, or what `HookedModel.load` finds.
 
     Raises:
         InputError: there is none of this name; it must be given.
     """
-    name = str(RunFolder.open(folder).manifest["model"]["name"])
+    manifest = RunFolder.open(folder).manifest
+    name = str(manifest["model"]["name"])
     bundled = bundled_model_path()
     try:
-        return _loaded(bundled if name == bundled.name else name)
+        return _loaded(bundled if name == bundled.name else name, _dtype(manifest))
     except InputError as error:
         raise InputError(f"{folder}: its model {name!r} is needed, give model= ({error})") from None
 
 
-def _loaded(model: HookedModel | str | Path) -> HookedModel:
+def _loaded(model: HookedModel | str | Path, dtype: str = "float32") -> HookedModel:
     if isinstance(model, HookedModel):
         return model
-    return HookedModel.load(model, reporter=Reporter())
+    return HookedModel.load(model, dtype=dtype, reporter=Reporter())
 
 
 def _wanted(

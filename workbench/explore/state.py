@@ -16,7 +16,7 @@ from workbench.analysis.looks.look import Looks, query_tokens
 from workbench.errors import InputError
 from workbench.explore import maps, pages, prompt_maps
 from workbench.explore.answers import SWITCHES, answer_part, answered
-from workbench.heads import Head, head_name, parse_heads
+from workbench.heads import Head, as_head, head_name
 from workbench.headsets.headset import HeadSet
 from workbench.markup import ROLE_COLOUR
 from workbench.models.hooked import HookedModel
@@ -90,14 +90,14 @@ class State:
         return head_name(*divmod(values.index(max(values)), self.shape[1]))
 
     def checked_head(self, name: str) -> str:
-        """The head's name.
+        """The head's name, as tables write it.
 
         Raises:
             InputError: it is none of the model's.
         """
-        for head in parse_heads(name)[:1]:
-            self.model.check_head(*head)
-        return name
+        head = as_head(name)
+        self.model.check_head(*head)
+        return head_name(*head)
 
     def checked_prompt(self, at: int) -> int:
         """The place of an event.
@@ -182,7 +182,7 @@ class State:
         }
 
     def _head_part(self, at: int, text: str | None, name: str, query: int | None) -> dict[str, Any]:
-        [head] = parse_heads(self.checked_head(name))
+        head = as_head(self.checked_head(name))
         looks = self._look(at, text)
         last = len(looks.event.clean) - 1
         query = last if query is None or query > last else query
