@@ -24,15 +24,17 @@ from workbench.analysis.curves.faithfulness import curve_event, plan_curves, wan
 from workbench.analysis.curves.orderings import order_scores, read_orders
 from workbench.analysis.scores.scores import EventScores, score_event
 from workbench.errors import InputError
+from workbench.heads import head_name
 from workbench.headsets.pooling import pool_heads
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse
 from workbench.models.hooked import HookedModel
-from workbench.phases import valid_pairs
+from workbench.phases import PHASES, valid_pairs
 from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase, find_cues, question_cases
 from workbench.prompts.choices import stage_reader
 from workbench.prompts.prompt import VARIANTS, PromptSet, Variant
 from workbench.roles import HEAD_POOLS
+from workbench.runs.patch import heads_of
 from workbench.runs.paths import pooled_heads
 from workbench.runs.pool import thresholds_of
 from workbench.runs.steps import HEADSET, Made
@@ -79,7 +81,20 @@ def curves(subject: Subject, tables: Tables, parts: Parts) -> Made:
 
 
 def _orders(subject: Subject, tables: Tables) -> pd.DataFrame:
-    """What every order ranks heads by."""
+    """What every order ranks heads by; a pooled head has its effect there, which needs one."""
+    patching = tables["patching"]
+    chosen = patching.loc[(patching["half"] == "choose") & (patching["positions"] == "span")]
+    known = [
+        set(heads_of(chosen.loc[chosen["measure"] == phase.chief].dropna(subset=["effect"])))
+        for phase in PHASES.values()
+    ]
+    pooled = pooled_heads(tables[HEADSET])
+    front = [head for head in pooled if all(head in measured for measured in known)]
+    if others := [head_name(*head) for head in pooled if head not in front]:
+        subject.reporter.say(
+            f"curves: no effects alone of {', '.join(others)}, pooled for what they add to "
+            "other heads, so scores rank them; `workbench patch --heads` measures them"
+        )
     with subject.reporter.step("orders of heads") as advance:
         return order_scores(
             subject.model,
@@ -87,7 +102,7 @@ def _orders(subject: Subject, tables: Tables) -> pd.DataFrame:
             tables["baseline"],
             tables["scores"],
             tables["patching"],
-            pooled_heads(tables[HEADSET]),
+            front,
             n_random=N_RANDOM_ORDERS,
             seed=subject.config.seed,
             progress=advance,
