@@ -1,6 +1,7 @@
 """Folders that grow: what is there is kept, and only what is missing is made."""
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,13 @@ from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
+from workbench.runs import evidence
 from workbench.runs import patch as patch_step
 from workbench.runs import rows as kept_rows
 from workbench.runs.config import RunConfig
 from workbench.runs.folder import RunFolder
 from workbench.runs.session import OpenRun, open_run
+from workbench.runs.steps import IN_REPORT
 
 FAST = RunConfig(
     n_resamples=30,
@@ -256,3 +259,41 @@ def test_paths_asked_for_by_name_stand_beside_those_of_the_pools(begin: Begin) -
     kept = named[named["ends"] == "pooled"].reset_index(drop=True)
     assert len(kept) == len(pooled)
     pd.testing.assert_frame_equal(kept, pooled, check_dtype=False)
+
+
+def test_pools_are_made_again_with_and_without_patched_sets(
+    begin: Begin, said: io.StringIO
+) -> None:
+    wb.pool(begin(n_paired=2))
+    assert "pool: n_paired was 0, is 2 now" in said.getvalue()
+    wb.pool(begin(n_paired=0))
+    assert "pool: n_paired was 2, is 0 now" in said.getvalue()
+
+
+def test_a_later_command_pools_again_without_sets_where_there_were_none(begin: Begin) -> None:
+    wb.patch(begin(heads="all"))
+    wb.paths(begin(n_paired=10))  # its default: no flag of `paths`
+    assert "sets" not in begin().folder.manifest["steps"]
+
+
+def test_pools_of_before_their_manifest_named_sets_were_made_from_those_there(begin: Begin) -> None:
+    wb.pool(begin(n_paired=2))
+    file = begin().folder.path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for name in ("passing", "pool"):
+        del manifest["steps"][name]["settings"]["n_paired"]
+    file.write_text(json.dumps(manifest))
+    assert begin().folder.manifest["steps"]["pool"]["settings"]["n_paired"] == 2
+
+
+def test_a_pooled_head_that_was_not_patched_alone_is_ranked_by_its_score(
+    begin: Begin, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = begin()
+    there = heads(opened.read("patching"))
+    other = min({(0, at) for at in range(4)} - there)
+    monkeypatch.setattr(evidence, "pooled_heads", lambda _: [*there, other])
+    monkeypatch.setattr(evidence, "order_scores", lambda *given, **_: pd.DataFrame(given[5]))
+    made = evidence._orders(opened, {n: opened.read(n) for n in (*IN_REPORT, "headset")})
+    assert set(made.itertuples(index=False, name=None)) == there
+    assert f"no effects alone of 0-{other[1]}, pooled" in said.getvalue()

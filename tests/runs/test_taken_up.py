@@ -29,6 +29,17 @@ def test_what_asks_for_something_else_does_not_take_the_other_half_along(out: Pa
     assert "destinations" not in settings_there(out, {"sources"}, prompts=False)
 
 
+def test_limits_are_those_of_the_pools_and_the_rest_those_of_the_command(out: Path) -> None:
+    folder = RunFolder.open(out)
+    limits = {"min_restore_low": 0.05, "n_paired": 10, "n_resamples": 9}
+    folder.begin("sets", limits)
+    folder.begin("pool", {"min_restore_low": 0.2, "n_paired": 0, "n_resamples": 8})
+    for command, n_resamples in {"evidence": 9, "pool": 9, "paths": 7}.items():
+        there = settings_there(out, set(), prompts=False, command=command)
+        assert (there["min_restore_low"], there["n_paired"]) == (0.2, 0)
+        assert there["n_resamples"] == n_resamples
+
+
 def test_prompts_are_not_made_for_a_run_that_was_given_them(tmp_path: Path) -> None:
     prompts = {"task": "t", "sha256": "", "made_with": None}
     folder = RunFolder.create(tmp_path / "run", {"seed": 0, "prompts": prompts})

@@ -212,7 +212,8 @@ def settings_of_run(ctx: Any, out: Path, settings: dict[str, Any]) -> dict[str, 
     from workbench.runs.taken_up import settings_there
 
     given = {name for name in settings if ctx.get_parameter_source(name).name == "COMMANDLINE"}
-    there = settings_there(out, given, prompts=ctx.params.get("prompts") is not None)
+    prompts = ctx.params.get("prompts") is not None
+    there = settings_there(out, given, prompts=prompts, command=ctx.info_name)
     return settings | {name: value for name, value in there.items() if name in settings}
 
 

@@ -67,6 +67,11 @@ def read_manifest(file: Path) -> dict[str, Any]:
         _Manifest.model_validate(manifest)
     except ValidationError as error:
         raise InputError(f"{file}: is damaged, {explain(error)}; give another --out") from None
+    steps = manifest["steps"]
+    paired = steps["sets"]["settings"].get("n_paired") if "sets" in steps else 0
+    if paired is not None:  # pools of before their manifest said so are made from these sets
+        for name in {"passing", "pool"} & set(steps):
+            steps[name]["settings"].setdefault("n_paired", paired)
     return manifest
 
 

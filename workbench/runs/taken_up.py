@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.headsets.thresholds import Thresholds
 from workbench.runs.config import PROMPT_SETTINGS, RunConfig
 from workbench.runs.folder import RunFolder, is_run
 from workbench.runs.steps import STEPS
 
+LIMITS = (*Thresholds.__dataclass_fields__, "n_paired")
+"""Settings that are those of the pools for every step; one that was not done again had others."""
 NEVER_TAKEN = {
     "heads": {"n_nominated", "n_controls"},
     "sources": {"destinations"},
@@ -18,10 +21,13 @@ NEVER_TAKEN = {
 """Setting → others beside which it has its default: they ask for something else than before."""
 
 
-def settings_there(out: Path, given: Collection[str], *, prompts: bool) -> dict[str, Any]:
+def settings_there(
+    out: Path, given: Collection[str], *, prompts: bool, command: str = ""
+) -> dict[str, Any]:
     """Settings with which the run in a folder was made, but for those that are given now.
 
-    Nothing where no run is there. `prompts` says whether a command was given prompts.
+    Nothing where no run is there. `prompts` says whether a command was given prompts. Where steps
+    were done with different ones, the limits are those of the pools, others those of the `command`.
 
     Raises:
         InputError: prompts are to be made for a run whose prompts came from a file.
@@ -38,7 +44,10 @@ def settings_there(out: Path, given: Collection[str], *, prompts: bool) -> dict[
             "a file that begins with them to add more, or another --out"
         )
     found: dict[str, Any] = {"seed": manifest["seed"], **(made_with or {})}
-    for step in STEPS:
+    pooled = manifest["steps"].get("pool", {}).get("settings", {})
+    found |= {name: pooled[name] for name in LIMITS if name in pooled}
+    own = [step for step in STEPS if step.command == command]
+    for step in (*own, *STEPS):
         settings = manifest["steps"].get(step.name, {}).get("settings", {})
         found |= {name: value for name, value in settings.items() if name not in found}
     for name, beside in NEVER_TAKEN.items():
