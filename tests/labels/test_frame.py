@@ -126,6 +126,19 @@ def test_a_label_space_brings_clusters_and_synonyms():
     assert corpus([{"text": "x", "labels": "a"}], table).space["a"].synonyms == ("c", "d", "e")
 
 
+def test_clusters_may_have_numbers_as_ids_and_labels_that_are_unknown():
+    labels = {1: "diabetes", 2: "cough"}
+    made = corpus([{"text": "x", "labels": 1}], labels, clusters={1: "a", 2.0: 7, 9: "b"})
+    assert made.clusters == ("a", "7")
+    assert made.left_out == ("1 labels of clusters are not in the label table ('9')",)
+
+
+def test_a_column_that_is_there_twice_is_refused():
+    table = pd.DataFrame([["x", "a", "y"]], columns=["text", "labels", "text"])
+    with pytest.raises(InputError, match="documents table has column 'text' twice"):
+        corpus(table)
+
+
 def test_columns_may_have_other_names():
     made = corpus(
         [{"note": "x", "text": "not this", "codes": "a"}],
@@ -163,6 +176,9 @@ NOTE = {"text": "my secret", "labels": "786.2"}
         ([{**NOTE, "start": "x", "end": 3}], LABELS, {}, "neither words of the text nor two"),
         ([NOTE], {}, {}, "labels: the table has no rows|lacks column"),
         ([NOTE], {"a": " "}, {}, "labels: row 0 .from 0. has no text"),
+        ([NOTE], {"a": "x", "b": None}, {}, "labels: row 1 .from 0. has no text"),
+        ([{**NOTE, "labels": {"786.2": 1}}], LABELS, {}, "row 0 .from 0.: labels are no list"),
+        ([NOTE], LABELS, {"clusters": {"X": "c"}}, "clusters: none of their labels .'X'. is among"),
         ([NOTE], {"id": ["a", "a"], "text": ["x", "y"]}, {}, "'a' occurs for the second time"),
         ([NOTE], [{"id": "a"}], {}, "labels table lacks column 'text'"),
         ([NOTE], LABELS, {"columns": {"note": "text"}}, "'note' is no column, one of text"),

@@ -219,3 +219,9 @@ def test_long_notes_are_cut_to_a_models_context(tokenizer, tmp_path):
 def test_templates_that_cannot_be_used_are_refused(tokenizer, template, message):
     with pytest.raises(InputError, match=message):
         make(mentions(4), (template, tokenizer))
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_a_number_of_prompts_that_is_none_is_refused(tokenizer, n):
+    with pytest.raises(InputError, match=f"n_prompts is {n}, must be a whole number"):
+        make(mentions(2), (OWN, tokenizer), n_prompts=n)

@@ -32,6 +32,8 @@ def tabled_prompts(
         raise InputError("--from needs --labels: a table with columns id and text")
     if settings["task"] != OWN_TASK:
         raise InputError(f"--task {settings['task']} and --from {documents}: give one of them")
+    if settings["split"] != "unseen":
+        raise InputError(f"--split goes with --task; all documents of {documents} are taken")
     template = settings["template"]
     if template_file is not None:
         template = read_text(template_file).removesuffix("\n")

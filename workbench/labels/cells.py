@@ -22,6 +22,10 @@ def named_table(
         table = given if isinstance(given, pd.DataFrame) else pd.DataFrame(given)
     except (TypeError, ValueError):
         raise InputError(f"{what}: needs a data frame, got {type(given).__name__}") from None
+    wanted = {*known, *(columns or {}).values()}
+    twice = [str(name) for name, n in Counter(table.columns).items() if n > 1 and name in wanted]
+    if twice:
+        raise InputError(f"{what} table has column {twice[0]!r} twice")
     renamed = dict(columns or {})
     for name, own in renamed.items():
         if name not in known:

@@ -71,7 +71,7 @@ def frame_corpus(
     documents: Any,
     labels: Any,
     *,
-    clusters: Mapping[str, str] | None = None,
+    clusters: Mapping[Any, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     label_columns: Mapping[str, str] | None = None,
     name: str = "frame",
@@ -90,14 +90,15 @@ def frame_corpus(
         seed: of learned clusters.
 
     Raises:
-        InputError: a table without rows or a column that is needed, a row without text, a label
-            twice or without text, rows of one document whose texts differ, evidence for several
-            labels in one row or that is not a span, or no label of the documents that is known.
+        InputError: a table without rows or a column that is needed, clusters of no label, a row
+            without text, a label twice or without text, rows of one document whose texts differ,
+            evidence for several labels in one row or that is not a span, or no label of the
+            documents that is known.
     """
     notes: list[str] = []
     space, named = _read_labels(labels, label_columns, name)
     if clusters is not None:
-        named = {label: word(clusters.get(label)) for label in space.ids}
+        named = _given_clusters(clusters, space.ids, notes)
     if any(named.values()):
         alone = [label for label, cluster in named.items() if not cluster]
         if alone:
@@ -113,6 +114,27 @@ def frame_corpus(
         named_table(documents, columns, DOCUMENT_COLUMNS, "documents")
     )
     return FrameCorpus(name, space, rows, tuple(found), tuple(notes))
+
+
+def _given_clusters(
+    clusters: Mapping[Any, Any], ids: Sequence[str], notes: list[str]
+) -> dict[str, str]:
+    """The cluster of every label, empty where none is given; ids may be numbers."""
+    if not isinstance(clusters, Mapping):
+        raise InputError(f"clusters: label id → cluster is needed, got {type(clusters).__name__}")
+    given = {word(label): word(cluster) for label, cluster in clusters.items()}
+    known = set(ids)
+    strange = [label for label in given if label not in known]
+    if len(strange) == len(given):
+        raise InputError(
+            f"clusters: none of their labels ({some(strange)}) is among the {len(ids)} of the "
+            "label table"
+        )
+    if strange:
+        notes.append(
+            f"{len(strange)} labels of clusters are not in the label table ({some(strange)})"
+        )
+    return {label: given.get(label, "") for label in ids}
 
 
 def learned_clusters(texts: Sequence[str], seed: int = 0) -> list[str | None]:
@@ -181,6 +203,8 @@ class _Reader:
                 raise InputError(
                     f"documents: rows {rows[0][0]} and {number} (from 0) have one id and two texts"
                 )
+            if isinstance(row["labels"], Mapping):
+                raise InputError(f"documents: row {number} (from 0): labels are no list of ids")
             labels = self._labels(row["labels"])
             golds.update(dict.fromkeys(labels))
             evidence = _evidence(number, row)
@@ -284,7 +308,9 @@ def _read_labels(
     """Labels, and the cluster that the table gives each; an empty one where it gives none."""
     if isinstance(labels, LabelSpace):
         return labels, {label: labels.cluster(label) for label in labels.ids}
-    if isinstance(labels, Mapping) and all(isinstance(text, str) for text in labels.values()):
+    if isinstance(labels, Mapping) and not any(
+        hasattr(text, "__iter__") and not isinstance(text, str) for text in labels.values()
+    ):
         labels = {"id": list(labels), "text": list(labels.values())}
     table = named_table(labels, columns, LABEL_COLUMNS, "labels")
     require(table, "labels", ("id", "text"))

@@ -1,5 +1,6 @@
 """Tables that users hand in as files: every value as it is written, none as a number."""
 
+import csv
 import io
 from collections import Counter
 from pathlib import Path
@@ -17,10 +18,13 @@ FORMS = ("csv", "tsv", "jsonl", "parquet", "feather")
 def read_table(path: Path, forms: tuple[str, ...] = FORMS, what: str = "a table") -> pd.DataFrame:
     """A table by the ending of its name; csv, tsv and jsonl may be gzipped.
 
-    Cells of csv and tsv are strings, empty ones too, so that codes keep their zeros.
+    Cells of csv and tsv are strings, empty ones too, so that codes keep their zeros. A csv file
+    whose header has semicolons and no comma is separated by them, as spreadsheets write it in
+    countries with decimal commas.
 
     Raises:
-        InputError: another ending, no such file, or it is not what its name says.
+        InputError: another ending, no such file, it is not what its name says, or it has rows of
+            more or fewer cells than its header.
     """
     form = path.name.removesuffix(".gz").rpartition(".")[2]
     if form not in forms:
@@ -47,8 +51,28 @@ def _read(path: Path, form: str) -> pd.DataFrame:
         return pd.DataFrame(_objects(path), dtype=object)
     with open_text(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-        sign = "," if form == "csv" else "\t"
-        return pd.read_csv(text, sep=sign, dtype=str, keep_default_na=False)
+        return _cells(path, text, form)
+
+
+def _cells(path: Path, text: io.TextIOWrapper, form: str) -> pd.DataFrame:
+    whole = io.StringIO(text.read(), newline="")
+    header = whole.readline()
+    whole.seek(0)
+    sign = "\t" if form == "tsv" else ";" if ";" in header and "," not in header else ","
+    before = csv.field_size_limit(1 << 30)
+    try:
+        names, *rows = filter(None, csv.reader(whole, delimiter=sign, strict=True))
+    except csv.Error:
+        raise InputError(f"{path}: cannot be read as {form}") from None
+    finally:
+        csv.field_size_limit(before)
+    for number, row in enumerate(rows):
+        if len(row) != len(names):
+            raise InputError(
+                f"{path}: row {number} (from 0) has {len(row)} cells, the header {len(names)}; "
+                f"cells that hold {sign!r} need quotes"
+            )
+    return pd.DataFrame(rows, columns=[name.strip() for name in names], dtype=object)
 
 
 def _objects(path: Path) -> list[dict[str, object]]:

@@ -28,7 +28,7 @@ def prompts_from_frame(
     labels: Any,
     *,
     tokenizer_or_model: Any = None,
-    clusters: Mapping[str, str] | None = None,
+    clusters: Mapping[Any, Any] | None = None,
     template: str | Template | Callable[..., str] = "auto",
     n_prompts: int | None = None,
     n_options: int | None = None,
@@ -88,6 +88,8 @@ def prompts_from_frame(
             document gives an event, an option letter that is not one token, or `out` exists.
     """
     check_number("seed", seed)
+    if n_prompts is not None and (not isinstance(n_prompts, int) or n_prompts < 1):
+        raise InputError(f"n_prompts is {n_prompts!r}, must be a whole number, at least 1")
     if out is not None and Path(out).exists() and not force:
         raise InputError(f"{out}: exists already; give another --out, or --force to replace it")
     if out is not None:
