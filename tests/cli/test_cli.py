@@ -263,7 +263,7 @@ def test_pooling_needs_the_span(given: Given, tmp_path: Path, invoke: Invoke) ->
     invoke("score", *common, *FAST[:4])
     invoke("patch", *common, "--positions", "decision", *FAST[:2])
     before = content(tmp_path)
-    assert "positions 'span'" in refusal(invoke("pool", *common))
+    assert "positions must be span or both" in refusal(invoke("pool", *common))
     assert content(tmp_path) == before
 
 

@@ -147,7 +147,7 @@ def looks_of(layer: int, head: int) -> dict[str, pd.DataFrame]:
     )
     top = {"id": ["patient-3"], "event": [0], "line": [4], "chosen": ["coarse_restore"]}
     top = pd.DataFrame({**own, **top, "coarse_restore": [0.88]})
-    rows = {"id": "patient-3", "event": 0, "query": "decision", "token": [2], "weight": [0.4]}
+    rows = {"id": "patient-3", "event": 0, "query": "decision", "position": [2], "weight": [0.4]}
     return {"looks": seen, "look_events": top, "look_rows": pd.DataFrame({**own, **rows})}
 
 

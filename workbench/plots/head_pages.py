@@ -142,7 +142,7 @@ def _attention(
         texts, regions = zip(*words[key], strict=True)
         for name, part in own.groupby("query", sort=False):
             weights = np.zeros((1, len(texts)))
-            weights[0, part["token"].to_numpy(int)] = part["weight"]
+            weights[0, part["position"].to_numpy(int)] = part["weight"]
             title = f"prompt {key[0]}, event {key[1]}, from the {QUERIES[str(name)]}"
             blocks.append((title, attention_block(texts, [(str(name), 0)], weights, regions)))
     return blocks

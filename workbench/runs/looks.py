@@ -7,7 +7,7 @@ One clean run of every valid pair of the held-out half (of all events where it h
                  "logit" what the head adds straight to the logits of options, mean over a role's
     look_events  layer, head, id, event, line (of the prompt file, from 1), chosen (the measure that
                  decides), then measures: the events on which the head does most
-    look_rows    layer, head, id, event, query, token, weight: where the decision looks on the first
+    look_rows    layer, head, id, event, query, position, weight: where the decision looks on the first
                  of these, and on the very first where the gold option's last token does
 
 Numbers only: no text, no token of a prompt, no label.
@@ -38,7 +38,7 @@ MEASURES = ("coarse_restore", "coarse_disrupt", "refine_reduce", "refine_boost_a
 
 LOOKS = ["layer", "head", "what", "source", "target", "mean", "q25", "q75", "n", "half"]
 EVENTS = ["layer", "head", "id", "event", "line", "chosen", *MEASURES]
-ROWS = ["layer", "head", "id", "event", "query", "token", "weight"]
+ROWS = ["layer", "head", "id", "event", "query", "position", "weight"]
 _KEYS = ["layer", "head", "id", "event"]
 _LONG = [*_KEYS, "what", "source", "target", "value"]
 
@@ -65,7 +65,7 @@ def looks(subject: Subject, tables: Tables, parts: Parts) -> Made:
         parts.clear()
     every = pd.concat(parts.values(), ignore_index=True) if parts else pd.DataFrame(columns=_LONG)
     rows = every.loc[every["what"] == "row"].rename(columns={"source": "query", "value": "weight"})
-    rows = rows.assign(token=rows["target"].astype(int)).reindex(columns=ROWS)
+    rows = rows.assign(position=rows["target"].astype(int)).reindex(columns=ROWS)
     half = "verify" if held_out else "all"
     made = {
         "looks": _over_events(every).assign(half=half)[LOOKS],
