@@ -171,7 +171,7 @@ def test_flags_that_are_not_given_are_those_of_the_run(
     manifest["steps"]["pool"]["status"] = "outdated"
     (out / "manifest.json").write_text(json.dumps(manifest))
     result = invoke("patch", "--model", llama, "--out", out)
-    assert "of before this: pool; `workbench pool` with the same --out" in result.stdout
+    assert "made before this: pool, report; `workbench pool`, then `workbench re" in result.stdout
     assert "`workbench pool` makes it again" in refusal(invoke("report", "--out", out))
 
 

@@ -72,7 +72,9 @@ def test_a_text_that_cannot_be_is_one_line_and_what_was_shown_stays(ask, state, 
     assert list(refused) == ["error"] and "\n" not in refused["error"]
     assert state.shown_event == event
     long = event.text().replace("note:", "note:" + " fall" * 3000, 1)
-    assert "the model takes 2048" in ask("event", "answer", text=long)["error"]
+    for part in ("event", "answer", "head"):
+        assert "tokens, the model takes 2048" in ask(part, text=long)["error"]
+    assert state.shown_event == event
 
 
 @pytest.mark.parametrize("how", ["zero", "mean", "far", "near"])

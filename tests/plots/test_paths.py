@@ -1,9 +1,11 @@
+from itertools import combinations
+
 import pandas as pd
 import pytest
 
 from workbench.errors import InputError
 from workbench.plots import path_graph
-from workbench.plots.paths import STRONGEST
+from workbench.plots.paths import LABEL, STRONGEST
 from workbench.plots.style import CONTROL, POOL_COLOUR, READ_OUT
 
 
@@ -82,6 +84,24 @@ def test_layers_run_to_the_right_and_nodes_have_the_colour_of_their_pool_and_lis
 def test_routes_and_effects_stand_on_the_lines():
     figure = path_graph(PATHS, PATCHING, POOLS)
     assert [note.text for note in figure.layout.annotations] == ["key 0.40", "query −0.20"]
+    small = PATHS.assign(**{name: PATHS[name] / 1000 for name in ("effect", "low", "high")})
+    figure = path_graph(small, PATCHING, POOLS)
+    assert [note.text for note in figure.layout.annotations] == ["key 0.0004", "query −0.0002"]
+
+
+def test_labels_lie_beside_one_another():
+    many = pd.DataFrame(
+        [
+            path((0, head), f"2-{to}", route, 0.4, 0.3, 0.5)
+            for head, to, route in [(0, 0, "k"), (0, 0, "v"), (0, 1, "k"), (1, 0, "k"), (1, 1, "q")]
+        ]
+    )
+    figure = path_graph(many, PATCHING.iloc[:0], {})
+    placed = [(note.x, note.y) for note in figure.layout.annotations]
+    width, height = LABEL
+    assert len(placed) == 5
+    for (a, b), (c, d) in combinations(placed, 2):
+        assert abs(a - c) >= width or abs(b - d) >= 0.9 * height
 
 
 def test_a_button_brings_the_paths_beside_the_strongest():

@@ -5,7 +5,7 @@ import pytest
 from workbench.analysis.answers import Answer
 from workbench.errors import InputError
 from workbench.prompts.events import make_events
-from workbench.prompts.prompt import PromptSet
+from workbench.prompts.prompt import PromptSet, as_event
 from workbench.prompts.shown import Shown, counterfactual, set_html, show, stretches
 
 
@@ -77,7 +77,7 @@ def table_of(event):
     )
 
 
-def test_options_with_their_probabilities(event):
+def test_options_with_their_probabilities(event, monkeypatch):
     found = Answer(table_of(event), 1.0, 0.0, 1.0)
     shown = show(event, found)
     assert isinstance(shown, Shown)
@@ -85,6 +85,8 @@ def test_options_with_their_probabilities(event):
     assert page.count("0.250") == len(event.options)
     text = repr(shown)
     assert text.count("███ ") == len(event.options) and "\x1b" not in text
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)  # where rich prints HTML itself
+    assert repr(shown) == text
     other = replace(event, options=event.options[:-1])
     with pytest.raises(InputError, match="the answer has other options"):
         show(other, found)
@@ -106,3 +108,10 @@ def test_a_terminal_gets_colours(event):
 def test_html_is_escaped(event):
     marked = event.edit(event.pieces().of(event.evidence).strip(), "<b>fever</b>", occurrence=0)
     assert "&lt;b&gt;fever" in marked._repr_html_() and "<b>fever" not in marked._repr_html_()
+
+
+def test_what_is_no_event_is_refused(event, prompts):
+    assert as_event(event) is event
+    for other in ("note: a text", prompts, None):
+        with pytest.raises(InputError, match=r"prompts\.events\[0\], not a (str|PromptSet|None)"):
+            as_event(other)

@@ -27,14 +27,15 @@ TABLES = {
 
 def say_outdated(out: Path) -> str:
     """One line on finished steps that rest on what has changed since, and who does them again."""
-    from workbench.runs.folder import RunFolder
+    from workbench.runs.folder import REPORT_FILE, RunFolder
 
-    outdated = RunFolder.open(out).outdated
-    names = ", ".join(step.name for step in outdated)
-    again = " and ".join(f"`workbench {name}`" for name in {step.command: 0 for step in outdated})
-    return f"of before this: {names}; {again} with the same --out bring them up to date" * bool(
-        names
-    )
+    folder = RunFolder.open(out)
+    makers = {step.name: step.command for step in folder.outdated}
+    if (folder.path / REPORT_FILE).is_file() and not folder.is_done("report"):
+        makers["report"] = "report"
+    again = ", then ".join(f"`workbench {name}`" for name in dict.fromkeys(makers.values()))
+    rest = f"{again} with the same --out: then all is up to date"
+    return f"made before this: {', '.join(makers)}; {rest}" if makers else ""
 
 
 def _register(name: str) -> None:

@@ -11,6 +11,11 @@ _WRITES = {
     "near": "Writes on gold against its near misses",
     "far": "Writes on gold and near against far options",
 }
+_WRITTEN = {
+    "near": "direct logit attribution: what the head adds to gold's logit, less its mean over near",
+    "far": "direct logit attribution: mean of what the head adds to the logits of gold and near, "
+    "less its mean over far",
+}
 _ATTENTION = {
     (DECISION, EVIDENCE): "Decision looks at the evidence",
     (DECISION, "gold"): "Decision looks at gold",
@@ -33,7 +38,7 @@ def prompt_map(looks: Looks, key: str) -> Map:
     if name.startswith("writes "):
         role = name.removeprefix("writes ")
         grid, title, unit = _written(looks, role), _WRITES[role], "logit"
-        note = "direct logit attribution at the decision: mean of what it adds, less the mean there"
+        note = _WRITTEN[role]
     else:
         asks, seen = name.split(">")
         grid = looks.masses[:, :, REGIONS.index(asks), REGIONS.index(seen)]

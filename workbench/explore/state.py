@@ -207,7 +207,13 @@ class State:
         own = self.prompts.events[self.checked_prompt(at)]
         if text is None:
             return own
-        return self._events.get((at, text), lambda: with_text(own, text))
+        return self._events.get((at, text), lambda: self._edited(own, text))
+
+    def _edited(self, own: DecisionEvent, text: str) -> DecisionEvent:
+        event, most = with_text(own, text), self.model.context_length
+        if most is not None and len(event.clean) > most:
+            raise InputError(f"the text has {len(event.clean)} tokens, the model takes {most}")
+        return event
 
     def _look(self, at: int, text: str | None) -> Looks:
         return self._looks.get((at, text), lambda: Looks.of(self.model, self._event(at, text)))

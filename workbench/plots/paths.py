@@ -31,8 +31,10 @@ WHOLE = "138,144,153"
 VISIBLE = 0.01
 STRONGEST = 8
 """Paths that are drawn at first."""
-TOLD = 0.005
-"""Effect from which a path has a label."""
+TOLD = 0.1
+"""Share of the strongest path's effect from which a path has a label."""
+LABEL = (0.5, 0.25)
+"""Width and height of a label, in columns and places of nodes, on a narrow page."""
 COLUMNS = ["src_layer", "src_head", "dst_layer", "dst_heads", "route"]
 COLUMNS += ["measure", "positions", "effect", "low", "high"]
 
@@ -92,14 +94,14 @@ def path_graph(
     figure = go.Figure()
     for at, traces in enumerate(parts):
         figure.add_traces([trace.update(visible=at == 0) for trace in traces])
-    told = [edge for edge in strongest if abs(edge.effect) >= TOLD]
+    told = [edge for edge in strongest if abs(edge.effect) >= TOLD * abs(strongest[0].effect)]
     subtitle = "blue: by query, purple: by key, orange: by value, grey: the whole head"
     figure.update_layout(
         **titles(title, subtitle),
         height=int(np.clip(224 + 64 * 2 * max(y for _, y in places.values()), 340, 900)),
         margin={"t": 96, "b": 56, "l": 24, "r": 24},
         showlegend=False,
-        annotations=[_label(edge, places, at) for at, edge in enumerate(told)],
+        annotations=_labels(told, places),
         updatemenus=_buttons([f"strongest {len(strongest)}", f"all {len(edges)} paths"], parts),
     )
     layers = {x: node[0][0] for node, (x, _) in places.items() if node}
@@ -252,14 +254,28 @@ def _paths_of(node: Node, edges: Sequence[_Edge]) -> str:
     return "<br>".join([f"<b>{_name(node)}</b>", *lines[:12], *more])
 
 
-def _label(edge: _Edge, places: Mapping[Node, tuple[float, float]], at: int) -> dict[str, Any]:
-    """Route and effect on a line, at places along it that differ from line to line."""
-    x, y = _curve(edge, places)
-    # Where lines have left their node, have parted, and come near to no other column.
-    middle = round(24 * (0.4, 0.5, 0.3)[at % 3] / (places[edge.end][0] - places[edge.start][0]))
-    text = f"{ROUTE_NAMES[edge.route]} {number(edge.effect)}"
+def _labels(
+    edges: Sequence[_Edge], places: Mapping[Node, tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """Route and effect on each line, where it is farthest from nodes' names and other labels."""
+    width, height = LABEL
+    taken = [(x, y - 0.25) for x, y in places.values()]
     look = {"showarrow": False, "bgcolor": "rgba(255,255,255,0.85)", "borderpad": 1}
-    return {"x": x[middle], "y": y[middle], "text": text, "font": {"size": 11, "color": INK}} | look
+    look |= {"font": {"size": 11, "color": INK}}
+    labels = []
+    for edge in edges:
+        x, y = _curve(edge, places)
+        middle = range(6, 19)  # where lines have left their node, and have parted
+        gaps = [
+            min(max(abs(x[at] - a) / width, abs(y[at] - b) / height) for a, b in taken)
+            for at in middle
+        ]
+        # From one place on nothing overlaps: nearer to the middle of the line is then better.
+        best = max(middle, key=lambda at, gaps=gaps: (min(gaps[at - 6], 1.2), -abs(at - 12)))
+        taken.append((x[best], y[best]))
+        text = f"{ROUTE_NAMES[edge.route]} {number(edge.effect)}"
+        labels.append({"x": x[best], "y": y[best], "text": text} | look)
+    return labels
 
 
 def _name(node: Node) -> str:

@@ -253,6 +253,19 @@ class DecisionEvent:
         return [option.token for option in self.options]
 
 
+def as_event(given: Any) -> DecisionEvent:
+    """The event that a function takes.
+
+    Raises:
+        InputError: something else was given, such as a text or a set of prompts.
+    """
+    if not isinstance(given, DecisionEvent):
+        raise InputError(
+            f"a decision event is needed, such as prompts.events[0], not a {type(given).__name__}"
+        )
+    return given
+
+
 @dataclass(frozen=True)
 class PromptSet:
     """Decision events of one task, in order.

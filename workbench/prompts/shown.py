@@ -11,7 +11,7 @@ from workbench.errors import InputError
 from workbench.markup import ROLE_COLOUR, Bar, Piece, table, text
 from workbench.models.pieces import Pieces
 from workbench.prompts.given_chains import step_ends
-from workbench.prompts.prompt import DecisionEvent, PromptSet, Variant
+from workbench.prompts.prompt import DecisionEvent, PromptSet, Variant, as_event
 from workbench.prompts.text import common_suffix
 
 EVIDENCE, STEP = "evidence", "step"
@@ -61,7 +61,9 @@ class Shown:
     def __repr__(self) -> str:
         from rich.console import Console
 
-        console = Console(file=StringIO(), width=100, color_system=None)
+        # Else rich prints into a notebook what is to be a text.
+        plain = {"force_jupyter": False, "color_system": None}
+        console = Console(file=StringIO(), width=100, **plain)
         console.print(self)
         return console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -78,9 +80,7 @@ def show(event: DecisionEvent, answer: Any = None) -> Shown:
     Raises:
         InputError: the event has no tokenizer, or the answer is not one to its options.
     """
-    if isinstance(event, PromptSet):
-        raise InputError("show takes one event: wb.show(prompts.events[0])")
-    _ = event.needed_tokenizer
+    _ = as_event(event).needed_tokenizer
     labels = [option.label for option in event.options]
     if answer is not None and list(answer.table["label"]) != labels:
         raise InputError(f"prompt {event.id!r} event {event.event}: the answer has other options")

@@ -21,7 +21,8 @@ from workbench.runs.steps import MAKER
 
 
 def summary(out: str | Path) -> Group:
-    """Pools with their joint effects over the span beside the controls, and where the files lie;
+    """Pools with their joint effects over the span beside the controls, and where the files lie (a
+    report that shows an earlier state is left out);
     how many events are valid pairs, and how much of the probability the options hold.
 
     Raises:
@@ -40,7 +41,7 @@ def summary(out: str | Path) -> Group:
     files = [
         Text(f"{word}: {folder.path / name}")
         for word, name in (("head set", "headset.json"), ("report", "report.html"))
-        if (folder.path / name).is_file()
+        if (folder.path / name).is_file() and (word != "report" or folder.is_done(word))
     ]
     baseline = folder.read_table("baseline")
     counts = {row.pop("variant"): row for row in event_counts(baseline)}

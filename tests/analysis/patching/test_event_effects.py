@@ -46,6 +46,7 @@ def test_every_head_of_one_event(model, prompts, base, swept, monkeypatch):
     largest = table[["coarse_restore", "refine_reduce"]].abs().max(axis="columns")
     assert largest.is_monotonic_decreasing
     few = patch_event(model, event, ["2-3", (0, 1)])
+    pd.testing.assert_frame_equal(patch_event(model, event, "2-3,0-1"), few)
     expected = event_effects(swept, base).set_index(["id", "layer", "head"])
     for row in few.to_dict("records"):
         wanted = expected.loc[(event.id, row["layer"], row["head"])]

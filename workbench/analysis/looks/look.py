@@ -35,7 +35,7 @@ from workbench.models.hooked import HookedModel
 from workbench.models.hooks import Hook
 from workbench.models.pattern_rows import attention_rows
 from workbench.prompts.given_chains import step_ends
-from workbench.prompts.prompt import ROLES, DecisionEvent
+from workbench.prompts.prompt import ROLES, DecisionEvent, as_event
 
 DECISION, EVIDENCE, FIRST, REST = "decision", "evidence", "first token", "rest"
 REGIONS = (EVIDENCE, *ROLES, FIRST, DECISION, REST)
@@ -127,7 +127,7 @@ class Looks:
         Raises:
             InputError: a prompt that the model cannot run, or a layer that shows no attention.
         """
-        tokens, info = list(event.clean), model.info
+        tokens, info = list(as_event(event).clean), model.info
         model.check_sequences([tokens])
         ways = model.ways  # found by a forward of its own, before this one's hooks
         queries = query_tokens(event, event.tokenizer or model.tokenizer)

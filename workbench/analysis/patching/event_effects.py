@@ -5,7 +5,7 @@ is NaN where the event is no valid pair for it.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from workbench.heads import Head, as_head
 from workbench.models.hooked import HookedModel
 from workbench.phases import MEASURES, PHASES
 from workbench.progress import Reporter
-from workbench.prompts.prompt import DecisionEvent, PromptSet
+from workbench.prompts.prompt import DecisionEvent, PromptSet, as_event
 
 SHOWN = tuple(name for name, measure in MEASURES.items() if not measure.absolute)
 """Measures of single events; the boost as a difference, since clean Confusion may be near 0."""
@@ -49,7 +49,7 @@ def event_effects(events: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
 def patch_event(
     model: HookedModel,
     event: DecisionEvent,
-    heads: Sequence[Head | str] | Literal["all"] = "all",
+    heads: Sequence[Head | str] | str = "all",
     *,
     positions: str = "span",
 ) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def patch_event(
     Args:
         model: the model.
         event: the event, with its counterfactuals.
-        heads: names such as "3-0", or (layer, head); all unless given.
+        heads: names such as "3-0", or (layer, head); "3-0,4-6" is a list, too; all unless given.
         positions: where heads are patched: "span" (the aligned suffix) or "decision".
 
     Raises:
@@ -71,8 +71,9 @@ def patch_event(
     check_positions([positions])
     info = model.info
     every = [(layer, head) for layer in range(info.n_layers) for head in range(info.n_heads)]
-    chosen = every if isinstance(heads, str) and heads == "all" else [as_head(one) for one in heads]
-    one = PromptSet("event", (event,))
+    named = heads.split(",") if isinstance(heads, str) else heads
+    chosen = every if heads == "all" else [as_head(one) for one in named]
+    one = PromptSet("event", (as_event(event),))
     base = baseline(model, one, Halves(frozenset({event.id}), frozenset()))
     _check_valid(event, base)
     with Reporter().between(f"patching {len(chosen)} heads"):
