@@ -108,13 +108,20 @@ def parse_json(text: str) -> Any:
         InputError: says what is wrong and where; not which file, which the caller knows.
     """
     try:
-        return json.loads(
+        found = json.loads(
             text,
             object_pairs_hook=_without_repeats,
             parse_int=_bounded,
             parse_float=_finite,
             parse_constant=_finite,
         )
+        if "\\ud" in text.lower():  # no tokenizer and no file takes half of a pair
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError:
+        raise InputError(
+            "not JSON of whole characters: \\ud800 to \\udfff stand in pairs"
+        ) from None
     except json.JSONDecodeError as error:
         line = f"line {error.lineno} " if "\n" in text.rstrip() else ""
         raise InputError(f"not JSON, {line}column {error.colno}: {error.msg}") from None

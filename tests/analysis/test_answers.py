@@ -110,6 +110,7 @@ def test_bad_questions_about_events(model, event, how, part):
     ("text", "how", "part"),
     [
         ("note:", {}, "a text needs options="),
+        ("note:", {"options": " A"}, "a text needs options=, the texts that may follow"),
         ("note:", {"options": [" A"], "patch": {"0-0": "far"}}, "a text has no variants"),
         ("note: ", {"options": ["A", "B"]}, "options[0] merges with the end of the text"),
         ("note:", {"options": [" A", ""]}, "options[1] is empty"),

@@ -133,6 +133,14 @@ def test_clusters_may_have_numbers_as_ids_and_labels_that_are_unknown():
     assert made.left_out == ("1 labels of clusters are not in the label table ('9')",)
 
 
+def test_half_a_character_is_refused():
+    half = {"text": "cough \ud83d", "labels": "a"}
+    with pytest.raises(InputError, match="documents: row 0 .from 0. has no text in whole"):
+        frame_corpus([half], {"a": "cough"})
+    with pytest.raises(InputError, match="labels: row 0 .from 0. has no text in whole"):
+        frame_corpus([half], {"a": "cough \ud83d"})
+
+
 def test_a_column_that_is_there_twice_is_refused():
     table = pd.DataFrame([["x", "a", "y"]], columns=["text", "labels", "text"])
     with pytest.raises(InputError, match="documents table has column 'text' twice"):

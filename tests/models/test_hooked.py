@@ -184,6 +184,9 @@ def test_string_tokens_go_with_tokens(reader, chat_tokenizer, event):
     assert reader.to_str_tokens(reader.to_tokens(text)) == strings
     assert reader.to_str_tokens(event) == reader.to_str_tokens(event.clean)
     assert len(reader.to_str_tokens(event)) == len(event.clean)
+    for strange in (-1, reader.info.d_vocab):
+        with pytest.raises(InputError, match=f"token {strange} is not among 0 to"):
+            reader.to_str_tokens([strange])
 
 
 def test_texts_need_a_tokenizer(model):

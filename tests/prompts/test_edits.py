@@ -162,6 +162,16 @@ def test_what_cannot_be_meant_is_refused_in_a_line_without_words_of_the_prompt(
     assert not re.search("fever|gout|toe|fevr|hot", str(refusal.value))
 
 
+def test_options_that_an_edit_makes_the_same_are_refused(read):
+    made = line()
+    for number, option in enumerate(made["options"]):
+        option["label"] = f"L{number}"
+    with pytest.raises(
+        InputError, match=r"after the edit options\[0\] and options\[1\] have one text"
+    ):
+        read(made).edit("mild fever", "wet chills")
+
+
 def test_an_option_more_is_refused(event):
     for text in (
         event.text().replace("\nanswer", "\n pain D\nanswer"),

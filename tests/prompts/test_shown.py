@@ -105,6 +105,13 @@ def test_a_terminal_gets_colours(event):
     assert f"\x1b[1;32m {words}" in said or f"\x1b[1;32m{words}" in said
 
 
+def test_a_terminal_obeys_no_text(event):
+    words = event.pieces().of(event.evidence).strip()
+    marked = event.edit(words, f"{words} \x1b[2J\x9b2J", occurrence=0)
+    assert "\x1b" not in repr(show(marked)) and "\x9b" not in repr(show(marked))
+    assert "\u241b[2J" in repr(show(marked))
+
+
 def test_html_is_escaped(event):
     marked = event.edit(event.pieces().of(event.evidence).strip(), "<b>fever</b>", occurrence=0)
     assert "&lt;b&gt;fever" in marked._repr_html_() and "<b>fever" not in marked._repr_html_()

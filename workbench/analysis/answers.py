@@ -105,7 +105,7 @@ def answer(
         added = [[token] for token in asked.option_tokens]
         named = [(option.label, str(option.role)) for option in asked.options]
     else:
-        if not options:
+        if not options or isinstance(options, str) or {*map(type, options)} != {str}:
             raise InputError('a text needs options=, the texts that may follow: [" A", " B"]')
         if patch or variant != "clean":
             raise InputError("a text has no variants to patch from; give a decision event")

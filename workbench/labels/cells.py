@@ -19,7 +19,7 @@ def named_table(
 ) -> pd.DataFrame:
     """The table with its columns called as here."""
     try:
-        table = given if isinstance(given, pd.DataFrame) else pd.DataFrame(given)
+        table = given if isinstance(given, pd.DataFrame) else pd.DataFrame(given, dtype=object)
     except (TypeError, ValueError):
         raise InputError(f"{what}: needs a data frame, got {type(given).__name__}") from None
     wanted = {*known, *(columns or {}).values()}
@@ -62,6 +62,17 @@ def word(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()
+
+
+def is_text(value: Any) -> bool:
+    """Whether a cell holds words, in whole characters."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_blank(value: Any) -> bool:

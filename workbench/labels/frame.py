@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.errors import InputError, require, shorten
-from workbench.labels.cells import is_blank, listed, named_table, some, word
+from workbench.labels.cells import is_blank, is_text, listed, named_table, some, word
 from workbench.labels.corpus import Document, check_split
 from workbench.labels.lines import LONGEST_LABEL
 from workbench.labels.neighbours import TfidfConfig, cluster_labels
@@ -157,8 +157,10 @@ class _Reader:
         require(table, "documents", _NEEDED)
         groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         for number, row in enumerate(table.to_dict("records")):
-            if not isinstance(row["text"], str) or not row["text"].strip():
-                raise InputError(f"documents: row {number} (from 0) has no text")
+            if not is_text(row["text"]):
+                raise InputError(
+                    f"documents: row {number} (from 0) has no text in whole characters"
+                )
             key = word(row["id"]) if "id" in table else row["text"]
             if not key:
                 raise InputError(f"documents: row {number} (from 0) has no id")
@@ -323,8 +325,8 @@ def _read_labels(
             raise InputError(f"{where} has no id")
         if label in clusters:
             raise InputError(f"{where}: label {shorten(label)} occurs for the second time")
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{where} has no text")
+        if not is_text(text):
+            raise InputError(f"{where} has no text in whole characters")
         if len(text) > LONGEST_LABEL:
             raise InputError(
                 f"{where}: the text has {len(text):,} characters, at most {LONGEST_LABEL:,} are "

@@ -259,9 +259,11 @@ class HookedModel:
         `zip(model.to_str_tokens(event), event.clean)`.
 
         Raises:
-            InputError: the model has no tokenizer.
+            InputError: the model has no tokenizer, or a token is outside the vocabulary.
         """
         tokens = self.to_tokens(given) if isinstance(given, str) else getattr(given, "clean", given)
+        if strange := [one for one in tokens if not 0 <= one < self.info.d_vocab]:
+            raise InputError(f"token {strange[0]} is not among 0 to {self.info.d_vocab - 1}")
         return Pieces(self._needed_tokenizer, tokens).strings
 
     @property
@@ -320,8 +322,7 @@ class HookedModel:
                 is no hook of this model, logits that are no numbers, or a text where the model has
                 no tokenizer.
         """
-        given = [sequences] if isinstance(sequences, str) else sequences
-        sequences = [self.to_tokens(one) if isinstance(one, str) else one for one in given]
+        sequences = self._token_rows(sequences)
         self.check_sequences(sequences)
         self._check_names(names)
         runs: dict[int, Run] = {}
@@ -334,6 +335,17 @@ class HookedModel:
             self._check_numbers(indices, done)
             runs.update(zip(indices, done, strict=True))
         return [runs[index] for index in range(len(sequences))]
+
+    def _token_rows(self, given: Any) -> list[Sequence[int]]:
+        """Texts and rows of numbers, also of a tensor, as rows of tokens."""
+        given = given if hasattr(given, "__iter__") and not isinstance(given, str) else [given]
+        rows = [one.tolist() if hasattr(one, "tolist") else one for one in given]
+        if strange := [one for one in rows if not isinstance(one, str | list | tuple)]:
+            raise InputError(
+                f"a sequence is {type(strange[0]).__name__}; texts or lists of token ids are "
+                "needed, [[1, 2]] for one list alone"
+            )
+        return [self.to_tokens(one) if isinstance(one, str) else one for one in rows]
 
     def _check_numbers(self, indices: Sequence[int], runs: Sequence[Run]) -> None:
         """Half precision can overflow on some prompts only, later than loading would see."""

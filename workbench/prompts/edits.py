@@ -12,6 +12,7 @@ from itertools import accumulate
 
 from workbench.errors import InputError
 from workbench.models.pieces import Pieces
+from workbench.prompts.meaning import Meaning, check_texts
 from workbench.prompts.prompt import DecisionEvent, Option, Span
 from workbench.prompts.rewriting import Change, count, retokenized
 from workbench.prompts.templates import CharSpan
@@ -80,8 +81,8 @@ def edit_at(event: DecisionEvent, start: int, end: int, new: str) -> DecisionEve
     Raises:
         InputError: a place outside the text; an edit across the border of the evidence or of an
             option, or of what the variants share; one that leaves a span empty, adds or takes away
-            an option or its letter, or makes two variants the same; a text that the tokenizer does
-            not give back.
+            an option or its letter, or makes two variants or two options the same; a text that the
+            tokenizer does not give back.
     """
     check_fast(event.needed_tokenizer)
     clean = event.pieces()
@@ -109,7 +110,7 @@ def edit_at(event: DecisionEvent, start: int, end: int, new: str) -> DecisionEve
         for at, option in enumerate(event.options)
     )
     suffix = min(changed.suffix(event.aligned_suffix), common_suffix(list(rows.values())))
-    return replace(
+    made = replace(
         event,
         **rows,
         aligned_suffix=suffix,
@@ -117,6 +118,12 @@ def edit_at(event: DecisionEvent, start: int, end: int, new: str) -> DecisionEve
         fine_evidence=moved.get("fine_evidence"),
         options=options,
     )
+    if not touched.isdisjoint(f"options[{at}]" for at in range(len(options))):
+        try:
+            check_texts(Meaning(made))
+        except InputError as error:
+            raise InputError(f"{_name(event)}: after the edit {error}") from None
+    return made
 
 
 def _name(event: DecisionEvent) -> str:

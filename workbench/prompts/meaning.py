@@ -107,7 +107,7 @@ def check_meaning(event: DecisionEvent) -> None:
     _check_blanks(held)
     _check_tokens(held)
     _check_order(held)
-    _check_texts(held)
+    check_texts(held)
 
 
 def _check_places(event: DecisionEvent) -> None:
@@ -305,7 +305,12 @@ _PLACES: tuple[Callable[[Meaning, int], str | None], ...] = (
 """Where the letter of an option may stand, as first or last word of its span or beside it."""
 
 
-def _check_texts(held: Meaning) -> None:
+def check_texts(held: Meaning) -> None:
+    """Refuse options that say the same.
+
+    Raises:
+        InputError: naming both.
+    """
     earlier: dict[tuple[str, ...], int] = {}
     for at, (text, token) in enumerate(zip(held.spans, held.continuations, strict=True)):
         shown = comparable(text).split()  # signs count: C and C++, 1.5 and 15

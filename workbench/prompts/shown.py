@@ -25,6 +25,11 @@ TERMINAL = {
     STEP: "magenta",
 }
 """Colours that every terminal has."""
+_CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0x2426),
+}
+"""Characters that a terminal obeys, as characters that stand for them."""
 MOST_EVENTS, MOST_HTML = 3, 6_400
 """Of a prompt set: events that it shows, and characters of HTML for one."""
 MOST_PLAIN, MOST_SWAPPED = 160, 240
@@ -211,13 +216,13 @@ def event_rich(event: DecisionEvent, answer: Any = None) -> Any:
 
     shown = Text()
     for stretch in stretches(event):
-        shown.append(stretch.text, TERMINAL.get(stretch.role, ""))
+        shown.append(stretch.text.translate(_CONTROLS), TERMINAL.get(stretch.role, ""))
         if stretch.ends_step:
             shown.append(" ⏎", TERMINAL[STEP])
     lines = [
         Text.assemble(
             (f"{name} counterfactual: ", TERMINAL[name]),
-            _cut(counterfactual(event, name), MOST_SWAPPED),
+            _cut(counterfactual(event, name), MOST_SWAPPED).translate(_CONTROLS),
         )
         for name in ("far", "near")
     ]
