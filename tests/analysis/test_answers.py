@@ -95,6 +95,7 @@ def test_a_text_with_options_of_several_tokens(reader):
     [
         ({"ablate": ["9-0"]}, "head (layer 9, head 0) is not in model"),
         ({"ablate": ["best"]}, "is not a head"),
+        ({"ablate": {"0-0": "zero", (0, 0): "mean"}}, "a head is named twice"),
         ({"ablate": ["0-0"], "patch": {"0-0": "far"}}, "head 0-0 is ablated and patched"),
         ({"patch": {"0-0": "clean"}}, "head 0-0: this run is the clean one itself"),
         ({"options": [" A"]}, "an event has options of its own"),

@@ -57,18 +57,23 @@ def page():
     entry = head_record(4, 3, "coarse", 1.0, effects={"coarse_restore": effect})
     paths = pd.DataFrame(
         {
-            "src_layer": [1, 4, 4],
-            "src_head": [0, 3, 3],
-            "dst_heads": ["4-3", "6-1", "7-7"],
-            "route": ["q", "v", "v"],
+            "src_layer": [1, 4, 4, 4],
+            "src_head": [0, 3, 3, 3],
+            "dst_heads": ["4-3", "6-1", "7-7", "6-1"],
+            "route": ["q", "v", "v", "v"],
             "measure": "coarse_restore_margin",
-            "effect": [0.3, 0.2, 0.2],
-            "low": [0.2, 0.1, -0.1],
+            "effect": [0.3, 0.2, 0.2, 0.2],
+            "low": [0.2, 0.1, -0.1, 0.1],
             "high": 0.4,
+            "ends": ["pooled", "pooled", "pooled", "4-3 > pooled"],
         }
     )
     events = pd.DataFrame({"id": ["p9"], "event": [2], "coarse_restore": [0.75]})
     return head_page(Made(), words=WORDS, entry=entry, paths=paths, events=events)
+
+
+def test_a_path_that_was_asked_for_by_name_too_is_there_once(page):
+    assert page.count("4-3 → 6-1") == 1
 
 
 def test_numbers_of_the_head_are_there(page):

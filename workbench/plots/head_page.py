@@ -265,7 +265,12 @@ def _scored(row: Mapping[Any, Any], titles: ScoreWords | None) -> list[dict[str,
 
 
 def _paths(paths: pd.DataFrame, head: tuple[int, int]) -> dict[str, Any]:
-    """The strongest paths of each phase that end at the head, or start from it."""
+    """The strongest paths of each phase that end at the head, or start from it.
+
+    A path is there again where somebody asked for it by name.
+    """
+    values = ("ends", "effect", "low", "high", "n", "n_excluded")
+    paths = paths.drop_duplicates([name for name in paths.columns if name not in values])
     name = head_name(*head)
     into = [name in str(heads).split() for heads in paths["dst_heads"]]
     out = (paths["src_layer"] == head[0]) & (paths["src_head"] == head[1])

@@ -141,7 +141,7 @@ def write_report(
         score_titles=[score_words(name, words)[0] for name in score_names(scores.columns)],
         effect_titles=[MEASURES[name].title for name in SHOWN],
         heads=head_rows(headset, score_names(scores.columns)),
-        head_pages=head_pages(headset, scores, patching, _once(paths), looks or {}, words, texts),
+        head_pages=head_pages(headset, scores, patching, paths, looks or {}, words, texts),
         looked=bool(looks),
         unscored=unscored_heads(headset),
         pool_rows=pool_rows(pools),
@@ -196,14 +196,6 @@ def _path_cards(
                 note = (f"Only paths asked for by name: {ends}. {PATH_NOTE[0]}", PATH_NOTE[1])
             cards.append(card(name, figure, *note))
     return cards
-
-
-def _once(paths: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Paths without those that are there again because somebody asked for them by name."""
-    if paths is None or "ends" not in paths:
-        return paths
-    values = ("ends", "effect", "low", "high", "n", "n_excluded")
-    return paths.drop_duplicates([name for name in paths.columns if name not in values])
 
 
 # The summary in words.

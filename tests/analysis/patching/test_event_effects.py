@@ -62,3 +62,5 @@ def test_what_cannot_be_patched_is_refused(model, event, base, monkeypatch):
     monkeypatch.setattr(module, "baseline", lambda *given: base.loc[base["id"] == "p2"])
     with pytest.raises(InputError, match="layer 9"):
         patch_event(model, event, ["9-0"])
+    with pytest.raises(InputError, match="head 0-1 is listed twice"):
+        patch_event(model, event, ["0-1", (0, 1)])

@@ -14,7 +14,7 @@ from workbench.analysis.patching.effects import measure_terms
 from workbench.analysis.patching.patching import baseline, check_positions, sweep_event
 from workbench.analysis.statistics import Halves
 from workbench.errors import InputError
-from workbench.heads import Head, as_head
+from workbench.heads import Head, as_head, head_name
 from workbench.models.hooked import HookedModel
 from workbench.phases import MEASURES, PHASES
 from workbench.progress import Reporter
@@ -65,14 +65,16 @@ def patch_event(
         positions: where heads are patched: "span" (the aligned suffix) or "decision".
 
     Raises:
-        InputError: the event is a valid pair for no phase, a head the model lacks, or other
-            positions.
+        InputError: the event is a valid pair for no phase, a head the model lacks or that is
+            listed twice, or other positions.
     """
     check_positions([positions])
     info = model.info
     every = [(layer, head) for layer in range(info.n_layers) for head in range(info.n_heads)]
     named = heads.split(",") if isinstance(heads, str) else heads
     chosen = every if heads == "all" else [as_head(one) for one in named]
+    if twice := [at for at in chosen if chosen.count(at) > 1]:
+        raise InputError(f"head {head_name(*twice[0])} is listed twice")
     one = PromptSet("event", (as_event(event),))
     base = baseline(model, one, Halves(frozenset({event.id}), frozenset()))
     _check_valid(event, base)
