@@ -19,6 +19,7 @@ from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.runs import evidence
 from workbench.runs import patch as patch_step
+from workbench.runs import paths as paths_step
 from workbench.runs import rows as kept_rows
 from workbench.runs.config import RunConfig
 from workbench.runs.folder import RunFolder
@@ -297,3 +298,16 @@ def test_a_pooled_head_that_was_not_patched_alone_is_ranked_by_its_score(
     made = evidence._orders(opened, {n: opened.read(n) for n in (*IN_REPORT, "headset")})
     assert set(made.itertuples(index=False, name=None)) == there
     assert f"no effects alone of 0-{other[1]}, pooled" in said.getvalue()
+
+
+def test_ends_of_before_that_other_pools_leave_without_a_path_do_not_stop_the_rest(
+    begin: Begin, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = [(0, 0), (1, 2)]
+    monkeypatch.setattr(paths_step, "pooled_heads", lambda _: pools)
+    wb.paths(begin(sources="0-0"))
+    wb.paths(begin(sources="0-1", destinations="1-2"))
+    pools.remove((1, 2))
+    found = wb.paths(begin(sources="0-0", n_resamples=29))  # taken along, or asked for once more
+    assert "paths: none from 0-0 > pooled (no path" in said.getvalue()
+    assert set(found["ends"]) == {"0-1 > 1-2"}

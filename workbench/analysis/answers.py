@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.analysis.readout import Roles, focus_confusion, widen
 from workbench.errors import InputError
-from workbench.heads import Head, as_head, head_name, parse_heads
+from workbench.heads import Head, as_head, head_name
 from workbench.markup import ROLE_COLOUR, Bar, table
 from workbench.models.answers import option_log_probs
 from workbench.models.hooked import HookedModel
@@ -168,7 +168,7 @@ def _hooks(
 ) -> tuple[list[Hook], list[str]]:
     """What replaces heads' outputs, and what it does in words."""
     if isinstance(ablate, str):
-        ablate = parse_heads(ablate)
+        ablate = ablate.split(",")
     how = ablate if isinstance(ablate, Mapping) else dict.fromkeys(ablate, "zero")
     off = {as_head(head): kind for head, kind in how.items()}
     exchanged: dict[Head, Variant] = {as_head(head): name for head, name in patch.items()}

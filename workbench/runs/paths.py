@@ -24,6 +24,7 @@ from workbench.runs.rows import sweep_rows
 from workbench.runs.steps import HEADSET, Made
 from workbench.runs.subject import Parts, Subject, Tables, runs_worth_patching
 
+ENDS = ("sources", "destinations")
 COLUMNS = [
     *(*PATH_COLUMNS, "positions", "measure", "half"),
     *("effect", "low", "high", "n", "n_excluded", "ends"),
@@ -37,8 +38,10 @@ def paths(subject: Subject, tables: Tables, parts: Parts) -> Made:
     `ends` says which were asked for. Without any path between pooled heads, or where the model's
     paths cannot be patched, there are none, and the reason is said.
 
+    Ends of before that give no path beside the heads that are pooled now are said, too.
+
     Raises:
-        InputError: ends that were named do not name heads of the model, or give no path.
+        InputError: ends that are named now do not name heads of the model, or give no path.
     """
     baseline = tables["baseline"]
     events = valid_pairs(subject.held_out, baseline)
@@ -50,9 +53,12 @@ def paths(subject: Subject, tables: Tables, parts: Parts) -> Made:
             between = _between(subject, one, pooled_heads(tables[HEADSET]))
             check_paths(subject.model, max((event.longest for event in events), key=len))
         except InputError as error:
-            if one.sources or one.destinations:
+            now = one.only(ENDS) == subject.config.only(ENDS) and subject.asks_anew
+            if now and (one.sources or one.destinations):
                 raise
-            subject.reporter.say(f"paths: none between pooled heads ({error})")
+            named = _ends(one)
+            said = "between pooled heads" if named == POOLED_ENDS else f"from {named}"
+            subject.reporter.say(f"paths: none {said} ({error})")
             continue
         _say_shared(subject, one.destinations, between)
         asked[_ends(one)] = between

@@ -147,7 +147,7 @@ class OpenRun(Subject):
                 self.reporter.say(f"{step.name}: {damaged} damaged parts are done again")
             try:
                 tables = {name: self.read(name) for name in step.needs if name in needed}
-                given = (replace(self, config=config), tables)
+                given = (replace(self, config=config, asks_anew=more or record is None), tables)
                 with self.reporter.between(step.name):
                     made = step.do(*given, *([parts] if step.resumable else []))
             except InputError:

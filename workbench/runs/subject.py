@@ -31,6 +31,8 @@ class Subject:
     prompts: PromptSet
     config: RunConfig = DEFAULTS
     reporter: Reporter = field(default_factory=Reporter)
+    asks_anew: bool = True
+    """Whether a step that adds to what is there was not asked for what the settings say before."""
 
     @property
     def batches(self) -> tuple[int, ...]:
