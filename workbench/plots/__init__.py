@@ -16,6 +16,7 @@ from workbench.plots.figures import (
     pool_effects,
     trajectory,
 )
+from workbench.plots.free_labels import free_labels
 from workbench.plots.heatmaps import head_heatmap, patching_heatmaps, pooled_heads, score_heatmaps
 from workbench.plots.moments import own_moments
 from workbench.plots.notebook import notebook
@@ -42,6 +43,7 @@ __all__ = [
     "evidence_sentences",
     "faithfulness_curves",
     "focus_confusion",
+    "free_labels",
     "head_heatmap",
     "loss_curve",
     "notebook",

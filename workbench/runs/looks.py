@@ -7,8 +7,8 @@ One clean run of every valid pair of the held-out half (of all events where it h
                  "logit" what the head adds straight to the logits of options, mean over a role's
     look_events  layer, head, id, event, line (of the prompt file, from 1), chosen (the measure that
                  decides), then measures: the events on which the head does most
-    look_rows    layer, head, id, event, query, position, weight: where the decision looks on the first
-                 of these, and on the very first where the gold option's last token does
+    look_rows    layer, head, id, event, query, position, weight: where the decision looks on the
+                 first of these, and on the very first where the gold option's last token does
 
 Numbers only: no text, no token of a prompt, no label.
 """
