@@ -47,7 +47,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
         ('{\n"a": }', "not JSON, line 2 column 6"),
         ("[" * 100_000, "nested too deeply"),
         ("[" + "9" * 19 + "]", "19 digits is too large"),
-        (r'{"a": ["\ud83d b"]}', "not JSON of whole characters"),
+        (r'{"a": ["\ud83d b"]}', "holds half of a character"),
         ("[1e400]", "'1e400' is not finite"),
         ("[-Infinity]", "'-Infinity' is not finite"),
     ],

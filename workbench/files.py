@@ -119,9 +119,7 @@ def parse_json(text: str) -> Any:
             json.dumps(found, ensure_ascii=False).encode()
         return found
     except UnicodeEncodeError:
-        raise InputError(
-            "not JSON of whole characters: \\ud800 to \\udfff stand in pairs"
-        ) from None
+        raise InputError("holds half of a character (a lone \\u escape)") from None
     except json.JSONDecodeError as error:
         line = f"line {error.lineno} " if "\n" in text.rstrip() else ""
         raise InputError(f"not JSON, {line}column {error.colno}: {error.msg}") from None

@@ -135,9 +135,9 @@ def test_clusters_may_have_numbers_as_ids_and_labels_that_are_unknown():
 
 def test_half_a_character_is_refused():
     half = {"text": "cough \ud83d", "labels": "a"}
-    with pytest.raises(InputError, match="documents: row 0 .from 0. has no text in whole"):
+    with pytest.raises(InputError, match=r"documents: row 0 .from 0. has no text in whole"):
         frame_corpus([half], {"a": "cough"})
-    with pytest.raises(InputError, match="labels: row 0 .from 0. has no text in whole"):
+    with pytest.raises(InputError, match=r"labels: row 0 .from 0. has no text in whole"):
         frame_corpus([half], {"a": "cough \ud83d"})
 
 

@@ -180,7 +180,7 @@ def test_refused_documents_with_file_and_line(folder, row, message):
         ),
         (
             [{"uid": "l0", "title": "\ud800"}],
-            "1: 'title' holds half of a character (a lone \\u escape)",
+            "1: holds half of a character (a lone \\u escape); one object a line is needed",
         ),
         ([LABELS[0], "\n"] * 2, "2: not a JSON object; one object a line is needed"),
         ("0 1\n5 0\n", "2: document 5, but trn.json has 3, counted from 0"),

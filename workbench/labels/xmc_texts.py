@@ -152,7 +152,7 @@ def _uid(path: Path, line: int, row: dict[str, Any], seen: set[str], said: Count
         what = f"uid {shorten(uid)} occurs for the second time; uids are distinct"
         raise bad_line(path, line, what)
     seen.add(uid)
-    return _whole_text(path, line, uid, "uid")
+    return uid
 
 
 def _text(path: Path, line: int, row: dict[str, Any], key: str, said: Counter[str]) -> str:
@@ -162,18 +162,7 @@ def _text(path: Path, line: int, row: dict[str, Any], key: str, said: Counter[st
         return ""
     if not isinstance(value, str):
         raise bad_line(path, line, f"no {key!r}; a string is needed")
-    return unescaped(_whole_text(path, line, value, key), said)
-
-
-def _whole_text(path: Path, line: int, value: str, key: str) -> str:
-    """Refuses what JSON can write and UTF-8 cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise bad_line(
-            path, line, f"{key!r} holds half of a character (a lone \\u escape)"
-        ) from None
-    return value
+    return unescaped(value, said)
 
 
 def _targets(
