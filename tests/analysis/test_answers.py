@@ -74,6 +74,14 @@ def test_a_text_with_options_of_one_token(reader):
     assert "Focus" not in repr(found)
 
 
+def test_options_that_the_text_does_not_go_on_with_are_said_to_be_unlikely(model, event):
+    found = answer(model, event)
+    plain = replace(found, mass=0.001, table=found.table.assign(role=""))
+    assert "is a space missing" in repr(plain) and "is a space missing" in plain._repr_html_()
+    for other in (replace(plain, mass=0.5), replace(plain, table=found.table)):
+        assert "is a space missing" not in repr(other)
+
+
 def test_a_text_with_options_of_several_tokens(reader):
     text, options = "note: 1 . left fx ;\nanswer:", [" A", " left fracture", " B C"]
     tokens = reader.to_tokens(text)

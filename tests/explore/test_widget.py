@@ -79,6 +79,8 @@ def test_what_is_missing_is_said_in_one_line(reader, notes, monkeypatch):
         explore(reader)
     with pytest.raises(InputError, match="goes with a run"):
         explore(reader, notes, model=reader)
+    with pytest.raises(InputError, match="there is no run in nowhere; if it is a model"):
+        explore("nowhere")
     monkeypatch.setitem(sys.modules, "anywidget", None)
     widget_module._widget_class.cache_clear()
     with pytest.raises(InputError, match=r"wb\.explore needs the anywidget package: .*notebooks"):

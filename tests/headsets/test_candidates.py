@@ -53,7 +53,7 @@ def test_three_heads_are_named_the_nearest_first_and_flags_that_may_help():
     assert list(zip(coarse["layer"], coarse["head"], strict=True)) == [(1, 1), (2, 1), (1, 0)]
     first, *_, last = explain_empty(table, "coarse")
     assert "12 of 20 events are valid pairs" in first and "by guessing it would be 0.40" in first
-    for flag in ("--n)", "--min-restore-low", "--heads all", "--false-discovery-rate"):
+    for flag in ("--n,", "--min-restore-low", "--heads all", "--false-discovery-rate"):
         assert flag in last
     assert "the 12 heads that were not patched" in last
 
@@ -68,7 +68,17 @@ def test_without_a_valid_pair_nothing_came_near():
     assert table["criterion"].tolist() == [NOTHING] * 2 and table["layer"].tolist() == [-1] * 2
     said = explain_empty(table, "refine")
     assert "no event of the selection half is a valid pair" in said[1]
-    assert said[2] == "what may help: more prompts (--n)"
+    assert said[2] == "what may help: more prompts (--n, or a longer prompt file)"
+
+
+def test_more_heads_are_no_help_where_no_head_can_have_an_interval():
+    rows = [patch((1, 0), row["measure"], 0.2, math.nan) for row in patched((1, 0))]
+    helps = []
+    for n in (14, 15):
+        table = nearest([row | {"n": n} for row in rows])
+        helps.append(explain_empty(table, "coarse")[-1])
+    assert helps[0] == "what may help: more prompts (--n, or a longer prompt file)"
+    assert "--heads all" in helps[1]
 
 
 EMPTY = pd.DataFrame(patched((1, 0))).iloc[:0]

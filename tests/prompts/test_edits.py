@@ -142,6 +142,7 @@ REFUSED = [
     (("gout C", "gout D"), {}, "crosses the border of options[2]"),
     ((" gout C\n", ""), {}, "options cannot be added or taken away by an edit"),
     ((" gout", " gout\n pain"), {}, "the edit adds or takes away a line; options cannot"),
+    (("answer:", "answer: "), {}, "the edited text ends in a space"),
     (("mild fever", "wet chills"), {}, "options[0] and options[1] are one label"),
 ]
 

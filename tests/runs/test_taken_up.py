@@ -45,4 +45,7 @@ def test_prompts_are_not_made_for_a_run_that_was_given_them(tmp_path: Path) -> N
     folder = RunFolder.create(tmp_path / "run", {"seed": 0, "prompts": prompts})
     with pytest.raises(InputError, match="--n makes prompts, and those of this run were given"):
         settings_there(folder.path, {"n_prompts"}, prompts=False)
-    assert settings_there(folder.path, {"n_prompts"}, prompts=True) == {"seed": 0}
+    assert settings_there(folder.path, set(), prompts=True) == {"seed": 0}
+    for out in (folder.path, tmp_path / "new"):
+        with pytest.raises(InputError, match="--n-options makes prompts, --prompts gives them"):
+            settings_there(out, {"n_options", "seed"}, prompts=True)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.analysis.option_mass import FLOOR
 from workbench.analysis.readout import Roles, focus_confusion, widen
 from workbench.errors import InputError
 from workbench.heads import Head, as_head, head_name
@@ -47,6 +48,8 @@ class Answer:
         phases = f"Focus {self.focus:.3f}, Confusion {self.confusion:.3f}; "
         changed = f"; {', '.join(self.changed)}" if self.changed else ""
         held = f"the options hold {self.mass:.3f} of the probability{changed}"
+        if self.mass < FLOOR and not self.table["role"].any():
+            held += "; is a space missing before them, or does the text end in one?"
         return held if pd.isna(self.focus) else phases + held
 
     def __repr__(self) -> str:

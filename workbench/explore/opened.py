@@ -31,8 +31,13 @@ def opened(
     Raises:
         InputError: prompts or a model are needed and were not given, or an input is bad.
     """
-    if isinstance(source, str | Path) and is_run(Path(source)):
-        source = _taken_up(Path(source), model)
+    if isinstance(source, str | Path):
+        if is_run(Path(source)):
+            source = _taken_up(Path(source), model)
+        elif prompts is None:
+            raise InputError(
+                f"wb.explore: there is no run in {source}; if it is a model, give prompts, too"
+            )
     if isinstance(source, OpenRun):
         tables = {name: source.read(name) for name in TABLES if source.folder.has_table(name)}
         pooled = (source.folder.path / HEADSET_FILE).is_file()

@@ -42,7 +42,7 @@ WORDS = {
     "{limit:.2f}: it is in the refine pool",
 }
 """Criterion → what a head has there, beside what it needs."""
-MORE = "more prompts (--n)"
+MORE = "more prompts (--n, or a longer prompt file)"
 HELP = {
     "interval": (MORE,),
     "size": (MORE, "a lower --min-restore-low"),
@@ -181,6 +181,9 @@ def explain_empty(candidates: pd.DataFrame, pool: str) -> list[str]:
     if not heads:
         lines.append("no head has an effect, since no event of the selection half is a valid pair")
     helps = dict.fromkeys(word for row in rows for word in HELP.get(row["criterion"], ()))
+    # Without enough valid pairs no head has an interval, however many are patched.
+    few = all(row["criterion"] == "interval" and row["n"] < MIN_PROMPTS for row in heads)
+    heads = [] if few else heads
     if heads and about["unpatched"]:
         helps[f"the {about['unpatched']} heads that were not patched (--heads all)"] = None
     if heads:

@@ -10,7 +10,13 @@ from workbench.labels.folders import open_corpus
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
-from workbench.prompts.shortlist import DEFAULT_SIZES, ShortlistConfig, make_shortlisted
+from workbench.prompts.shortlist import (
+    DEFAULT_SIZES,
+    FEWEST_OPTIONS,
+    MOST_OPTIONS,
+    ShortlistConfig,
+    make_shortlisted,
+)
 from workbench.prompts.templates import Template
 
 
@@ -24,7 +30,16 @@ class Documents:
     sizes: ShortlistConfig
 
     def sized(self, n_options: int) -> "Documents":
-        """The same documents, with so many options in a prompt; a third of them near at most."""
+        """The same documents, with so many options in a prompt; a third of them near at most.
+
+        Raises:
+            InputError: too few or too many options.
+        """
+        if not FEWEST_OPTIONS <= n_options <= MOST_OPTIONS:
+            raise InputError(
+                f"n_options: prompts of documents have {FEWEST_OPTIONS} to {MOST_OPTIONS}, "
+                f"not {n_options}"
+            )
         near = min(self.sizes.n_near, n_options // 3)
         mentions = min(self.sizes.n_mentions, n_options - near - 1)
         sizes = {"n_candidates": n_options, "n_near": near, "n_mentions": mentions}

@@ -81,8 +81,8 @@ def edit_at(event: DecisionEvent, start: int, end: int, new: str) -> DecisionEve
     Raises:
         InputError: a place outside the text; an edit across the border of the evidence or of an
             option, or of what the variants share; one that leaves a span empty, adds or takes away
-            an option or its letter, or makes two variants or two options the same; a text that the
-            tokenizer does not give back.
+            an option or its letter, makes two variants or two options the same, or ends the prompt
+            in a space; a text that the tokenizer does not give back.
     """
     check_fast(event.needed_tokenizer)
     clean = event.pieces()
@@ -93,6 +93,12 @@ def edit_at(event: DecisionEvent, start: int, end: int, new: str) -> DecisionEve
         )
     if clean.text[start:end] == new:
         return event
+    after = clean.text[:start] + new + clean.text[end:]
+    if after.endswith(" ") and not clean.text.endswith(" "):
+        raise InputError(
+            f"{_name(event)}: the edited text ends in a space, after which the model writes an "
+            "option in another way; end it before the space"
+        )
     spans = dict(_spans(event))
     touched = {name for name, span in spans.items() if _touches(clean.chars(span), start, end)}
     _check_inside(event, clean, {name: spans[name] for name in touched}, (start, end), new)

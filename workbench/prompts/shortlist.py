@@ -37,6 +37,8 @@ from workbench.prompts.shortlist_event import Dropped, Plan, ToldDocument, longe
 from workbench.prompts.support import Support, SupportFinder, made_up
 from workbench.prompts.templates import Template
 
+FEWEST_OPTIONS, MOST_OPTIONS = 3, 26
+"""One gold, near and far each; a letter each."""
 _MOST_STRANGERS = 8
 """Other documents in which a sentence for one option is looked for."""
 
@@ -45,7 +47,7 @@ _MOST_STRANGERS = 8
 class ShortlistConfig:
     """Size of the prompts and of the search."""
 
-    n_candidates: Annotated[int, Field(ge=3, le=26)] = 20
+    n_candidates: Annotated[int, Field(ge=FEWEST_OPTIONS, le=MOST_OPTIONS)] = 20
     """Options of a prompt; letters name them."""
     n_near: Annotated[int, Field(ge=1)] = 4
     """Near options at most."""

@@ -11,7 +11,7 @@ from rich.text import Text
 from workbench.analysis.option_mass import explain_mass, mass_counts, mass_warning
 from workbench.analysis.patching.patching import event_counts
 from workbench.heads import head_name
-from workbench.headsets.candidates import explain_empty
+from workbench.headsets.candidates import MORE, explain_empty
 from workbench.headsets.headset import load
 from workbench.phases import MEASURES, MIN_PROMPTS, PHASES
 from workbench.plots.style import percent
@@ -105,6 +105,6 @@ def explain_too_few(baseline: pd.DataFrame) -> list[str]:
                 name = {"choose": "selection", "verify": "held-out"}[half]
                 lines.append(
                     f"{phase.name}: {n} prompts of the {name} half are valid pairs, intervals need "
-                    f"{MIN_PROMPTS}: {cost}; more prompts (--n) help"
+                    f"{MIN_PROMPTS}: {cost}; {MORE} help"
                 )
     return lines

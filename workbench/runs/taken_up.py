@@ -30,15 +30,18 @@ def settings_there(
     were done with different ones, the limits are those of the pools, others those of the `command`.
 
     Raises:
-        InputError: prompts are to be made for a run whose prompts came from a file.
+        InputError: prompts are to be made where a file gives them, or for a run whose prompts came
+            from a file.
     """
+    asked = sorted(set(given) & set(PROMPT_SETTINGS))
+    flag = {"n_prompts": "n"}.get(asked[0], asked[0].replace("_", "-")) if asked else ""
+    if asked and prompts:
+        raise InputError(f"--{flag} makes prompts, --prompts gives them; leave one of them out")
     if not is_run(out):
         return {}
     manifest = RunFolder.open(out).manifest
     made_with = manifest["prompts"]["made_with"]
-    asked = sorted(set(given) & set(PROMPT_SETTINGS))
-    if made_with is None and asked and not prompts:
-        flag = {"n_prompts": "n"}.get(asked[0], asked[0].replace("_", "-"))
+    if made_with is None and asked:
         raise InputError(
             f"{out}: --{flag} makes prompts, and those of this run were given; give --prompts with "
             "a file that begins with them to add more, or another --out"
