@@ -133,6 +133,9 @@ def test_rows_without_a_first_line_and_values_of_zero(tmp_path):
     svmlight(tmp_path / "svm")
     write(tmp_path / "svm", **{"eurlex_train.txt.gz": "0,3 1:1\n1 2:1\n2:0.5 3:1\n"})
     assert seen(load_xmc(tmp_path / "svm"))[:3] == EXPECTED[:3]
+    write(tmp_path / "svm", **{"wiki_train.txt": "0 1:1\n"})
+    with pytest.raises(InputError, match=r"eurlex_train.txt and wiki_train.txt are rows of labels"):
+        load_xmc(tmp_path / "svm")
 
 
 @pytest.mark.parametrize(

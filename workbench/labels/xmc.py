@@ -176,11 +176,7 @@ def _find_split(folder: Path, split: str) -> _Split | None:
         return _Split(path)
     texts = find_file(folder, f"{stem}_X.txt", f"raw/{stem}_X.txt", f"{split}_raw_texts.txt")
     pairs = find_file(folder, f"{stem}_X_Y.txt")
-    named = [f"{split}.txt"] if pairs is None else []
-    for other in sorted(folder.glob(f"*_{split}.txt*")) if pairs is None else ():
-        if not other.name.startswith("filter_labels"):
-            named.append(other.name.removesuffix(".gz"))
-    rows = pairs or find_file(folder, *named)
+    rows = pairs or find_file(folder, f"{split}.txt") or _find_named(folder, split)
     if texts is None and rows is None:
         return None
     if texts is None:
@@ -189,6 +185,17 @@ def _find_split(folder: Path, split: str) -> _Split | None:
     if rows is None:
         raise InputError(f"{texts}: texts and no labels; {stem}_X_Y.txt is needed beside it")
     return _Split(texts, LabelRows(rows, features=pairs is None))
+
+
+def _find_named(folder: Path, split: str) -> Path | None:
+    """The rows in NAME_train.txt or NAME_test.txt, of which there is one NAME."""
+    found = [path.name.removesuffix(".gz") for path in sorted(folder.glob(f"*_{split}.txt*"))]
+    names = [*dict.fromkeys(name for name in found if not name.startswith("filter_labels"))]
+    if len(names) > 1:
+        raise InputError(
+            f"{folder}: {names[0]} and {names[1]} are rows of labels; call one {split}.txt"
+        )
+    return find_file(folder, *names)
 
 
 def _of_lines(path: Path, rows: LabelRows, n_labels: int, said: Counter[str]) -> Iterator[Document]:
