@@ -354,6 +354,8 @@ def test_without_a_file_of_splits_there_is_one(folder):
         ("note/discharge.csv", "b,1,21", "a,1,21", "line 4: note_id occurs twice"),
         ("note/discharge.csv", "b,1,21", "b,1,2.5", "line 4: hadm_id is not a whole number"),
         ("hosp/d_icd_diagnoses.csv", "B219,10", "19,10", "line 7: a code of ICD-10 (19) has fewer"),
+        ("hosp/d_icd_diagnoses.csv", "HIV", "HIV, late", "Expected 3 fields in line 7, saw 4"),
+        ("hosp/diagnoses_icd.csv", "Z0000,10", "Z0000,10,x", "Expected 5 fields in line 9, saw 6"),
         ("hosp/d_icd_diagnoses.csv", "HIV", "x" * 10**5, "line 7: long_title has more than 10,000"),
         ("hosp/d_icd_procedures.csv", "B2111ZZ", "16070", "line 4: a code of ICD-10 (16070) has"),
         ("note/discharge.csv", "b,1,21,", "b,1,21,,", "line 4: 9 fields, but the header has 8"),
@@ -393,3 +395,13 @@ def test_gzip_that_is_cut_off(tmp_path, space, monkeypatch, name):
     message = refused(tmp_path)
     assert "the gzip is broken or cut off here; fetch the file again" in message
     assert 1 < int(message.split("line ")[1].split(":")[0]) < lines
+
+
+def test_rows_with_more_cells_than_their_header_are_not_taken_as_shifted(folder):
+    change(
+        folder,
+        "hosp/d_icd_diagnoses.csv",
+        "icd_code,icd_version,long_title",
+        "icd_code,icd_version",
+    )
+    assert "more cells than the header has; a quote may be missing" in refused(folder)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -39,17 +40,35 @@ def tables(path: Path, columns: list[str], chunk: int | None = _CHUNK) -> Iterat
     with open_text(path) as stream:
         try:
             # "NA" is a code like any other, not a missing value.
+            # All columns are read: of rows with cells too many pandas takes those that are chosen.
             reader: Any = pd.read_csv(
-                stream, usecols=columns, dtype=str, keep_default_na=False, chunksize=chunk
+                stream, dtype=str, keep_default_na=False, index_col=False, iterator=True
             )
-            for table in [reader] if isinstance(reader, pd.DataFrame) else reader:
+            while (table := _next_rows(reader, chunk)) is not None:
+                missing = [name for name in columns if name not in table]
+                if missing:
+                    raise ValueError(f"no column {', '.join(missing)}")
                 yield pd.DataFrame({name: table[name].str.strip() for name in columns})
                 done += len(table)
+                if chunk is None:
+                    break
         except InputError:
             raise
         except ValueError as error:  # pandas says which line or which columns in its own words
             what = f"{' '.join(str(error).split())[:200]}; columns {', '.join(columns)} are needed"
             raise InputError(f"{path}: from line {done + 1}: {what}") from None
+
+
+def _next_rows(reader: Any, chunk: int | None) -> pd.DataFrame | None:
+    """Rows of a csv file; None behind the last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return reader.read(chunk)
+        except StopIteration:
+            return None
+        except pd.errors.ParserWarning:
+            raise ValueError("more cells than the header has; a quote may be missing") from None
 
 
 def line_of(wrong: pd.Series) -> int:
