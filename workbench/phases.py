@@ -251,6 +251,9 @@ def margin_name(measure: str) -> str:
     return f"{measure}_margin"
 
 
+FACTOR = ", as a factor"
+"""Behind the title of a measure that divides by a value that may be near 0."""
+
 _IN_PROBABILITY: dict[str, Measure] = {
     "coarse_restore": Measure(
         pool="coarse",
@@ -283,7 +286,7 @@ _IN_PROBABILITY: dict[str, Measure] = {
         pool="refine",
         direction="noising",
         scale=("clean",),
-        title="Confusion boosted, as a factor",
+        title=f"Confusion boosted{FACTOR}",
         patched="clean prompt, near value",
         unit="relative to clean Confusion",
         note="Giving the head its near value raises the clean Confusion by this factor, which is "
@@ -334,7 +337,7 @@ def _as_margin(measure: Measure) -> Measure:
     return replace(
         measure,
         scale=("near", "far") if swap else lost,
-        title=f"{measure.title}, margin",
+        title=f"{measure.title.removesuffix(FACTOR)}, margin",
         unit="share of log-odds" if swap else "share of lost log-odds",
         note=f"{measure.title}, in log-odds: a share of {note}.",
         absolute="",

@@ -293,3 +293,12 @@ def test_titles_keep_off_one_another_at_the_widths_that_readers_have(tmp_path: P
             page.wait_for_timeout(400)  # figures are drawn anew
             seen, found = page.evaluate(OVERLAPS)
             assert seen > 10 and found == []
+
+
+def test_a_finding_tells_the_effect_in_log_odds_too() -> None:
+    pools = make_pools()
+    chief = pools["measure"] == "coarse_restore_margin"
+    pools.loc[chief & (pools["set"] == "pool"), ["effect", "low", "high"]] = [0.16, 0.1, 0.23]
+    text = pool_finding("coarse", make_headset(), pools)["text"]
+    share = ", by which heads are pooled: 16\N{NO-BREAK SPACE}% [10\N{NO-BREAK SPACE}%"
+    assert f"In log-odds{share}" in text

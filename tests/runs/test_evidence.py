@@ -22,6 +22,7 @@ FAST = RunConfig(
     n_permutations=50,
     draws=2,
     heads="all",
+    n_paired=2,
     positions=("span",),
     false_discovery_rate=1.0,
     min_restore_low=0.0,

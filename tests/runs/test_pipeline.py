@@ -30,7 +30,9 @@ from workbench.runs.folder import Parts
 from workbench.runs.session import OpenRun, open_run
 from workbench.runs.steps import STEPS
 
-FAST = RunConfig(n_resamples=50, n_permutations=50, draws=2, n_nominated=2, n_screened=2)
+FAST = RunConfig(
+    n_resamples=50, n_permutations=50, draws=2, n_nominated=2, n_screened=2, n_paired=2
+)
 QUIET = Reporter(Console(quiet=True))
 Begin = Callable[..., OpenRun]
 

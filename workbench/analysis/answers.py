@@ -1,5 +1,6 @@
 """What a model answers: each option's probability, also with heads switched off or exchanged."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,7 +51,7 @@ class Answer:
         held = f"the options hold {self.mass:.3f} of the probability{changed}"
         if self.mass < FLOOR and not self.table["role"].any():
             held += "; is a space missing before them, or does the text end in one?"
-        return held if pd.isna(self.focus) else phases + held
+        return held if math.isnan(self.focus) else phases + held
 
     def __repr__(self) -> str:
         return f"{self._line()}\n{self.table.round(3).to_string(index=False)}"

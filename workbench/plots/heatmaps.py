@@ -149,7 +149,7 @@ def patching_heatmaps(
     shape = shape or _shape(rows, pooled)
     figures = {}
     which = {"choose": "selection half", "verify": "held-out half"}.get(half, half)
-    shown = set(shown_measures(rows["measure"].unique()))
+    shown = set(shown_measures(set(rows["measure"])))
     for name, measure in MEASURES.items():
         if not (measure.margin or name in shown):
             continue

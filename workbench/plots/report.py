@@ -22,6 +22,7 @@ from workbench.plots.style import (
     score_names,
     score_words,
     two_digits,
+    where,
 )
 from workbench.roles import POOL_WORDS, POOLED_ENDS
 
@@ -236,6 +237,8 @@ def pool_finding(
         f"Patched together {POSITIONS[place]}, the {pool} pool {phrase.format(share)} {interval}, "
         f"over {int(effect['n'])} events of the held-out half."
     )
+    if (margin := margin_name(words.measure)) in MEASURES:
+        text += _in_log_odds(where(pools, pool=pool, set="pool", measure=margin, positions=place))
     controls, warnings = _against_controls(effect, rows)
     return finding | {
         "headline": share,
@@ -244,6 +247,15 @@ def pool_finding(
         "controls": controls,
         "warnings": warnings,
     }
+
+
+def _in_log_odds(rows: pd.DataFrame) -> str:
+    """The joint effect on the margin: a probability near 0 or 1 hides what a pool does."""
+    if rows.empty or pd.isna(rows["effect"].iloc[0]):
+        return ""
+    effect = rows.to_dict("records")[0]
+    share, *ends = (percent(effect[name]) for name in ("effect", "low", "high"))
+    return f" In log-odds, by which heads are pooled: {share} [{', '.join(ends)}]."
 
 
 def _against_controls(effect: Mapping[Any, Any], rows: pd.DataFrame) -> tuple[str, list[str]]:

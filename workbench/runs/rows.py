@@ -173,5 +173,5 @@ def _kept(
     if len(before):
         now = {(event.id, event.event) for event in events}
         others = [key not in now for key in zip(before["id"], before["event"], strict=True)]
-        rows = pd.concat([rows, before[others]], ignore_index=True)
+        rows = pd.concat([rows, before.loc[others]], ignore_index=True)
     return rows.drop(columns="number", errors="ignore")
