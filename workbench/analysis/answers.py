@@ -49,7 +49,7 @@ class Answer:
         phases = f"Focus {self.focus:.3f}, Confusion {self.confusion:.3f}; "
         changed = f"; {', '.join(self.changed)}" if self.changed else ""
         held = f"the options hold {self.mass:.3f} of the probability{changed}"
-        if self.mass < FLOOR and not self.table["role"].any():
+        if self.mass < FLOOR and not any(self.table["role"]):
             held += "; is a space missing before them, or does the text end in one?"
         return held if math.isnan(self.focus) else phases + held
 
