@@ -283,14 +283,17 @@ OVERLAPS = """() => {
 }"""
 
 
+ALL_DRAWN = """() => [...document.querySelectorAll(".plotly-graph-div")].every(
+  (plot) => plot.querySelector(".main-svg") && plot._fullLayout.width <= plot.clientWidth + 1)"""
+
+
 def test_titles_keep_off_one_another_at_the_widths_that_readers_have(tmp_path: Path) -> None:
     names = ("areas", "curves", "stability", "sample_size", "chain", "chain_effects")
     make_report(tmp_path, evidence={name: results(name) for name in names})
-    with chromium(height=900) as page:
-        page.goto((tmp_path / "new" / "report.html").as_uri())
-        for width in (800, 1200):
-            page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_timeout(400)  # figures are drawn anew
+    for width in (800, 1200):
+        with chromium(width, height=900) as page:
+            page.goto((tmp_path / "new" / "report.html").as_uri())
+            page.wait_for_function(ALL_DRAWN)
             seen, found = page.evaluate(OVERLAPS)
             assert seen > 10 and found == []
 
