@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from typer.testing import CliRunner
 
@@ -70,12 +71,30 @@ def test_retrieve_chooses_ways_and_writes_tables(tmp_path):
     assert changed.exit_code == 2 and "with other settings (ways, among)" in changed.output
 
 
+def test_training_documents_are_retrieved_without_their_siblings(tmp_path):
+    flags = ["--task", f"xmc:{SAMPLE}", "--split", "train", "--n-documents", 40, "--n-threads", 1]
+    flags += ["--n-resamples", 2, "--k", 20, "--ways", "examples"]
+    for name, more in (("alone", []), ("apart", ["--groups", SAMPLE / "sources.tsv"])):
+        made = call("retrieve", *flags, *more, "--out", tmp_path / name)
+        assert made.exit_code == 0, made.output
+    alone, apart = (
+        pd.read_parquet(tmp_path / name / "retrieved.parquet") for name in ("alone", "apart")
+    )
+    found = [
+        sum(map(len, map(np.intersect1d, one["labels"], one["gold"]))) for one in (alone, apart)
+    ]
+    assert 0 < found[1] < found[0]
+    again = call("retrieve", *flags, "--out", tmp_path / "apart")
+    assert again.exit_code == 2 and "other settings (groups)" in again.output
+
+
 def test_retrieve_refuses_in_one_line(tmp_path):
     task = ["--task", f"xmc:{SAMPLE}", "--out", tmp_path / "out"]
     for flags, said in (
         (["--task", "icd10cm", "--out", tmp_path / "out"], "is of no documents"),
         ([*task, "--ways", "bm52"], "is not one of bm25"),
         ([*task, "--split", "val"], "has no split 'val'"),
+        ([*task, "--groups", tmp_path / "none"], "none: cannot be read"),
         ([*task, "--dense", tmp_path / "none", "--ways", "dense"], "no folder of sentence"),
     ):
         made = call("retrieve", *flags)

@@ -11,6 +11,7 @@ from workbench.labels.corpus import find_file
 from workbench.labels.debian import BuiltFrom, xmc_files
 from workbench.labels.debian_index import Package
 from workbench.labels.lines import open_text
+from workbench.labels.retrieving.groups import read_groups
 from workbench.labels.xmc import load_xmc
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,8 @@ def test_the_folder_reads_as_xmc(tmp_path):
         assert document.ignored == (own,) and document.text.startswith(f"Long text {own}")
     sources = {s: {int(d.id[1:]) // 3 for d in some} for s, some in documents.items()}
     assert not sources["train"] & sources["test"]
+    groups = read_groups(tmp_path / "sources.tsv")
+    assert len(groups) == N - 1 and groups["p6"] == groups["p7"] == groups["p8"] != groups["p9"]
 
 
 def test_pairs_that_test_documents_have_the_other_way_are_left_out_of_training(tmp_path):
@@ -76,7 +79,7 @@ def test_building_twice_gives_the_same_bytes_and_a_pin_is_checked(tmp_path):
     for name in ("one", "two"):
         xmc_files(some(), ORIGIN).write(tmp_path / name)
     paths = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(paths) == 6
+    assert len(paths) == 7
     for path in paths:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
     pin = tmp_path / "one" / "debian.json"

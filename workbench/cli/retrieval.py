@@ -96,6 +96,14 @@ def retrieve(
     dense: Annotated[
         Path | None, typer.Option(help="Folder of sentence-transformers, for the way dense.")
     ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            help="What training documents belong to, a line `document group`, a tab between: those "
+            "of one group are no examples of one another.",
+            show_default="each is alone",
+        ),
+    ] = None,
     n_documents: Annotated[
         int | None, typer.Option(min=1, help="Documents from its start.", show_default="all")
     ] = None,
@@ -106,11 +114,13 @@ def retrieve(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
     """Labels of every document of a split, out of all labels, and how many right ones are found."""
-    from workbench.files import alone_in, claim
+    from workbench.files import alone_in, claim, file_sha256
     from workbench.labels.corpus import check_split
     from workbench.labels.folders import open_corpus
+    from workbench.labels.retrieving.groups import read_groups
     from workbench.labels.retrieving.ways import check_ways
 
+    grouped = read_groups(groups) if groups else None
     names = None if ways == BEST else check_ways(ways)
     candidates = check_ways(among) if among else None
     corpus = open_corpus(_checked_task(task))
@@ -126,12 +136,13 @@ def retrieve(
         "n_chosen": n_chosen,
         "pool": pool,
         "dense": str(dense) if dense else None,
+        "groups": file_sha256(groups) if groups else None,
         "n_documents": n_documents,
         "seed": seed,
     }
     with alone_in(out, private=corpus.text_is_private):
         claim(out, out / BEGUN, asked, "labels")
-        _retrieve(out, corpus, names, candidates, asked, n_resamples, n_threads)
+        _retrieve(out, corpus, names, candidates, asked, grouped, n_resamples, n_threads)
 
 
 def _checked_task(task: str) -> str:
@@ -149,6 +160,7 @@ def _retrieve(
     names: list[str] | None,
     candidates: list[str] | None,
     asked: dict[str, Any],
+    groups: dict[str, int] | None,
     n_resamples: int,
     n_threads: int | None,
 ) -> None:
@@ -167,7 +179,9 @@ def _retrieve(
     reporter = Reporter()
     private = corpus.text_is_private
     embed = _embedding(asked["dense"]) if asked["dense"] else None
-    retriever = Retriever(corpus, pool=asked["pool"], embed=embed, n_threads=n_threads)
+    retriever = Retriever(
+        corpus, pool=asked["pool"], embed=embed, n_threads=n_threads, groups=groups
+    )
     if names is None:
         names = _best(out, retriever, candidates, asked, reporter)
     retriever.ways = tuple(names)

@@ -10,7 +10,7 @@ A quarter of the documents is the test split. They are drawn by source package, 
 hash of its name, so that siblings (`libreoffice-l10n-de`, `-fr`), which share most of their text
 and labels, are never on both sides. The filter files name each document's own label. They also
 name, of a training document, test documents that have it as a right label in turn: the pair is
-answered there.
+answered there. `sources.tsv` says which source package every document is of.
 """
 
 import gzip
@@ -34,6 +34,8 @@ from workbench.labels.debian_index import (
 
 RECORD = "debian.json"
 """In the folder: what it was built from, and the hashes of what it holds."""
+SOURCES = "sources.tsv"
+"""A line `document<tab>source package`, as `read_groups` takes it."""
 TEST_SHARE = 4
 """One document in so many is of the test split."""
 N_HARD = 12
@@ -174,6 +176,11 @@ def xmc_files(
             for row, document in enumerate(splits[split])
             for label in filters[split][document]
         )
+    files[SOURCES] = "".join(
+        f"{packages[document].name}\t{packages[document].source}\n"
+        for documents in splits.values()
+        for document in documents
+    )
     pairs = {split: sum(len(gold[one]) for one in splits[split]) for split in splits}
     record = {
         "built_from": asdict(built_from),

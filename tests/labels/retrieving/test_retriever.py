@@ -96,6 +96,23 @@ def test_a_training_document_is_no_example_of_itself(retriever):
     assert found.tolist() == [[-1, -1, -1], [-1, -1, -1]]
 
 
+def test_documents_of_a_group_are_no_examples_of_one_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.labels.retrieving.indexes.NEAREST", 2)
+    train = [Document(f"t{n}", "", "colchicine " + "knee " * n, (n,)) for n in range(5)]
+    apart = {"t0": 7, "t1": 7, "t2": 7, "t9": 7}
+    alone, grouped = (
+        Retriever(Small(train), n_threads=1, cache_dir=tmp_path, groups=groups)
+        for groups in (None, apart)
+    )
+    asked = [train[0], train[3], Document("t9", "", "knee", ()), Document("x", "", "knee", ())]
+    found = [one.each(asked, 5, ["examples"])["examples"] for one in (alone, grouped)]
+    first, second = ([set(row[row >= 0].tolist()) for row in tops] for tops in found)
+    assert first[0] & {1, 2} and second[0] == {3, 4}  # both that are left, though others are nearer
+    assert second[1] and 3 not in second[1]  # in no group: alone
+    assert second[2] == {3, 4} and first[2] == first[3]
+    assert len(second[3]) == 2  # never more than count
+
+
 def test_vectors_of_a_model(tmp_path):
     def embed(texts):
         return np.array([[text.count("o"), text.count("e") + 1] for text in texts], dtype=float)

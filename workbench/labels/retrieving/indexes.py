@@ -1,6 +1,6 @@
 """Indexes of label texts, that take queries: words, characters, vectors, training documents."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -172,35 +172,65 @@ class ExampleIndex:
     """Labels by the training documents that have them and share words with a query.
 
     A label's score is Σ (s / s_best)^`SHARPNESS` over the `NEAREST` training documents with it, s
-    being BM25's score: k nearest neighbours. A document does not count for itself.
+    being BM25's score: k nearest neighbours. A document does not count for itself, nor for those of
+    its own group.
+
+    Args:
+        documents: of the training split.
+        n_labels: of the corpus.
+        n_threads: for the products.
+        groups: of documents, by id; one that is in none is alone.
 
     Raises:
         InputError: no document has a label and a word.
     """
 
-    def __init__(self, documents: Iterable[Document], n_labels: int, n_threads: int) -> None:
+    def __init__(
+        self,
+        documents: Iterable[Document],
+        n_labels: int,
+        n_threads: int,
+        *,
+        groups: Mapping[str, int] | None = None,
+    ) -> None:
         kept = [document for document in documents if document.labels]
         if not kept:
             raise InputError("no training document has a label to learn from")
         texts = [document.full_text[:LONGEST_EXAMPLE] for document in kept]
         wordings = Wordings(texts, np.arange(len(kept)), len(kept))
         self._index = SparseIndex.of_words(wordings, n_threads, keep=False)
-        self._ids = np.array([document.id for document in kept])
+        self._groups = groups or {}
+        self._own = np.array([self._group(document) for document in kept])
+        self._left_out = int(np.unique(self._own, return_counts=True)[1].max())
         has = [document.labels for document in kept]
         starts = np.cumsum([0, *map(len, has)])
         column = np.array([label for some in has for label in some], dtype=np.int64)
         shape = (len(kept), n_labels)
         self._has: Any = csr_matrix((np.ones(len(column)), column, starts), shape)
 
+    def _group(self, document: Document) -> str:
+        group = self._groups.get(document.id)
+        return f"id {document.id}" if group is None else f"group {group}"
+
     def find(self, queries: Queries, k: int, pool: Pool) -> Tops:
         """See `Index`; each query is a document."""
-        found = self._index.scores(queries.texts, NEAREST + 1).astype(np.float64)
+        found = self._index.scores(queries.texts, NEAREST + self._left_out).astype(np.float64)
         row = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
-        own = np.array([document.id for document in queries.documents])
-        found.data[self._ids[found.indices] == own[row]] = 0
+        own = np.array([self._group(document) for document in queries.documents])
+        found.data[self._own[found.indices] == own[row]] = 0
+        if self._groups:
+            _keep_best(found, NEAREST)
         best = found.max(axis=1).toarray().ravel()
         found.data = (found.data / best[row].clip(1e-12)) ** SHARPNESS
         scores: Any = (found @ self._has).tocoo()
         some = scores.data > 0
         document, label = scores.row[some], scores.col[some]
         return ranked(document, label, scores.data[some], len(queries.documents), k)
+
+
+def _keep_best(found: Any, n: int) -> None:
+    """Set all but the `n` largest entries of each sparse row to 0, in place."""
+    for start, end in zip(found.indptr[:-1], found.indptr[1:], strict=True):
+        if end - start > n:
+            row = found.data[start:end]
+            row[np.argpartition(-row, n)[n:]] = 0

@@ -5,7 +5,7 @@ What a way needs is made when it is first used, so that only asked-for ways cost
 
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Retriever:
         embed: makes vectors of texts, for the way "dense".
         n_threads: all cores by default.
         cache_dir: for BM25's indexes of labels; the user's by default.
+        groups: of training documents, by id, that are no examples of one another.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Retriever:
         embed: Embed | None = None,
         n_threads: int | None = None,
         cache_dir: Path | None = None,
+        groups: Mapping[str, int] | None = None,
     ) -> None:
+        self.groups = groups
         self.corpus, self.ways = corpus, tuple(ways)
         self.pool: Pool = pool
         self._embed, self._cache_dir = embed, cache_dir
@@ -138,7 +141,8 @@ class Retriever:
             if "train" not in corpus.splits:
                 raise InputError(f"{corpus.name}: way 'examples' needs training documents")
             documents = sampled(corpus.documents("train"), MOST_EXAMPLES)
-            return ExampleIndex(documents, len(corpus.label_texts), self._threads)
+            n = len(corpus.label_texts)
+            return ExampleIndex(documents, n, self._threads, groups=self.groups)
         wordings = self._wordings(way.field)
         if way.method == "dense":
             if self._embed is None:
