@@ -100,3 +100,15 @@ def test_retrieve_refuses_in_one_line(tmp_path):
         made = call("retrieve", *flags)
         assert made.exit_code == 2 and said in made.output, made.output
         assert len(made.output.splitlines()) == 1
+
+
+def test_notes_writes_a_folder_that_retrieve_reads(tmp_path, space, monkeypatch):
+    for module in ("bench.notes", "labels.mimic4"):
+        monkeypatch.setattr(f"workbench.{module}.load_icd10cm", lambda: space)
+    out = str(tmp_path / "notes")
+    made = call("notes", "--n", "6", "--n-training", "4", "--out", out)
+    assert made.exit_code == 0, made.output
+    assert "6 test, 4 train" in made.output
+    found = call("retrieve", "--task", f"mimic4:{out}", "--ways", "bm25", "--out", f"{out}-found")
+    assert found.exit_code == 0, found.output
+    assert call("notes", "--out", out).exit_code == 2

@@ -11,18 +11,25 @@ MIMIC-IV: real ICD codes, invented admissions. A note mentions its codes in the 
 """
 
 import argparse
-import gzip
 import io
 import json
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from workbench.bench.made_folders import (
+    MIMIC_FILES,
+    TABLES,
+    Row,
+    admission,
+    empty_place,
+    note_row,
+    write_mimic_tables,
+    writing,
+)
 from workbench.bench.synthetic_titles import SENTENCE_WORDS, sentences, zipf, zipf_titles
 from workbench.errors import InputError
 from workbench.labels.icd10cm import load_icd10cm
@@ -52,9 +59,9 @@ def write_xmc(
     Raises:
         InputError: a count below 1, or one of the files exists.
     """
-    folder = _empty_place(folder, ["lbl.json.gz", "trn.json.gz", "tst.json.gz"], documents, labels)
+    folder = empty_place(folder, ["lbl.json.gz", "trn.json.gz", "tst.json.gz"], documents, labels)
     titles = zipf_titles(labels, seed=seed)
-    with _writing(folder / "lbl.json.gz") as out:
+    with writing(folder / "lbl.json.gz") as out:
         for number, title in enumerate(titles):
             out.write(json.dumps({"uid": _uid(number), "title": title}) + "\n")
     sizes = {"train": documents, "test": max(1, round(documents * test_share))}
@@ -62,7 +69,7 @@ def write_xmc(
     for split, stem in (("train", "trn"), ("test", "tst")):
         rng = np.random.default_rng([seed, first])
         filters = folder / f"filter_labels_{split}.txt"
-        with _writing(folder / f"{stem}.json.gz") as out, _writing(filters) as pairs:
+        with writing(folder / f"{stem}.json.gz") as out, writing(filters) as pairs:
             _write_documents(out, pairs, sizes[split], first, titles, words, rng)
         first += sizes[split]
     return folder
@@ -139,17 +146,6 @@ _ICD9_PROCEDURES = (
     ("966", "Enteral infusion of concentrated nutritional substances"),
 )
 _SAME_LETTERS = "E88.01"  # undotted it is also an ICD-9 code, a fall from a curb
-_TABLES = {
-    "d_icd_diagnoses": ("icd_code", "icd_version", "long_title"),
-    "d_icd_procedures": ("icd_code", "icd_version", "long_title"),
-    "diagnoses_icd": ("subject_id", "hadm_id", "seq_num", "icd_code", "icd_version"),
-    "procedures_icd": (
-        "subject_id", "hadm_id", "seq_num", "chartdate", "icd_code", "icd_version"
-    ),
-}  # fmt: skip
-_NOTE_COLUMNS = (
-    "note_id", "subject_id", "hadm_id", "note_type", "note_seq", "charttime", "storetime", "text"
-)  # fmt: skip
 _NOTE = """ \nName:  ___                   Unit No:   ___
  \nAdmission Date:  ___              Discharge Date:   ___
  \nService: MEDICINE
@@ -194,22 +190,20 @@ def write_mimic4(
     Raises:
         InputError: a count below 1, or one of the files exists.
     """
-    names = ["splits.csv", "note/discharge.csv.gz", *(f"hosp/{name}.csv.gz" for name in _TABLES)]
-    folder = _empty_place(folder, names, documents, labels)
+    folder = empty_place(folder, MIMIC_FILES, documents, labels)
     rng = random.Random(seed)
     diagnoses = _icd10_codes(labels, rng)
     by_version = {
         10: ([(label.id.replace(".", ""), label.text) for label in diagnoses], _ICD10_PROCEDURES),
         9: (_ICD9_DIAGNOSES, _ICD9_PROCEDURES),
     }
-    rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in _TABLES}
+    rows: dict[str, list[Row]] = {name: [] for name in TABLES}
     for version in (9, 10):
-        for table, codes in zip(_TABLES, by_version[version], strict=False):
+        for table, codes in zip(TABLES, by_version[version], strict=False):
             rows[table] += [(code, version, text) for code, text in codes]
     notes, splits = [], []
     for number in range(documents):
-        # Eight digits as in the data, and outside the ranges that the data use.
-        subject, hadm, day = 90_000_001 + 11 * number, 80_000_001 + 7 * number, 1 + number % 28
+        subject, hadm = admission(number)
         version = 9 if number % 3 == 2 else 10
         chosen = [
             rng.sample(list(codes), min(len(codes), rng.randint(low, 3)))
@@ -218,16 +212,12 @@ def write_mimic4(
         for seq, (code, _) in enumerate(chosen[0], start=1):
             rows["diagnoses_icd"].append((subject, hadm, seq, code, version))
         for seq, (code, _) in enumerate(chosen[1], start=1):
-            date = f"2180-05-{day:02}"
+            date = f"2180-05-{1 + number % 28:02}"
             rows["procedures_icd"].append((subject, hadm, seq, date, code, version))
         text = _note([text for codes in chosen for _, text in codes], mention, rng)
-        times = (f"2180-05-{day:02} 00:00:00", f"2180-05-{day:02} 15:26:00")
-        notes.append((f"{subject}-DS-{number + 2}", subject, hadm, "DS", number + 2, *times, text))
+        notes.append(note_row(number, text))
         splits.append((hadm, ("train", "train", "val", "test")[number % 4]))
-    for name, columns in _TABLES.items():
-        _write_csv(folder / f"hosp/{name}.csv.gz", columns, rows[name])
-    _write_csv(folder / "note/discharge.csv.gz", _NOTE_COLUMNS, notes)
-    _write_csv(folder / "splits.csv", ("_id", "split"), splits)
+    write_mimic_tables(folder, rows, notes, splits)
     return folder
 
 
@@ -251,39 +241,6 @@ def _note(texts: Iterable[str], mention: Mention, rng: random.Random) -> str:
         rng.choice(_LEADS).format(mention(text, rng), days=rng.randint(1, 9)) for text in texts
     ]
     return _NOTE.format(stay="\n".join(lines), condition=rng.choice(("Stable", "Improved")))
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: list[tuple[object, ...]]) -> None:
-    with _writing(path) as out:
-        pd.DataFrame(rows, columns=list(columns)).to_csv(out, index=False)
-
-
-def _empty_place(folder: str | Path, names: Iterable[str], documents: int, labels: int) -> Path:
-    """The folder, if nothing would be overwritten: the real data have the same file names."""
-    if documents < 1 or labels < 1:
-        raise InputError(f"{documents} documents and {labels} labels: at least 1 of each is needed")
-    folder = Path(folder)
-    for name in names:
-        if (folder / name).exists():
-            raise InputError(f"{folder / name}: exists already; name a new folder")
-    return folder
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[io.TextIOWrapper]:
-    """A text file to write, gzipped by its name; the same content gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as raw:
-        if path.suffix != ".gz":
-            with io.TextIOWrapper(raw, encoding="utf-8", newline="\n") as out:
-                yield out
-            return
-        with (
-            gzip.GzipFile("", "wb", compresslevel=5, fileobj=raw, mtime=0) as zipped,
-            io.BufferedWriter(zipped, 2**20) as buffered,  # type: ignore[arg-type]
-            io.TextIOWrapper(buffered, encoding="utf-8", newline="\n") as out,
-        ):
-            yield out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

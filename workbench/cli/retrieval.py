@@ -1,4 +1,4 @@
-"""The commands around retrieval: Debian's label set, and labels retrieved for a whole split."""
+"""The commands around retrieval: label sets that anybody can make, and labels of whole splits."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -70,6 +70,23 @@ def debian(
     typer.echo(f"labels: {told['labels']:,}; documents: {counts}")
     typer.echo(f"from: {origin['suite']}, {origin['date']}, {checked[origin['as_released']]}")
     typer.echo(f"next: workbench retrieve --task xmc:{out} --out {out}-retrieved")
+
+
+@command(LABELS)
+def notes(
+    out: Annotated[Path, typer.Option(help="Folder to write, read as mimic4:FOLDER.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="Notes of the test split.")] = 120,
+    n_training: Annotated[int, typer.Option(min=1, help="Of the training split.")] = 120,
+    seed: Annotated[int, typer.Option(help="Of every choice.")] = 0,
+) -> None:
+    """Made-up discharge notes in MIMIC-IV's shape that tell each ICD-10-CM code several ways."""
+    from workbench.bench.notes import TELLINGS, write_notes
+
+    with new_folder(out):
+        n_codes, n_tellings = write_notes(out, n=n, n_training=n_training, seed=seed)
+    typer.echo(f"notes: {n:,} test, {n_training:,} train; {n_codes:,} diagnoses")
+    typer.echo(f"tellings: {n_tellings:,}, their places in {out / TELLINGS}")
+    typer.echo(f"next: workbench retrieve --task mimic4:{out} --out {out}-retrieved")
 
 
 @command(LABELS, stopped=GOES_ON)
