@@ -13,7 +13,8 @@ from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.prompts.chain import find_cues, question_cases
-from workbench.prompts.chat import REASONING, THOUGHTS, ChatTemplate
+from workbench.prompts.chat import ChatTemplate
+from workbench.prompts.chat_form import REASONING, THOUGHTS
 from workbench.prompts.events import make_events
 from workbench.prompts.templates import PlainTemplate
 from workbench.runs.evidence import follow_chains, turns

@@ -6,7 +6,8 @@ from transformers import PreTrainedTokenizerFast
 
 from workbench.errors import InputError
 from workbench.labels.space import Label, LabelSpace
-from workbench.prompts.chat import REASONING, THOUGHTS, ChatTemplate
+from workbench.prompts.chat import ChatTemplate
+from workbench.prompts.chat_form import REASONING, THOUGHTS, ChatForm
 from workbench.prompts.drawn import DrawnPrompt, Mention
 
 TEXTS = {"a1": "Cyst of spleen", "a2": "Cyst of liver", "b1": "Fever", "b2": "Dengue fever"}
@@ -146,7 +147,7 @@ def test_templates_read_as_transformers_renders_them(start):
     tokenizer = chat_tokenizer(start + TURN)
     turns = [{"role": "user", "content": "note"}]
     shown = tokenizer.apply_chat_template(turns, tokenize=False)
-    assert ChatTemplate(tokenizer)._around("note") == tuple(shown.split("note"))
+    assert ChatForm(tokenizer).around("note") == tuple(shown.split("note"))
 
 
 @pytest.mark.parametrize("form", ["strftime_now('%d %b %Y %S %f')", "date_string"])

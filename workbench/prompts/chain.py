@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from workbench.errors import InputError
-from workbench.prompts.chat import REASONING, THOUGHTS
+from workbench.prompts.chat_form import REASONING, THOUGHTS
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
 from workbench.prompts.templates import Cues, PlainTemplate
 from workbench.prompts.text import check_fast

@@ -20,6 +20,9 @@ from workbench.models.pieces import added_start
 from workbench.prompts.prompt import Span
 from workbench.prompts.templates import CharSpan
 
+Encoding = tuple[list[int], list[CharSpan]]
+"""Token ids, and the characters of each."""
+
 
 class SpanError(InputError):
     """A character span that is no span of tokens."""
@@ -88,6 +91,24 @@ def tokenize(tokenizer: Any, text: str, quoted: CharSpan | None = None) -> Token
     return TokenizedText(text, (*added, *ids), tuple(placed))
 
 
+def encode_many(tokenizer: Any, texts: Sequence[str], quoted: Sequence[CharSpan]) -> list[Encoding]:
+    """Tokens of many texts, as of `tokenize`, with their places as the tokenizer gives them.
+
+    Raises:
+        InputError, ControlTextError: as `tokenize`.
+    """
+    check_fast(tokenizer)
+    controls = set(control_tokens(tokenizer))
+    found = []
+    for text, row, span in zip(texts, _encode(tokenizer, texts), quoted, strict=True):
+        if _has(controls, span, tokenizer, text, *row):
+            row = _spelled_out(tokenizer, text, row, span, controls)
+        ids, offsets = row
+        added = added_start(tokenizer, text, as_text=span[0] == 0)
+        found.append(([*added, *ids], [*[(0, 0)] * len(added), *offsets]))
+    return found
+
+
 def next_tokens(
     tokenizer: Any, text: str, continuations: Sequence[str], quoted: CharSpan | None = None
 ) -> list[int]:
@@ -112,11 +133,7 @@ def next_tokens(
     return [row[-1] for row in rows]
 
 
-_Encoding = tuple[list[int], list[CharSpan]]
-"""Token ids, and the characters of each."""
-
-
-def _encoded(tokenizer: Any, texts: Sequence[str], quoted: CharSpan | None) -> list[_Encoding]:
+def _encoded(tokenizer: Any, texts: Sequence[str], quoted: CharSpan | None) -> list[Encoding]:
     """Texts that are the same up to the end of what is quoted."""
     check_fast(tokenizer)
     parsed = _encode(tokenizer, texts)
@@ -134,12 +151,13 @@ def _encoded(tokenizer: Any, texts: Sequence[str], quoted: CharSpan | None) -> l
     ]
 
 
-def _encode(tokenizer: Any, texts: Sequence[str], *, as_text: bool = False) -> list[_Encoding]:
+def _encode(tokenizer: Any, texts: Sequence[str], *, as_text: bool = False) -> list[Encoding]:
     encoding = tokenizer(
         list(texts),
         add_special_tokens=False,
         split_special_tokens=as_text,
         return_offsets_mapping=True,
+        verbose=False,  # a text may be longer than the model's context; it is cut then
     )
     return list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
 
@@ -163,8 +181,8 @@ def _has(
 
 
 def _spelled_out(
-    tokenizer: Any, text: str, parsed: _Encoding, quoted: CharSpan, controls: set[int]
-) -> _Encoding:
+    tokenizer: Any, text: str, parsed: Encoding, quoted: CharSpan, controls: set[int]
+) -> Encoding:
     """What is quoted read as text, with as much around it as has no control token.
 
     Tokenizers cut texts at control tokens before anything else, so what is between two of them can
@@ -174,7 +192,7 @@ def _spelled_out(
     start = max((end for _, end in places if end <= quoted[0]), default=0)
     stop = min((begin for begin, _ in places if begin >= quoted[1]), default=len(text))
 
-    def in_parts(whole: str) -> _Encoding:
+    def in_parts(whole: str) -> Encoding:
         ids, offsets = [], []
         for begin, end in ((0, start), (start, stop), (stop, len(whole))):
             ((part, at),) = _encode(tokenizer, [whole[begin:end]], as_text=begin == start)

@@ -8,42 +8,69 @@ import re
 
 _STOP = re.compile(r"(?<=[.!?;…])\s+(?=[^\s\W_a-z])|(?<=[。．！？｡।॥؟۔።៕])\s*")
 _ITEM = re.compile(r"\s*(?:[-*•+#>]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])\s")
+_WORD, _SIGN = re.compile(r"\S+"), re.compile(r"\S")
 _WRAPPED = 55
 """Characters of a line that may go on in the next one; shorter ones end with what they say."""
 MOST_WORDS = 60
 """Of a passage; a longer sentence is cut."""
 
 
+Span = tuple[int, int]
+
+
 def passages(text: str) -> list[str]:
     """Passages in the order of the text, each once; empty for a text without a letter or digit."""
-    found = [
-        part
-        for line in _unwrapped(text)
-        for sentence in _STOP.split(_without_mark(line))
-        for part in _short(sentence)
-        if any(sign.isalnum() for sign in part)
-    ]
+    found = [" ".join(text[start:end].split()) for start, end in passage_spans(text)]
     return list(dict.fromkeys(found))
 
 
-def _without_mark(line: str) -> str:
-    mark = _ITEM.match(line)
-    return line[mark.end() :] if mark else line
+def passage_spans(text: str) -> list[Span]:
+    """Where the passages are, in order: first and last sign of each, without marks of lists."""
+    return [
+        part
+        for line in _unwrapped(text)
+        for sentence in _sentences(text, _without_mark(text, line))
+        for part in _short(text, sentence)
+        if any(sign.isalnum() for sign in text[slice(*part)])
+    ]
 
 
-def _unwrapped(text: str) -> list[str]:
+def _without_mark(text: str, line: Span) -> Span:
+    start, end = line
+    mark = _ITEM.match(text, start, end)
+    return (mark.end() if mark else start), end
+
+
+def _unwrapped(text: str) -> list[Span]:
     """Lines as they were before they were broken to a width: lists and headings stay lines."""
-    lines: list[str] = []
-    goes_on = False
-    for line in text.splitlines():
-        if goes_on and line.strip() and not _ITEM.match(line):
-            lines[-1] = f"{lines[-1]} {line.strip()}"
-        else:
-            lines.append(line.strip())
+    lines: list[Span] = []
+    goes_on, start = False, 0
+    for line, whole in zip(text.splitlines(), text.splitlines(keepends=True), strict=True):
+        told = line.strip()
+        end = start + len(line.rstrip())
+        if goes_on and told and not _ITEM.match(line):
+            lines[-1] = (lines[-1][0], end)
+        elif told:
+            lines.append((end - len(told), end))
         goes_on = len(line.rstrip()) >= _WRAPPED
+        start += len(whole)
     return lines
 
 
-def _short(sentence: str) -> list[str]:
-    words = sentence.split()
-    return [" ".join(words[at : at + MOST_WORDS]) for at in range(0, len(words), MOST_WORDS)]
+def _sentences(text: str, line: Span) -> list[Span]:
+    start, end = line
+    found = []
+    for stop in _STOP.finditer(text, start, end):
+        found.append((start, stop.start()))
+        start = stop.end()
+    return [*found, (start, end)]
+
+
+def _short(text: str, sentence: Span) -> list[Span]:
+    start, end = sentence
+    if end - start < 2 * MOST_WORDS:  # too short to hold more words
+        sign = _SIGN.search(text, start, end)
+        return [(sign.start(), end)] if sign else []
+    words = [word.span() for word in _WORD.finditer(text, start, end)]
+    chunks = [words[at : at + MOST_WORDS] for at in range(0, len(words), MOST_WORDS)]
+    return [(chunk[0][0], chunk[-1][1]) for chunk in chunks]

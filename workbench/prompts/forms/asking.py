@@ -1,0 +1,323 @@
+"""A document and its candidates as a question in a model's tokens, up to the decision."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from workbench.errors import InputError
+from workbench.labels.as_text import control_tokens
+from workbench.prompts.chat_form import REASONING, ChatForm
+from workbench.prompts.forms.cutting import LEFT_OUT, chosen, pieces, shown_text
+from workbench.prompts.forms.form import Form
+from workbench.prompts.forms.listing import listed
+from workbench.prompts.forms.names import Names, option_names
+from workbench.prompts.templates import CharSpan, Cues
+from workbench.prompts.text import check_fast, encode_many
+
+Way = Literal["auto", "plain", "chat", "think"]
+HEADINGS = (
+    "Write your reasoning under the heading # Reasoning, and then the answer under the heading "
+    "# Answer."
+)
+"""What models without a place for thoughts are told besides."""
+_ROUNDS = 8
+"""Times that a document is cut again, since a cut one may take more tokens than its parts."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question up to the decision; its `repr` holds no text.
+
+    Attributes:
+        text: of the prompt.
+        tokens: of the text.
+        names: what selects option i.
+        option_tokens: tokens that follow `tokens` when option i is chosen; at least one each, and
+            none begins another.
+        document: characters of `text`: the document, as far as it is shown.
+        shown: characters of the document as given that are shown.
+        options: characters of `text`: each line of the options.
+        quoted: characters of `text` where no control token is meant.
+        gap: what stands between `text` and a name.
+    """
+
+    text: str = field(repr=False)
+    tokens: tuple[int, ...] = field(repr=False)
+    names: tuple[str, ...]
+    option_tokens: tuple[tuple[int, ...], ...] = field(repr=False)
+    document: CharSpan
+    shown: tuple[CharSpan, ...]
+    options: tuple[CharSpan, ...] = field(repr=False)
+    quoted: CharSpan
+    gap: str
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What stands around the document and so many options."""
+
+    before: str
+    between: str
+    after: str
+    names: Names
+    ending: tuple[int, ...]
+    """Tokens with which a question ends where the names' tokens hold."""
+
+
+class Asker:
+    """Asks about documents in one form, for one model.
+
+    Args:
+        form: what is written.
+        tokenizer: the model's, a Hugging Face tokenizer of the fast kind.
+        way: "plain" continues a text; "chat" asks in the model's chat form, "think" there as well,
+            and has it reason first: in its thoughts where its form has a place for them, else under
+            a heading. "auto" is chat where the tokenizer has a chat form.
+        max_tokens: of a question with an answer, and with what `room` asks for.
+
+    Raises:
+        InputError: a tokenizer without character offsets, a chat form that cannot be used, or
+            control tokens in the form.
+    """
+
+    def __init__(self, form: Form, tokenizer: Any, *, way: Way = "auto", max_tokens: int) -> None:
+        check_fast(tokenizer)
+        form.check_controls(tokenizer)
+        self.form, self.max_tokens = form, max_tokens
+        if way == "auto":
+            way = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
+        self.way: Way = way
+        self.cues: Cues | None = None
+        """Where a chain of thought stands; None where there is no place for one."""
+        self._tokenizer = tokenizer
+        self._before, self._after = "", f"\n\n{form.answer.rstrip()}"
+        if way != "plain":
+            chat = ChatForm(
+                tokenizer, thinks=way == "think", system=form.system, instead="--way plain"
+            )
+            self.cues = chat.cues
+            self._before, self._after = chat.before_and_after
+        self._gap = " " if way == "plain" else ""
+        self._layouts: dict[int, _Layout] = {}
+        names = "|".join(re.escape(text) for text in control_tokens(tokenizer).values() if text)
+        self._control = re.compile(names or r"(?!)")
+
+    def ask(
+        self, document: str, options: Sequence[str], *, keep: Sequence[CharSpan] = (), room: int = 0
+    ) -> Question:
+        """The question about one document.
+
+        The document is shown as it is. Where it is too long, whole passages are left out, from its
+        end, and a line `[…]` stands for them.
+
+        Args:
+            document: its text.
+            options: texts of the candidates, in the order shown.
+            keep: characters of the document whose passages stay.
+            room: tokens that a chain of thought may take.
+
+        Raises:
+            InputError: the options, and what must stay of the document, take more than the tokens
+                there are.
+        """
+        return self.ask_many([document], [options], keep=[keep], room=room)[0]
+
+    def ask_many(
+        self,
+        documents: Sequence[str],
+        options: Sequence[Sequence[str]],
+        *,
+        keep: Sequence[Sequence[CharSpan]] | None = None,
+        room: int = 0,
+    ) -> list[Question]:
+        """The questions about many documents, each with its own options; see `ask`."""
+        kept = keep or [()] * len(documents)
+        drafts = [
+            _Draft(text, tuple(_one_line(x) for x in offered), self._layout(len(offered)), stays)
+            for text, offered, stays in zip(documents, options, kept, strict=True)
+        ]
+        return self._within(drafts, self.max_tokens - room - (self._n_cues if room else 0))
+
+    def _within(self, drafts: "Sequence[_Draft]", most: int) -> list[Question]:
+        done: list[Question | None] = [None] * len(drafts)
+        waiting = list(range(len(drafts)))
+        for _ in range(_ROUNDS):
+            written = [drafts[at].written(self.form, self._gap) for at in waiting]
+            quoted = [each.quoted for each in written]
+            encoded = encode_many(self._tokenizer, [each.text for each in written], quoted)
+            long = []
+            for at, question, (ids, offsets) in zip(waiting, written, encoded, strict=True):
+                draft = drafts[at]
+                question = self._with_tokens(question, tuple(ids), draft.layout)
+                over = len(ids) + max(map(len, question.option_tokens)) - most
+                if over <= 0:
+                    done[at] = question
+                    continue
+                long.append(at)
+                start, end = question.document
+                begins = [a - start for a, b in offsets if a < b and start <= a < end]
+                draft.cut(begins, over, self._n_marker, most)
+            waiting = long
+            if not waiting:
+                break
+        return [question for question in done if question is not None]
+
+    def reasoned(self, question: Question, chain: str) -> Question:
+        """The same question after a written chain, at the decision.
+
+        What a chain holds behind its end, or behind the text of a control token, is left out.
+
+        Raises:
+            InputError: there is no place for a chain, or the two take too many tokens.
+        """
+        cues, head = self._reasoning(question)
+        chain = chain.split(cues.closing, 1)[0]
+        chain = self._control.split(chain, maxsplit=1)[0].strip()
+        text = f"{head}{cues.opening}{chain}{cues.answer}"
+        ((ids, _),) = encode_many(self._tokenizer, [text], [question.quoted])
+        after = self._with_tokens(
+            replace(question, text=text), tuple(ids), self._layout(len(question.names))
+        )
+        if len(ids) + max(map(len, after.option_tokens)) > self.max_tokens:
+            raise InputError(
+                f"question and chain take {len(ids)} tokens, of {self.max_tokens}; ask with more "
+                "room for the chain"
+            )
+        return after
+
+    def opened(self, question: Question) -> tuple[int, ...]:
+        """The tokens of the question up to where a chain begins; it ends in `cues.closing`.
+
+        Raises:
+            InputError: there is no place for a chain.
+        """
+        cues, head = self._reasoning(question)
+        ((ids, _),) = encode_many(self._tokenizer, [head + cues.opening], [question.quoted])
+        return tuple(ids)
+
+    def listed(self, reply: str, options: Sequence[str]) -> list[int]:
+        """The options that a free reply names, by their text or by their name, in its order."""
+        return listed(reply, options, self._layout(len(options)).names.names)
+
+    def _reasoning(self, question: Question) -> tuple[Cues, str]:
+        """The cues, and the text up to where a chain is opened."""
+        if self.cues is None:
+            raise InputError(f"there is no place for a chain in the way {self.way!r}; use think")
+        return self.cues, question.text.removesuffix(self.cues.answer)
+
+    @property
+    def _n_cues(self) -> int:
+        """Tokens that the cues around a chain may take."""
+        return 0 if self.cues is None else len(self.cues.opening + self.cues.answer)
+
+    @property
+    def _n_marker(self) -> int:
+        line = f"\n{LEFT_OUT}\n"
+        return len(self._tokenizer(line, add_special_tokens=False)["input_ids"])
+
+    def _with_tokens(
+        self, question: Question, tokens: tuple[int, ...], layout: _Layout
+    ) -> Question:
+        names = layout.names
+        if tokens[-len(layout.ending) :] == layout.ending:
+            return replace(question, tokens=tokens, option_tokens=names.tokens)
+        # The end of this text is read in another way; what follows it may be, too.
+        raise InputError(
+            f"{self.form.where or self.form.name}: this tokenizer reads the end of the prompt in "
+            "another way from document to document; let answer be a line with a colon"
+        )
+
+    def _layout(self, n: int) -> _Layout:
+        """What stands around `n` options."""
+        if n not in self._layouts:
+            names = option_names(n, self.form.names, self._tokenizer, self._after, self._gap)
+            (before, _), (between, _), *rest = self.form.filled("turn", ("document", "options"))
+            after = rest[0][0] if rest else ""
+            told = self._told(names.kind)
+            place = self._after + names.lead
+            ids = self._tokenizer(place, add_special_tokens=False)["input_ids"]
+            self._layouts[n] = _Layout(
+                self._before + before,
+                between,
+                after + (f"\n\n{told}" if told else "") + place,
+                names,
+                tuple(ids[-max(1, min(2, len(ids) - 2)) :]),
+            )
+        return self._layouts[n]
+
+    def _told(self, kind: str) -> str:
+        """How to reply, which ends the turn of chat models."""
+        if self.way == "plain":
+            return ""
+        key = "reason" if self.way == "think" and self.form.reason else "reply"
+        parts = self.form.filled(key, ("kind",))
+        told = "".join(text + (kind if name else "") for text, name in parts)
+        return f"{told}\n{HEADINGS}".strip() if self.cues is REASONING else told
+
+
+@dataclass
+class _Draft:
+    """A question that may have to be cut."""
+
+    document: str
+    offered: tuple[str, ...]
+    layout: _Layout
+    keep: Sequence[CharSpan]
+    parts: list[CharSpan] = field(default_factory=list)
+    begins: Sequence[int] = ()
+    numbers: list[int] | None = None
+    room: int = 0
+
+    def written(self, form: Form, gap: str) -> Question:
+        """The text, as far as it is to be shown, without tokens."""
+        if self.numbers is None:
+            told, shown = self.document, ((0, len(self.document)),)
+        else:
+            told, shown = shown_text(self.document, self.parts, self.numbers)
+        layout, names = self.layout, self.layout.names
+        start = len(layout.before)
+        document = (start, start + len(told))
+        at = document[1] + len(layout.between)
+        lines, spans = [], []
+        for name, text in zip(names.names, self.offered, strict=True):
+            line = form.option_line(name, text)
+            lines.append(line)
+            spans.append((at, at + len(line)))
+            at += len(line) + 1
+        text = f"{layout.before}{told}{layout.between}" + "\n".join(lines) + layout.after
+        return Question(
+            text,
+            (),
+            names.names,
+            (),
+            document,
+            shown if self.document else (),
+            tuple(spans),
+            (start, spans[-1][1]),
+            gap.removeprefix(names.lead) if names.lead else gap,
+        )
+
+    def cut(self, begins: Sequence[int], over: int, marker: int, most: int) -> None:
+        """Show less, by what it takes too much."""
+        if self.numbers is None:
+            self.parts, self.begins = pieces(self.document), begins
+            self.room = len(begins)
+            outside = [
+                span for span in self.keep if not 0 <= span[0] < span[1] <= len(self.document)
+            ]
+            if outside:
+                raise InputError("what is to be kept is outside the document or empty")
+        self.room -= over
+        self.numbers = chosen(self.parts, self.begins, self.keep, self.room - marker, marker)
+        least = any(self.keep) and self.room < 0
+        if not self.numbers or least or self.room < 1:
+            raise InputError(
+                f"{len(self.offered)} options and what is asked leave no room for the document "
+                f"within {most} tokens; allow more tokens, or give fewer options"
+            )
+
+
+def _one_line(text: str) -> str:
+    """A label's text as one line: a line break in it would end its option."""
+    return " ".join(text.split()) if len(text.splitlines()) > 1 else text

@@ -1,0 +1,94 @@
+"""A document that is too long, shown by whole passages; `[…]` stands for what is left out."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import groupby
+
+from workbench.labels.retrieving.passages import passage_spans
+from workbench.prompts.templates import CharSpan
+
+LEFT_OUT = "[…]"
+LONGEST = 500
+"""Characters of a piece; a passage without a space, such as a table of bytes, is cut, too."""
+
+
+def pieces(document: str) -> list[CharSpan]:
+    """The document in consecutive pieces of one passage each, with all that stands before it."""
+    ends = [end for _, end in passage_spans(document)]
+    ends = [*ends[:-1], len(document)]
+    found, start = [], 0
+    for end in ends:
+        while end - start > LONGEST:
+            space = document.rfind(" ", start + LONGEST // 2, start + LONGEST)
+            middle = space if space > 0 else start + LONGEST
+            found.append((start, middle))
+            start = middle
+        found.append((start, end))
+        start = end
+    return found
+
+
+def chosen(
+    parts: Sequence[CharSpan],
+    begins: Sequence[int],
+    keep: Sequence[CharSpan],
+    room: int,
+    marker: int,
+) -> list[int]:
+    """Which pieces are shown: those to keep, and the first others that there is room for.
+
+    Args:
+        parts: the pieces.
+        begins: characters of the document at which its tokens begin.
+        keep: characters that must be shown.
+        room: tokens that the document may take.
+        marker: tokens of a line that stands for what is left out.
+    """
+    borders = [bisect_left(begins, end) for _, end in parts]
+    sizes = [end - start for start, end in zip([0, *borders], borders, strict=False)]
+    stays = [any(a < end and start < b for a, b in keep) for start, end in parts]
+    gaps = sum(1 for stay, _ in groupby(stays) if not stay)
+    left = room - marker * gaps - sum(s for s, stay in zip(sizes, stays, strict=True) if stay)
+    for number, size in enumerate(sizes):
+        if stays[number]:
+            continue
+        if size > left:
+            break
+        left -= size
+        stays[number] = True
+    return [number for number, stay in enumerate(stays) if stay]
+
+
+def shown_text(
+    document: str, parts: Sequence[CharSpan], numbers: Sequence[int]
+) -> tuple[str, tuple[CharSpan, ...]]:
+    """The text of some pieces, at least one, with the characters of the document that it shows."""
+    spans: list[CharSpan] = []
+    last = -1
+    for number in numbers:
+        start, end = parts[number]
+        if spans and number == last + 1:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((start, end))
+        last = number
+    shown = tuple(_bare(document, span) for span in spans)
+    lines = [document[start:end] for start, end in shown]
+    text = f"\n{LEFT_OUT}\n".join(lines)
+    if numbers[0] > 0:
+        text = f"{LEFT_OUT}\n{text}"
+    if numbers[-1] < len(parts) - 1:
+        text = f"{text}\n{LEFT_OUT}"
+    return text, shown
+
+
+def _bare(document: str, span: CharSpan) -> CharSpan:
+    """Without the spaces at its ends, unless they are the document's; an indentation stays."""
+    start, end = span
+    text = document[start:end]
+    if start > 0:
+        first = len(text) - len(text.lstrip())
+        start += text.rfind("\n", 0, first) + 1 or first
+    if end < len(document):
+        end -= len(text) - len(text.rstrip())
+    return start, end
