@@ -7,9 +7,11 @@ command that needs them, and so do flags that are made from settings: `--help` i
 import inspect
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import update_wrapper
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,7 @@ from typer.core import TyperGroup
 from workbench import __version__
 from workbench.cli.failures import STOPPED, failure
 from workbench.errors import InputError
+from workbench.processes import Processes, SaidElsewhere
 
 if TYPE_CHECKING:
     from workbench.cli.flags import Flag
@@ -32,6 +35,8 @@ GOES_ON = "run the same command again to go on where it stopped"
 NOTHING = "nothing was kept; the same command begins anew"
 """What becomes of what a command did until Ctrl-C."""
 LONGEST_LINE = 1500
+LINGER = 10.0
+"""Seconds after which a process beside the main one complains, if that has not ended all by then."""
 ROOMS = (DAILY, STEPS, STUDENTS, LABELS, MAINTAINERS)
 """In the order in which `--help` shows them."""
 
@@ -45,13 +50,26 @@ class _Commands(TyperGroup):
 
     def main(self, *given: Any, **named: Any) -> Any:
         try:
-            return super().main(*given, **named)
+            with _quiet_beside_main():
+                return super().main(*given, **named)
         except Exception as error:
             if not named.get("standalone_mode", True):
                 raise
             line, code = failure(error)
-            complain(line)
+            if not isinstance(error, SaidElsewhere):
+                complain(line)
             sys.exit(code)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As Click has it; a command that processes cannot share is the main one's alone."""
+        name, found, rest = super().resolve_command(ctx, args)
+        here = Processes.here()
+        group = found is None or hasattr(found, "commands")
+        if here.world > 1 and not group and not getattr(found.callback, "several", False):
+            if not here.is_main:
+                raise typer.Exit
+            complain(f"{here.world} processes were launched, and `{name}` runs in one of them")
+        return name, found, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -70,6 +88,29 @@ class _Commands(TyperGroup):
         for room, rows in rooms.items():
             with formatter.section(room if len(rooms) > 1 else "Commands"):
                 formatter.write_dl(rows)
+
+
+@contextmanager
+def _quiet_beside_main() -> Iterator[None]:
+    """Let the main process speak alone: what others print is lost, unless they alone fail.
+
+    Where all fail alike, the launcher ends them once the main one has said why.
+    """
+    here = Processes.here()
+    if here.is_main:
+        yield
+        return
+    said = StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            yield
+    except SaidElsewhere:
+        raise
+    except (Exception, SystemExit) as error:
+        if not isinstance(error, SystemExit) or error.code:
+            time.sleep(LINGER)
+            sys.stderr.write(said.getvalue())
+        raise
 
 
 class _ByRoom(dict[str, Any]):
@@ -134,13 +175,16 @@ def command(
     settings: Callable[[], dict[str, "Flag"]] | None = None,
     of: typer.Typer = app,
     stopped: str = NOTHING,
+    several: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command. With `settings`, its parameter of that name takes all their values.
 
-    `stopped` says after Ctrl-C what becomes of what was done.
+    `stopped` says after Ctrl-C what becomes of what was done; `several`, that processes of one
+    launch can share it: of any other command, only the main one does something.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
+        function.several = several  # pyright: ignore[reportFunctionMemberAccess]
         function.stopped = stopped  # pyright: ignore[reportFunctionMemberAccess]
         registered: Any = function if settings is None else _later(function, settings)
         of.command(name, rich_help_panel=room)(registered)

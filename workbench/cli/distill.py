@@ -34,7 +34,7 @@ def _flags() -> dict[str, Flag]:
     }
 
 
-@command(STUDENTS, settings=_flags, stopped=GOES_ON)
+@command(STUDENTS, settings=_flags, stopped=GOES_ON, several=True)
 def distill(
     out: Annotated[Path, typer.Option(help="Student's folder; a stopped one goes on.")],
     settings: dict[str, Any],
