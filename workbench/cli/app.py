@@ -36,7 +36,7 @@ NOTHING = "nothing was kept; the same command begins anew"
 """What becomes of what a command did until Ctrl-C."""
 LONGEST_LINE = 1500
 LINGER = 10.0
-"""Seconds after which a process beside the main one complains, if that has not ended all by then."""
+"""Seconds that the main process has to say what another process would say, and end all."""
 ROOMS = (DAILY, STEPS, STUDENTS, LABELS, MAINTAINERS)
 """In the order in which `--help` shows them."""
 
@@ -64,8 +64,8 @@ class _Commands(TyperGroup):
         """As Click has it; a command that processes cannot share is the main one's alone."""
         name, found, rest = super().resolve_command(ctx, args)
         here = Processes.here()
-        group = found is None or hasattr(found, "commands")
-        if here.world > 1 and not group and not getattr(found.callback, "several", False):
+        callback = getattr(found, "callback", None)  # a group of commands has none
+        if here.world > 1 and callback is not None and not getattr(callback, "several", False):
             if not here.is_main:
                 raise typer.Exit
             complain(f"{here.world} processes were launched, and `{name}` runs in one of them")
