@@ -28,6 +28,7 @@ ROOMS = {
     "organism": "The bundled model",
     "plots": "Figures and the report",
     "runs": "Runs",
+    "predicting": "Predictions of whole splits",
     "distill": "Students",
     "bench": "Benchmarks",
     "studies": "Studies",

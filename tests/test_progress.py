@@ -57,6 +57,20 @@ def test_short_events_are_counted_without_their_parts(clock: _Clock) -> None:
     ]
 
 
+def test_a_step_with_a_unit_says_how_many_a_second(clock: _Clock) -> None:
+    reporter, text = _reporter()
+    with reporter.step("documents", 40, "documents") as advance:
+        for done in (16, 32, 40):
+            clock.now += 8
+            advance(done, 40)
+    assert text.getvalue().splitlines() == [
+        "documents: 40 documents",
+        "documents: 16 of 40, 2 documents a second, about 12 s left",
+        "documents: 32 of 40, 2 documents a second, about 4 s left",
+        "documents: finished in 24 s",
+    ]
+
+
 def test_work_between_steps_is_silent_until_it_is_long(clock: _Clock) -> None:
     reporter, text = _reporter()
     with reporter.between("patch"):

@@ -91,13 +91,20 @@ class Reporter:
         self.console.print(Text(message), soft_wrap=True)
 
     @contextmanager
-    def step(self, name: str, total: int | None = None) -> Iterator[Advance]:
-        """Show a step while it runs; `total` None for one that cannot be counted."""
+    def step(self, name: str, total: int | None = None, unit: str = "") -> Iterator[Advance]:
+        """Show a step while it runs.
+
+        Args:
+            name: of the step.
+            total: events; None where they cannot be counted.
+            unit: what an event is, in the plural: then a line says how many a second are done, and
+                none of them was there before.
+        """
         if self.console.is_terminal:
-            with self._bar(name, total) as advance:
+            with self._bar(name, total, unit) as advance:
                 yield advance
         else:
-            with self._lines(name, total) as advance:
+            with self._lines(name, total, unit) as advance:
                 yield advance
 
     @contextmanager
@@ -108,7 +115,7 @@ class Reporter:
             yield
 
     @contextmanager
-    def _bar(self, name: str, total: int | None) -> Iterator[Advance]:
+    def _bar(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
         columns = [
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -116,6 +123,7 @@ class Reporter:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         ]
+        started = time.monotonic()
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(name, total=total)
             parts = _Parts(
@@ -125,14 +133,16 @@ class Reporter:
 
             def advance(done: int, of: int) -> None:
                 parts.clear()
-                progress.update(task, completed=done, total=of, description=name)
+                pace = done / max(1e-9, time.monotonic() - started)
+                said = f"{name}, {pace:.2g} {unit} a second" if unit else name
+                progress.update(task, completed=done, total=of, description=said)
 
             with _listening(parts):
                 yield advance
             progress.update(task, total=total or 1, completed=total or 1, description=name)
 
     @contextmanager
-    def _lines(self, name: str, total: int | None) -> Iterator[Advance]:
+    def _lines(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
         started = time.monotonic()
         first = count = 0
         pace: float | None = None  # seconds an event, without those that were there before
@@ -140,6 +150,8 @@ class Reporter:
         def show(moved: str) -> None:
             said = f"{name}: {count} of {total}" if total else f"{name}:"
             said += f" and {moved}" if total and moved else f" {moved}" if moved else ""
+            if pace and unit:
+                said += f", {1 / pace:.2g} {unit} a second"
             if pace is not None and total and count < total:
                 gone = time.monotonic() - started
                 left = max(0.0, pace * (total - first) - gone)
@@ -151,14 +163,14 @@ class Reporter:
         def advance(done: int, of: int) -> None:
             nonlocal first, count, pace, total
             parts.clear()
-            first = done - 1 if pace is None else first
+            first = done - 1 if pace is None and not unit else first
             count, total = done, of
             pace = (time.monotonic() - started) / max(1, done - first)
             if parts.due and done < of:
                 parts.shown()
                 show("")
 
-        self.say(f"{name}: {total} events" if total else f"{name}: started")
+        self.say(f"{name}: {total} {unit or 'events'}" if total else f"{name}: started")
         with _listening(parts):
             yield advance
         self.say(f"{name}: finished in {duration(time.monotonic() - started)}")

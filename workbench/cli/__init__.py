@@ -13,6 +13,7 @@ from workbench.cli import (  # noqa: F401  (they register their commands)
     labels,
     organism,
     paper,
+    predict,
     retrieval,
     steps,
     studies,

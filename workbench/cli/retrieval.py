@@ -185,6 +185,7 @@ def _retrieve(
     from itertools import islice
 
     from workbench.analysis.label_space.retrieval import (
+        best_ways,
         read_retrieved,
         retrieval_table,
         retrieved_split,
@@ -200,7 +201,15 @@ def _retrieve(
         corpus, pool=asked["pool"], embed=embed, n_threads=n_threads, groups=groups
     )
     if names is None:
-        names = _best(out, retriever, candidates, asked, reporter)
+        names = best_ways(
+            out / "ways.csv",
+            retriever,
+            asked["chosen_for"],
+            n=asked["n_chosen"],
+            seed=asked["seed"],
+            among=candidates,
+            reporter=reporter,
+        )
     retriever.ways = tuple(names)
     whole = out / "retrieved.parquet"
     if whole.is_file():
@@ -238,32 +247,6 @@ def _retrieve(
                 between = f" [{low:.3f}, {high:.3f}]" if low == low else ""
                 typer.echo(f"{measure}@{place}: {value:.3f}{between}")
     typer.echo(f"tables: {out / 'retrieval.csv'}, {whole}")
-
-
-def _best(
-    out: Path, retriever: Any, candidates: list[str] | None, asked: dict[str, Any], reporter: Any
-) -> list[str]:
-    """The ways to fuse, read again where an earlier call found them."""
-    import pandas as pd
-
-    from workbench.analysis.label_space.retrieval import chosen_ways, training_sample
-    from workbench.errors import InputError
-    from workbench.files import write_table
-
-    path = out / "ways.csv"
-    if path.is_file():
-        table = pd.read_csv(path)
-    else:
-        if "train" not in retriever.corpus.splits:
-            what = "no training documents to choose ways on; give --ways, as bm25,chars"
-            raise InputError(f"{retriever.corpus.name}: {what}")
-        documents = training_sample(retriever.corpus, asked["n_chosen"], asked["seed"])
-        with reporter.step("ways", None) as advance:
-            table = chosen_ways(
-                retriever, documents, asked["chosen_for"], ways=candidates, advance=advance
-            )
-        write_table(path, table, float_format="%.4f")
-    return table[table["taken"].notna()]["way"].tolist()
 
 
 def _embedding(folder: str) -> Any:

@@ -15,7 +15,7 @@ from workbench.labels.corpus import Document, LabelledCorpus, check_split
 from workbench.labels.retrieving.fusing import mean_recall, selected
 from workbench.labels.retrieving.pooling import Tops, without
 from workbench.labels.retrieving.retriever import Retriever, sampled
-from workbench.progress import Advance
+from workbench.progress import Advance, Reporter
 
 PLACES = (1, 3, 5, 20, 100, 1000)
 """k of the measures."""
@@ -79,6 +79,43 @@ def training_sample(corpus: LabelledCorpus, n: int, seed: int) -> list[Document]
     """
     check_split(corpus, "train")
     return sampled(corpus.documents("train"), n, seed)
+
+
+def best_ways(
+    path: Path,
+    retriever: Retriever,
+    k: int,
+    *,
+    n: int,
+    seed: int,
+    among: Sequence[str] | None = None,
+    reporter: Reporter,
+) -> list[str]:
+    """The ways to fuse, chosen on `n` training documents, or read from where they were written.
+
+    Args:
+        path: of the table of choices, as CSV.
+        retriever: as of `chosen_ways`.
+        k: places that count.
+        n: training documents to choose on.
+        seed: of their draw.
+        among: ways to choose from; all that are available by default.
+        reporter: shows the ways that are done.
+
+    Raises:
+        InputError: the corpus has no training split, or as `chosen_ways`.
+    """
+    if path.is_file():
+        table = pd.read_csv(path)
+    else:
+        if "train" not in retriever.corpus.splits:
+            what = "no training documents to choose ways on; give --ways, as bm25,chars"
+            raise InputError(f"{retriever.corpus.name}: {what}")
+        documents = training_sample(retriever.corpus, n, seed)
+        with reporter.step("ways") as advance:
+            table = chosen_ways(retriever, documents, k, ways=among, advance=advance)
+        write_table(path, table, float_format="%.4f")
+    return table.loc[table["taken"].notna(), "way"].tolist()
 
 
 def retrieved_split(
