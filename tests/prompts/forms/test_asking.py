@@ -80,7 +80,7 @@ def test_many_are_asked_as_one_by_one(tokenizer):
 
 
 def test_options_that_do_not_fit_are_refused(tokenizer):
-    with pytest.raises(InputError, match=r"99 options .* leave no room .* within 200 tokens"):
+    with pytest.raises(InputError, match=r"99 options .* leave no room .* 200 tokens are too few"):
         Asker(FORM, tokenizer, max_tokens=200).ask(DOCUMENT, all_options(99))
 
 

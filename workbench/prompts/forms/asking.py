@@ -8,7 +8,7 @@ from typing import Any, Literal
 from workbench.errors import InputError
 from workbench.labels.as_text import control_tokens
 from workbench.prompts.chat_form import REASONING, ChatForm
-from workbench.prompts.forms.cutting import LEFT_OUT, chosen, pieces, shown_text
+from workbench.prompts.forms.cutting import LEFT_OUT, fewer, pieces, shown_text, sizes_of
 from workbench.prompts.forms.form import Form
 from workbench.prompts.forms.listing import listed
 from workbench.prompts.forms.names import Names, option_names
@@ -21,8 +21,6 @@ HEADINGS = (
     "# Answer."
 )
 """What models without a place for thoughts are told besides."""
-_ROUNDS = 8
-"""Times that a document is cut again, since a cut one may take more tokens than its parts."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +89,14 @@ class Asker:
         self.cues: Cues | None = None
         """Where a chain of thought stands; None where there is no place for one."""
         self._tokenizer = tokenizer
-        self._before, self._after = "", f"\n\n{form.answer.rstrip()}"
+        self._before, self._after = "", f"\n\n{form.answer.rstrip(' ')}"
         if way != "plain":
             chat = ChatForm(
                 tokenizer, thinks=way == "think", system=form.system, instead="--way plain"
             )
             self.cues = chat.cues
             self._before, self._after = chat.before_and_after
-        self._gap = " " if way == "plain" else ""
+        self._gap = "" if self._after.endswith("\n") or way != "plain" else " "
         self._layouts: dict[int, _Layout] = {}
         names = "|".join(re.escape(text) for text in control_tokens(tokenizer).values() if text)
         self._control = re.compile(names or r"(?!)")
@@ -118,8 +116,8 @@ class Asker:
             room: tokens that a chain of thought may take.
 
         Raises:
-            InputError: the options, and what must stay of the document, take more than the tokens
-                there are.
+            InputError: the options, and what must stay of the document, take more tokens than there
+                are, or what must stay is not in the document.
         """
         return self.ask_many([document], [options], keep=[keep], room=room)[0]
 
@@ -133,6 +131,9 @@ class Asker:
     ) -> list[Question]:
         """The questions about many documents, each with its own options; see `ask`."""
         kept = keep or [()] * len(documents)
+        for text, spans in zip(documents, kept, strict=True):
+            if any(not 0 <= start < end <= len(text) for start, end in spans):
+                raise InputError("what is to be kept of a document is outside of it, or empty")
         drafts = [
             _Draft(text, tuple(_one_line(x) for x in offered), self._layout(len(offered)), stays)
             for text, offered, stays in zip(documents, options, kept, strict=True)
@@ -140,28 +141,32 @@ class Asker:
         return self._within(drafts, self.max_tokens - room - (self._n_cues if room else 0))
 
     def _within(self, drafts: "Sequence[_Draft]", most: int) -> list[Question]:
-        done: list[Question | None] = [None] * len(drafts)
-        waiting = list(range(len(drafts)))
-        for _ in range(_ROUNDS):
-            written = [drafts[at].written(self.form, self._gap) for at in waiting]
-            quoted = [each.quoted for each in written]
-            encoded = encode_many(self._tokenizer, [each.text for each in written], quoted)
-            long = []
-            for at, question, (ids, offsets) in zip(waiting, written, encoded, strict=True):
-                draft = drafts[at]
-                question = self._with_tokens(question, tuple(ids), draft.layout)
+        """Questions of no more than so many tokens; what is too long is cut until it is not."""
+        done: dict[int, Question] = {}
+        while len(done) < len(drafts):
+            written = {
+                at: draft.written(self.form, self._gap)
+                for at, draft in enumerate(drafts)
+                if at not in done
+            }
+            quoted = [each.quoted for each in written.values()]
+            texts = [each.text for each in written.values()]
+            encoded = encode_many(self._tokenizer, texts, quoted)
+            for (at, question), (ids, offsets) in zip(written.items(), encoded, strict=True):
+                question = self._with_tokens(question, tuple(ids), drafts[at].layout)
                 over = len(ids) + max(map(len, question.option_tokens)) - most
                 if over <= 0:
                     done[at] = question
                     continue
-                long.append(at)
                 start, end = question.document
                 begins = [a - start for a, b in offsets if a < b and start <= a < end]
-                draft.cut(begins, over, self._n_marker, most)
-            waiting = long
-            if not waiting:
-                break
-        return [question for question in done if question is not None]
+                if not drafts[at].cut(begins, over, self._n_marker):
+                    raise InputError(
+                        f"{len(question.options)} options and what is asked leave no room for the "
+                        f"document: {most} tokens are too few, by {over}; allow more tokens, or "
+                        "give fewer options"
+                    )
+        return [done[at] for at in range(len(drafts))]
 
     def reasoned(self, question: Question, chain: str) -> Question:
         """The same question after a written chain, at the decision.
@@ -225,7 +230,7 @@ class Asker:
         # The end of this text is read in another way; what follows it may be, too.
         raise InputError(
             f"{self.form.where or self.form.name}: this tokenizer reads the end of the prompt in "
-            "another way from document to document; let answer be a line with a colon"
+            "another way from document to document; let answer end in a line break"
         )
 
     def _layout(self, n: int) -> _Layout:
@@ -264,10 +269,11 @@ class _Draft:
     offered: tuple[str, ...]
     layout: _Layout
     keep: Sequence[CharSpan]
-    parts: list[CharSpan] = field(default_factory=list)
-    begins: Sequence[int] = ()
-    numbers: list[int] | None = None
-    room: int = 0
+    parts: Sequence[CharSpan] = ()
+    sizes: Sequence[int] = ()
+    kept: frozenset[int] = frozenset()
+    numbers: Sequence[int] | None = None
+    """Of the pieces that are shown; None for all of the document."""
 
     def written(self, form: Form, gap: str) -> Question:
         """The text, as far as it is to be shown, without tokens."""
@@ -298,24 +304,20 @@ class _Draft:
             gap.removeprefix(names.lead) if names.lead else gap,
         )
 
-    def cut(self, begins: Sequence[int], over: int, marker: int, most: int) -> None:
-        """Show less, by what it takes too much."""
+    def cut(self, begins: Sequence[int], over: int, marker: int) -> bool:
+        """Show so many tokens less; whether that leaves anything of the document."""
         if self.numbers is None:
-            self.parts, self.begins = pieces(self.document), begins
-            self.room = len(begins)
-            outside = [
-                span for span in self.keep if not 0 <= span[0] < span[1] <= len(self.document)
-            ]
-            if outside:
-                raise InputError("what is to be kept is outside the document or empty")
-        self.room -= over
-        self.numbers = chosen(self.parts, self.begins, self.keep, self.room - marker, marker)
-        least = any(self.keep) and self.room < 0
-        if not self.numbers or least or self.room < 1:
-            raise InputError(
-                f"{len(self.offered)} options and what is asked leave no room for the document "
-                f"within {most} tokens; allow more tokens, or give fewer options"
+            self.parts = pieces(self.document)
+            self.sizes = sizes_of(self.parts, begins)
+            self.kept = frozenset(
+                number
+                for number, (start, end) in enumerate(self.parts)
+                if any(a < end and start < b for a, b in self.keep)
             )
+            self.numbers = range(len(self.parts))
+            over += marker * (1 + len(self.kept))
+        self.numbers = fewer(self.numbers, self.sizes, self.kept, over)
+        return bool(self.numbers)
 
 
 def _one_line(text: str) -> str:

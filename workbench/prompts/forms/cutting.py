@@ -1,8 +1,8 @@
 """A document that is too long, shown by whole passages; `[…]` stands for what is left out."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Container, Sequence
+from itertools import pairwise
 
 from workbench.labels.retrieving.passages import passage_spans
 from workbench.prompts.templates import CharSpan
@@ -28,35 +28,27 @@ def pieces(document: str) -> list[CharSpan]:
     return found
 
 
-def chosen(
-    parts: Sequence[CharSpan],
-    begins: Sequence[int],
-    keep: Sequence[CharSpan],
-    room: int,
-    marker: int,
-) -> list[int]:
-    """Which pieces are shown: those to keep, and the first others that there is room for.
+def sizes_of(parts: Sequence[CharSpan], begins: Sequence[int]) -> list[int]:
+    """Tokens of each piece, by the characters at which the document's tokens begin."""
+    borders = [0, *(bisect_left(begins, end) for _, end in parts)]
+    return [end - start for start, end in pairwise(borders)]
 
-    Args:
-        parts: the pieces.
-        begins: characters of the document at which its tokens begin.
-        keep: characters that must be shown.
-        room: tokens that the document may take.
-        marker: tokens of a line that stands for what is left out.
+
+def fewer(
+    numbers: Sequence[int], sizes: Sequence[int], kept: Container[int], over: int
+) -> list[int]:
+    """The pieces that are left where the last ones go, until `over` tokens less are shown.
+
+    Of those `kept` none goes; where all others are gone, there are none.
     """
-    borders = [bisect_left(begins, end) for _, end in parts]
-    sizes = [end - start for start, end in zip([0, *borders], borders, strict=False)]
-    stays = [any(a < end and start < b for a, b in keep) for start, end in parts]
-    gaps = sum(1 for stay, _ in groupby(stays) if not stay)
-    left = room - marker * gaps - sum(s for s, stay in zip(sizes, stays, strict=True) if stay)
-    for number, size in enumerate(sizes):
-        if stays[number]:
-            continue
-        if size > left:
+    left = list(numbers)
+    for number in reversed(numbers):
+        if over <= 0:
             break
-        left -= size
-        stays[number] = True
-    return [number for number, stay in enumerate(stays) if stay]
+        if number not in kept:
+            left.remove(number)
+            over -= sizes[number]
+    return left if over <= 0 else []
 
 
 def shown_text(

@@ -36,7 +36,8 @@ class Form:
         option: a line of the options; it holds `{name}` and `{text}` once each.
         names: what options are named by; of "auto" letters while there are no more than 26, beyond
             what is one token each for the tokenizer, else numbers of equal width.
-        answer: of plain models, what asks for the answer; a space follows it.
+        answer: of plain models, what asks for the answer; a space follows it, unless it ends in a
+            line break.
         where: the file that it was read from.
     """
 
@@ -167,7 +168,7 @@ def _formed(path: Path, values: Mapping[str, Any]) -> Form:
     if "turn" not in values:
         raise InputError(f"{path}: key turn is missing: what is asked, with document and options")
     # Line breaks around a text of several lines are the file's.
-    given = {key: value.strip("\n") for key, value in values.items()}
+    given = {key: text if key == "answer" else text.strip("\n") for key, text in values.items()}
     return Form(name=path.stem, **given, where=str(path))
 
 

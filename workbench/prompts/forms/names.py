@@ -6,7 +6,7 @@ Names are of equal width, so that none begins another, be it in characters or in
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from string import ascii_uppercase
 from typing import Any
@@ -50,6 +50,19 @@ def option_names(n: int, kind: NameKind, tokenizer: Any, place: str, gap: str) -
     """
     if n < 1:
         raise InputError("there are no options to ask about")
+    try:
+        return _named(n, kind, tokenizer, place, gap)
+    except _MergeError:
+        if not gap:
+            raise
+    return replace(_named(n, kind, tokenizer, place + gap, ""), lead=gap)
+
+
+class _MergeError(InputError):
+    """Names that change the tokens before them."""
+
+
+def _named(n: int, kind: NameKind, tokenizer: Any, place: str, gap: str) -> Names:
     numbers = [f"{number:0{len(str(n))}d}" for number in range(1, n + 1)]
     letters = list(ascii_uppercase[:n])
     if kind == "numbers":
@@ -112,9 +125,9 @@ def _placed(tokenizer: Any, place: str, gap: str, names: Sequence[str], kind: st
     rows = [row for row in continuations(tokenizer, place, gap, names) if row is not None]
     tokens = [row[0] for row in rows]
     if len(rows) < len(names):
-        raise InputError(
+        raise _MergeError(
             "names of options merge with the end of the prompt for this tokenizer; let answer end "
-            "in a sign, such as a colon"
+            "in a line break"
         )
     ordered = sorted(tokens)  # what begins with a row stands right behind it
     if any(b[: len(a)] == a for a, b in pairwise(ordered)):
