@@ -29,6 +29,11 @@ NAMES = "ABCDE"
         ("# Answer\nB. Dengue fever\nB", "B"),
         ("No option fits", ""),
         ("Feverish", ""),
+        ("b", "B"),
+        ("\\boxed{C}", "C"),
+        ("The one that fits best is E.", "E"),
+        ("B\n\nIt cannot be a fever alone, as no cyst of liver is.", "B"),
+        ("E | D", "ED"),
     ],
 )
 def test_free_replies(reply, found):
@@ -39,6 +44,12 @@ def test_numbers_as_names():
     names = [f"{number:02d}" for number in range(1, 31)]
     options = [f"label {name}" for name in names]
     assert listed("1. 07\n2. label 03\n11", options, names) == [6, 2, 10]
+
+
+def test_texts_of_other_alphabets():
+    options = ("Straße", "İzmir", "Ödem", "C++ (18)")
+    reply = "1. straße\n2. izmir\n3. ÖDEM\n4. c++  (18)."
+    assert listed(reply, options, "ABCD") == [0, 1, 2, 3]
 
 
 def test_equal_texts_are_named_in_turn():

@@ -3,93 +3,106 @@
 import re
 from collections.abc import Iterable, Sequence
 
-_SIGNS = re.compile(r"[*`\"“”„«»]")
-_MARK = re.compile(r"\s*(?:[-•+#>·–—]+|\(?\d{1,3}[.):])(?=\s)\s*")
+_SIGNS = re.compile(r"[*`\"“”„«»{}]|\\(?:boxed|text)\b|</?answer>")
+_MARK = re.compile(r"(?:[-•+#>|·–—]+|\(?\d{1,3}[.):])\s+")
 _AND = re.compile(r"\s*(?:[,;/|&+]|,?\s*\b(?:and|or)\b)\s*")
+_KINDS = r"(?:answer|option|choice|letter|number|label|entry|code|package)s?"
 _ASIDE = re.compile(
-    r"\s*(?:(?:the |my |final |best |correct |right )*"
-    r"(?:answers?|options?|choices?|letters?|numbers?|labels?)(?: (?:is|are|would be))?\s*:?\s*)+",
-    re.IGNORECASE,
+    rf"(?:(?:the|my|final|best|correct|right)\s+)*{_KINDS}(?:\s+(?:is|are|would be))?\W*", re.I
 )
-_THOUGHTS = re.compile(r".*(?:</think>|^# answer\b)", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+_BEHIND = rf"\b(?:is|are|{_KINDS})\b\W*"
+_THOUGHTS = re.compile(r".*(?:</think>|^\W*# answer\b)", re.DOTALL | re.MULTILINE | re.I)
+_SPACES = re.compile(r"\s*")
 
 
 def listed(reply: str, options: Sequence[str], names: Sequence[str]) -> list[int]:
     """Numbers of the options that a reply names, each once, in its order.
 
-    A line names options at its start, behind a bullet or number: by text, whatever its case and
+    A line names options at its start, behind a bullet or a number: by text, whatever its case and
     spaces, the longest first, or by name; further ones behind commas or "and". What follows is an
-    explanation. A line that starts in another way names the options whose texts stand in it.
+    explanation. Where no line does, options count whose texts stand somewhere, or whose names
+    stand behind such a word as "answer".
 
     Args:
         reply: what the model wrote; of thoughts and headings before the answer nothing counts.
         options: the texts of the options.
         names: of the options.
     """
-    places: dict[str, list[int]] = {}
-    for number, text in enumerate(options):
-        places.setdefault(_bare(text).casefold(), []).append(number)
-    by_name = {name: number for number, name in enumerate(names)}
-    texts = re.compile(_any(places, r"(?<!\w)", r"(?!\w)"), re.IGNORECASE)
-    name = re.compile(_any(by_name, r"\(?", r"(?![\w'])\)?[.:)]?"))
-    found: list[int] = []
-    for line in _THOUGHTS.sub("", reply).splitlines():
-        for is_text, choice in _of_line(_bare(line), texts, name):
-            numbers = places.get(choice.casefold(), []) if is_text else [by_name[choice]]
-            found += [number for number in numbers if number not in found][:1]
-    return found
+    reader = _Reader(options, names)
+    lines = [_bare(line) for line in _THOUGHTS.sub("", reply).splitlines()]
+    named = [number for line in lines for number in reader.at_start(line)]
+    return list(dict.fromkeys(named or [x for line in lines for x in reader.anywhere(line)]))
 
 
-def _of_line(line: str, texts: re.Pattern[str], name: re.Pattern[str]) -> list[tuple[bool, str]]:
-    """What a line names: whether it is a text, and which text or name."""
-    at, found = 0, []
-    while True:
-        match = _at(line, at, texts, name)
-        if match is None:
-            break
-        text, choice, at = match
-        found.append((text, choice))
-        more = _AND.match(line, at)
-        if more is None or more.end() == len(line):
-            break
-        at = more.end()
-    if found:
+class _Reader:
+    """Finds the options of one prompt."""
+
+    def __init__(self, options: Sequence[str], names: Sequence[str]) -> None:
+        self._numbers: dict[str, list[int]] = {}
+        for number, text in enumerate(options):
+            self._numbers.setdefault(_folded(_bare(text)), []).append(number)
+        self._names = {name: number for number, name in enumerate(names)}
+        self._text = re.compile(rf"(?<!\w){_any(map(_bare, options))}(?!\w)", re.I)
+        name = rf"{_any(self._names)}(?![\w'])"
+        self._name = re.compile(rf"\(?{name}\)?[.:)]?")
+        self._alone = re.compile(rf"\W*{_any(self._names)}\W*", re.I)
+        self._behind = re.compile(rf"(?i:{_BEHIND}){name}")
+
+    def at_start(self, line: str) -> list[int]:
+        """What a line begins with."""
+        if alone := self._alone.fullmatch(line):
+            return [self._names.get(alone[1], self._names.get(alone[1].upper(), 0))]
+        at, found = 0, []
+        while (one := self._at(line, at)) is not None:
+            number, at = one
+            found.append(number)
+            more = _AND.match(line, at)
+            if more is None:
+                break
+            at = more.end()
         return found
-    return [(True, match[1]) for match in texts.finditer(line)]
 
+    def anywhere(self, line: str) -> list[int]:
+        """What stands somewhere in a line."""
+        texts = [self._of_text(found[1]) for found in self._text.finditer(line)]
+        if texts:
+            return texts
+        behind = self._behind.finditer(line)
+        return [self._names[x[1]] for x in behind if not _is_word(x[1], line[x.end() :])]
 
-def _at(
-    line: str, at: int, texts: re.Pattern[str], name: re.Pattern[str]
-) -> tuple[bool, str, int] | None:
-    """The option that is named at a place of a line, and where its text or name ends."""
-    aside = _ASIDE.match(line, at)
-    starts = [at] + ([aside.end()] if aside else [])
-    mark = _MARK.match(line, at)
-    if mark:
-        starts.append(mark.end())
-    for start in starts:
-        if found := texts.match(line, start):
-            return True, found[1], found.end()
-        named = name.match(line, start)
-        if named:
-            behind = re.compile(r"\s*").match(line, named.end())
-            if behind and (found := texts.match(line, behind.end())):
-                return True, found[1], found.end()
-    for start in starts:
-        named = name.match(line, start)
-        if named and not _is_word(named[1], line[named.end() :]):
-            return False, named[1], named.end()
-    return None
+    def _of_text(self, text: str) -> int:
+        """Of options with one text each in turn."""
+        numbers = self._numbers[_folded(text)]
+        numbers.append(numbers.pop(0))
+        return numbers[-1]
+
+    def _at(self, line: str, at: int) -> tuple[int, int] | None:
+        """The option that is named at a place of a line, and where its text or name ends."""
+        skipped = [found.end() for each in (_ASIDE, _MARK) if (found := each.match(line, at))]
+        names = [self._name.match(line, start) for start in (at, *skipped)]
+        behind = [_SPACES.match(line, name.end()).end() for name in names if name]  # pyright: ignore[reportOptionalMemberAccess]
+        for start in (at, *skipped, *behind):
+            if text := self._text.match(line, start):
+                return self._of_text(text[1]), text.end()
+        for name in names:
+            if name and not _is_word(name[1], line[name.end() :]):
+                return self._names[name[1]], name.end()
+        return None
 
 
 def _is_word(name: str, rest: str) -> bool:
-    """Whether a letter is a word: in "a fever" no option is named."""
+    """Whether a letter is a word: in "A fever" no option is named."""
     return name in ("A", "I") and re.match(r"\s+[a-z]", rest) is not None
 
 
-def _any(choices: Iterable[str], before: str, behind: str) -> str:
-    ordered = sorted((x for x in choices if x), key=len, reverse=True)
-    return f"{before}({'|'.join(map(re.escape, ordered)) or '(?!)'}){behind}"
+def _any(choices: Iterable[str]) -> str:
+    ordered = sorted(filter(None, choices), key=len, reverse=True)
+    return f"({'|'.join(map(re.escape, ordered)) or '(?!)'})"
+
+
+def _folded(text: str) -> str:
+    """Alike for what `re.IGNORECASE` takes for alike."""
+    return re.sub("[İı]", "i", text).casefold()
 
 
 def _bare(text: str) -> str:
