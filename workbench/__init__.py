@@ -13,6 +13,7 @@ except PackageNotFoundError:  # run from a source folder that was not installed
     __version__ = "unknown"
 
 _HOME = {
+    "Asker": "prompts.forms.asking",
     "DecisionEvent": "prompts.prompt",
     "DistillationConfig": "distill.config",
     "FoundHeads": "runs.pipeline",
@@ -61,6 +62,7 @@ _HOME = {
     "make_events": "prompts.events",
     "make_prompts": "prompts.make",
     "nearest_labels": "labels.neighbours",
+    "open_form": "prompts.forms.form",
     "open_run": "runs.session",
     "open_task": "prompts.choices",
     "option_log_probs": "models.answers",

@@ -10,6 +10,7 @@ from workbench.cli import (  # noqa: F401  (they register their commands)
     daily,
     distill,
     evaluate,
+    forms,
     labels,
     organism,
     paper,
