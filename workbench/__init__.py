@@ -87,6 +87,7 @@ _HOME = {
     "save_headset": "headsets.headset:save",
     "score": "runs.pipeline",
     "score_heads": "analysis.scores.scores",
+    "score_predictions": "analysis.label_space.scored",
     "screen_heads": "analysis.patching.screening",
     "show": "prompts.shown",
     "split_half": "analysis.statistics",

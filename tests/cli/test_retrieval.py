@@ -54,7 +54,7 @@ def test_retrieve_chooses_ways_and_writes_tables(tmp_path):
     out = tmp_path / "found"
     made = call("retrieve", *flags, "--out", out, "--among", "bm25,names,examples")
     assert made.exit_code == 0, made.output
-    assert "recall@100: " in made.output and "documents: 24 of test" in made.output
+    assert "\nrecall@100 " in made.output and "documents: 24 of test" in made.output
     assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == [
         "retrieval.csv",
         "retrieve.json",

@@ -15,6 +15,7 @@ from workbench.cli import (  # noqa: F401  (they register their commands)
     organism,
     paper,
     predict,
+    predictions,
     retrieval,
     steps,
     studies,

@@ -11,7 +11,6 @@ BEST = "best"
 BEGUN = "retrieve.json"
 """In the folder: what decides its tables."""
 PARTS = "parts"
-SHOWN = {"recall": (20, 100, 1000), "p": (1, 3, 5), "ndcg": (5,), "psp": (1, 3, 5)}
 
 
 @command(LABELS)
@@ -184,12 +183,9 @@ def _retrieve(
     import shutil
     from itertools import islice
 
-    from workbench.analysis.label_space.retrieval import (
-        best_ways,
-        read_retrieved,
-        retrieval_table,
-        retrieved_split,
-    )
+    from workbench.analysis.label_space.retrieval import best_ways, read_retrieved, retrieved_split
+    from workbench.analysis.label_space.scored import score_predictions
+    from workbench.cli.predictions import shown
     from workbench.files import write_table
     from workbench.labels.retrieving.retriever import Retriever
     from workbench.progress import Reporter
@@ -230,8 +226,8 @@ def _retrieve(
         write_table(whole, found, private=private)
     shutil.rmtree(out / PARTS, ignore_errors=True)
     with reporter.step("measures"):
-        table = retrieval_table(
-            corpus, found, asked["k"], n_resamples=n_resamples, seed=asked["seed"]
+        table = score_predictions(
+            whole, task=corpus, split=asked["split"], n_resamples=n_resamples, seed=asked["seed"]
         )
     table.insert(0, "ways", ",".join(names))
     write_table(out / "retrieval.csv", table, float_format="%.4f")
@@ -239,13 +235,8 @@ def _retrieve(
         reporter.say(f"{corpus.name}: {line}")
     typer.echo(f"ways: {', '.join(names)}")
     typer.echo(f"documents: {len(found):,} of {asked['split']}")
-    every = table[table["bucket"] == "all"].set_index(["measure", "k"])
-    for measure, places in SHOWN.items():
-        for place in places:
-            if (measure, place) in every.index:
-                value, low, high = every.loc[(measure, place), ["value", "low", "high"]]
-                between = f" [{low:.3f}, {high:.3f}]" if low == low else ""
-                typer.echo(f"{measure}@{place}: {value:.3f}{between}")
+    for line in shown(table):
+        typer.echo(line)
     typer.echo(f"tables: {out / 'retrieval.csv'}, {whole}")
 
 

@@ -11,8 +11,10 @@ from workbench.analysis.label_space.frequency import (
     WIKIPEDIA,
     inverse_propensities,
     label_buckets,
+    training_counts,
 )
 from workbench.errors import InputError
+from workbench.labels.xmc import load_xmc
 
 
 def test_propensities_by_hand():
@@ -26,6 +28,20 @@ def test_propensities_by_hand():
         assert one == pytest.approx(log(1000))
     [common] = inverse_propensities([1000], 1000, WIKIPEDIA)
     assert common == pytest.approx(1 + (log(1000) - 1) * sqrt(1.4 / 1000.4))
+
+
+def test_training_documents_are_counted(tmp_path):
+    (tmp_path / "Y.txt").write_text("a\nb\nc\n")
+    for stem, rows in (("trn", "2 3\n0:1 2:1\n0:1\n"), ("tst", "1 3\n1:1\n")):
+        n = rows.count("\n") - 1
+        (tmp_path / f"{stem}_X.txt").write_text("text\n" * n)
+        (tmp_path / f"{stem}_X_Y.txt").write_text(rows)
+    counts, n_train = training_counts(load_xmc(tmp_path))
+    assert counts.tolist() == [2, 0, 1] and n_train == 2
+    for name in ("trn_X.txt", "trn_X_Y.txt"):
+        (tmp_path / name).unlink()
+    counts, n_train = training_counts(load_xmc(tmp_path))
+    assert counts.tolist() == [0, 0, 0] and n_train == 0
 
 
 def test_buckets_have_their_ends():

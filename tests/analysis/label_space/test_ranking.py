@@ -4,51 +4,19 @@ from math import log2
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, ndcg_score
-from sklearn.preprocessing import MultiLabelBinarizer
+from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 
+from workbench.analysis.label_space.ranked import Rankings
 from workbench.analysis.label_space.ranking import (
-    Rankings,
-    answer_scores,
+    average_precision,
     interval,
-    macro_f1,
-    micro_f1,
     ndcg_at,
     precision_at,
     psndcg_at,
     psp_at,
+    r_precision,
     recall_at,
 )
-from workbench.errors import InputError
-
-GOLD = [["a", "b", "c"], ["a"], ["d", "e"], ["b", "f"]]
-LISTED = [["c", "x", "a", "b"], ["a"], [], ["f", "d", "b"]]
-
-
-def scores_of(gold, listed):
-    [row] = answer_scores([gold], [listed]).to_dict("records")
-    return row
-
-
-def test_places_of_the_right_labels_decide():
-    scores = scores_of(["a", "b", "c"], ["c", "x", "a", "b"])
-    assert not scores["exact"] and (scores["p1"], scores["p3"]) == (1, pytest.approx(2 / 3))
-    ideal = 1 + 1 / log2(3) + 1 / 2
-    assert scores["ndcg3"] == pytest.approx((1 + 1 / 2) / ideal)
-    assert (scores["tp"], scores["fp"], scores["fn"]) == (3, 1, 0)
-
-
-def test_order_does_not_matter_to_the_set_and_repeats_count_once():
-    scores = scores_of(["a", "b"], ["b", "b", "a"])
-    assert scores["exact"] and scores["ndcg3"] == pytest.approx(1)
-    assert scores["p3"] == pytest.approx(2 / 3)  # the divisor stays 3
-    assert (scores["tp"], scores["fp"], scores["fn"]) == (2, 0, 0)
-
-
-def test_nothing_listed_scores_nothing():
-    assert list(scores_of(["a"], []).values()) == [False, 0, 0, 0, 0, 0, 1]
-    scores = scores_of([], ["a"])
-    assert scores["p1"] == 0 and np.isnan(scores["ndcg3"])
 
 
 def test_no_right_label_leaves_a_document_out_of_recall_and_ndcg():
@@ -111,47 +79,18 @@ def test_random_rankings_agree_with_scikit_learn_and_with_sets(k):
     found = [len(set(g) & set(row[:k])) for g, row in zip(gold, listed, strict=True)]
     np.testing.assert_allclose(precision_at(ranked, k).each, np.array(found) / k)
     np.testing.assert_allclose(recall_at(ranked, k).each, np.array(found) / [*map(len, gold)])
+    expected = label_ranking_average_precision_score(relevant, scores)
+    assert average_precision(ranked).value == pytest.approx(expected)
+    firsts = [len(set(g) & set(row[: len(g)])) for g, row in zip(gold, listed, strict=True)]
+    np.testing.assert_allclose(r_precision(ranked).each, np.array(firsts) / [*map(len, gold)])
 
 
-def test_ignored_labels_leave_their_places_to_the_next():
-    ranked = Rankings.of([[0, 1], [1]], [[0, 1, 2], [0, 1]], ignored=[[0], []])
-    assert precision_at(ranked, 1).each.tolist() == [1, 0]
-    assert recall_at(ranked, 1).each.tolist() == [1, 0]
-    assert micro_f1(ranked).each.tolist() == pytest.approx([2 / 3, 2 / 3])
-
-
-@pytest.mark.parametrize(
-    ("gold", "listed", "said"),
-    [
-        ([[0]], [[0], [1]], "2 rows of listed labels for 1 documents"),
-        ([[0], [1]], [[0], [4]], "document 1: listed has label 4, but labels go from 0 to 3"),
-        ([[0], [-1]], [[0], [1]], "document 1: gold has label -1"),
-    ],
-)
-def test_bad_rows_are_refused(gold, listed, said):
-    with pytest.raises(InputError, match=said):
-        Rankings.of(gold, listed, n_labels=4)
-
-
-@pytest.mark.parametrize("times", [(1, 1, 1, 1), (2, 0, 1, 1), (0, 0, 0, 4)])
-def test_f1_of_a_resample_is_that_of_the_repeated_documents(times):
-    rows = [n for n, count in enumerate(times) for _ in range(count)]
-    gold, listed = ([table[n] for n in rows] for table in (GOLD, LISTED))
-    binary = MultiLabelBinarizer().fit([*gold, *listed])
-    both = [binary.transform(table) for table in (gold, listed)]
-    weights = np.array([times]) / 4
-    ranked = Rankings.of_names(GOLD, LISTED)
-    expected = f1_score(*both, average="micro")
-    assert micro_f1(ranked).draws(weights)[0] == pytest.approx(expected)
-    expected = f1_score(*both, average="macro", zero_division=0)
-    assert macro_f1(ranked, weights)[0] == pytest.approx(expected)
-
-
-def test_f1_of_no_labels_is_nan():
-    weights = np.ones((1, 2)) / 2
-    ranked = Rankings.of_names([[], []], [[], []])
-    assert np.isnan(macro_f1(ranked, weights)[0])
-    assert np.isnan(micro_f1(ranked).draws(weights)[0]) and np.isnan(micro_f1(ranked).value)
+def test_average_and_r_precision_of_short_lists_by_hand():
+    # Of three right labels the second and the fourth place hold two: (1/2 + 2/4) / 3.
+    ranked = Rankings.of([[0, 1, 2], [3], [4], []], [[7, 0, 8, 1], [3], [], [5]])
+    np.testing.assert_allclose(average_precision(ranked).each, [1 / 3, 1, 0, np.nan])
+    np.testing.assert_allclose(r_precision(ranked).each, [1 / 3, 1, 0, np.nan])
+    assert average_precision(ranked).value == pytest.approx(4 / 9)
 
 
 def test_interval_leaves_out_resamples_without_a_value():

@@ -5,9 +5,17 @@ import pandas as pd
 import pytest
 import torch
 
+from workbench.analysis.label_space.auc import macro_auc, micro_auc
 from workbench.analysis.label_space.frequency import inverse_propensities
-from workbench.analysis.label_space.ranking import Rankings, ndcg_at, psp_at
-from workbench.analysis.label_space.ranking_table import COLUMNS, evaluate_rankings
+from workbench.analysis.label_space.label_sets import Cut
+from workbench.analysis.label_space.ranked import Rankings
+from workbench.analysis.label_space.ranking import ndcg_at, psp_at, recall_at
+from workbench.analysis.label_space.ranking_table import (
+    COLUMNS,
+    PAIRED,
+    evaluate_rankings,
+    ranking_table,
+)
 from workbench.analysis.statistics import bootstrap, ratio_of_means
 from workbench.errors import InputError
 
@@ -35,15 +43,89 @@ def value(table, measure, k, bucket="all"):
 
 
 def test_every_measure_has_its_row():
-    table = table_of(*some(), ks=(1, 5))
+    table = table_of(*some(), ks=(1, 5), recall_ks=(3,))
     assert list(table.columns) == COLUMNS and not table["value"].isna().any()
-    at_k = {(m, k) for m in ("p", "recall", "ndcg", "psp", "psndcg") for k in (1, 5)}
+    at_k = {(m, k) for m in ("p", "ndcg", "psp", "psndcg") for k in (1, 5)} | {("recall", 3)}
+    lists = {"recall", "map", "r_precision", "micro_f1", "macro_f1", "micro_auc", "macro_auc"}
     rows = set(zip(table["measure"], table["k"].fillna(0), strict=True))
-    assert rows == at_k | {("micro_f1", 0), ("macro_f1", 0)}
-    assert (table["bucket"].value_counts() == 12).all() and table["bucket"].nunique() == 4
+    assert rows == at_k | {(measure, 0) for measure in lists}
+    buckets = table["bucket"].value_counts()
+    assert (buckets == 16).all() and set(buckets.index) == {
+        "all", "head", "torso", "tail", "seen", "unseen", "1 right", "2-3 right"
+    }  # fmt: skip
     assert not {"psp", "psndcg"} & set(table_of(*some(), n_train=None)["measure"])
     plain = evaluate_rankings(*some(), n_resamples=5)
-    assert set(plain["bucket"]) == {"all"} and "psp" not in set(plain["measure"])
+    assert not {"head", "seen"} & set(plain["bucket"])
+    assert not {"psp", "micro_auc"} & set(plain["measure"])
+    assert "micro_auc" in set(evaluate_rankings(*some(), n_labels=6, n_resamples=5)["measure"])
+
+
+def test_buckets_are_of_labels_and_of_documents():
+    gold, listed = some()
+    table = table_of(gold, listed, ks=(2,))
+    assert value(table, "recall", 2, "unseen")["n"] == sum(5 in row for row in gold)
+    few = [n for n, row in enumerate(gold) if len(row) == 1]
+    alone = table_of([gold[n] for n in few], [listed[n] for n in few], ks=(2,))
+    for measure, k in (
+        ("p", 2),
+        ("psp", 2),
+        ("map", None),
+        ("micro_auc", None),
+        ("macro_f1", None),
+    ):
+        row = value(table, measure, k, "1 right")
+        assert row["value"] == pytest.approx(value(alone, measure, k)["value"]), measure
+        assert row["n"] == len(few)
+
+
+def test_lists_are_cut_for_f1_alone_and_the_table_says_how():
+    table = table_of([[0, 1], [2]], [[0, 3, 1], [4, 2]], cut=Cut("first 1", places=1))
+    assert value(table, "micro_f1", None)["value"] == pytest.approx(2 / 5)
+    assert value(table, "recall", None)["value"] == 1
+    assert set(table.loc[table["rule"] == "first 1", "measure"]) == {"micro_f1", "macro_f1"}
+    assert set(table["rule"]) == {"first 1", ""}
+
+
+def test_differences_are_of_the_same_documents():
+    gold, listed = some(200)
+    other = [list(reversed(row)) for row in listed]
+    ranked, against = (Rankings.of(gold, rows, n_labels=6) for rows in (listed, other))
+    whole = Cut("whole lists")
+    settings = {"ks": (1, 3), "recall_ks": (2,), "n_resamples": 400}
+    table = ranking_table(ranked, against=(against, whole), **settings)
+    assert list(table.columns) == [*COLUMNS, *PAIRED]
+    alone = ranking_table(ranked, **settings)
+    pd.testing.assert_frame_equal(table[COLUMNS], alone)
+    beside = ranking_table(against, **settings)
+    np.testing.assert_allclose(table["against"], beside["value"])
+    np.testing.assert_allclose(table["difference"], table["value"] - table["against"])
+    # Whole lists hold the same labels in both.
+    for measure in ("recall", "micro_f1"):
+        row = value(table, measure, None)
+        assert row["difference"] == row["difference_low"] == row["difference_high"] == 0
+    row = value(table, "recall", 2)
+    paired = recall_at(ranked, 2).each - recall_at(against, 2).each
+    drawn = bootstrap(
+        ratio_of_means,
+        torch.from_numpy(np.nan_to_num(paired)),
+        torch.from_numpy((~np.isnan(paired)).astype(float)),
+        prompt_ids=[str(n) for n in range(200)],
+        n_resamples=4000,
+    )
+    assert row["difference"] == pytest.approx(float(drawn.estimate))
+    ends = [row["difference_low"], row["difference_high"]]
+    assert ends == pytest.approx([*map(float, drawn[1:])], abs=0.012)
+
+
+def test_auc_stands_in_the_table():
+    gold, listed = some(80)
+    table = table_of(gold, listed)
+    ranked = Rankings.of(gold, listed, n_labels=6)
+    row = value(table, "micro_auc", None)
+    assert row["value"] == pytest.approx(micro_auc(ranked).value)
+    assert row["low"] < row["value"] < row["high"]
+    row = value(table, "macro_auc", None)
+    assert row["value"] == pytest.approx(macro_auc(ranked)) and np.isnan(row["low"])
 
 
 def test_precision_of_the_buckets_adds_up():

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from workbench.analysis.label_space.ranking import answer_scores, interval
+from workbench.analysis.label_space.label_sets import answer_scores
+from workbench.analysis.label_space.ranking import interval
 from workbench.analysis.statistics import bootstrap, mean_statistic, resample_weights
 from workbench.distill.evaluation.statistics import difference, draw, over_seeds, per_student
 from workbench.errors import InputError

@@ -5,12 +5,15 @@ The propensity p of a label that N_l of N training documents have is (Jain, Prab
     p = 1 / (1 + C (N_l + B)^-A),    C = (ln N − 1) (B + 1)^A
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from workbench.errors import InputError
+from workbench.labels.corpus import LabelledCorpus
+from workbench.progress import pulse
 
 PerLabel = Float[np.ndarray, " label"]
 
@@ -19,6 +22,26 @@ WIKIPEDIA, AMAZON, OTHER = (0.5, 0.4), (0.6, 2.6), (0.55, 1.5)
 and on all else, which Wiki10, AmazonCat and WikiSeeAlso are too."""
 
 HEAD, TORSO, TAIL = BUCKETS = ("head", "torso", "tail")
+SEEN, UNSEEN = "seen", "unseen"
+"""Labels that some training document has, and none."""
+
+
+def training_counts(corpus: LabelledCorpus) -> tuple[Int[np.ndarray, " label"], int]:
+    """Training documents of every label, and all training documents; zeros without such a split.
+
+    Raises:
+        InputError: the documents cannot be read.
+    """
+    counts: Counter[int] = Counter()
+    n_train = 0
+    if "train" in corpus.splits:
+        for document in corpus.documents("train"):
+            counts.update(document.labels)
+            n_train += 1
+            pulse("training documents")
+    per_label = np.zeros(len(corpus.label_texts), dtype=np.int64)
+    per_label[list(counts)] = list(counts.values())
+    return per_label, n_train
 
 
 def inverse_propensities(

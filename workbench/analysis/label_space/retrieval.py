@@ -1,6 +1,5 @@
-"""How well labels are retrieved: ways chosen on training documents, a split done, and measured."""
+"""Labels retrieved for a whole split, in ways chosen on training documents."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workbench.analysis.label_space.ranking_table import evaluate_rankings
 from workbench.errors import InputError
 from workbench.files import make_folder, reading, write_table
 from workbench.labels.corpus import Document, LabelledCorpus, check_split
@@ -17,8 +15,6 @@ from workbench.labels.retrieving.pooling import Tops, without
 from workbench.labels.retrieving.retriever import Retriever, sampled
 from workbench.progress import Advance, Reporter
 
-PLACES = (1, 3, 5, 20, 100, 1000)
-"""k of the measures."""
 AT_ONCE = 256
 """Documents whose labels are found together, and written together."""
 CHOICE_COLUMNS = ["way", "taken", "recall", "k", "n"]
@@ -190,34 +186,6 @@ def read_retrieved(path: Path) -> pd.DataFrame:
     if not {"document", "labels", "gold"} <= set(table.columns):
         raise InputError(f"{path}: is damaged; delete it to make its rows again")
     return table
-
-
-def retrieval_table(
-    corpus: LabelledCorpus, found: pd.DataFrame, k: int, *, n_resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
-    """P, recall, nDCG and PSP of the first `PLACES`, over all labels and per bucket of frequency.
-
-    Columns as `evaluate_rankings`; frequencies are of the training split, where there is one.
-    """
-    counts: Counter[int] = Counter()
-    n_train = 0
-    if "train" in corpus.splits:
-        for document in corpus.documents("train"):
-            counts.update(document.labels)
-            n_train += 1
-    per_label = np.zeros(len(corpus.label_texts), dtype=np.int64)
-    per_label[list(counts)] = list(counts.values())
-    table = evaluate_rankings(
-        [gold.tolist() for gold in found["gold"]],
-        [labels.tolist() for labels in found["labels"]],
-        ks=[place for place in PLACES if place <= k],
-        train_counts=per_label if n_train else None,
-        n_train=n_train if n_train > 2 else None,
-        n_resamples=n_resamples,
-        seed=seed,
-    )
-    kept: pd.DataFrame = table.loc[~table["measure"].str.endswith("f1")]  # pyright: ignore[reportAssignmentType]
-    return kept.reset_index(drop=True)
 
 
 def _parts(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:

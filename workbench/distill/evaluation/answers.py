@@ -6,7 +6,7 @@ import pandas as pd
 from tokenizers import Tokenizer
 
 from workbench.analysis.chains.generation import draw_prompts, written_answers
-from workbench.analysis.label_space.ranking import answer_scores
+from workbench.analysis.label_space.label_sets import answer_scores
 from workbench.progress import Advance
 from workbench.prompts.task import Task
 

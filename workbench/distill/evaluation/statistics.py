@@ -20,15 +20,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from workbench.analysis.label_space.ranking import (
-    Draws,
-    Rankings,
-    Terms,
-    Weights,
-    interval,
-    macro_f1,
-    micro_f1,
-)
+from workbench.analysis.label_space.label_sets import macro_f1, micro_f1
+from workbench.analysis.label_space.ranked import Rankings
+from workbench.analysis.label_space.ranking import Draws, Terms, Weights, interval
 from workbench.analysis.statistics import resample_weights
 from workbench.distill.arms import CUSTOM
 from workbench.errors import InputError
