@@ -29,6 +29,7 @@ _HOME = {
     "PredictionConfig": "predicting.config",
     "PromptSet": "prompts.prompt",
     "RunConfig": "runs.config",
+    "adapt": "predicting.adapting.adapt",
     "answer": "analysis.answers",
     "baseline": "analysis.patching.patching",
     "bundled_model_path": "models.loading",

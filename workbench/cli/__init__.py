@@ -4,6 +4,7 @@ import sys
 from io import TextIOWrapper
 
 from workbench.cli import (  # noqa: F401  (they register their commands)
+    adapt,
     answers,
     bench,
     cumulative,

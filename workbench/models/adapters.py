@@ -28,6 +28,8 @@ from workbench.models.extras import extra_package
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 TRAINING_RECORD = "training.json"
+ADAPTING_RECORD = "adapting.json"
+"""Of adapters for a label set, which are asked as other models are."""
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, "adapter_model.bin")
 KINDS = (
     *("LORA", "ADALORA", "LOHA", "LOKR", "VERA", "RANDLORA", "MISS", "HRA", "OFT", "ROAD"),
@@ -119,10 +121,31 @@ def describe(folder: Path, name: str) -> AdapterInfo:
 
 
 def _trained_on(folder: Path) -> str | None:
-    path = folder / TRAINING_RECORD
-    record = read_json(path) if path.is_file() else None
+    names = (TRAINING_RECORD, ADAPTING_RECORD)
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    record = read_json(path) if path else None
     said = record.get("base_sha256") if isinstance(record, dict) else None
     return said if isinstance(said, str) and re.fullmatch("[0-9a-f]{64}", said) else None
+
+
+def save(model: Any, folder: Path, *, base: str, revision: str | None = None) -> None:
+    """Write the LoRA adapter of a peft model, in bfloat16, and nothing else.
+
+    Args:
+        model: with the adapter.
+        folder: to write.
+        base: how the adapter names its base: as `loading.model_folder` takes it.
+        revision: of the base.
+    """
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = base, revision
+    state = {
+        name: tensor.to(torch.bfloat16)
+        for name, tensor in model.state_dict().items()
+        if "lora_" in name
+    }
+    model.save_pretrained(folder, state_dict=state)
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 def merged_sha256(folder: Path, base: str) -> str:

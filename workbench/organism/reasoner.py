@@ -23,7 +23,7 @@ from workbench.analysis.chains.generation import draw_prompts, written_answers
 from workbench.errors import InputError
 from workbench.files import claim, settings, write_text
 from workbench.labels.icd10cm import load_icd10cm
-from workbench.models import loading
+from workbench.models import adapters, loading
 from workbench.models.extras import extra_package
 from workbench.models.greedy import greedy_tokens
 from workbench.models.llama import Size
@@ -207,7 +207,7 @@ def train_reasoner(
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")))
     seconds = round(time.monotonic() - started)
-    _save(out, model, config)
+    adapters.save(model, out, base=config.base)
     merged: Any = loading.read_model(out, dtype=torch.float32)
     merged.to(base.device)
     merged.set_attn_implementation("sdpa")
@@ -243,15 +243,3 @@ def reasoner_tasks(config: ReasonerConfig = DEFAULTS) -> dict[str, LateralityTas
         name: LateralityTask(space, categories, config.task)
         for name, categories in zip(names, splits, strict=True)
     }
-
-
-def _save(out: Path, model: Any, config: ReasonerConfig) -> None:
-    """The adapter in bfloat16; its configuration names the base as the user did."""
-    model.peft_config["default"].base_model_name_or_path = config.base
-    state = {
-        name: tensor.to(torch.bfloat16)
-        for name, tensor in model.state_dict().items()
-        if "lora_" in name
-    }
-    model.save_pretrained(out, state_dict=state)
-    (out / "README.md").unlink(missing_ok=True)

@@ -246,36 +246,46 @@ def _trainer(
 
 
 def training_arguments(
-    out: Path, config: Any, *, workers: int, checkpoint_every: int, compile_model: bool
+    out: Path,
+    config: Any,
+    *,
+    workers: int,
+    checkpoint_every: int,
+    compile_model: bool,
+    **others: Any,
 ) -> TrainingArguments:
-    """Settings of the Trainer; `config` gives steps, batch_size, learning_rate, warmup and seed."""
+    """Settings of the Trainer; `config` gives steps, batch_size, learning_rate, warmup and seed.
+
+    `others` are the Trainer's own, in place of those here.
+    """
     on_gpu = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(out / "checkpoints"),
-        max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        lr_scheduler_type="cosine",
-        weight_decay=getattr(config, "weight_decay", 0.0),
-        adam_beta2=0.95,
-        max_grad_norm=1.0,
-        bf16=True,
-        use_cpu=not on_gpu,
-        torch_compile=compile_model,
-        dataloader_num_workers=workers,
-        dataloader_prefetch_factor=4 if workers else None,
-        dataloader_persistent_workers=workers > 0,
-        dataloader_pin_memory=on_gpu,
-        remove_unused_columns=False,
-        logging_steps=min(50, max(1, config.steps // 20)),
-        logging_nan_inf_filter=False,  # it waits for the device at every step
-        save_steps=checkpoint_every,
-        save_total_limit=1,
-        report_to="none",
-        seed=config.seed,
-        data_seed=config.seed,
-    )
+    settings: dict[str, Any] = {
+        "output_dir": str(out / "checkpoints"),
+        "max_steps": config.steps,
+        "per_device_train_batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup_steps,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": getattr(config, "weight_decay", 0.0),
+        "adam_beta2": 0.95,
+        "max_grad_norm": 1.0,
+        "bf16": True,
+        "use_cpu": not on_gpu,
+        "torch_compile": compile_model,
+        "dataloader_num_workers": workers,
+        "dataloader_prefetch_factor": 4 if workers else None,
+        "dataloader_persistent_workers": workers > 0,
+        "dataloader_pin_memory": on_gpu,
+        "remove_unused_columns": False,
+        "logging_steps": min(50, max(1, config.steps // 20)),
+        "logging_nan_inf_filter": False,  # it waits for the device at every step
+        "save_steps": checkpoint_every,
+        "save_total_limit": 1,
+        "report_to": "none",
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+    return TrainingArguments(**settings | others)
 
 
 def _write(

@@ -1,0 +1,1 @@
+"""A model adapted to a label set: a LoRA adapter that ranks candidates of a document."""
