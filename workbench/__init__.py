@@ -13,6 +13,7 @@ except PackageNotFoundError:  # run from a source folder that was not installed
     __version__ = "unknown"
 
 _HOME = {
+    "AdaptConfig": "predicting.adapting.config",
     "Asker": "prompts.forms.asking",
     "DecisionEvent": "prompts.prompt",
     "DistillationConfig": "distill.config",

@@ -240,7 +240,7 @@ class OptionScorer:
         device, width = self.model.device, max(map(len, rows))
         padded = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
         last = torch.tensor([len(row) - 1 for row in rows])
-        with _only(self.model.hf, padded.shape, last):
+        with only_last(self.model.hf, padded.shape, last):
             logits = self.model.hf(input_ids=padded, **{"use_cache": False, **more}).logits
         if logits.shape[1] == 1:
             return logits[:, 0]
@@ -260,7 +260,7 @@ def _steps(
 
 
 @contextmanager
-def _only(hf: Any, shape: torch.Size, last: Int[Tensor, " row"]) -> Iterator[None]:
+def only_last(hf: Any, shape: torch.Size, last: Int[Tensor, " row"]) -> Iterator[None]:
     """Have the output matrix see one position of each row.
 
     `logits_to_keep` of transformers takes the same position of all rows.
