@@ -38,7 +38,7 @@ def test_predict_writes_tables_and_says_what_is_next(tmp_path):
     ("more", "why"),
     [
         (["--candidates", 201], "201"),
-        (["--part", "2/2"], "counts from 0 to 1"),
+        (["--part", "2/2"], "count from 0 to 1"),
         (["--form", "nothing"], "form nothing: is no file"),
         (["--shortlist", "nothing.parquet"], "nothing.parquet"),
     ],

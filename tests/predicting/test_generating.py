@@ -8,7 +8,6 @@ import pytest
 from workbench.errors import InputError
 from workbench.models.greedy import greedy_tokens
 from workbench.predicting.generating import Generator, open_generator
-from workbench.predicting.processes import Place
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14], [15]]
 
@@ -46,7 +45,7 @@ def vllm(monkeypatch):
 
 
 def test_vllm_writes_where_it_is_installed(chat_model, vllm):
-    generator = open_generator("vllm", chat_model, 64, place=Place(1, 2))
+    generator = open_generator("vllm", chat_model, 64)
     assert isinstance(generator, Generator)
     assert generator.write(PROMPTS, 6) == [row[::-1] for row in PROMPTS]
     assert vllm.seen["engine"]["model"] == str(chat_model.folder)
@@ -55,7 +54,7 @@ def test_vllm_writes_where_it_is_installed(chat_model, vllm):
 
 def test_vllm_is_refused_where_it_cannot_be(chat_model, monkeypatch, vllm):
     with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES and --part"):
-        open_generator("vllm", chat_model, 64, place=Place(0, 2, by_launcher=True))
+        open_generator("vllm", chat_model, 64, launched=True)
     with pytest.raises(InputError, match="an adapter or a GGUF file"):
         open_generator("vllm", replace(chat_model, folder=Path("model.gguf")), 64)
     monkeypatch.setattr(vllm, "LLM", lambda **_: 1 / 0)

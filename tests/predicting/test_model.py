@@ -5,7 +5,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.predicting.model import load_plain
-from workbench.predicting.processes import Place
+from workbench.processes import Processes
 from workbench.progress import Reporter
 
 
@@ -49,8 +49,8 @@ def test_attention_with_a_cap_stays_as_it_is(tmp_path, tokenizer):
 
 
 def test_what_cannot_be_loaded_is_refused(folder, tmp_path):
-    with pytest.raises(InputError, match="each do so; start one process"):
-        load_plain(folder, device="auto", place=Place(0, 2))
+    with pytest.raises(InputError, match="--device auto gives one process all GPUs"):
+        load_plain(folder, device="auto", here=Processes(0, 2, 0, 2))
     with pytest.raises(InputError, match="does not exist"):
         load_plain(tmp_path / "none")
     for path in folder.iterdir():
@@ -58,8 +58,3 @@ def test_what_cannot_be_loaded_is_refused(folder, tmp_path):
             (tmp_path / path.name).symlink_to(path)
     with pytest.raises(InputError, match="no tokenizer to ask it with"):
         load_plain(tmp_path, device="cpu")
-
-
-def test_processes_take_the_device_that_is_named():
-    assert Place(3, 4, 3).device("cpu") == "cpu"
-    assert Place(3, 4, 3).device("cuda:1") == "cuda:1"

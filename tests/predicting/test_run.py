@@ -12,8 +12,8 @@ from workbench.errors import InputError
 from workbench.files import write_table
 from workbench.labels.predictions import read_predictions
 from workbench.predicting import blocks
-from workbench.predicting.processes import Place
 from workbench.predicting.reranking import Reranker
+from workbench.processes import Processes
 
 TESTS = Path(__file__).parents[1]
 DATA = TESTS.parent / "data" / "synthetic"
@@ -107,20 +107,20 @@ def test_two_processes_give_what_one_does(whole, folder, tmp_path):
     for each in reversed(both):  # the one that waits first
         each.start()
     for each in both:
-        each.join(timeout=300)
+        each.join(timeout=100)
         each.kill()  # nothing where it ended by itself
     told = [log.read_text() for log in logs]
     assert [each.exitcode for each in both] == [0, 0], "".join(told)[-2000:]
     assert_same(tmp_path / "two", whole)
-    assert "documents of train, process 1 of 2: 16 documents" in told[0]
-    assert "documents of train, process 2 of 2: 14 documents" in told[1]
-    assert "waiting for" in told[1]
+    assert "documents of train: 30 documents" in told[0]
+    assert "documents of train" not in told[1]  # the main process speaks
+    assert not (tmp_path / "two" / ".team").exists()
 
 
 def test_a_process_that_waits_in_vain_says_so(folder, tmp_path):
     config = replace(CONFIG, patience=1e-3)
     with pytest.raises(InputError, match="the first process of other processes, and 0 of 1"):
-        predict_some(tmp_path / "out", folder, config=config, place=Place(1, 2))
+        predict_some(tmp_path / "out", folder, config=config, here=Processes(1, 2))
 
 
 def test_a_shortlist_can_be_given(whole, folder, tmp_path):

@@ -16,7 +16,7 @@ def _flags() -> dict[str, Flag]:
     return setting_flags(PredictionConfig)
 
 
-@command(LABELS, settings=_flags, stopped=GOES_ON)
+@command(LABELS, settings=_flags, stopped=GOES_ON, several=True)
 def predict(
     task: Annotated[str, typer.Option(help="xmc:FOLDER or mimic4:FOLDER.")],
     out: Annotated[Path, typer.Option(help="Folder to write: new, or one to go on with.")],
@@ -45,11 +45,10 @@ def predict(
     """Labels of every document of a split: a shortlist, ordered by the model."""
     from workbench.models.loading import bundled_model_path
     from workbench.predicting.config import PredictionConfig
-    from workbench.predicting.processes import launched, parted
     from workbench.predicting.run import predict as run
+    from workbench.predicting.waiting import parted
 
     prepare()
-    place = launched() if part is None else parted(part)
     found = run(
         out,
         task,
@@ -59,7 +58,7 @@ def predict(
         form=form,
         dtype=dtype,
         device=device,
-        place=place,
+        here=None if part is None else parted(part),
     )
     if found is None:
         return

@@ -9,7 +9,6 @@ from workbench.models import adapters
 from workbench.models.batch_budget import PackBudget
 from workbench.models.greedy import end_tokens, greedy_tokens
 from workbench.predicting.model import PlainModel
-from workbench.predicting.processes import Place
 
 GeneratorName = Literal["transformers", "vllm"]
 GENERATORS = get_args(GeneratorName)
@@ -86,8 +85,8 @@ class VllmGenerator:
             processes of a launcher.
     """
 
-    def __init__(self, model: PlainModel, longest: int, place: Place | None = None) -> None:
-        if place is not None and place.count > 1 and place.by_launcher:
+    def __init__(self, model: PlainModel, longest: int, *, launched: bool = False) -> None:
+        if launched:
             raise InputError(
                 "--generator vllm starts processes of its own, and not under a launcher: start one "
                 "command an accelerator, with CUDA_VISIBLE_DEVICES and --part 0/2, 1/2 and so on"
@@ -145,15 +144,22 @@ def open_generator(
     longest: int,
     *,
     batch_tokens: int | None = None,
-    place: Place | None = None,
+    launched: bool = False,
 ) -> Generator:
-    """The generator of a name; `longest` is what prompts and continuations take together.
+    """The generator of a name.
+
+    Args:
+        name: of the generator.
+        model: writes.
+        longest: tokens of a prompt and its continuation.
+        batch_tokens: of a forward; found by trying where not given.
+        launched: whether a launcher started several processes.
 
     Raises:
         InputError: as `VllmGenerator`, or the tokenizer names no end token.
     """
     if name == "vllm":
-        return VllmGenerator(model, longest, place)
+        return VllmGenerator(model, longest, launched=launched)
     return TransformersGenerator(model, batch_tokens)
 
 

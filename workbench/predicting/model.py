@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from torch import nn
 from transformer_lens.utilities.devices import get_device
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +17,7 @@ from workbench.errors import InputError
 from workbench.models import loading, memory
 from workbench.models.parity import RELATIVE, ROUNDINGS, run_plain
 from workbench.models.rotary import switches
-from workbench.predicting.processes import Place
+from workbench.processes import Processes
 from workbench.progress import Reporter, pulse
 
 QUICK = "sdpa"
@@ -75,8 +74,8 @@ def load_plain(
     source: str | Path,
     *,
     dtype: torch.dtype | str = "float32",
-    device: str | torch.device | None = None,
-    place: Place | None = None,
+    device: str | None = None,
+    here: Processes | None = None,
     reporter: Reporter | None = None,
 ) -> PlainModel:
     """Load a model in any form that `loading` reads, with its tokenizer.
@@ -85,23 +84,17 @@ def load_plain(
         source: folder of a model or an adapter, GGUF file, name or hub id.
         dtype: of the weights.
         device: an accelerator if there is one; "auto" spreads the model over all of them.
-        place: which of several processes this is: each takes the accelerator of its number.
+        here: which of several processes this is: each takes the accelerator of its number.
         reporter: is told where the quickest attention is not taken.
 
     Raises:
         InputError: what `loading` and `memory` refuse, no tokenizer, or one model over all
-            accelerators for several processes.
+            accelerators for several processes of a machine.
     """
-    place = place or Place()
     dtype = loading.parse_dtype(dtype)
+    device = (here or Processes()).device(device)
     spread = device == "auto"
-    if spread and place.count > 1:
-        raise InputError(
-            f"--device auto spreads one model over all accelerators, and {place.count} processes "
-            "would each do so; start one process, or leave --device out"
-        )
-    usual = "cpu" if parse_flag_from_env("ACCELERATE_USE_CPU") else get_device()
-    target = None if spread else loading.parse_device(place.device(device or usual))
+    target = None if spread else loading.parse_device(device or get_device())
     folder = loading.model_folder(source)
     tokenizer = loading.read_tokenizer(folder)
     if tokenizer is None:

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,16 @@ from workbench.predicting.blocks import (
 from workbench.predicting.config import PredictionConfig
 from workbench.predicting.generating import open_generator
 from workbench.predicting.model import PlainModel, load_plain
-from workbench.predicting.processes import Place, launched, wait_for
 from workbench.predicting.reranking import COLUMNS, Reranker
 from workbench.predicting.scoring import OptionScorer
 from workbench.predicting.shortlists import count_documents, given_shortlist, shortlist
-from workbench.progress import Reporter
+from workbench.predicting.waiting import wait_for
+from workbench.processes import Alone, Processes
+from workbench.progress import Advance, Reporter
 from workbench.prompts.choices import check_task
 from workbench.prompts.forms.asking import Asker
 from workbench.prompts.forms.form import Form, open_form
+from workbench.team import Team
 
 BEGUN = "predict.json"
 """In the folder: what decides its tables."""
@@ -49,6 +52,8 @@ SCORES = (
     "follow in the order in which they were retrieved, each 1 below the one before"
 )
 _NOT_DECIDING = ("patience", "batch_tokens")
+SECONDS_BETWEEN_COUNTS = 2.0
+"""Of blocks that others have done."""
 
 
 def predict(
@@ -61,7 +66,7 @@ def predict(
     form: str | Path | Form | None = None,
     dtype: str = "float32",
     device: str | None = None,
-    place: Place | None = None,
+    here: Processes | None = None,
     reporter: Reporter | None = None,
 ) -> pd.DataFrame | None:
     """Predict the labels of every document of a split, in a folder that can be gone on with.
@@ -75,7 +80,8 @@ def predict(
         form: how documents are asked about; the task's own otherwise.
         dtype: of the weights.
         device: an accelerator if there is one; "auto" spreads the model over all of them.
-        place: which of several processes this is; by default what the launcher says.
+        here: which of several processes this is, where they are started by hand; what the launcher
+            says otherwise.
         reporter: shows what is done.
 
     Returns:
@@ -86,58 +92,95 @@ def predict(
             part refuses.
     """
     out, config, reporter = Path(out), config or PredictionConfig(), reporter or Reporter()
-    place = place or launched()
+    launched = here is None
+    here = here or Processes.here()
+    if launched:
+        reporter = here.reporter(reporter)
     if not check_task(task).takes_folder:
         raise InputError(f"task {task!r} is of no documents; give xmc:FOLDER or mimic4:FOLDER")
     corpus = open_corpus(task)
     with reporter.step("documents"):
         n = count_documents(corpus, config)
     given = None if shortlist_file is None else Path(shortlist_file)
-    if given is not None:
-        given_shortlist(given, corpus, n)
+    table = None if given is None else given_shortlist(given, corpus, n)
     form = form if isinstance(form, Form) else open_form(form, task)
-    with _held(out, place, corpus.text_is_private):
+    with _held(out, here, corpus.text_is_private), _team(out, here, launched, reporter) as team:
+        patience = _Patience(60 * config.patience, reporter, team)
         if not isinstance(model, PlainModel):
-            model = load_plain(model, dtype=dtype, device=device, place=place, reporter=reporter)
-        asker, longest = _asker(form, model, config)
+            model = load_plain(model, dtype=dtype, device=device, here=here, reporter=reporter)
+        asker = _asker(form, model, config)
         asked = _asked(task, corpus, n, model, form, asker, config, given)
-        _claim(out, place, asked, config, reporter)
+        _claim(out, here, asked, patience)
         if (out / FILE).is_file():
-            return pd.read_parquet(out / FILE) if place.main else None
-        if given is not None:
-            table = given_shortlist(given, corpus, n)
-        else:
-            table = shortlist(out, corpus, config, n, place=place, reporter=reporter)
-        generator = None
-        if config.reason:
-            generator = open_generator(
-                config.generator, model, longest, batch_tokens=config.batch_tokens, place=place
+            return pd.read_parquet(out / FILE) if here.is_main else None
+        if table is None:
+            table = shortlist(
+                out, corpus, config, n, team=team, reporter=reporter, main=here.is_main
             )
-        budget = PackBudget(model.device)
-        budget.tokens = config.batch_tokens or budget.tokens
-        scorer = OptionScorer(model, budget)
-        reranker = Reranker(model, asker, corpus.label_texts, config, scorer, generator)
-        _predict(out, corpus, config, table, reranker, place, reporter)
-        if not place.main:
-            return None
-        return _merged(out, corpus, n, asked, config, reporter)
+        reranker = _reranker(model, asker, corpus, config, launched and here.world > 1)
+        _predict(out, corpus, config, table, reranker, here, reporter)
+        return _merged(out, corpus, n, asked, config, patience) if here.is_main else None
 
 
 @contextmanager
-def _held(out: Path, place: Place, private: bool) -> Iterator[None]:
+def _held(out: Path, here: Processes, private: bool) -> Iterator[None]:
     """Be the only process of this number that writes there."""
-    if place.main:
+    if here.is_main:
         with alone_in(out, private=private):
             yield
         return
     make_folder(out, private=private)
-    busy = f"{out}: another process is writing there{place.said}; give another --out"
-    with alone(out / f"{LOCK}-{place.index}", busy):
+    busy = f"{out}: another process {here.rank} is writing there; give another --out"
+    with alone(out / f"{LOCK}-{here.rank}", busy):
         yield
 
 
-def _asker(form: Form, model: PlainModel, config: PredictionConfig) -> tuple[Asker, int]:
-    """What writes the questions, and the most tokens that one may take."""
+@contextmanager
+def _team(out: Path, here: Processes, launched: bool, reporter: Reporter) -> Iterator[Alone]:
+    """The processes of a launch, of which none waits for one that failed; by hand there is none."""
+    team = Team.meet(out, here=here, reporter=reporter) if launched else Alone()
+    with team.failing():
+        team.everyone()
+        yield team
+    team.close()
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """How this process waits for others."""
+
+    seconds: float
+    reporter: Reporter
+    team: Alone
+
+    def until(self, done: Callable[[], int], total: int, what: str) -> None:
+        wait_for(done, total, what, self.seconds, self.reporter, self.team)
+
+
+def _reranker(
+    model: PlainModel,
+    asker: Asker,
+    corpus: LabelledCorpus,
+    config: PredictionConfig,
+    launched: bool,
+) -> Reranker:
+    budget = PackBudget(model.device)
+    budget.tokens = config.batch_tokens or budget.tokens
+    generator = None
+    if config.reason:
+        generator = open_generator(
+            config.generator,
+            model,
+            asker.max_tokens,
+            batch_tokens=config.batch_tokens,
+            launched=launched,
+        )
+    scorer = OptionScorer(model, budget)
+    return Reranker(model, asker, corpus.label_texts, config, scorer, generator)
+
+
+def _asker(form: Form, model: PlainModel, config: PredictionConfig) -> Asker:
+    """What writes the questions."""
     context = model.context
     longest = config.max_tokens or context or LONGEST
     if context is not None and longest > context:
@@ -154,7 +197,7 @@ def _asker(form: Form, model: PlainModel, config: PredictionConfig) -> tuple[Ask
                 f"--room {config.room}: a question and its chain take {longest} tokens at most"
             )
         way = "think" if way == "auto" else way
-    return Asker(form, model.tokenizer, way=way, max_tokens=longest), longest
+    return Asker(form, model.tokenizer, way=way, max_tokens=longest)
 
 
 def _asked(
@@ -191,14 +234,11 @@ def _asked(
     }
 
 
-def _claim(
-    out: Path, place: Place, asked: dict[str, Any], config: PredictionConfig, reporter: Reporter
-) -> None:
+def _claim(out: Path, here: Processes, asked: dict[str, Any], patience: _Patience) -> None:
     """The main process says what the folder is for; others must be of the same mind."""
     path = out / BEGUN
-    if not place.main:
-        patience = 60 * config.patience
-        wait_for(lambda: int(path.is_file()), 1, "the first process", patience, reporter)
+    if not here.is_main:
+        patience.until(lambda: int(path.is_file()), 1, "the first process")
     claim(out, path, asked, "predictions")
 
 
@@ -208,33 +248,43 @@ def _predict(
     config: PredictionConfig,
     table: pd.DataFrame,
     reranker: Reranker,
-    place: Place,
+    here: Processes,
     reporter: Reporter,
 ) -> None:
     """The blocks of this process that are not there, each written when it is done."""
     n, private = len(table), corpus.text_is_private
     make_folder(out / PARTS, private=private)
-    there = parts_there(out)
-    own = range(place.index, count_blocks(n), place.count)
-    missing = [number for number in own if number not in there]
-    total = sum(size_of(number, n) for number in own)
-    done = total - sum(size_of(number, n) for number in missing)
-    if done:
-        reporter.say(f"{done} of {total} documents{place.said} are there already")
-    if not missing:
+    began = parts_there(out)
+    own = set(here.mine(count_blocks(n))) - began
+    left = n - _documents(began, n)
+    if left < n:
+        reporter.say(f"{n - left} of {n} documents are there already")
+    if not own:
         return
-    total, done = total - done, 0
-    name = f"documents of {config.split}{place.said}"
-    with reporter.step(name, total, "documents") as advance:
-
-        def more(count: int) -> None:
-            nonlocal done
-            done += count
-            advance(done, total)
-
-        for block in iter_blocks(corpus, config.split, table, missing):
-            rows = reranker.table(block, more)
+    with reporter.step(f"documents of {config.split}", left, "documents") as advance:
+        counted = _Counted(advance, left, lambda: _documents(parts_there(out) - began - own, n))
+        for block in iter_blocks(corpus, config.split, table, own):
+            rows = reranker.table(block, counted.more)
             write_table(part_path(out, block.number), rows, private=private)
+
+
+def _documents(blocks: set[int], n: int) -> int:
+    return sum(size_of(number, n) for number in blocks)
+
+
+class _Counted:
+    """Documents that this process and others have done since it began."""
+
+    def __init__(self, advance: Advance, total: int, others: Callable[[], int]) -> None:
+        self._advance, self._total, self._others = advance, total, others
+        self._own = self._theirs = 0
+        self._looked = 0.0
+
+    def more(self, count: int) -> None:
+        self._own += count
+        if time.monotonic() - self._looked > SECONDS_BETWEEN_COUNTS:
+            self._looked, self._theirs = time.monotonic(), self._others()
+        self._advance(self._own + self._theirs, self._total)
 
 
 def _merged(
@@ -243,11 +293,10 @@ def _merged(
     n: int,
     asked: dict[str, Any],
     config: PredictionConfig,
-    reporter: Reporter,
+    patience: _Patience,
 ) -> pd.DataFrame:
     """The tables of all processes as one, once they are there."""
-    blocks, patience = count_blocks(n), 60 * config.patience
-    wait_for(lambda: len(parts_there(out)), blocks, "blocks of documents", patience, reporter)
+    patience.until(lambda: len(parts_there(out)), count_blocks(n), "blocks of documents")
     table, private = read_parts(out, n), corpus.text_is_private
     columns = [name for name in (*COLUMNS, "listed") if name in table]
     if "chain" in table:
@@ -256,9 +305,9 @@ def _merged(
     write_predictions(out / FILE, table[columns], record, private=private)
     shutil.rmtree(out / PARTS, ignore_errors=True)
     for line in said(record["counts"], config):
-        reporter.say(line)
+        patience.reporter.say(line)
     for line in corpus.left_out:
-        reporter.say(f"{corpus.name}: {line}")
+        patience.reporter.say(f"{corpus.name}: {line}")
     return pd.DataFrame(table[columns])
 
 

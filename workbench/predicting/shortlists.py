@@ -18,7 +18,8 @@ from workbench.labels.corpus import LabelledCorpus, check_split
 from workbench.labels.retrieving.retriever import Retriever
 from workbench.labels.retrieving.ways import check_ways
 from workbench.predicting.config import BEST, PredictionConfig
-from workbench.predicting.processes import Place, wait_for
+from workbench.predicting.waiting import wait_for
+from workbench.processes import Alone
 from workbench.progress import Reporter
 
 FOUND = "retrieved.parquet"
@@ -65,8 +66,9 @@ def shortlist(
     config: PredictionConfig,
     n: int,
     *,
-    place: Place | None = None,
+    team: Alone,
     reporter: Reporter,
+    main: bool = True,
 ) -> pd.DataFrame:
     """The labels of `n` documents, best first; the main process finds them, others wait.
 
@@ -75,8 +77,9 @@ def shortlist(
         corpus: its labels are found.
         config: how many, and how.
         n: documents from the start of the split.
-        place: which process this is.
+        team: the processes of this launch.
         reporter: shows what is done.
+        main: whether this is the process that finds them.
 
     Returns:
         as `retrieved_split`.
@@ -84,15 +87,14 @@ def shortlist(
     Raises:
         InputError: as `retrieved_split`, or the main process made none for too long.
     """
-    place = place or Place()
     path, parts = out / FOUND, out / "retrieving"
-    if not place.main:
+    if not main:
 
         def there() -> int:
             found = AT_ONCE * len([*parts.glob("[0-9]*.parquet")])
             return n if path.is_file() else min(found, n - 1)
 
-        wait_for(there, n, "the labels that are retrieved", 60 * config.patience, reporter)
+        wait_for(there, n, "the labels that are retrieved", 60 * config.patience, reporter, team)
     if path.is_file():
         return given_shortlist(path, corpus, n)
     retriever = Retriever(corpus)

@@ -1,0 +1,63 @@
+"""Processes that share a folder: their parts when started by hand, and waiting for one another.
+
+They tell one another nothing but what they write, so hosts need only a folder that all of them see.
+"""
+
+import time
+from collections.abc import Callable
+
+from workbench.errors import InputError
+from workbench.processes import Alone, Processes
+from workbench.progress import Reporter, duration
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def parted(part: str) -> Processes:
+    """`1/8`: the second of eight processes that are started by hand.
+
+    Raises:
+        InputError: something else.
+    """
+    which, _, parts = part.partition("/")
+    if not (which.isdecimal() and parts.isdecimal()):
+        raise InputError(f"part {part!r} is not WHICH/PARTS; give 0/8, 1/8 and so on")
+    if int(which) >= int(parts):
+        raise InputError(f"part {part}: parts count from 0 to {int(parts) - 1}")
+    return Processes(int(which), int(parts))
+
+
+def wait_for(
+    done: Callable[[], int], total: int, what: str, patience: float, reporter: Reporter, team: Alone
+) -> None:
+    """Until `done` says `total`; it counts what other processes have made.
+
+    Args:
+        done: looked at again and again.
+        total: what it is to become.
+        what: is awaited, for people.
+        patience: seconds without anything new after which this process gives up.
+        reporter: shows how much is there.
+        team: says at once where another process of the same launch has failed.
+
+    Raises:
+        InputError: nothing new for that long, or another process failed.
+    """
+    there = done()
+    if there >= total:
+        return
+    since = time.monotonic()
+    waits = f"waiting for {what} (at most {duration(patience)} without anything new)"
+    with reporter.step(waits, total) as advance:
+        while there < total:
+            if time.monotonic() - since > patience:
+                raise InputError(
+                    f"waited {duration(patience)} for {what} of other processes, and "
+                    f"{there} of {total} are there; run the same command again for the rest"
+                )
+            team.check()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            found = done()
+            since = time.monotonic() if found != there else since
+            there = found
+            advance(min(there, total), total)
