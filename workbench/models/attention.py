@@ -1,4 +1,4 @@
-"""The one attention implementation that the workbench registers with transformers.
+"""The attention implementations that the workbench registers with transformers.
 
 Set on a model as `NAME`, it is torch's scaled_dot_product_attention as transformers itself calls
 it, with two ways to take part, each an attribute of the attention module:
@@ -7,18 +7,30 @@ it, with two ways to take part, each an attribute of the attention module:
   mask, since it may attend to keys from elsewhere (see `steered`).
 - `KEPT`: a list that takes what attention was computed from. Appending is all that a compiled
   block has to do, so it stays one graph (see `distill/reading/capture`).
+
+A model that computes attention in another way keeps it: `keeping` names an implementation that is
+that one, and can be `KEPT`.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
+from transformers.masking_utils import (
+    ALL_MASK_ATTENTION_FUNCTIONS,
+    AttentionMaskInterface,
+    causal_mask_function,
+    sdpa_mask,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "workbench"
 STEERED = "workbench_steered"
@@ -58,9 +70,59 @@ class Kept(NamedTuple):
 
     query: Float[Tensor, "batch head token d_head"]
     key: Float[Tensor, "batch kv_head key d_head"]
-    mask: Shaped[Tensor, "_ _ token key"] | None
+    value: Float[Tensor, "batch kv_head key d_value"]
+    mask: Any
+    """Which keys may be seen (bool) or what is added (float), [_, _, token, key]; real keys of each
+    example [batch, key], under a causal mask; None is causal."""
     scaling: float
-    z: Float[Tensor, "batch token head d_head"]
+    softcap: float | None
+    window: int | None
+    """Keys that a query sees, itself included, where `mask` does not say it."""
+    z: Float[Tensor, "batch token head d_value"]
+
+
+def keeping(attention: nn.Module, own: str | None) -> str:
+    """Name of the implementation that computes what `own` does, and lets it be `KEPT`."""
+    if own in ("sdpa", NAME):
+        return NAME
+    # It has the other's name in its own, by which transformers knows what masks flash kernels need.
+    name = f"{NAME}_{own or 'eager'}"
+    compute = ALL_ATTENTION_FUNCTIONS.get(own or "eager")
+    if compute is None:  # eager attention is each architecture's own
+        home = next(
+            home
+            for kind in type(attention).__mro__
+            if hasattr(home := sys.modules[kind.__module__], "eager_attention_forward")
+        )
+        name = f"{name}_{home.__name__.rpartition('.')[2]}"
+        compute = home.eager_attention_forward
+    if name not in ALL_ATTENTION_FUNCTIONS:
+        AttentionInterface.register(name, partial(_kept, compute))
+        if (own or "eager") in ALL_MASK_ATTENTION_FUNCTIONS:
+            AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[own or "eager"])
+    return name
+
+
+@contextmanager
+def kept_attention(model: PreTrainedModel, attentions: Sequence[nn.Module]) -> Iterator[None]:
+    """While it lasts, attention can be `KEPT`; what a model computes stays the same."""
+    own = {id(config): config for config in _configs(model, attentions)}
+    before = [(config, config._attn_implementation) for config in own.values()]
+    try:
+        for config, name in before:
+            config._attn_implementation = keeping(attentions[0], name)
+        yield
+    finally:
+        for config, name in before:
+            config._attn_implementation = name
+
+
+def _configs(model: PreTrainedModel, attentions: Sequence[nn.Module]) -> Iterator[Any]:
+    """Those that the attention modules and the makers of their masks look at."""
+    yield model.config.get_text_config()
+    for module in attentions:
+        if getattr(module, "config", None) is not None:
+            yield module.config
 
 
 def let_steer(model: PreTrainedModel) -> None:
@@ -91,13 +153,40 @@ def _attention(
         rule: Any = attention_mask
         z = steered(Attention(query, key, value, scale, kwargs.get("softcap"), rule))
         return z.contiguous(), None  # as transformers has it: some modules look at it as a `view`
-    z, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    return _kept(
+        sdpa_attention_forward,
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        scaling=scaling,
+        dropout=dropout,
+        **kwargs,
+    )
+
+
+def _kept(
+    compute: Callable[..., Any],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Any]:
+    """What an implementation gives; a module that is `KEPT` says from what."""
+    z, weights = compute(
+        module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
     )
     kept = getattr(module, KEPT, None)
     if kept is not None:
-        kept.append(Kept(query, key, attention_mask, scale, z))
-    return z, None
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        cap, window = kwargs.get("softcap"), kwargs.get("sliding_window")
+        kept.append(Kept(query, key, value, attention_mask, scale, cap, window, z))
+    return z, weights
 
 
 def _mask(*, config: PretrainedConfig, mask_function: MaskFunction, **given: Any) -> Any:

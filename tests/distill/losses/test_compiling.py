@@ -11,7 +11,8 @@ from torch._dynamo.utils import counters
 from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.losses import compiling as fusing
 from workbench.distill.losses.term import SIDES
-from workbench.distill.reading.capture import Capture, attention_modules
+from workbench.distill.reading.capture import Capture
+from workbench.distill.reading.parts import attention_modules
 from workbench.distill.reading.positions import Marks, sampled_positions
 from workbench.distill.reading.wanted import Wanted
 from workbench.distill.training.terms import Models, Terms

@@ -5,7 +5,6 @@ from workbench.distill.losses.features import (
     evidence_mass,
     option_contribution,
     pool_patterns,
-    written,
 )
 
 
@@ -37,15 +36,6 @@ def test_evidence_mass_is_the_mean_over_an_options_tokens():
     mentions = torch.tensor([[[0, 2], [0, 1], [0, 0]]])
     found = evidence_mass(pattern, spans, mentions)
     torch.testing.assert_close(found, torch.tensor([[both, first, none]]))
-
-
-def test_what_heads_write_adds_up_to_the_attention_output():
-    z, output = random(2, 3, 4, 5), torch.nn.Linear(20, 6, bias=False)
-    weights = output.weight.detach().T.reshape(4, 5, 6)  # as hooks see W_O
-    all_heads = written(z, weights, torch.arange(4))
-    torch.testing.assert_close(all_heads.sum(dim=2), output(z.flatten(2)).detach())
-    some = written(z, weights, torch.tensor([2, 0]))
-    torch.testing.assert_close(some, all_heads[:, :, [2, 0]])
 
 
 def test_option_contribution_uses_each_examples_own_options():

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from fixtures.architectures import build
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from workbench.distill.reading import capture
+from workbench.distill.reading import capture, patterns
 from workbench.distill.reading.capture import Capture, take
 from workbench.distill.reading.wanted import Wanted, all_heads
 from workbench.errors import InputError
@@ -76,8 +77,8 @@ def test_what_heads_write_adds_up_to_the_attention_output(make_model, ids):
 def test_scale_is_that_of_the_final_norm(make_model, ids):
     model = make_model().eval()
     reading = read(model, EVERY, ids)
-    last = take(reading.hidden[1], torch.tensor([[0, 3]] * 2)) * reading.scale[..., None]
-    logits = (last * model.model.norm.weight) @ model.lm_head.weight.mT
+    last = take(reading.hidden[1], torch.tensor([[0, 3]] * 2)) * reading.scale
+    logits = last @ model.lm_head.weight.mT
     torch.testing.assert_close(logits, reading.logits[:, [0, 3]])
 
 
@@ -90,15 +91,15 @@ def test_a_reading_of_several_devices_comes_to_one(make_model, ids):
 
 def test_only_supervised_layers_compute_maps(make_model, ids, monkeypatch):
     fused, mapped = [], []
-    sdpa, patterns = functional.scaled_dot_product_attention, capture.head_patterns
+    sdpa, computed = functional.scaled_dot_product_attention, patterns.head_patterns
 
     def count_fused(*args, **kwargs):
         fused.append(1)
         return sdpa(*args, **kwargs)
 
-    def count_mapped(query, key, heads, mask, scaling):
+    def count_mapped(query, key, heads, *more):
         mapped.append(heads.tolist())
-        return patterns(query, key, heads, mask, scaling)
+        return computed(query, key, heads, *more)
 
     model = make_model(n_layers=3).eval()
     wanted = Wanted(patterns=frozenset([(1, 3), (1, 0)]), logits=True)
@@ -106,7 +107,7 @@ def test_only_supervised_layers_compute_maps(make_model, ids, monkeypatch):
         Capture(model, one) for one in (wanted, Wanted(patterns=frozenset([(1, 3)])))
     )
     monkeypatch.setattr(functional, "scaled_dot_product_attention", count_fused)
-    monkeypatch.setattr(capture, "head_patterns", count_mapped)
+    monkeypatch.setattr(patterns, "head_patterns", count_mapped)
     positions = torch.tensor([[0, 3]] * len(ids))
     with_logits.run(lambda: model(input_ids=ids), positions)
     assert len(fused) == 3
@@ -132,6 +133,38 @@ def test_models_and_heads_that_cannot_be_read_are_refused(make_model):
         Capture(make_model(), Wanted(patterns=frozenset([(2, 0)])))
     with pytest.raises(InputError, match="layer 5"):
         Capture(make_model(), Wanted(hidden=frozenset([5])))
-    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2))
-    with pytest.raises(InputError, match="o_proj"):
-        Capture(gpt2, Wanted())
+    opt = make_model()
+    for block in opt.model.layers:
+        block.self_attn.named_otherwise = block.self_attn.__dict__["_modules"].pop("o_proj")
+    with pytest.raises(InputError, match=r"with one of o_proj, .* in each of its 2 layers, 0 have"):
+        Capture(opt, Wanted())
+
+
+@pytest.mark.parametrize("own", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "gemma2", "gemma3_text"])
+def test_the_models_own_attention_stays_and_is_what_is_read(kind, own, ids):
+    model = build(kind)
+    if kind == "gemma2" and own == "sdpa":
+        return  # transformers has none
+    model.set_attn_implementation(own)
+    ids = ids % 64
+    expected = model(input_ids=ids).logits
+    everything = Wanted(patterns=all_heads(range(3), 4), logits=True)
+    used, queries = [], torch.tensor([[5, 8, -1], [0, 1, 7]])
+    capture = Capture(model, everything)
+
+    def forward():
+        used.append(model.config._attn_implementation)
+        return model(input_ids=ids)
+
+    reading = capture.run(forward, queries[:, :0], queries)
+    assert used[0].startswith("workbench") and model.config._attn_implementation == own
+    assert torch.equal(reading.logits, expected)
+    model.set_attn_implementation("eager")
+    plain = model(input_ids=ids, output_attentions=True).attentions
+    for layer in range(3):
+        for example, row in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2)):
+            theirs = plain[layer][example, :, queries[example, row]]
+            torch.testing.assert_close(
+                reading.layer(layer)[example, :, row], theirs, rtol=1e-4, atol=1e-5
+            )

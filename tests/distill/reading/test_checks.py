@@ -13,13 +13,19 @@ TOKENS = torch.tensor([[9, 4, 33, 5, 60, 17, 2, 41], [3, 3, 8, 61, 12, 7, 30, 22
 POSITIONS = torch.tensor([[0, 7], [3, 5]])
 
 
-@pytest.mark.parametrize("kind", ["llama", "olmo2", "glm4", "exaone4", "granite", "gemma3_text"])
+@pytest.mark.parametrize(
+    "kind",
+    ["llama", "olmo2", "glm4", "exaone4", "granite", "gemma2", "gemma3_text", "gpt2", "gpt_neox"],
+)
 def test_heads_write_together_what_their_layer_adds_to_the_stream(kind):
     model = build(kind)
+    blocks, projections = places(kind, model)
+    for projection in projections:
+        if projection.bias is not None:
+            projection.bias.data.zero_()  # it belongs to no head
     capture = Capture(model, WRITES)
     reading = capture.run(lambda: model(input_ids=TOKENS), POSITIONS)
     added = {}
-    blocks, _ = places(kind, model)
 
     def keep(layer, entered, left):
         added[layer] = take(left - entered, POSITIONS)
@@ -39,24 +45,43 @@ def test_heads_write_together_what_their_layer_adds_to_the_stream(kind):
     assert reading.written[0, 0].requires_grad  # and it can be trained
 
 
-@pytest.mark.parametrize("wanted", [Wanted(logits=True), WRITES])
-def test_attention_that_fused_kernels_lack_is_refused(wanted):
-    with pytest.raises(InputError, match="its attention has a cap, sinks or biases"):
-        Capture(build("gemma2"), wanted)
+LOOKS = Wanted(patterns=frozenset([(1, 2)]))
 
 
-def test_gates_before_the_output_projection_are_refused():
+def test_attention_that_is_not_of_queries_and_keys_alone_is_refused(monkeypatch):
     model = build("llama")
-    projection = model.model.layers[1].self_attn.o_proj
-    projection.register_forward_pre_hook(lambda _, args: (args[0].sigmoid() * args[0],))
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+
+    def with_sink(*args, **kwargs):
+        return 0.7 * sdpa(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", with_sink)
+    with pytest.raises(InputError, match="attention 'sdpa' has a mask, cap, sinks or biases"):
+        Capture(model, LOOKS)
+    Capture(model, Wanted(logits=True))
+
+
+def test_what_is_no_sum_over_heads_is_refused():
+    with pytest.raises(InputError, match="what heads of layer 0 add to the residual stream"):
+        Capture(build("bitnet"), WRITES)  # a norm over all heads before the output module
+    model = build("llama")
+    model.model.layers[1].self_attn.o_proj.register_forward_pre_hook(
+        lambda _, args: (args[0] / args[0].norm(dim=-1, keepdim=True),)
+    )
     with pytest.raises(InputError, match="what heads of layer 1 add to the residual stream"):
         Capture(model, WRITES)
     Capture(model, Wanted(writes=frozenset([(0, 2)])))  # another layer's heads can be read
 
 
-@pytest.mark.parametrize("kind", ["granite", "cohere"])
+@pytest.mark.parametrize("kind", ["granite", "gemma2"])
 def test_contributions_to_logits_that_are_scaled_are_refused(kind):
-    with pytest.raises(InputError, match="direct contributions need"):
+    with pytest.raises(InputError, match=r"its logits are more than .* direct contributions need"):
+        Capture(build(kind), Wanted(scale=True))
+
+
+@pytest.mark.parametrize("kind", ["cohere", "gpt2"])
+def test_contributions_through_another_final_norm_are_refused(kind):
+    with pytest.raises(InputError, match="no final root-mean-square norm"):
         Capture(build(kind), Wanted(scale=True))
 
 

@@ -1,8 +1,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import peft
 import pytest
 import torch
+from fixtures.quantised import Int4, Int8, quantise, unpack
 from safetensors.torch import load_file
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
@@ -10,10 +12,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.examples.stream import Collator
 from workbench.distill.matching.head_map import swap_teacher
+from workbench.distill.reading.parts import plain_model
 from workbench.distill.reading.positions import Marks
 from workbench.distill.training.terms import PROJECTIONS, drop_projections
 from workbench.errors import InputError
-from workbench.models.attention import NAME
 
 STUDENT_SIDE = {"coarse": [(0, 0)], "refine": [(1, 0), (1, 1)]}
 """Heads that learn, in `headmap`."""
@@ -150,7 +152,7 @@ def test_attention_alone_brings_the_students_maps_to_the_teachers(make_trainer, 
             with torch.no_grad():
                 output = model(input_ids=batch["input_ids"], output_attentions=True)
             maps.append(output.attentions[1][:, heads].mean(dim=1))
-            model.set_attn_implementation(NAME)
+            model.set_attn_implementation("sdpa")
         return maps
 
     ours = [pair.student[1] for pair in headmap.in_pool("refine")]
@@ -230,6 +232,102 @@ def test_padded_vocabularies_are_compared_over_the_ids_of_both(
     assert log_of(trainer)[-1]["step"] == 4
 
 
+def losses_and_gradients(trainer, batch) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    losses, _ = trainer.losses(trainer.model.eval(), batch)
+    sum(loss.mean for loss in losses.values()).backward()
+    weights = plain_model(trainer.model).named_parameters()
+    return (
+        {name: loss.mean.item() for name, loss in losses.items()},
+        {name: weight.grad for name, weight in weights if weight.grad is not None},
+    )
+
+
+def everything(**changes) -> LossConfig:
+    return replace(config_of(**SUMS, update=0.2, circuit=0.1), **changes)
+
+
+@pytest.mark.parametrize("over", ["residual", "options"])
+def test_rows_that_pad_embeddings_change_no_term(over, make_trainer, make_model, batch):
+    found = []
+    for wider in (0, 32):
+        sides = {"teacher": make_model(0), "student": make_model(1)}
+        for more, model in enumerate(sides.values()):
+            if wider:
+                model.resize_token_embeddings(800 + wider * (2 - more), mean_resizing=False)
+        torch.manual_seed(0)  # of the hidden states' projections
+        trainer = make_trainer(everything(update_space=over), **sides, n_tokens=800)
+        found.append(losses_and_gradients(trainer, batch)[0])
+    chains = [one.pop("chain") for one in found]
+    assert found[1] == pytest.approx(found[0], rel=1e-5, abs=1e-7)
+    # Over all that the student can say: what nobody ever says, it has to learn not to.
+    assert chains[1] > chains[0]
+
+
+@pytest.mark.parametrize("kind", [Int4, Int8])
+@pytest.mark.parametrize("over", ["residual", "options"])
+def test_a_quantised_teacher_teaches_what_its_weights_say(
+    kind, over, make_trainer, make_model, batch
+):
+    found = []
+    for plain in (False, True):
+        torch.manual_seed(0)
+        teacher = quantise(make_model(0), kind)
+        teacher = unpack(teacher) if plain else teacher
+        trainer = make_trainer(everything(update_space=over), teacher=teacher)
+        found.append(losses_and_gradients(trainer, batch)[0])
+    within = 1e-5 if kind is Int4 else 0.1  # it rounds what it reads, too
+    assert found[0] == pytest.approx(found[1], rel=within, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrapped", ["teacher", "student"])
+def test_adapters_teach_and_learn_as_if_they_were_merged(wrapped, make_trainer, make_model, batch):
+    names = ["q_proj", "o_proj", "down_proj", "lm_head"]
+    found = []
+    for merge in (False, True):
+        models = {"teacher": make_model(0), "student": make_model(1)}
+        for model in models.values():
+            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+            model.config.tie_word_embeddings = False
+        torch.manual_seed(0)
+        lora = peft.get_peft_model(models[wrapped], peft.LoraConfig(r=2, target_modules=names))
+        for name, weight in lora.named_parameters():
+            if "lora_B" in name:
+                weight.data.normal_(std=0.1)
+        models[wrapped] = lora.merge_and_unload() if merge else lora
+        torch.manual_seed(0)
+        trainer = make_trainer(everything(update_space="options"), **models)
+        found.append(losses_and_gradients(trainer, batch))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4, abs=1e-6)
+    if wrapped == "student":
+        adapters = {name: x for name, x in found[0][1].items() if not name.startswith("workbench")}
+        assert adapters and all("lora_" in name for name in adapters)
+        assert all(x.abs().max() > 0 for x in adapters.values())
+
+
+def test_an_adapter_is_trained_and_saved_as_one(make_trainer, make_model, tmp_path):
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj", "o_proj"])
+    student = peft.get_peft_model(make_model(1), lora)
+    before = {name: x.clone() for name, x in student.named_parameters()}
+    trainer = make_trainer(config_of(chain=1.0, attention=0.5, update=0.1), student)
+    trainer.train()
+    moved = {name for name, x in student.named_parameters() if not torch.equal(x, before[name])}
+    assert moved == {name for name in before if "lora_" in name}
+    trainer.save_model(str(tmp_path / "end"))
+    assert {file.name for file in (tmp_path / "end").glob("*.safetensors")} == {
+        "adapter_model.safetensors"
+    }
+
+
+def test_the_students_attention_stays_its_own(make_trainer, make_model, batch):
+    student = make_model(seed=1)
+    student.set_attn_implementation("eager")
+    trainer = make_trainer(config_of(chain=1.0, attention=0.5), student, max_steps=1)
+    trainer.train()
+    assert student.config._attn_implementation == "eager"
+    output = student(input_ids=batch["input_ids"], output_attentions=True)
+    assert output.attentions[0] is not None
+
+
 def test_what_does_not_fit_is_refused(make_trainer, make_model, headmap):
     full = config_of(chain=1.0, attention=0.5)
     with pytest.raises(InputError, match="eos_token_id 799 of the teacher is not in both"):
@@ -242,8 +340,6 @@ def test_what_does_not_fit_is_refused(make_trainer, make_model, headmap):
         make_trainer(config_of(circuit=1.0), circuit=())
     with pytest.raises(InputError, match=r"layers: \(0, 2\)"):
         make_trainer(replace(config_of(hidden=1.0), layers=((0, 2),)))
-    with pytest.raises(InputError, match="gradient_checkpointing cannot"):
-        make_trainer(full, gradient_checkpointing=True)
     only = headmap.model_copy(update={"pairs": headmap.in_pool("coarse")})
     with pytest.raises(InputError, match="no heads of the refine pool"):
         make_trainer(config_of(interaction=1.0), headmap=only)

@@ -1,8 +1,7 @@
 """From the activations of matched heads to what the losses compare.
 
-Pure functions, the same for teacher and student: pooled attention, its mass on options, what heads
-write to the residual stream, and what that adds to the options' logits. All in float32, also under
-autocast.
+Pure functions, the same for teacher and student: pooled attention, its mass on options, and what an
+update of the residual stream adds to the options' logits. All in float32, also under autocast.
 """
 
 from collections.abc import Sequence
@@ -70,23 +69,6 @@ def _members(spans: Int[Tensor, "batch span 2"], n_tokens: int) -> Bool[Tensor, 
     return (tokens >= spans[..., :1]) & (tokens < spans[..., 1:])
 
 
-def written(
-    z: Float[Tensor, "batch position head d_head"],
-    output_weights: Float[Tensor, "head d_head d_model"],
-    heads: Int[Tensor, " chosen"],
-) -> Float[Tensor, "batch position chosen d_model"]:
-    """What each of some heads of a layer writes to the residual stream, z · W_O, in float32.
-
-    The bias of W_O belongs to no head and is left out.
-    """
-    with torch.autocast(z.device.type, enabled=False):
-        return einsum(
-            z.index_select(2, heads).float(),
-            output_weights.index_select(0, heads).float(),
-            "batch position head d_head, head d_head d_model -> batch position head d_model",
-        )
-
-
 def option_contribution(
     update: Float[Tensor, "batch position d_model"],
     directions: Float[Tensor, "batch option d_model"],
@@ -94,7 +76,7 @@ def option_contribution(
     """Direct contribution of an update to each option's logit, in float32.
 
     `directions` are the unembedding vectors of the options' tokens. The final norm is the caller's:
-    fold its weight into the directions and its scale into the update.
+    fold it into the update.
     """
     with torch.autocast(update.device.type, enabled=False):
         return einsum(

@@ -131,7 +131,7 @@ def update_loss(
     """1 − linear CKA between what the teacher's and the student's matched heads write.
 
     A sample is one vector written to the residual stream at a chosen position (decisions, ends of
-    options) of one example; see `features.written`. Blind to rotation, shift and scale; widths may
+    options) of one example; see `reading.through`. Blind to rotation, shift and scale; widths may
     differ. `mask` says which samples exist. The Gram matrices hold samples × samples numbers.
 
     With K, L the Gram matrices of samples centred over the batch, CKA = Σ K∘L / √(Σ K∘K · Σ L∘L)

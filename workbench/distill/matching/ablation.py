@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.distill.losses.losses import chain_loss
-from workbench.distill.reading.capture import attention_modules, shape_of
+from workbench.distill.reading.parts import attention_modules, output_module, shape_of
 from workbench.errors import InputError
 from workbench.heads import Head
 
@@ -32,8 +32,9 @@ def ablation_effects(
         for layer, attention in enumerate(attention_modules(model)[0]):
             for head in range(shape.n_heads):
                 silence = partial(_silence, head, shape.n_heads)
-                projection = attention.get_submodule("o_proj")
-                with projection.register_forward_pre_hook(silence):
+                output = output_module(attention)
+                assert output is not None
+                with output.register_forward_pre_hook(silence):
                     effects[layer, head] = _loss(model, batches) - whole
     finally:
         model.train(training)
@@ -41,7 +42,7 @@ def ablation_effects(
 
 
 def _silence(head: int, n_heads: int, module: object, args: tuple[Tensor]) -> tuple[Tensor]:
-    """Hook that sets one head's output to 0 before the output projection."""
+    """Hook that sets one head's output to 0 before the output module."""
     z = args[0].unflatten(-1, (n_heads, -1)).clone()
     z[..., head, :] = 0
     return (z.flatten(-2),)

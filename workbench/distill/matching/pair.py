@@ -17,7 +17,8 @@ from workbench.distill.matching.head_map import (
     match_by_depth,
     swap_teacher,
 )
-from workbench.distill.reading.capture import Capture, shape_of
+from workbench.distill.reading.capture import Capture
+from workbench.distill.reading.parts import shape_of
 from workbench.distill.reading.positions import Marks
 from workbench.distill.reading.wanted import Wanted, all_heads
 from workbench.errors import InputError

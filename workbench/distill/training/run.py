@@ -47,7 +47,7 @@ from workbench.distill.matching.head_map import (
     pooled_heads,
 )
 from workbench.distill.matching.pair import control_map, pair_by_ablation, pair_heads
-from workbench.distill.reading.capture import attention_modules, final_norm, shape_of
+from workbench.distill.reading.parts import attention_modules, final_norm, shape_of
 from workbench.distill.training.folder import (
     HEADMAP,
     KIND,

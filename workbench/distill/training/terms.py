@@ -16,7 +16,8 @@ from workbench.distill.losses.losses import Loss
 from workbench.distill.losses.term import SIDES, TERMS, Side
 from workbench.distill.losses.terms.unpooled import PROJECTIONS
 from workbench.distill.matching.head_map import Group, HeadMap, map_layers
-from workbench.distill.reading.capture import Reading, final_norm, shape_of
+from workbench.distill.reading.capture import Reading
+from workbench.distill.reading.parts import shape_of
 from workbench.distill.reading.positions import Marks
 from workbench.distill.reading.wanted import Wanted
 from workbench.errors import InputError
@@ -84,11 +85,9 @@ class Models:
                 heads |= getattr(group, side)
         return weights
 
-    def ends(self) -> dict[Side, tuple[Any, Any]]:
-        """Unembedding of each side, and the norm before it."""
-        models: list[PreTrainedModel] = [getattr(self, side) for side in SIDES]
-        ends = [(model.get_output_embeddings(), final_norm(model)) for model in models]
-        return dict(zip(SIDES, ends, strict=True))
+    def unembeddings(self) -> dict[Side, Any]:
+        """The module of each side that makes logits."""
+        return {side: getattr(self, side).get_output_embeddings() for side in SIDES}
 
     def layers(self) -> tuple[tuple[int, int], ...]:
         """(student layer, teacher layer) of the whole-layer baselines.

@@ -18,15 +18,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from workbench.distill.config import LossConfig
 from workbench.distill.examples.stream import DistillationStream
 from workbench.distill.losses.compiling import fuse
 from workbench.distill.losses.losses import Loss
 from workbench.distill.matching.head_map import HeadMap
-from workbench.distill.reading.capture import Capture, Reading, attention_modules
+from workbench.distill.reading.capture import Capture, Reading
+from workbench.distill.reading.parts import attention_modules, plain_model
 from workbench.distill.reading.positions import sampled_positions
+from workbench.distill.training.arguments import check_arguments, is_recomputed
 from workbench.distill.training.student import check_vocabulary
 from workbench.distill.training.terms import Models, Terms
 from workbench.errors import InputError
@@ -39,12 +41,12 @@ Counts = Mapping[str, Float[Tensor, ""]]
 class MechanisticDistillationTrainer(Trainer):
     """Trains a student on a teacher's chains, attention, updates and their interaction.
 
-    Batches are those of `stream.Collator`. Both models get the attention implementation
-    `attention.NAME`, which computes what "sdpa" does. Rows in which the teacher says nothing
+    Batches are those of `stream.Collator`. Both models compute attention as they did before: which
+    implementation they have is the caller's matter. Rows in which the teacher says nothing
     (`interaction`, where its coarse heads look at no option) add 0 and are counted all the same.
 
     Args:
-        model: the student.
+        model: the student; also one that peft has wrapped.
         teacher: moved to the training device unless it is spread over several; frozen.
         config: the terms of the loss.
         headmap: matched heads, where a term needs them.
@@ -54,13 +56,13 @@ class MechanisticDistillationTrainer(Trainer):
         args: as the Trainer's; `remove_unused_columns` becomes False.
         kwargs: of the Trainer.
 
-    `is_sharded` says whether weights are spread over devices (FSDP, DeepSpeed).
+    `is_sharded` says whether weights are spread over devices (FSDP, DeepSpeed). `compute_metrics`
+    and `predict` get the student's logits and the labels, not shifted.
 
     Raises:
-        InputError: what `check_vocabulary` refuses, a map that is missing or does not fit, or
-            training arguments under which activations cannot be read: compilation, gradient
-            checkpointing, and for `interaction`, `hidden` and `update` over options also weights
-            sharded over devices.
+        InputError: what `check_vocabulary` and `check_arguments` refuse, a map that is missing or
+            does not fit, or, for `interaction`, `hidden` and `update` over options, weights sharded
+            over devices.
     """
 
     # Read by the Trainer: no further division by the number of accumulated forwards.
@@ -68,8 +70,8 @@ class MechanisticDistillationTrainer(Trainer):
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        teacher: PreTrainedModel,
+        model: Any,
+        teacher: Any,
         config: LossConfig,
         *,
         args: TrainingArguments,
@@ -78,19 +80,18 @@ class MechanisticDistillationTrainer(Trainer):
         n_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
-        both = check_vocabulary(teacher, model)
+        student, taught = plain_model(model), plain_model(teacher)
+        both = check_vocabulary(taught, student)
         n_tokens = min(both, n_tokens or both)
-        terms = Terms(Models(config, teacher, model, headmap, circuit, n_tokens))
+        terms = Terms(Models(config, taught, student, headmap, circuit, n_tokens))
         wanted = terms.wanted["student"]
-        for name in ("torch_compile", "gradient_checkpointing"):
-            if wanted.maps and getattr(args, name):
-                raise InputError(f"{name} cannot be used where activations are read; turn it off")
+        check_arguments(args, wanted, student, kwargs.get("compute_loss_func"))
         args.remove_unused_columns = False
         if args.n_gpu > 1:  # copies of the model in one process could not be read
             args._n_gpu = 1
         self.terms = terms
-        self._student_capture = Capture(model, wanted)
-        self._teacher_capture = Capture(teacher, terms.wanted["teacher"])
+        self._student_capture = Capture(student, wanted)
+        self._teacher_capture = Capture(taught, terms.wanted["teacher"])
         super().__init__(model=model, args=args, **kwargs)
         # Known only now: `accelerate launch` says it to the accelerator, not in the arguments.
         self.is_sharded = bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
@@ -105,8 +106,11 @@ class MechanisticDistillationTrainer(Trainer):
         self.teacher = teacher.eval().requires_grad_(False)
         if getattr(teacher, "hf_device_map", None) is None:
             teacher.to(args.device)  # pyright: ignore[reportArgumentType]
+        self._student_capture.recomputed = is_recomputed(self)
         if not self.is_sharded:
-            fuse([*attention_modules(model)[1], *attention_modules(teacher)[1]])
+            fuse(attention_modules(taught)[1])
+            if not self._student_capture.recomputed:  # compiled, it would be another computation
+                fuse(attention_modules(student)[1])
         self._weights = torch.tensor(list(config.on.values()), device=self.args.device)
         self._logged: Float[Tensor, " term"] | None = None
         self._logged_from = 0
@@ -169,12 +173,15 @@ class MechanisticDistillationTrainer(Trainer):
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, None, None]:
-        """Loss of an evaluation batch; logits are not gathered."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Loss of an evaluation batch, and for metrics and predictions its logits and labels."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
-        return loss.detach().mean(), None, None
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        loss = loss.detach().mean()
+        if prediction_loss_only:
+            return loss, None, None
+        return loss, outputs["logits"].detach(), inputs["labels"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With the loss goes the unweighted mean of every term since the last time."""

@@ -88,7 +88,7 @@ class Update(_Grouped):
     def __init__(self, models: "Models") -> None:
         super().__init__(models)
         self.over_options = self.reads_option_logits(models.config)
-        self.ends = models.ends() if self.over_options else {}
+        self.unembeddings = models.unembeddings() if self.over_options else {}
 
     @staticmethod
     def reads_option_logits(config: "LossConfig") -> bool:
@@ -114,8 +114,8 @@ class Update(_Grouped):
                 marks.sampled,
                 debiased=self.config.debiased,
             )
-        theirs = teacher.contribution(group.teacher, marks, self.ends["teacher"])
-        ours = student.contribution(group.student, marks, self.ends["student"])
+        theirs = teacher.contribution(group.teacher, marks, self.unembeddings["teacher"])
+        ours = student.contribution(group.student, marks, self.unembeddings["student"])
         return option_update_loss(
             theirs,
             ours,
@@ -136,7 +136,7 @@ class Interaction(Term):
 
     def __init__(self, models: "Models") -> None:
         super().__init__(models)
-        self.ends = models.ends()
+        self.unembeddings = models.unembeddings()
         self.heads = {side: models.pooled_heads(side) for side in SIDES}
 
     @staticmethod
@@ -160,7 +160,7 @@ class Interaction(Term):
         (theirs, wrote_theirs), (ours, wrote_ours) = (
             (
                 self.mass(marks, reading.pooled(self.heads[side]["coarse"])),
-                reading.contribution(self.heads[side]["refine"], marks, self.ends[side]),
+                reading.contribution(self.heads[side]["refine"], marks, self.unembeddings[side]),
             )
             for side, reading in zip(SIDES, (teacher, student), strict=True)
         )

@@ -1,0 +1,110 @@
+"""Arguments of the Trainer work as they do elsewhere, or are refused in a line."""
+
+import numpy as np
+import pytest
+import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+from workbench.distill.config import TERMS, LossConfig
+from workbench.distill.training.trainer import MechanisticDistillationTrainer
+from workbench.errors import InputError
+
+EVERYTHING = LossConfig(**dict.fromkeys(TERMS, 0.3))
+
+
+def step(trainer, batch):
+    """Loss and gradients of a batch, and whether blocks were computed twice."""
+    forwards = []
+    mlp = trainer.model.model.layers[0].get_submodule("mlp")
+    handle = mlp.register_forward_pre_hook(lambda *_: forwards.append(1))
+    trainer.model.train()
+    torch.manual_seed(0)
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    handle.remove()
+    weights = trainer.model.named_parameters()
+    names = {name.replace("_checkpoint_wrapped_module.", ""): x.grad for name, x in weights}
+    return loss.detach(), names, len(forwards)
+
+
+@pytest.mark.parametrize("how", ["transformers", "fsdp"])
+def test_checkpointed_activations_give_the_same_loss_and_gradients(how, make_trainer, batch):
+    torch.manual_seed(0)  # of the hidden states' projections
+    plain = step(make_trainer(EVERYTHING), batch)
+    torch.manual_seed(0)
+    trainer = make_trainer(EVERYTHING, gradient_checkpointing=how == "transformers")
+    model = trainer.model
+    if how == "transformers":
+        model.activation_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+    else:  # as FSDP does it; what reads a block is inside of the checkpoint
+        trainer._student_capture.recomputed = True
+        model.model.layers = torch.nn.ModuleList(map(checkpoint_wrapper, model.model.layers))
+    loss, gradients, forwards = step(trainer, batch)
+    assert (plain[2], forwards) == (1, 2)
+    assert torch.equal(loss, plain[0])
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, plain[1][name]), name
+
+
+def test_checkpointing_with_reentry_is_refused_where_activations_are_read(make_trainer, make_model):
+    reentrant = {"use_reentrant": True}
+    with pytest.raises(InputError, match="set use_reentrant to False"):
+        make_trainer(
+            EVERYTHING, gradient_checkpointing=True, gradient_checkpointing_kwargs=reentrant
+        )
+    student = make_model(seed=1)
+    student.activation_checkpointing_enable(reentrant)
+    with pytest.raises(InputError, match="set use_reentrant to False"):
+        make_trainer(EVERYTHING, student)
+    make_trainer(LossConfig(attention=0.0), student)
+    with pytest.raises(InputError, match="torch_compile cannot be used"):
+        make_trainer(EVERYTHING, torch_compile=True)
+
+
+def test_checkpointing_trains(make_trainer):
+    ends = []
+    for on in (False, True):
+        config = LossConfig(attention=0.5, update=0.1)
+        trainer = make_trainer(config, gradient_checkpointing=on, save_strategy="no")
+        trainer.train()
+        assert trainer.model.is_gradient_checkpointing == on
+        ends.append(trainer.model.state_dict())
+    for name, weight in ends[0].items():
+        assert torch.equal(weight, ends[1][name]), name
+
+
+def test_what_the_loss_would_ignore_is_refused(make_trainer):
+    with pytest.raises(InputError, match=r"label_smoothing_factor 0\.1 is no part of the loss"):
+        make_trainer(EVERYTHING, label_smoothing_factor=0.1)
+    trainer = make_trainer(LossConfig(attention=0.0))
+    with pytest.raises(InputError, match="compute_loss_func would not be called"):
+        MechanisticDistillationTrainer(
+            trainer.model,
+            trainer.teacher,
+            LossConfig(attention=0.0),
+            args=trainer.args,
+            compute_loss_func=lambda *_: 0,
+        )
+
+
+def test_metrics_and_predictions_get_the_students_logits(make_trainer, make_stream):
+    trainer = make_trainer(LossConfig(attention=0.5), per_device_eval_batch_size=2)
+    stream = make_stream(n_samples=5, same_size=1)  # batches of other widths
+    seen = []
+
+    def accuracy(found) -> dict[str, float]:
+        logits, labels = found.predictions, found.label_ids
+        seen.append(logits)
+        counted = labels[:, 1:] != -100
+        right = logits[:, :-1].argmax(axis=-1) == labels[:, 1:]
+        return {"accuracy": float(right[counted].mean())}
+
+    trainer.compute_metrics = accuracy
+    found = trainer.evaluate(eval_dataset=stream)
+    predicted = trainer.predict(stream)
+    assert found["eval_accuracy"] == predicted.metrics["test_accuracy"]
+    assert found["eval_loss"] == pytest.approx(predicted.metrics["test_loss"])
+    np.testing.assert_array_equal(predicted.predictions, seen[0])
+    first = stream[0]["ids"]
+    logits = trainer.model.eval()(torch.tensor([first])).logits[0].detach()
+    np.testing.assert_allclose(predicted.predictions[0, : len(first)], logits, atol=1e-4)

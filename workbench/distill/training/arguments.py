@@ -1,0 +1,64 @@
+"""Which of the Trainer's arguments go with our loss, and with activations that are read."""
+
+from typing import Any
+
+from transformers import TrainingArguments
+
+from workbench.distill.reading.wanted import Wanted
+from workbench.errors import InputError
+
+
+def check_arguments(args: TrainingArguments, wanted: Wanted, model: Any, loss: Any = None) -> None:
+    """Refuse what would be ignored, or would change what is read.
+
+    Args:
+        args: what they say of activation checkpointing is completed: without reentry.
+        wanted: what is read of the student.
+        model: the student.
+        loss: the Trainer's `compute_loss_func`.
+
+    Raises:
+        InputError: a loss function or label smoothing, which our loss does not know; where anything
+            is read besides logits, compilation or activation checkpointing with reentry.
+    """
+    if loss is not None:
+        raise InputError("compute_loss_func would not be called; write a loss term instead")
+    if args.label_smoothing_factor:
+        raise InputError(
+            f"label_smoothing_factor {args.label_smoothing_factor:g} is no part of the loss on "
+            "chains; leave it at 0"
+        )
+    if not wanted.maps:
+        return
+    if args.torch_compile:
+        raise InputError("torch_compile cannot be used where activations are read; turn it off")
+    for name in ("activation_checkpointing", "gradient_checkpointing"):
+        if getattr(args, name, False):
+            given = getattr(args, f"{name}_kwargs") or {}
+            setattr(args, f"{name}_kwargs", {"use_reentrant": False, **given})
+            _refuse_reentry(given.get("use_reentrant"))
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            how = getattr(module, "_gradient_checkpointing_func", None)
+            _refuse_reentry(getattr(how, "keywords", {}).get("use_reentrant"))
+
+
+def _refuse_reentry(reentrant: bool | None) -> None:
+    if reentrant:
+        raise InputError(
+            "activation checkpointing with use_reentrant=True gives what is read no gradient; set "
+            "use_reentrant to False"
+        )
+
+
+def is_recomputed(trainer: Any) -> bool:
+    """Whether activations of the student's blocks are computed again, by transformers or FSDP."""
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    return bool(
+        any(
+            getattr(trainer.args, name, False)
+            for name in ("activation_checkpointing", "gradient_checkpointing")
+        )
+        or getattr(plugin, "activation_checkpointing", False)
+        or any(getattr(x, "gradient_checkpointing", False) for x in trainer.model.modules())
+    )
