@@ -101,11 +101,11 @@ def write_sparse(path: Path, table: pd.DataFrame, n_labels: int, *, private: boo
     Raises:
         InputError: it cannot be written.
     """
-    rows = (
-        [np.asarray(row, dtype=kind) for row in table[name]]
-        for name, kind in (("labels", np.int32), ("scores", np.float32))
+    labels, scores = (
+        [np.asarray(row, dtype=_LISTS[name]) for row in table[name]]
+        for name in ("labels", "scores")
     )
-    return write_rows(path, *rows, n_labels, private=private)
+    return write_rows(path, labels, scores, n_labels, private=private)
 
 
 def is_sparse(path: Path) -> bool:
@@ -138,12 +138,13 @@ def _of_parquet(path: Path) -> tuple[pd.DataFrame, bool]:
     missing = [name for name in ("document", "labels") if name not in table]
     if missing:
         raise InputError(f"{path}: no column {' and none '.join(map(repr, missing))}")
-    if table["document"].isna().any():
-        raise InputError(f"{path}: row {int(table['document'].isna().argmax())}: no document")
     documents = table["document"].astype(str)
-    if documents.duplicated().any():
-        at = int(documents.duplicated().argmax())
-        raise InputError(f"{path}: row {at}: a document for the second time")
+    for wrong, what in (
+        (table["document"].isna(), "no document"),
+        (documents.duplicated(), "a document for the second time"),
+    ):
+        if np.any(wrong):
+            raise InputError(f"{path}: row {int(np.argmax(wrong))}: {what}")
     columns = {name: _lists(path, table, name) for name in _LISTS if name in table}
     labels = columns["labels"]
     has_scores = "scores" in columns

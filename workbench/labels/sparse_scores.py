@@ -127,7 +127,7 @@ def _of_npz(path: Path) -> tuple[list[Labels], list[Scores], int]:
             found = None
     if not issparse(found) or found.ndim != 2 or found.dtype.kind not in "fiu":
         raise InputError(f"{path}: no sparse matrix of numbers, as scipy.sparse.save_npz writes it")
-    matrix = csr_array(found)
+    matrix: Any = csr_array(found)
     labels, scores = [], []
     for at in range(matrix.shape[0]):
         part = slice(matrix.indptr[at], matrix.indptr[at + 1])

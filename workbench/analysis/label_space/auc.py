@@ -77,11 +77,8 @@ def label_aucs(ranked: Rankings) -> tuple[Int[np.ndarray, " label"], Float[np.nd
     keys = np.sort(label[compared] * order.n + order.wrong[compared])
     begin = hits.label.astype(np.int64) * order.n
     key = begin + order.right
-    first, less, less_or_equal = (
-        np.searchsorted(keys, x, side)
-        for x, side in ((begin, "left"), (key, "left"), (key, "right"))
-    )
-    below = (less + less_or_equal) / 2 - first + below_all[hits.label]
+    before, less = np.searchsorted(keys, begin), np.searchsorted(keys, key)
+    below = (less + np.searchsorted(keys, key, "right")) / 2 - before + below_all[hits.label]
     won = np.bincount(hits.label, below, width) + (rights - found) * below_all / 2
     occurs = np.flatnonzero((rights > 0) & (wrongs > 0))
     return occurs, ratio(won[occurs], (rights * wrongs)[occurs].astype(float))

@@ -231,7 +231,7 @@ def ranking_table(
     for (_, one), name in zip(both, (COLUMNS[-1], PAIRED[-1]), strict=False):
         table[name] = np.where(is_f1, one.rule, "")
     order = [*COLUMNS, *(PAIRED if against else ())]
-    return table[order].astype({"k": "Int64"})
+    return table.reindex(columns=order).astype({"k": "Int64"})
 
 
 def _found(
