@@ -8,10 +8,12 @@ def printed(*arguments):
     return CliRunner().invoke(app, ["forms", *arguments])
 
 
-def test_a_form_is_printed_to_be_edited(tmp_path):
+def test_a_form_is_printed_or_written_to_be_edited(tmp_path):
     own = tmp_path / "xmc.toml"
-    own.write_text(printed("xmc").output)
+    assert printed("xmc", "--out", str(own)).output.endswith("xmc.toml\n")
+    assert own.read_text() == printed("xmc").output
     assert read_form(own) == open_form("xmc", "xmc:here")
+    assert "exists already" in printed("xmc", "--out", str(own)).output
 
 
 def test_forms_are_listed():
