@@ -89,6 +89,20 @@ def test_notes_have_lists_line_breaks_negations_and_codes_of_distinct_categories
         assert len({*map(category, codes)}) == len(codes) in range(1, 7)
 
 
+def test_training_notes_tell_near_misses_of_the_test_notes(tmp_path, space):
+    write_notes(tmp_path / "notes", n=10, n_training=10, seed=5)
+    corpus = open_corpus(f"mimic4:{tmp_path / 'notes'}")
+    test, train = (
+        [{space.cluster(corpus.label_ids[x].partition(":")[2]) for x in d.labels} for d in found]
+        for found in (corpus.documents("test"), corpus.documents("train"))
+    )
+    shared = [len(a & b) / len(a) for a, b in zip(test, train, strict=True)]
+    assert sum(shared) / len(shared) > 0.8
+    assert not any(
+        d.labels == e.labels for d in corpus.documents("test") for e in corpus.documents("train")
+    )
+
+
 def test_a_note_depends_on_seed_and_place_alone(tmp_path, folder):
     write_notes(tmp_path / "same", n=4, n_training=2, seed=3)
     write_notes(tmp_path / "other", n=4, n_training=2, seed=4)
@@ -103,3 +117,19 @@ def test_a_note_depends_on_seed_and_place_alone(tmp_path, folder):
 def test_nothing_is_overwritten(folder):
     with pytest.raises(InputError, match="exists already; name a new folder"):
         write_notes(folder)
+
+
+def test_hard_notes_share_fewer_words_with_their_labels(tmp_path, folder):
+    write_notes(tmp_path / "hard", n=30, n_training=10, seed=3, hard=True)
+
+    def shared(path):
+        corpus, documents, tellings = read(path)
+        text = dict(zip(corpus.label_ids, corpus.label_texts, strict=True))
+        shares = []
+        for row in tellings.itertuples():
+            own = set(words(text[row.label]))
+            said = words(documents[row.note_id].full_text[row.start : row.end])
+            shares.append(len(own.intersection(said)) / len(own))
+        return sum(shares) / len(shares)
+
+    assert shared(tmp_path / "hard") < shared(folder) - 0.03

@@ -128,16 +128,16 @@ class Draft:
                 course["family"],
                 " ",
                 "Physical Exam:",
-                *(indent + self._filled(one) for one in self._some(frames.EXAMS, 4, 7)),
+                *(indent + self._filled(one) for one in self._some(frames.EXAMS, 6, 11)),
                 " ",
                 "Pertinent Results:",
-                *(self._filled(one) for one in self._some(frames.RESULTS, 2, 4)),
+                *(self._filled(one) for one in self._some(frames.RESULTS, 4, 9)),
                 " ",
                 "Brief Hospital Course:",
                 course["course"],
                 " ",
                 "Discharge Medications:",
-                *(f"{at}. {one}" for at, one in enumerate(self._some(frames.MEDICINES, 2, 5), 1)),
+                *(f"{at}. {one}" for at, one in enumerate(self._some(frames.MEDICINES, 4, 10), 1)),
                 " ",
                 "Discharge Disposition:",
                 rng.choice(("Home", "Home With Service", "Extended Care")),
@@ -211,8 +211,8 @@ class Draft:
     def _prose(self, section: str, width: int) -> str:
         told = [self._tell(section, *one) for one in self._told_in(section)]
         sentences = [self._filled(self.rng.choice(frames.HPI_OPENINGS))]
-        fillers = [self._filled(one) for one in self._some(frames.HPI_FILLERS, 1, 3)]
-        return _wrapped(" ".join(sentences + self._mixed(told, fillers + self._negated(3))), width)
+        fillers = [self._filled(one) for one in self._some(frames.HPI_FILLERS, 3, 8)]
+        return _wrapped(" ".join(sentences + self._mixed(told, fillers + self._negated(4))), width)
 
     def _problems(self, width: int) -> str:
         """The course by problem: a heading each, and sentences below it."""
@@ -229,16 +229,19 @@ class Draft:
             told = [self._tell("head", code, one) for one in heads[code]]
             head = f"{mark}{told[0] if told else f'Issue {at}'}"
             sentences = [self._tell("course", code, one) for one in bodies[code]]
-            fillers = [self._filled(one) for one in self._some(frames.COURSE_FILLERS, 1, 2)]
-            body = " ".join(self._mixed(sentences, fillers + self._negated(1)))
+            fillers = [self._filled(one) for one in self._some(frames.COURSE_FILLERS, 2, 5)]
+            body = " ".join(self._mixed(sentences, fillers + self._negated(2)))
             parts.append(f"{head}\n{_wrapped(body, width)}")
-        rest = " ".join(self._filled(one) for one in self._some(frames.COURSE_FILLERS, 1, 2))
-        return "\n\n".join([*parts, _wrapped(rest, width)])
+        closing = "\n".join(self._some(frames.CLOSING, 2, 6))
+        return "\n\n".join([*parts, closing])
 
     def _letter(self, width: int) -> str:
         told = [self._tell("letter", *one) for one in self._told_in("letter")]
         parts = ["Dear Ms. ___," if self._she == "she" else "Dear Mr. ___,", *told]
-        return _wrapped(" ".join([*parts, "It was a pleasure taking care of you."]), width)
+        advice = [self._filled(one) for one in self._some(frames.ADVICE, 2, 6)]
+        return _wrapped(
+            " ".join([*parts, *advice, "It was a pleasure to take care of you."]), width
+        )
 
     def _family(self, width: int) -> str:
         n = self.rng.randint(0, 2)

@@ -39,6 +39,7 @@ _NOT_INVERTED = re.compile(
 )
 _SIDE = re.compile(r"^(.+), ((?:right|left|unspecified|bilateral)[\w ]*)$")
 _JOINTS = {
+    " with or without ": (" with/without ",),
     " collision with ": (" crash against ", " collision against "),
     " contact with ": (" being touched by ",),
     " with ": (" complicated by ", " together with ", " plus "),

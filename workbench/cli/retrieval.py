@@ -77,12 +77,15 @@ def notes(
     n: Annotated[int, typer.Option("--n", min=1, help="Notes of the test split.")] = 120,
     n_training: Annotated[int, typer.Option(min=1, help="Of the training split.")] = 120,
     seed: Annotated[int, typer.Option(help="Of every choice.")] = 0,
+    hard: Annotated[
+        bool, typer.Option("--hard", help="In the words that are least like the label's.")
+    ] = False,
 ) -> None:
     """Made-up discharge notes in MIMIC-IV's shape that tell each ICD-10-CM code several ways."""
     from workbench.bench.notes import TELLINGS, write_notes
 
     with new_folder(out):
-        n_codes, n_tellings = write_notes(out, n=n, n_training=n_training, seed=seed)
+        n_codes, n_tellings = write_notes(out, n=n, n_training=n_training, seed=seed, hard=hard)
     typer.echo(f"notes: {n:,} test, {n_training:,} train; {n_codes:,} diagnoses")
     typer.echo(f"tellings: {n_tellings:,}, their places in {out / TELLINGS}")
     typer.echo(f"next: workbench retrieve --task mimic4:{out} --out {out}-retrieved")

@@ -68,6 +68,7 @@ def best(retriever, way, text, *, title="", id=""):
         ("bm25-long", "an infection of the lung", 2),
         ("chars", "hypertensive, essentially", 1),
         ("chars-passages", FILLER * 3 + "Pneumonias. " + FILLER, 2),
+        ("chars-clauses", FILLER * 3 + "It was, in the end, pneumonias. " + FILLER, 2),
         ("examples", "colchicine was given", 0),
         ("examples", "phacoemulsification", 4),
     ],

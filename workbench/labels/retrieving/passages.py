@@ -1,7 +1,8 @@
 """A document cut into passages, each a query of its own: the sentences and the items of its lists.
 
 A long document tells many things, and what is told once drowns among its other words: a query for
-each passage finds the labels that one of them names.
+each passage finds the labels that one of them names. What a note denies is no passage: "no evidence
+of …" names labels that are wrong (the idea is NegEx's; Chapman et al. 2001).
 """
 
 import re
@@ -11,6 +12,13 @@ _ITEM = re.compile(r"\s*(?:[-*•+#>]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])\s")
 _WORD, _SIGN = re.compile(r"\S+"), re.compile(r"\S")
 _WRAPPED = 55
 """Characters of a line that may go on in the next one; shorter ones end with what they say."""
+_CLAUSE = re.compile(r"[,;:)]+\s|\s\(|\s[-–—]{1,2}\s")
+_DENIED = re.compile(
+    r"\b(?:den(?:y|ied|ies)|no (?:evidence|signs?|history|indication) of|negative for|ruled out"
+    r"|did not (?:show|reveal|suggest|support|have)|at no time|free of|not consistent with)\b",
+    re.IGNORECASE,
+)
+_YET = re.compile(r"\b(?:but|however|except|although|though|yet|other than)\b", re.IGNORECASE)
 MOST_WORDS = 60
 """Of a passage; a longer sentence is cut."""
 
@@ -19,8 +27,22 @@ Span = tuple[int, int]
 
 
 def passages(text: str) -> list[str]:
-    """Passages in the order of the text, each once; empty for a text without a letter or digit."""
+    """Passages in the order of the text, each once; empty for a text without a letter or digit.
+
+    Sentences that deny are left out, unless they go on with what they do not deny.
+    """
     found = [" ".join(text[start:end].split()) for start, end in passage_spans(text)]
+    told = [one for one in found if not _DENIED.search(one) or _YET.search(one)]
+    return list(dict.fromkeys(told))
+
+
+def clauses(text: str) -> list[str]:
+    """Each passage, and where it has several clauses, these after it; each once."""
+    found = []
+    for passage in passages(text):
+        parts = [part.strip() for part in _CLAUSE.split(passage)]
+        parts = [part for part in parts if any(sign.isalnum() for sign in part)]
+        found += [passage, *(parts if len(parts) > 1 else ())]
     return list(dict.fromkeys(found))
 
 

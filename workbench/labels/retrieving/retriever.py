@@ -27,7 +27,7 @@ from workbench.labels.retrieving.indexes import (
     SparseIndex,
     Wordings,
 )
-from workbench.labels.retrieving.passages import passages
+from workbench.labels.retrieving.passages import clauses, passages
 from workbench.labels.retrieving.pooling import Pool, Tops
 from workbench.labels.retrieving.ways import WAYS, Query
 from workbench.labels.space import LabelSpace
@@ -197,4 +197,6 @@ def _texts(document: Document, query: Query) -> list[str]:
             return [document.title or document.text[:TITLE]]
         case "name":
             return [document.id]
+        case "clauses":
+            return clauses(document.full_text)
     return passages(document.full_text)

@@ -7,7 +7,7 @@ from workbench.errors import InputError
 
 Method = Literal["bm25", "chars", "dense", "examples"]
 Field = Literal["text", "long", "name"]
-Query = Literal["whole", "passages", "title", "name"]
+Query = Literal["whole", "passages", "clauses", "title", "name"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Way:
             of a model, or the labels of training documents that share words (BM25, too).
         field: of a label: its text and other wordings (inclusion terms, synonyms), these and its
             long text, or its id as a name.
-        query: the document as one query, a query for each of its passages, its title, or its id.
+        query: the document as one query, a query for each of its passages or for these and their
+            clauses, its title, or its id.
         about: for people.
     """
 
@@ -36,6 +37,7 @@ WAYS = {
     "bm25-long": Way("bm25", "long", "whole", "words shared with a label's long text, BM25"),
     "chars": Way("chars", "text", "whole", "characters (3- and 4-grams), TF-IDF"),
     "chars-passages": Way("chars", "text", "passages", "characters of each passage, TF-IDF"),
+    "chars-clauses": Way("chars", "text", "clauses", "the same, and of each clause, TF-IDF"),
     "chars-title": Way("chars", "text", "title", "characters of the title, TF-IDF"),
     "names": Way("chars", "name", "name", "characters of the ids, where these are names"),
     "dense": Way("dense", "text", "passages", "vectors of passages (--dense FOLDER)"),
