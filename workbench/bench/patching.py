@@ -84,7 +84,7 @@ def bench(
     return {
         "schema": SCHEMA,
         "versions": versions(),
-        "devices": [_device_name(device) for device in devices],
+        "devices": [device_name(device) for device in devices],
         "threads": torch.get_num_threads() if devices[0].type == "cpu" else None,
         "dtype": str(dtype).removeprefix("torch."),
         "model": _describe(hooked, plain, shape),
@@ -182,7 +182,8 @@ def _describe(model: HookedModel, plain: Any, shape: str | None) -> dict[str, An
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What it is called, for people."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.getdevice_name(device)
     return platform.processor() or platform.machine() if device.type == "cpu" else device.type

@@ -1,4 +1,4 @@
-"""Commands that measure cost: patching, large label spaces, distillation."""
+"""Commands that measure cost: patching, predictions, large label spaces, distillation."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -9,10 +9,13 @@ import typer
 from workbench.cli.app import MAINTAINERS, app, check_new, command, commands, prepare
 from workbench.cli.flags import (
     Dtype,
+    Flag,
     Force,
     Model,
+    OneDevice,
     OutFile,
     Teacher,
+    setting_flags,
     some_distillation_flags,
     some_run_flags,
 )
@@ -107,6 +110,71 @@ def labels(
     write_text(out, json.dumps(result, indent=2) + "\n")
     for name in parts:
         typer.echo(f"{name}: {result[name]['seconds']:.3g} s")
+    typer.echo(f"benchmark: {out}")
+
+
+def _prediction_flags() -> dict[str, Flag]:
+    from workbench.predicting.config import PredictionConfig
+
+    names = ("split", "candidates", "max_tokens", "way", "order", "batch_tokens")
+    return setting_flags(PredictionConfig, names)
+
+
+@command(MAINTAINERS, settings=_prediction_flags, of=bench)
+def predict(
+    out: OutFile,
+    settings: dict[str, Any],
+    task: Annotated[str, typer.Option(help="xmc:FOLDER or mimic4:FOLDER.")],
+    shortlist: Annotated[
+        Path, typer.Option(help="retrieved.parquet of `workbench retrieve` for the split.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Gives weights and tokenizer; folder, name, or hub id.")
+    ] = "smollm2",
+    shape: Annotated[
+        str | None, typer.Option(help="Random weights instead: llama3-8b, llama3-70b, tiny.")
+    ] = None,
+    documents: Annotated[int, typer.Option(min=1, help="From the start of the split.")] = 10_000,
+    loop_documents: Annotated[
+        int, typer.Option(min=1, help="Of these, so many go through the plain loops.")
+    ] = 1000,
+    form: Annotated[
+        str | None,
+        typer.Option(help="Name or file of how documents are asked.", show_default="the task's"),
+    ] = None,
+    device: OneDevice = None,
+    dtype: Dtype = "float32",
+    force: Force = False,
+) -> None:
+    """Predictions by this engine and by plain loops: documents a second, and memory."""
+    import json
+
+    from workbench.bench.predicting import bench_predict
+    from workbench.files import write_text
+    from workbench.predicting.config import PredictionConfig
+    from workbench.progress import Reporter
+
+    check_new(out, force)
+    prepare()
+    result = bench_predict(
+        task,
+        model,
+        shortlist,
+        PredictionConfig(**settings, n_documents=documents),
+        shape=shape,
+        loop_documents=loop_documents,
+        form=form,
+        dtype=dtype,
+        device=device,
+        reporter=Reporter(),
+    )
+    write_text(out, json.dumps(result, indent=2) + "\n")
+    engine = result["engine"]
+    typer.echo(f"engine: {engine['documents_a_second']:.3g} documents a second")
+    for loop in result["loops"]:
+        pace, ratio = loop["documents_a_second"], loop["ratio"]
+        said = f"{pace:.3g}; the engine is {ratio:.2f} times as fast"
+        typer.echo(f"loop, {loop['batch']} at a time: {said}")
     typer.echo(f"benchmark: {out}")
 
 
