@@ -9,7 +9,7 @@ import pytest
 from fixtures.synthetic_tables import EFFECT, N_HEADS, N_LAYERS, POOLED, make_patching, make_scores
 
 from workbench.errors import InputError
-from workbench.phases import MEASURES
+from workbench.measures import MEASURES
 from workbench.plots import heatmaps
 from workbench.plots.style import READ_OUT
 

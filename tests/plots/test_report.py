@@ -19,8 +19,8 @@ from fixtures.synthetic_tables import (
 from plotly.offline import get_plotlyjs
 
 from workbench.analysis.patching.patching import event_counts
+from workbench.measures import MEASURES
 from workbench.organism.results import results
-from workbench.phases import MEASURES
 from workbench.plots.report import flatten, pool_finding, pool_rows, unscored_heads, write_report
 from workbench.plots.style import percent, two_digits
 

@@ -21,8 +21,9 @@ from workbench.analysis.patching.patching import baseline, sweep
 from workbench.analysis.patching.screening import promising, screen_heads
 from workbench.analysis.statistics import Halves, split_half
 from workbench.heads import Head
+from workbench.measures import BOUNDED
 from workbench.models.hooked import HookedModel
-from workbench.phases import BOUNDED, RUNS
+from workbench.phases import RUNS
 from workbench.progress import Reporter
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 from workbench.runs.config import RunConfig

@@ -9,7 +9,7 @@ import pandas as pd
 from plotly.colors import get_colorscale
 
 from workbench.heads import head_name
-from workbench.phases import MEASURES
+from workbench.measures import MEASURES
 from workbench.plots.heatmaps import pool_label, pooled_heads
 from workbench.plots.style import (
     INK,

@@ -15,7 +15,8 @@ import pandas as pd
 from workbench.heads import head_name
 from workbench.headsets.pooling import AS_A_SIBLING, MARGINS, MORE_REFINE, SWAP, Measured, rows_of
 from workbench.headsets.thresholds import Thresholds
-from workbench.phases import MEASURES, MIN_PROMPTS, PHASES
+from workbench.measures import MEASURES
+from workbench.phases import MIN_PROMPTS, PHASES
 from workbench.prompts.prompt import DecisionEvent
 
 N_NEAREST = 3

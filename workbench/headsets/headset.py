@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails
 from workbench.errors import InputError, json_path, shorten
 from workbench.files import parse_json, read_text, write_text
 from workbench.headsets.consistency import check
-from workbench.phases import PHASES, Pool, margin_name
+from workbench.measures import margin_name
+from workbench.phases import PHASES, Pool
 from workbench.roles import HeadPool
 
 SchemaVersion = Literal["workbench.headset/1"]

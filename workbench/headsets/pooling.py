@@ -28,7 +28,8 @@ import pandas as pd
 from workbench.errors import InputError, require
 from workbench.heads import head_name
 from workbench.headsets.thresholds import Thresholds
-from workbench.phases import DIFFERENCES, PASSED, PHASES, margin_name
+from workbench.measures import DIFFERENCES, PASSED, margin_name
+from workbench.phases import PHASES
 from workbench.roles import HEAD_POOLS, HeadPool
 
 RULE = "margins"

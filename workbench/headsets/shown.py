@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from workbench.markup import Piece, table, text
-from workbench.phases import MEASURES, PHASES
+from workbench.measures import MEASURES
+from workbench.phases import PHASES
 from workbench.roles import HEAD_POOLS, POOL_WORDS
 
 if TYPE_CHECKING:

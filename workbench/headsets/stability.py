@@ -28,7 +28,8 @@ from workbench.analysis.statistics import resample_counts
 from workbench.errors import InputError, require
 from workbench.headsets.pooling import KEYS, RULE_DIFFERENCES, RULE_MEASURES, HeadId, pool_heads
 from workbench.headsets.thresholds import Thresholds
-from workbench.phases import MEASURES, PHASES
+from workbench.measures import MEASURES
+from workbench.phases import PHASES
 from workbench.roles import HEAD_POOLS, POOL_WORDS
 
 STABILITY_COLUMNS = ["pool", "layer", "head", "share", "n_resamples"]

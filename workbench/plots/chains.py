@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.errors import InputError
-from workbench.phases import MEASURES, OF_READOUT
+from workbench.measures import MEASURES
+from workbench.phases import OF_READOUT
 from workbench.plots.evidence import OTHERS
 from workbench.plots.panels import PROBABILITY, band, finish, line, row_name
 from workbench.plots.style import (

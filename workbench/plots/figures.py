@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from scipy.stats import bootstrap
 
-from workbench.phases import MEASURES, MIN_PROMPTS, OF_READOUT, PHASES
+from workbench.measures import MEASURES
+from workbench.phases import MIN_PROMPTS, OF_READOUT, PHASES
 from workbench.plots.panels import (
     PROBABILITY,
     band,

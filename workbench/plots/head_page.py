@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from workbench.heads import head_name
 from workbench.markup import ROLE_COLOUR, Piece, text
-from workbench.phases import MEASURES
+from workbench.measures import MEASURES
 from workbench.plots.page import environment
 from workbench.plots.style import (
     POSITIONS,

@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from workbench.heads import head_name
-from workbench.phases import MEASURES
+from workbench.measures import MEASURES
 from workbench.plots.head_page import attention_block, known_of, render, shade
 from workbench.plots.style import ScoreWords, two_digits
 from workbench.roles import POOL_WORDS

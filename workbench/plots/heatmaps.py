@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
-from workbench.phases import MEASURES
+from workbench.measures import MEASURES
 from workbench.plots.style import (
     INK,
     POSITIONS,

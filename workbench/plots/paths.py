@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
-from workbench.phases import MEASURES, PHASES
+from workbench.measures import MEASURES
+from workbench.phases import PHASES
 from workbench.plots.style import (
     CONTROL,
     INK,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.phases import MEASURES, PHASES, margin_name
+from workbench.measures import MEASURES, margin_name
+from workbench.phases import PHASES
 from workbench.plots import evidence_words, figures, heatmaps
 from workbench.plots.head_pages import Words, head_pages
 from workbench.plots.page import card, write_page

@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.phases import BOUNDED, PHASES
+from workbench.measures import BOUNDED
+from workbench.phases import PHASES
 from workbench.plots.panels import error_bars, finish, line, points
 from workbench.plots.style import CONTROL, INK, drawn, nothing, require, titles, where
 

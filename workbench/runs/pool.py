@@ -28,7 +28,8 @@ from workbench.headsets.paper_rule import CHAIN_SCORES, paper_pools, read_scores
 from workbench.headsets.paper_rule import RULE as PAPER_RULE
 from workbench.headsets.pooling import KEYS, beats_null, explain_sets, pool_heads
 from workbench.headsets.thresholds import Thresholds
-from workbench.phases import PASSING, PHASES, VALUE_RUNS, valid_pairs
+from workbench.measures import PASSING
+from workbench.phases import PHASES, VALUE_RUNS, valid_pairs
 from workbench.prompts.prompt import DecisionEvent
 from workbench.roles import HEAD_POOLS
 from workbench.runs.config import RunConfig

@@ -13,7 +13,8 @@ from workbench.analysis.patching.patching import event_counts
 from workbench.heads import head_name
 from workbench.headsets.candidates import MORE, explain_empty
 from workbench.headsets.headset import load
-from workbench.phases import MEASURES, MIN_PROMPTS, PHASES
+from workbench.measures import MEASURES
+from workbench.phases import MIN_PROMPTS, PHASES
 from workbench.plots.style import percent
 from workbench.roles import HEAD_POOLS, POOL_WORDS
 from workbench.runs.folder import RunFolder

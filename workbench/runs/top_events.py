@@ -8,7 +8,8 @@ import pandas as pd
 from workbench.analysis.patching.event_effects import event_effects
 from workbench.errors import InputError
 from workbench.heads import Head, as_head, head_name
-from workbench.phases import MEASURES, PHASES
+from workbench.measures import MEASURES
+from workbench.phases import PHASES
 from workbench.runs.folder import RunFolder
 from workbench.runs.pipeline import FoundHeads
 from workbench.runs.session import OpenRun

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.statistics import bootstrap, ratio_of_means
-from workbench.phases import MEASURES
+from workbench.measures import MEASURES
 from workbench.prompts.prompt import PromptSet
 
 STEP = "training"

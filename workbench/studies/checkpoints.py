@@ -36,10 +36,11 @@ from workbench.errors import InputError
 from workbench.heads import Head, head_name
 from workbench.headsets import headset as headset_file
 from workbench.headsets.headset import HeadSet
+from workbench.measures import BOUNDED, MEASURES, Measure
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
-from workbench.phases import BOUNDED, MEASURES, OF_READOUT, PHASES, POOLS, Measure
+from workbench.phases import OF_READOUT, PHASES, POOLS
 from workbench.progress import Advance, Reporter
 from workbench.prompts.files import check_vocabulary
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet

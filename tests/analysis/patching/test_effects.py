@@ -4,7 +4,8 @@ import pytest
 
 from workbench.analysis.patching.effects import HALVES, causal_effects
 from workbench.errors import InputError
-from workbench.phases import DIFFERENCE, MEASURES, MIN_PROMPTS
+from workbench.measures import DIFFERENCE, MEASURES
+from workbench.phases import MIN_PROMPTS
 
 RUNS = ("far_with_clean", "clean_with_far", "near_with_clean", "clean_with_near", "far_with_near")
 

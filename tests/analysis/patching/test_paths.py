@@ -7,12 +7,13 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForC
 from workbench.analysis.patching.paths import Path, path_effects, paths_between, sweep_paths
 from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.errors import InputError
+from workbench.measures import DIFFERENCES, MEASURES
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import forked_forward
 from workbench.models.hooked import HookedModel
 from workbench.models.path_edges import receive
 from workbench.models.prefix import run_prefix
-from workbench.phases import DIFFERENCES, MEASURES, RUNS
+from workbench.phases import RUNS
 
 LAYERS, HEADS, D_HEAD = 3, 4, 8
 SIZES = {

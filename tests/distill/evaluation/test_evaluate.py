@@ -33,9 +33,9 @@ from workbench.distill.evaluation.students import (
 from workbench.distill.evaluation.trajectories import distances
 from workbench.distill.matching.head_map import swap_teacher
 from workbench.errors import InputError
+from workbench.measures import MEASURES
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
-from workbench.phases import MEASURES
 
 SMALL = {"n_prompts": 6, "n_trajectory_prompts": 3, "n_resamples": 50, "max_new_tokens": 12}
 

@@ -14,7 +14,7 @@ Each stands there again in log-odds, as `<measure>_margin`: the change towards t
 the counterfactual takes away. `label_swap_margin` is the change of the near label's log-odds
 against gold, over its change from the far to the near run.
 `reduce_minus_restore` is refine_reduce − coarse_restore on the same resamples of prompts; other
-differences are in `phases.DIFFERENCES`.
+differences are in `measures.DIFFERENCES`.
 
 Over fewer than `MIN_PROMPTS` prompts there is no interval: its ends are NaN, and no head can be
 pooled on it. The same holds of a share of log-odds that the counterfactual hardly moves: their mean
@@ -32,18 +32,8 @@ from torch import Tensor
 
 from workbench.analysis.statistics import Interval, bootstrap, prompt_numbers, ratio_of_means
 from workbench.errors import InputError, require
-from workbench.phases import (
-    DIFFERENCES,
-    MARGIN,
-    MEASURES,
-    MIN_MOVED,
-    MIN_PROMPTS,
-    OF_READOUT,
-    PASSING,
-    PHASES,
-    Measure,
-    margin_name,
-)
+from workbench.measures import DIFFERENCES, MEASURES, PASSING, Measure, margin_name
+from workbench.phases import MARGIN, MIN_MOVED, MIN_PROMPTS, OF_READOUT, PHASES
 
 HALVES = ("choose", "verify", "all")
 

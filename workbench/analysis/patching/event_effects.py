@@ -15,8 +15,9 @@ from workbench.analysis.patching.patching import baseline, check_positions, swee
 from workbench.analysis.statistics import Halves
 from workbench.errors import InputError
 from workbench.heads import Head, as_head, head_name
+from workbench.measures import MEASURES
 from workbench.models.hooked import HookedModel
-from workbench.phases import MEASURES, PHASES
+from workbench.phases import PHASES
 from workbench.progress import Reporter
 from workbench.prompts.prompt import DecisionEvent, PromptSet, as_event
 

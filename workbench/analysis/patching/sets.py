@@ -13,7 +13,7 @@ import pandas as pd
 from workbench.analysis.patching.effects import Terms, effect_intervals, measure_terms
 from workbench.errors import InputError, require
 from workbench.heads import Head, head_name
-from workbench.phases import MEASURES
+from workbench.measures import MEASURES
 
 PAIR, LEFT_OUT, WHOLE, REST = "pair", "left out", "whole", "rest"
 """How a set came about: two heads, all nominated heads less or with one, all of them, and those

@@ -13,8 +13,9 @@ from workbench.analysis.patching.effects import measure_terms
 from workbench.analysis.patching.patching import baseline, sweep_event
 from workbench.analysis.statistics import Halves
 from workbench.heads import Head
+from workbench.measures import MEASURES
 from workbench.models.hooked import HookedModel
-from workbench.phases import MEASURES, Pool, runs_that_count
+from workbench.phases import Pool, runs_that_count
 from workbench.progress import Advance
 from workbench.prompts.prompt import PromptSet
 
