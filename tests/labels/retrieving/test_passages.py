@@ -1,4 +1,4 @@
-from workbench.labels.retrieving.passages import MOST_WORDS, clauses, passages
+from workbench.labels.retrieving.passages import MOST_WORDS, clauses, passage_spans, passages
 
 NOTE = """Chief complaint: cough
 
@@ -56,3 +56,14 @@ def test_clauses_stand_behind_their_passages():
         "rest.",
     ]
     assert clauses("one,two 3:4") == ["one,two 3:4"]
+
+
+def test_spans_hold_what_passages_say():
+    text = "Seen here.  Sent\n home\n\n- no fever\n- fever"
+    assert [text[slice(*span)] for span in passage_spans(text)] == [
+        "Seen here.",
+        "Sent",
+        "home",
+        "no fever",
+        "fever",
+    ]

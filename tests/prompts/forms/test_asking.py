@@ -1,6 +1,10 @@
+from copy import copy
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from workbench.errors import InputError
 from workbench.prompts.forms.asking import Asker
@@ -104,6 +108,84 @@ def test_a_chain_stands_before_the_decision(chat_tokenizer):
     opened = asker.opened(question)
     assert after.tokens[: len(opened)] == opened
     assert chat_tokenizer.decode(opened).endswith("# Reasoning\n")
+
+
+def with_template(tokenizer, template):
+    other = copy(tokenizer)
+    other.chat_template = template
+    return other
+
+
+def test_thoughts_stand_where_a_model_has_them(chat_tokenizer):
+    thinking = with_template(chat_tokenizer, "<user>{{ messages[0].content }}<reply><think>\n")
+    asker = Asker(FORM, thinking, way="think", max_tokens=999)
+    question = asker.ask(DOCUMENT, OPTIONS)
+    assert question.text.endswith("Fracture of leg\n\nThink.<reply><think>\n\n</think>\n\n")
+    assert asker.reasoned(question, "So it is.</think>").text.endswith(
+        "<think>\nSo it is.\n\n</think>\n\n"
+    )
+
+
+def test_a_system_turn_is_the_forms_where_the_model_takes_one(chat_tokenizer):
+    form = replace(FORM, system="Be brief.")
+    text = Asker(form, chat_tokenizer, max_tokens=999).ask(DOCUMENT, OPTIONS).text
+    assert text.startswith("<s><user>Be brief.<user>Read:")
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    with pytest.raises(InputError, match="leave the system's turn out, or use --way plain"):
+        Asker(form, with_template(chat_tokenizer, refuses), max_tokens=999)
+
+
+def test_a_chat_form_that_depends_on_the_turn_is_refused(chat_tokenizer):
+    counts = "<user>{{ messages[0].content }}{{ messages[0].content | length }}"
+    with pytest.raises(InputError, match="something else around each text"):
+        Asker(FORM, with_template(chat_tokenizer, counts), max_tokens=999)
+
+
+def test_there_is_no_chain_in_plain_text(tokenizer):
+    asker = Asker(FORM, tokenizer, max_tokens=999)
+    with pytest.raises(InputError, match="no place for a chain in the way 'plain'; use think"):
+        asker.opened(asker.ask(DOCUMENT, OPTIONS))
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_names_behind_a_tokenizer_whose_words_begin_with_a_mark(n):
+    words = [f"▁{sign}" for sign in "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"] + ["▁", "▁:"]
+    signs = sorted({*"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:,?\n\t"})
+    pieces = {each: at for at, each in enumerate(["<unk>", *words, *signs])}
+    merges = [("▁", each[1:]) for each in words if len(each) == 2]
+    raw = Tokenizer(models.BPE(vocab=pieces, merges=merges, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+    question = Asker(FORM, tokenizer, max_tokens=9999).ask(DOCUMENT, all_options(n))
+    for name, tokens in zip(question.names, question.option_tokens, strict=True):
+        whole = tokenizer(question.text + question.gap + name)["input_ids"]
+        assert tuple(whole) == question.tokens + tokens
+
+
+def test_letters_alone_go_as_far_as_pairs_do(tokenizer):
+    asker = Asker(replace(FORM, names="letters"), tokenizer, max_tokens=99_999)
+    question = asker.ask(DOCUMENT, all_options(27))
+    assert all(len(name) == 2 and name.isalpha() for name in question.names)
+    with pytest.raises(InputError, match="677 options are too many for letters"):
+        asker.ask(DOCUMENT, all_options(677))
+
+
+def test_a_label_of_several_lines_is_one_option(tokenizer):
+    question = Asker(FORM, tokenizer, max_tokens=999).ask(DOCUMENT, ["a\n  b", "c   d"])
+    assert words(question, question.options) == ["A. a b", "B. c   d"]
+
+
+def test_a_long_word_is_cut_where_there_is_no_space(tokenizer):
+    asker = Asker(FORM, tokenizer, max_tokens=900)
+    question = asker.ask("x1" * 3000, OPTIONS)
+    ((start, end),) = question.shown
+    assert start == 0 and 0 < end < 6000 and len(question.tokens) > 400
+
+
+@pytest.mark.parametrize("span", [(0, 0), (5, 999), (-1, 4)])
+def test_what_is_to_be_kept_must_be_there(tokenizer, span):
+    with pytest.raises(InputError, match="outside of it, or empty"):
+        Asker(FORM, tokenizer, max_tokens=999).ask(DOCUMENT, OPTIONS, keep=[span])
 
 
 def test_a_question_hides_its_text(tokenizer):

@@ -96,6 +96,8 @@ class Asker:
             )
             self.cues = chat.cues
             self._before, self._after = chat.before_and_after
+            if chat.around(form.turn.strip()) != chat.before_and_after:
+                raise chat.unsteady
         self._gap = "" if self._after.endswith("\n") or way != "plain" else " "
         self._layouts: dict[int, _Layout] = {}
         names = "|".join(re.escape(text) for text in control_tokens(tokenizer).values() if text)

@@ -41,14 +41,14 @@ def fewer(
 
     Of those `kept` none goes; where all others are gone, there are none.
     """
-    left = list(numbers)
+    gone = set()
     for number in reversed(numbers):
         if over <= 0:
             break
         if number not in kept:
-            left.remove(number)
+            gone.add(number)
             over -= sizes[number]
-    return left if over <= 0 else []
+    return [] if over > 0 else [number for number in numbers if number not in gone]
 
 
 def shown_text(
