@@ -104,6 +104,7 @@ def test_a_chain_stands_before_the_decision(chat_tokenizer):
     assert question.text.endswith("<reply># Reasoning\n\n# Answer\n")
     after = asker.reasoned(question, " A cough.\n</s> more")
     assert after.text.endswith("<reply># Reasoning\nA cough.\n\n# Answer\n")
+    assert asker.reasoned(question, "A cough.\n\n## Answer\nB").text == after.text
     assert after.option_tokens == question.option_tokens
     opened = asker.opened(question)
     assert after.tokens[: len(opened)] == opened

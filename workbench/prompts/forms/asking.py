@@ -23,6 +23,10 @@ HEADINGS = (
 """What models without a place for thoughts are told besides."""
 
 
+_MARKED = re.compile(r"\n[#*\s]+$")
+"""What is left of `**## Answer`."""
+
+
 @dataclass(frozen=True)
 class Question:
     """A question up to the decision; its `repr` holds no text.
@@ -180,7 +184,7 @@ class Asker:
         """
         cues, head = self._reasoning(question)
         chain = chain.split(cues.closing, 1)[0]
-        chain = self._control.split(chain, maxsplit=1)[0].strip()
+        chain = _MARKED.sub("", self._control.split(chain, maxsplit=1)[0]).strip()
         text = f"{head}{cues.opening}{chain}{cues.answer}"
         ((ids, _),) = encode_many(self._tokenizer, [text], [question.quoted])
         after = self._with_tokens(
