@@ -36,6 +36,9 @@ def test_evidence_mass_is_the_mean_over_an_options_tokens():
     mentions = torch.tensor([[[0, 2], [0, 1], [0, 0]]])
     found = evidence_mass(pattern, spans, mentions)
     torch.testing.assert_close(found, torch.tensor([[both, first, none]]))
+    some = torch.tensor([[2, 3, -1]])  # the rows of options alone
+    found = evidence_mass(pattern[:, some[0]], spans, mentions, some)
+    torch.testing.assert_close(found, torch.tensor([[both, first, none]]))
 
 
 def test_option_contribution_uses_each_examples_own_options():

@@ -35,7 +35,7 @@ def with_sharpness():
 
         def loss(self, marks, teacher, student):
             entropy = torch.special.entr(student.patterns[1, 0].clamp(min=1e-9)).sum(dim=-1)
-            return Loss((entropy * marks.rows).sum(), marks.rows.sum().float())
+            return Loss((entropy * marks.compared).sum(), marks.rows.sum().float())
 
     @settings
     class Extended(weights([Sharpness]), LossConfig):

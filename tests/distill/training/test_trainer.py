@@ -246,6 +246,54 @@ def everything(**changes) -> LossConfig:
     return replace(config_of(**SUMS, update=0.2, circuit=0.1), **changes)
 
 
+@pytest.mark.parametrize("route", ["decision", "evidence"])
+@pytest.mark.parametrize("rows", ["all", "options", "target"])
+def test_rows_chosen_beforehand_change_no_loss_and_no_gradient(route, rows, make_trainer, batch):
+    found = []
+    everywhere = torch.arange(batch["input_ids"].shape[1]).expand(len(batch["input_ids"]), -1)
+    for given in (batch, {**batch, "queries": everywhere}):
+        torch.manual_seed(0)
+        config = config_of(attention=0.5, interaction=0.2, minilm=0.3)
+        trainer = make_trainer(replace(config, route=route, rows=rows))
+        found.append(losses_and_gradients(trainer, given))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5, abs=1e-7)
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_few_rows_keep_a_few_rows(make_trainer, make_model):
+    ids = torch.arange(1024)[None] % 700
+    batch = {
+        "input_ids": ids,
+        "labels": ids,
+        "weights": torch.ones(1, 1024),
+        "length": torch.tensor([1024]),
+        "question": torch.tensor([1000]),
+        "option_spans": torch.tensor([[[4, 6], [6, 9]]]),
+        "option_tokens": torch.tensor([[5, 7]]),
+        "evidence": torch.tensor([[[1, 3]]]),
+        "decisions": torch.tensor([[1010]]),
+    }
+    sizes = {}
+
+    def note(saved: torch.Tensor) -> torch.Tensor:
+        sizes[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+        return saved
+
+    found = {}
+    for name, weight in (("nothing", 0.0), ("attention", 0.5)):
+        models = {side: make_model(0, context=1024) for side in ("student", "teacher")}
+        trainer = make_trainer(
+            replace(config_of(chain=1.0, attention=weight), rows="target"), **models
+        )
+        sizes.clear()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+            trainer.losses(trainer.model, batch)
+        found[name] = sum(sizes.values())
+    # 25 rows of two layers (the heads of a layer are pooled), a few tensors of floats each.
+    assert 0 < found["attention"] - found["nothing"] < 20 * 2 * 2 * 25 * 1024 * 4
+
+
 @pytest.mark.parametrize("over", ["residual", "options"])
 def test_rows_that_pad_embeddings_change_no_term(over, make_trainer, make_model, batch):
     found = []

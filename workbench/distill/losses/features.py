@@ -25,12 +25,13 @@ def pool_patterns(
 
 
 def decision_mass(
-    pattern: Float[Tensor, "batch query key"],
+    pattern: Float[Tensor, "batch row key"],
     spans: Int[Tensor, "batch option 2"],
     decisions: Int[Tensor, "batch decision"],
 ) -> Float[Tensor, "batch decision option"]:
     """Attention mass from each decision on each option's span (half-open), in float32.
 
+    `decisions` are rows of the pattern.
     An empty span, such as (0, 0) for an option that an example does not have, gets 0.
     """
     members = _members(spans, pattern.shape[-1])
@@ -44,23 +45,25 @@ def decision_mass(
 
 
 def evidence_mass(
-    pattern: Float[Tensor, "batch query key"],
+    pattern: Float[Tensor, "batch row key"],
     spans: Int[Tensor, "batch option 2"],
     evidence: Int[Tensor, "batch mention 2"],
+    queries: Int[Tensor, "batch row"] | None = None,
 ) -> Float[Tensor, "batch mention option"]:
     """Attention mass on each mention from each option's tokens, averaged over them, in float32.
 
     Where the note comes before the options, coarse heads look this way and not from the options'
-    ends back onto options. An empty span gets 0.
+    ends back onto options. An empty span gets 0. `queries` are the tokens of the pattern's rows, of
+    which the options' tokens are some; all tokens unless given.
     """
-    there, members = (_members(x, pattern.shape[-1]).float() for x in (evidence, spans))
+    there = _members(evidence, pattern.shape[-1]).float()
+    rows = torch.arange(pattern.shape[1], device=spans.device)[None] if queries is None else queries
+    members = ((rows[:, None] >= spans[..., :1]) & (rows[:, None] < spans[..., 1:])).float()
     with torch.autocast(pattern.device.type, enabled=False):
         onto = einsum(
-            pattern.float(), there, "batch query key, batch mention key -> batch mention query"
+            pattern.float(), there, "batch row key, batch mention key -> batch mention row"
         )
-        total = einsum(
-            onto, members, "batch mention query, batch option query -> batch mention option"
-        )
+        total = einsum(onto, members, "batch mention row, batch option row -> batch mention option")
     return total / members.sum(dim=-1).clamp(min=1)[:, None]
 
 

@@ -1,6 +1,6 @@
 """Where in a batch the losses look: rows, targets, samples and options, as masks and positions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from workbench.distill.config import Rows
 from workbench.distill.losses.compiling import fused
 from workbench.distill.losses.divergence import sample_count, weighted_sum
 from workbench.distill.losses.term import Per
+from workbench.distill.reading.wanted import Looks
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,14 @@ class Marks:
 
     Attributes:
         real: real tokens, not padding.
-        rows: query positions of patterns and hidden states.
+        rows: positions at which patterns and hidden states are compared.
+        queries: positions whose attention was read, -1 for none; see `choose_queries`.
+        compared: which of the queries are `rows`.
         targets: positions whose next token belongs to the chain or the answer.
         labels: tokens to be predicted; IGNORED where no loss is taken.
         weights: weight of each token in the loss on chains.
         decisions: position of each decision; 0 where there is none.
+        decision_rows: where in `queries` each decision is; 0 where it is not.
         decided: which decisions there are.
         asked: decisions whose evidence is known.
         samples: the decisions, then the last token of each option.
@@ -36,10 +40,13 @@ class Marks:
 
     real: Bool[Tensor, "batch token"]
     rows: Bool[Tensor, "batch token"]
+    queries: Int[Tensor, "batch row"]
+    compared: Bool[Tensor, "batch row"]
     targets: Bool[Tensor, "batch token"]
     labels: Int[Tensor, "batch token"]
     weights: Float[Tensor, "batch token"]
     decisions: Int[Tensor, "batch decision"]
+    decision_rows: Int[Tensor, "batch decision"]
     decided: Bool[Tensor, "batch decision"]
     asked: Bool[Tensor, "batch decision"]
     samples: Int[Tensor, "batch sample"]
@@ -51,7 +58,10 @@ class Marks:
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor], rows: Rows = "options") -> "Marks":
-        """The marks of a batch of `stream.Collator`."""
+        """The marks of a batch of `stream.Collator`.
+
+        Its `queries` are those of `choose_queries`; where it has none, every token is one.
+        """
         question, length = batch["question"][:, None], batch["length"][:, None]
         spans, decisions, evidence = batch["option_spans"], batch["decisions"], batch["evidence"]
         offered = spans[..., 1] > spans[..., 0]
@@ -63,13 +73,20 @@ class Marks:
             "target": question - 1,
         }[rows]
         ends = (spans[..., 1] - 1).clamp(min=0)
+        rows_at = (places >= first) & (places < length)
+        queries = batch["queries"] if "queries" in batch else places.expand(len(length), -1)
         return cls(
             real=places < length,
-            rows=(places >= first) & (places < length),
+            rows=rows_at,
+            queries=queries,
+            compared=rows_at.gather(1, queries.clamp(min=0)) & (queries >= 0),
             targets=(places >= question - 1) & (places < length - 1),
             labels=batch["labels"],
             weights=batch["weights"],
             decisions=decisions.clamp(min=0),
+            decision_rows=(queries[:, None] == decisions[..., None].clamp(min=0))
+            .long()
+            .argmax(dim=-1),
             decided=decided,
             asked=decided & (evidence[..., 1] > evidence[..., 0]),
             samples=torch.cat([decisions.clamp(min=0), ends], dim=1),
@@ -94,3 +111,26 @@ class Marks:
 def sampled_positions(batch: Mapping[str, Tensor], rows: Rows) -> Int[Tensor, "batch sample"]:
     """Where what heads write is read."""
     return Marks.of(batch, rows).samples
+
+
+def choose_queries(
+    batch: Mapping[str, Tensor], rows: Rows, looks: Collection[Looks]
+) -> Int[Tensor, "batch row"]:
+    """Positions of each example whose attention losses look at, rising, then -1.
+
+    How many there are decides a shape: on a device the host waits for it, so it is done where
+    batches are made.
+    """
+    marks = Marks.of(batch, rows)
+    chosen = torch.zeros_like(marks.rows)
+    places = torch.arange(chosen.shape[1], device=chosen.device)
+    if "rows" in looks:
+        chosen |= marks.rows
+    if "decisions" in looks:
+        chosen |= ((places == marks.decisions[..., None]) & marks.decided[..., None]).any(dim=1)
+    if "options" in looks:
+        start, stop = marks.spans[..., :1], marks.spans[..., 1:]
+        chosen |= ((places >= start) & (places < stop)).any(dim=1)
+    first = chosen.long().argsort(dim=1, descending=True, stable=True)
+    queries = torch.where(chosen.gather(1, first), first, -1)
+    return queries[:, : max(1, int(chosen.sum(dim=1).max()))]

@@ -2,8 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from workbench.heads import Head
+
+Looks = Literal["rows", "decisions", "options"]
+"""Whose attention is wanted: the rows that losses are taken over, the decisions, or the options'
+tokens."""
 
 
 @dataclass(frozen=True)
@@ -12,6 +17,7 @@ class Wanted:
 
     Attributes:
         patterns: heads whose attention patterns are wanted.
+        looks: from which queries; "rows" unless anything else is said.
         writes: heads of which is wanted what they write to the residual stream.
         hidden: layers whose output is wanted.
         scale: whether the final norm's factor at the decisions is wanted.
@@ -19,10 +25,15 @@ class Wanted:
     """
 
     patterns: frozenset[Head] = frozenset()
+    looks: frozenset[Looks] = frozenset()
     writes: frozenset[Head] = frozenset()
     hidden: frozenset[int] = frozenset()
     scale: bool = False
     logits: bool = False
+
+    def __post_init__(self) -> None:
+        if self.patterns and not self.looks:
+            object.__setattr__(self, "looks", frozenset({"rows"}))
 
     def __or__(self, other: "Wanted") -> "Wanted":
         names = [field.name for field in fields(self)]

@@ -12,6 +12,7 @@ mean over forwards, by their number of samples.
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -27,7 +28,7 @@ from workbench.distill.losses.losses import Loss
 from workbench.distill.matching.head_map import HeadMap
 from workbench.distill.reading.capture import Capture, Reading
 from workbench.distill.reading.parts import attention_modules, plain_model
-from workbench.distill.reading.positions import sampled_positions
+from workbench.distill.reading.positions import choose_queries, sampled_positions
 from workbench.distill.training.arguments import check_arguments, is_recomputed
 from workbench.distill.training.student import check_vocabulary
 from workbench.distill.training.terms import Models, Terms
@@ -101,6 +102,9 @@ class MechanisticDistillationTrainer(Trainer):
                 "forward; they cannot be used with weights sharded over devices; give "
                 "--interaction 0"
             )
+        self._choose = partial(choose_queries, rows=config.rows, looks=wanted.looks)
+        if wanted.looks:
+            self.data_collator = partial(_with_queries, self.data_collator, self._choose)
         # As `loss_is_scaled_for_ga`, for releases of transformers that do not know it.
         self.model_accepts_loss_kwargs = True
         self.teacher = teacher.eval().requires_grad_(False)
@@ -160,15 +164,19 @@ class MechanisticDistillationTrainer(Trainer):
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Loss], Reading]:
         """Unweighted terms of one batch, and the reading of the student."""
-        samples = sampled_positions(inputs, self.terms.config.rows)
+        if self._choose.keywords["looks"] and "queries" not in inputs:
+            inputs = {**inputs, "queries": self._choose(inputs)}
+        samples, queries = sampled_positions(inputs, self.terms.config.rows), inputs.get("queries")
         ids = inputs["input_ids"]
         taught = Reading()
         if self.terms.config.needs_teacher:
             with torch.no_grad():
                 taught = self._teacher_capture.run(
-                    lambda: self.teacher(input_ids=ids, use_cache=False), samples
+                    lambda: self.teacher(input_ids=ids, use_cache=False), samples, queries
                 ).to(ids.device)
-        learnt = self._student_capture.run(lambda: model(input_ids=ids, use_cache=False), samples)
+        learnt = self._student_capture.run(
+            lambda: model(input_ids=ids, use_cache=False), samples, queries
+        )
         return self.terms(inputs, taught, learnt), learnt
 
     def prediction_step(
@@ -227,6 +235,11 @@ class MechanisticDistillationTrainer(Trainer):
             summed = self.accelerator.reduce(summed, "sum")
         assert isinstance(summed, Tensor)
         return dict(zip(names, summed, strict=True))
+
+
+def _with_queries(collate: Any, choose: Any, samples: Any) -> dict[str, Tensor]:
+    batch = collate(samples)
+    return {**batch, "queries": choose(batch)}
 
 
 @contextmanager

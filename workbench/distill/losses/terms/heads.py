@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from workbench.distill.losses.term import SIDES, Side, Term, register
-from workbench.distill.reading.wanted import Wanted
+from workbench.distill.reading.wanted import Looks, Wanted
 from workbench.heads import Head
 from workbench.phases import POOLS, Pool
 
@@ -71,7 +71,7 @@ class Attention(_Grouped):
         return attention_loss(
             teacher.pooled(group.teacher),
             student.pooled(group.student),
-            marks.rows,
+            marks.compared,
             marks.real,
             per=self.config.per,
         )
@@ -149,7 +149,8 @@ class Interaction(Term):
 
     def needs(self, side: Side) -> Wanted:
         coarse, refine = (frozenset(self.heads[side][pool]) for pool in POOLS)
-        return Wanted(patterns=coarse, writes=refine, scale=True)
+        looks: Looks = "decisions" if self.config.route == "decision" else "options"
+        return Wanted(patterns=coarse, looks=frozenset({looks}), writes=refine, scale=True)
 
     def count(self, marks: "Marks") -> "Tensor":
         return marks.count_rows(marks.asked, self.config.per)
@@ -180,5 +181,5 @@ class Interaction(Term):
         from workbench.distill.losses.features import decision_mass, evidence_mass
 
         if self.config.route == "decision":
-            return decision_mass(pattern, marks.spans, marks.decisions)
-        return evidence_mass(pattern, marks.spans, marks.evidence)
+            return decision_mass(pattern, marks.spans, marks.decision_rows)
+        return evidence_mass(pattern, marks.spans, marks.evidence, marks.queries)

@@ -57,7 +57,7 @@ class MiniLM(_Layers):
         return minilm_attention_loss(
             [teacher.layer(layer) for _, layer in self.layers],
             [student.layer(layer) for layer, _ in self.layers],
-            marks.rows,
+            marks.compared,
             marks.real,
             per=self.config.per,
         )
