@@ -185,5 +185,5 @@ def _describe(model: HookedModel, plain: Any, shape: str | None) -> dict[str, An
 def device_name(device: torch.device) -> str:
     """What it is called, for people."""
     if device.type == "cuda":
-        return torch.cuda.getdevice_name(device)
+        return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine() if device.type == "cpu" else device.type
