@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from workbench.errors import InputError
-from workbench.models import forked, hooked
+from workbench.models import forked, steered
 from workbench.models.branches import Branch, Edit
 from workbench.models.forked import can_fork, forked_forward, patch_heads
 from workbench.models.hooked import HookedModel
@@ -285,7 +285,7 @@ def test_a_model_that_cannot_fork_gets_the_loop_and_says_so(llama, prompts, capl
 
 def test_a_model_built_otherwise_still_loads_and_gets_the_loop(llama, prompts, monkeypatch, caplog):
     base, source = base_and_source(llama, prompts, 1)
-    monkeypatch.setattr(hooked, "_module_paths", lambda bridge: (["model.nowhere"], ["at.all"]))
+    monkeypatch.setattr(steered, "module_paths", lambda bridge: (["model.nowhere"], ["at.all"]))
     model = HookedModel.from_pretrained_model(build("llama"))
     close(patch_heads(model, base, source, GROUPS), patch_heads(llama, base, source, GROUPS))
     assert "not where they were expected" in caplog.text

@@ -5,52 +5,34 @@ different lengths in which padding changes nothing, and shapes and hashes to rec
 The numerics are the Hugging Face model's own: no weight is folded, centred or otherwise processed.
 """
 
-import difflib
 import inspect
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.devices import get_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
 from workbench.markup import table
-from workbench.models import loading, memory, parity, plain_weights
+from workbench.models import loading, memory, parity, plain_weights, steered
 from workbench.models.batch_budget import PackBudget
-from workbench.models.hooks import Hook, store
+from workbench.models.batched import Run, check_names, check_sequences, run_sequences, token_rows
+from workbench.models.hooks import Hook
 from workbench.models.info import ModelInfo
 from workbench.models.loading import Provenance
 from workbench.models.pieces import Pieces, tokens_of
 from workbench.models.residual import Found, model_ways
 from workbench.models.rotary import switches
-from workbench.models.shortcuts import Shortcut, supports
+from workbench.models.shortcuts import Shortcut
 from workbench.models.steered import View
 from workbench.progress import Reporter, pulse
-
-PATTERNS = ("hook_pattern", "hook_attn_scores")
-SIDE_BY_SIDE = "run of sequences side by side"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One sequence's logits at its last token and its named activations.
-
-    Activations have no batch axis and no padding: a position axis has the sequence's own length
-    (attention patterns and scores: both the query and the key axis).
-    """
-
-    logits: Float[Tensor, " d_vocab"]
-    activations: dict[str, Tensor]
 
 
 class HookedModel:
@@ -147,26 +129,8 @@ class HookedModel:
         bridge = parity.build_bridge(hf_model, tokenizer, name)
         # A model built otherwise is as good, only its sweeps are slower (`can_fork`).
         with suppress(AttributeError, LookupError, TypeError):
-            view.steer(*_module_paths(bridge))
-        cfg = bridge.cfg
-        info = ModelInfo(
-            name=name,
-            revision=revision,
-            architecture=type(hf_model).__name__,
-            n_layers=cfg.n_layers,
-            n_heads=cfg.n_heads,
-            n_kv_heads=getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
-            d_model=cfg.d_model,
-            d_head=cfg.d_head,
-            d_vocab=cfg.d_vocab,
-            weights_sha256=origin.weights_sha256,
-            dtype=str(hf_model.dtype).removeprefix("torch."),
-            attention_implementation=str(hf_model.config._attn_implementation),
-            compatibility_mode=bool(bridge.compatibility_mode),
-            base=origin.base,
-            adapter=origin.adapter,
-            quantisation=origin.quantisation,
-        )
+            view.steer(*steered.module_paths(bridge))
+        info = ModelInfo.of(hf_model, bridge, name, revision, origin)
         model = cls(bridge, view, info, tokenizer)
         for block in bridge.blocks:
             block.register_forward_hook(_pulse)
@@ -227,19 +191,7 @@ class HookedModel:
         Raises:
             InputError: an empty or overlong sequence, or a token outside the vocabulary.
         """
-        longest = self.context_length
-        for index, sequence in enumerate(sequences):
-            if not sequence:
-                raise InputError(f"sequence {index} is empty")
-            if longest is not None and len(sequence) > longest:
-                raise InputError(
-                    f"sequence {index} has {len(sequence)} tokens, the model takes {longest}"
-                )
-            if min(sequence) < 0 or max(sequence) >= self.info.d_vocab:
-                raise InputError(
-                    f"sequence {index} has token ids {min(sequence)}..{max(sequence)}, "
-                    f"the vocabulary is 0..{self.info.d_vocab - 1}"
-                )
+        check_sequences(self, sequences)
 
     def to_tokens(self, text: str) -> list[int]:
         """The tokens of a text, as prompts have them.
@@ -322,98 +274,14 @@ class HookedModel:
                 is no hook of this model, logits that are no numbers, or a text where the model has
                 no tokenizer.
         """
-        sequences = self._token_rows(sequences)
-        self.check_sequences(sequences)
-        self._check_names(names)
-        runs: dict[int, Run] = {}
-        for indices in self._batches(sequences, batch_size):
-            batch = [sequences[index] for index in indices]
-            if len(batch) > 1 and not supports(self, SIDE_BY_SIDE, batch[-1], self._side_by_side):
-                done = [run for one in batch for run in self._run_batch([one], names)]
-            else:
-                done = self._run_batch(batch, names)
-            self._check_numbers(indices, done)
-            runs.update(zip(indices, done, strict=True))
-        return [runs[index] for index in range(len(sequences))]
-
-    def _token_rows(self, given: Any) -> list[Sequence[int]]:
-        """Texts and rows of numbers, also of a tensor, as rows of tokens."""
-        given = given if hasattr(given, "__iter__") and not isinstance(given, str) else [given]
-        rows = [one.tolist() if hasattr(one, "tolist") else one for one in given]
-        if strange := [one for one in rows if not isinstance(one, str | list | tuple)]:
-            raise InputError(
-                f"a sequence is {type(strange[0]).__name__}; texts or lists of token ids are "
-                "needed, [[1, 2]] for one list alone"
-            )
-        return [self.to_tokens(one) if isinstance(one, str) else one for one in rows]
-
-    def _check_numbers(self, indices: Sequence[int], runs: Sequence[Run]) -> None:
-        """Half precision can overflow on some prompts only, later than loading would see."""
-        for index, run in zip(indices, runs, strict=True):
-            if run.logits.isnan().any():
-                raise InputError(
-                    f"sequence {index}: model {self.info.name!r} gives logits in "
-                    f"{self.info.dtype} that are no numbers; float32 may hold what overflows"
-                )
-
-    def _batches(self, sequences: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-        """Indices of sequences of similar length, which are rotated alike."""
-        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-        for _, alike in groupby(order, key=lambda index: self.rotation(len(sequences[index]))):
-            indices = list(alike)
-            yield from (indices[start : start + size] for start in range(0, len(indices), size))
-
-    def _side_by_side(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Logits of a sequence and a shorter one in one batch, and each by itself."""
-        shorter = len(tokens) * 3 // 4
-        if self.rotation(shorter) != self.rotation(len(tokens)):
-            shorter = len(tokens)
-        both = [tokens, tokens[-shorter:]]
-        quick = self._run_batch(both, ())
-        plain = [run for one in both for run in self._run_batch([one], ())]
-        together, alone = (torch.stack([run.logits for run in runs]) for runs in (quick, plain))
-        return together, alone
+        rows = token_rows(self, sequences)
+        self.check_sequences(rows)
+        check_names(self, names)
+        return run_sequences(self, rows, names, batch_size)
 
     def rotation(self, length: int) -> int:
         """What a sequence's length decides about its rotary embeddings: sequences of one kind."""
         return sum(length > switch for switch in self._switches)
-
-    def _run_batch(self, batch: Sequence[Sequence[int]], names: Collection[str]) -> list[Run]:
-        tokens = pad_sequence([torch.tensor(list(one)) for one in batch], batch_first=True)
-        lengths = torch.tensor([len(sequence) for sequence in batch])
-        mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long().to(self.device)
-        stored: dict[str, Tensor] = {}
-        last = sorted({len(sequence) - 1 for sequence in batch})
-        logits = self.logits_at(
-            tokens.to(self.device),
-            last,
-            [store(name, stored) for name in names],
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-        )
-        silent = [name for name in names if name not in stored]
-        if silent:
-            raise InputError(f"hook {silent[0]!r} exists but does not fire in this model's forward")
-        return [
-            Run(
-                logits=logits[row, last.index(len(sequence) - 1)],
-                activations={
-                    name: self._one_sequence(name, stored[name], row, len(sequence))
-                    for name in names
-                },
-            )
-            for row, sequence in enumerate(batch)
-        ]
-
-    def _one_sequence(self, name: str, value: Tensor, row: int, length: int) -> Tensor:
-        """Row `row` without padding. Size 1 on the batch axis: one value shared by all rows."""
-        value = value[row] if value.shape[0] > 1 else value[0]
-        if name.endswith(PATTERNS):
-            return value[..., :length, :length]
-        # Hooks with an unusual layout declare their position axis, counted with the batch axis.
-        declared = getattr(self.bridge.hook_dict[name], "pos_dim", None)
-        axis = 0 if declared is None else declared - 1 if declared > 0 else declared
-        return value.narrow(axis, 0, length)
 
     def logits_at(
         self,
@@ -452,22 +320,6 @@ class HookedModel:
             )
         return logits
 
-    def _check_names(self, names: Collection[str]) -> None:
-        known = self.bridge.hook_dict
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise InputError(f"{name!r} is no hook of model {self.info.name!r}{hint}")
-
 
 def _pulse(block: Any, args: Any, output: Any) -> None:
     pulse("layers")
-
-
-def _module_paths(bridge: TransformerBridge) -> tuple[list[str], list[str]]:
-    """Paths of the Hugging Face model's decoder blocks and of their attention modules."""
-    adapter: Any = bridge.adapter
-    component = adapter.component_mapping["blocks"]
-    blocks = [f"{component.name}.{layer}" for layer in range(bridge.cfg.n_layers)]
-    return blocks, [f"{block}.{component.submodules['attn'].name}" for block in blocks]

@@ -1,9 +1,10 @@
 """What identifies a model in a result."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from workbench.models.adapters import AdapterInfo
-from workbench.models.loading import BaseInfo
+from workbench.models.loading import BaseInfo, Provenance
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,31 @@ class ModelInfo:
     adapter: AdapterInfo | None = None
     quantisation: dict[str, int] | None = None
     """Tensors by storage type of a GGUF file, which was dequantised."""
+
+    @classmethod
+    def of(
+        cls, hf_model: Any, bridge: Any, name: str, revision: str | None, origin: Provenance
+    ) -> "ModelInfo":
+        """Of a Hugging Face model and the bridge around it."""
+        cfg = bridge.cfg
+        return cls(
+            name=name,
+            revision=revision,
+            architecture=type(hf_model).__name__,
+            n_layers=cfg.n_layers,
+            n_heads=cfg.n_heads,
+            n_kv_heads=getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
+            d_model=cfg.d_model,
+            d_head=cfg.d_head,
+            d_vocab=cfg.d_vocab,
+            weights_sha256=origin.weights_sha256,
+            dtype=str(hf_model.dtype).removeprefix("torch."),
+            attention_implementation=str(hf_model.config._attn_implementation),
+            compatibility_mode=bool(bridge.compatibility_mode),
+            base=origin.base,
+            adapter=origin.adapter,
+            quantisation=origin.quantisation,
+        )
 
     @property
     def origin(self) -> str:

@@ -172,3 +172,11 @@ def share_weights(hf_model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the module tree and its config that holds the very same parameters and buffers."""
     tensors = [*hf_model.parameters(), *hf_model.buffers()]
     return copy.deepcopy(hf_model, {id(tensor): tensor for tensor in tensors})
+
+
+def module_paths(bridge: Any) -> tuple[list[str], list[str]]:
+    """Paths of the Hugging Face model's decoder blocks and of their attention modules."""
+    adapter: Any = bridge.adapter
+    component = adapter.component_mapping["blocks"]
+    blocks = [f"{component.name}.{layer}" for layer in range(bridge.cfg.n_layers)]
+    return blocks, [f"{block}.{component.submodules['attn'].name}" for block in blocks]
