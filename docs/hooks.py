@@ -209,7 +209,7 @@ def _public_names() -> str:
     for name in wb.__all__:
         thing = getattr(wb, name)
         says = _first_line(thing.__doc__)
-        home = getattr(thing, "__module__", thing.__name__)
+        home = getattr(thing, "__module__", None) or thing.__name__
         room = [*home.split("."), "", ""][1]
         anchor = f"{home}.{thing.__qualname__}" if hasattr(thing, "__qualname__") else ""
         link = f"{room}.md#{anchor}" if anchor else f"{room}.md"
