@@ -39,7 +39,7 @@ def adapt(
     ] = None,
     device: OneDevice = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
+        Literal["float32", "bfloat16"] | None,
         typer.Option(
             help="Dtype of the model's weights.", show_default="bfloat16; float32 on a CPU"
         ),

@@ -55,7 +55,8 @@ def test_the_folder_is_an_adapter_that_loads(made, folder):
     base, adapted = (loading.read_model(one, dtype=torch.float32) for one in (folder, out))
     tokens = torch.arange(5, 25)[None]
     assert not torch.allclose(base(tokens).logits, adapted(tokens).logits, atol=1e-3)
-    assert loading.provenance(out).adapter.trained_on == record["base_sha256"]
+    adapter = loading.provenance(out).adapter
+    assert adapter is not None and adapter.trained_on == record["base_sha256"]
 
 
 def test_the_record_and_the_card(made):

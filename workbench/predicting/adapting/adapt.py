@@ -95,7 +95,8 @@ def adapt(
         claim(out, out / "checkpoints" / "asked.json", asked, "an adapter")
         training = Training(plain, config, out, reporter, checkpoint_every)
         record = asked | {"dtype": dtype} | training.run(found)
-        adapters.save(training.model, out, **_base(model, plain))
+        base, revision = _base(model, plain)
+        adapters.save(training.model, out, base=base, revision=revision)
         record["megabytes"] = round((out / adapters.WEIGHTS_FILE).stat().st_size / 1e6, 1)
         _write(out, record)
     return record
@@ -105,12 +106,10 @@ def _accelerated(device: str | None) -> bool:
     return torch.cuda.is_available() and not str(device or "").startswith("cpu")
 
 
-def _base(model: str | Path, plain: PlainModel) -> dict[str, str | None]:
-    """How the adapter names its base: a path, or a name with its revision."""
+def _base(model: str | Path, plain: PlainModel) -> tuple[str, str | None]:
+    """How the adapter names its base: a path, or a name and its revision."""
     path = Path(model).expanduser()
-    if path.exists():
-        return {"base": str(path.absolute()), "revision": None}
-    return {"base": plain.name, "revision": plain.revision}
+    return (str(path.absolute()), None) if path.exists() else (plain.name, plain.revision)
 
 
 def _write(out: Path, record: Mapping[str, Any]) -> None:
