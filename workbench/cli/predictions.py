@@ -51,6 +51,14 @@ def score_predictions(
     propensity: Annotated[
         Literal["other", "wikipedia", "amazon"], typer.Option(help="Constants of PSP's data.")
     ] = "other",
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of documents and what they belong to (`document<tab>group`); intervals are "
+            "over groups.",
+            show_default="each document by itself",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="CSV file of all measures.", show_default="not written")
     ] = None,
@@ -86,6 +94,7 @@ def score_predictions(
             threshold_from=threshold_from,
             against_threshold_from=against_threshold_from,
             propensity=getattr(frequency, propensity.upper()),
+            groups=groups,
             n_resamples=n_resamples,
             seed=seed,
         )

@@ -118,8 +118,8 @@ def retrieve(
     groups: Annotated[
         Path | None,
         typer.Option(
-            help="What training documents belong to, a line `document group`, a tab between: those "
-            "of one group are no examples of one another.",
+            help="What documents belong to, a line `document group`, a tab between: those of one "
+            "group are no examples of one another, and intervals are over groups.",
             show_default="each is alone",
         ),
     ] = None,
@@ -161,7 +161,7 @@ def retrieve(
     }
     with alone_in(out, private=corpus.text_is_private):
         claim(out, out / BEGUN, asked, "labels")
-        _retrieve(out, corpus, names, candidates, asked, grouped, n_resamples, n_threads)
+        _retrieve(out, corpus, names, candidates, asked, groups, grouped, n_resamples, n_threads)
 
 
 def _checked_task(task: str) -> str:
@@ -179,7 +179,8 @@ def _retrieve(
     names: list[str] | None,
     candidates: list[str] | None,
     asked: dict[str, Any],
-    groups: dict[str, int] | None,
+    groups: Path | None,
+    grouped: dict[str, int] | None,
     n_resamples: int,
     n_threads: int | None,
 ) -> None:
@@ -197,7 +198,7 @@ def _retrieve(
     private = corpus.text_is_private
     embed = _embedding(asked["dense"]) if asked["dense"] else None
     retriever = Retriever(
-        corpus, pool=asked["pool"], embed=embed, n_threads=n_threads, groups=groups
+        corpus, pool=asked["pool"], embed=embed, n_threads=n_threads, groups=grouped
     )
     if names is None:
         names = best_ways(
@@ -230,7 +231,12 @@ def _retrieve(
     shutil.rmtree(out / PARTS, ignore_errors=True)
     with reporter.step("measures"):
         table = score_predictions(
-            whole, task=corpus, split=asked["split"], n_resamples=n_resamples, seed=asked["seed"]
+            whole,
+            task=corpus,
+            split=asked["split"],
+            groups=groups if grouped and found["document"].isin(list(grouped)).any() else None,
+            n_resamples=n_resamples,
+            seed=asked["seed"],
         )
     table.insert(0, "ways", ",".join(names))
     write_table(out / "retrieval.csv", table, float_format="%.4f")

@@ -168,6 +168,28 @@ def test_intervals_are_those_of_the_bootstrap_over_documents():
         assert [row["low"], row["high"]] == pytest.approx([*map(float, expected[1:])], abs=3e-3)
 
 
+def test_documents_of_a_group_are_drawn_together():
+    gold, listed = some(40)
+    pair = np.repeat(np.arange(40), 2)
+    doubled = Rankings.of(*([rows[at] for at in pair] for rows in (gold, listed)))
+
+    def measured(ranked, groups=None):
+        table = ranking_table(ranked, ks=[1, 3], groups=groups, n_resamples=300)
+        return table[(table["bucket"] == "all") & table["measure"].isin(["p", "recall", "map"])]
+
+    ends = ["value", "low", "high"]
+    own, together, apart = (
+        measured(*given)[ends]
+        for given in ((Rankings.of(gold, listed),), (doubled, pair), (doubled,))
+    )
+    assert np.allclose(together, own)
+    assert (together["high"] - together["low"] > 1.2 * (apart["high"] - apart["low"])).all()
+    few = measured(doubled, np.repeat(np.arange(8), 10))
+    assert few["low"].isna().all() and few["value"].notna().all()
+    with pytest.raises(InputError, match="3 groups are given for 80 documents"):
+        measured(doubled, np.arange(3))
+
+
 def test_the_seed_decides_and_slices_of_draws_do_not(monkeypatch):
     gold, listed = some()
     first = table_of(gold, listed, seed=1)

@@ -166,6 +166,8 @@ def test_what_does_not_fit_is_refused(task, tmp_path):
     refused(frame, "has no split 'val'", split="val")
     far = frame.assign(labels=[np.array([12, 1, 2, 3, 4, 5])] * 30)
     refused(far, "document 0: listed has label 12, but labels go from 0 to 11")
+    (tmp_path / "groups.tsv").write_text("nobody\tsource\n")
+    refused(frame, "groups.tsv: names none of the 30 documents", groups=tmp_path / "groups.tsv")
     write_sparse(tmp_path / "p.txt", frame[:9], N_LABELS)
     with pytest.raises(InputError, match="9 rows, but split test of set has 30 documents"):
         wb.score_predictions(tmp_path / "p.txt", task=task)

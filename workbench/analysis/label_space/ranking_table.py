@@ -171,6 +171,7 @@ def ranking_table(
     ks: Sequence[int] = PLACES,
     recall_ks: Sequence[int] | None = RECALL_PLACES,
     frequencies: Frequencies | None = None,
+    groups: Int[np.ndarray, " document"] | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -188,17 +189,20 @@ def ranking_table(
         ks: how many places count.
         recall_ks: how many count in recall; the same by default.
         frequencies: of the labels in training.
-        n_resamples: of documents.
+        groups: number of what each document belongs to, as packages of one source do. Documents
+            of a group are alike, so that groups are resampled, whole (a cluster bootstrap; Davison
+            & Hinkley 1997, 3.8); by default each document is a group.
+        n_resamples: of groups.
         seed: of the resamples.
 
     Returns:
         columns measure (p, recall, ndcg, psp, psndcg, map, r_precision, micro_f1, macro_f1,
         micro_auc, macro_auc), k (missing where whole lists count, as in recall of all that is
         listed), bucket ("all", "head", "torso", "tail", "seen", "unseen", and `BY_NUMBER` of
-        documents), value, low, high (95 %, percentile bootstrap over documents, of at least
+        documents), value, low, high (95 %, percentile bootstrap over groups, of at least
         `MIN_PROMPTS` of them), n (documents with anything to count), rule (how lists were cut for
         F1). With `against`, also its value and rule, and the difference (the first less the
-        other) with an interval, from the same resamples of documents.
+        other) with an interval, from the same resamples.
         macro_f1 and macro_auc have no interval: a label of few documents is missing from many
         resamples, so that even the value may lie outside.
 
@@ -213,11 +217,16 @@ def ranking_table(
     frequencies = frequencies or Frequencies()
     both = [(ranked, cut), *([against] if against else [])]
     found = [_found(*one, ks, recall_ks, frequencies) for one in both]
-    drawn = _drawn([one.terms for one in found], ranked.n, n_resamples, seed)
+    if groups is None:
+        groups = np.arange(ranked.n)
+    if len(groups) != ranked.n:
+        raise InputError(f"{len(groups)} groups are given for {ranked.n} documents")
+    drawn = _drawn([one.terms for one in found], groups, n_resamples, seed)
     rows = []
     for at, (key, terms) in enumerate(found[0].terms.items()):
         n = int(np.count_nonzero(terms.denominator))
-        some = [one[:, at] if n >= MIN_PROMPTS else one[:1, at] for one in drawn]
+        enough = len(np.unique(groups[terms.denominator != 0])) >= MIN_PROMPTS
+        some = [one[:, at] if enough else one[:1, at] for one in drawn]
         rows.append([*key, *interval(some[0]), n])
         if against:
             rows[-1] += [float(some[1][0]), *interval(some[0] - some[1])]
@@ -282,7 +291,10 @@ def _measures(
 
 
 def _drawn(
-    found: Sequence[dict[_Key, Terms]], n: int, n_resamples: int, seed: int
+    found: Sequence[dict[_Key, Terms]],
+    groups: Int[np.ndarray, " document"],
+    n_resamples: int,
+    seed: int,
 ) -> list[Float[np.ndarray, "draw measure"]]:
     """Values of all measures on all documents, then on each resample, for each ranking."""
     stacked = [
@@ -290,7 +302,7 @@ def _drawn(
         for terms in found
     ]
     drawn: list[list[np.ndarray]] = [[] for _ in found]
-    for weights in _weights(n, n_resamples, seed):
+    for weights in _weights(groups, n_resamples, seed):
         for (above, below), draws in zip(stacked, drawn, strict=True):
             # A linearised one may leave the range of what it stands for.
             draws.append(ratio(weights @ above, weights @ below).clip(0, 1))
@@ -298,10 +310,16 @@ def _drawn(
     return [np.concatenate(draws) for draws in drawn]
 
 
-def _weights(n: int, n_resamples: int, seed: int) -> Iterator[Weights]:
-    """All documents once, then the resamples; a few at a time."""
+def _weights(
+    groups: Int[np.ndarray, " document"], n_resamples: int, seed: int
+) -> Iterator[Weights]:
+    """All documents once, then the resamples of their groups; a few at a time."""
+    n = len(groups)
     yield np.full((1, n), 1 / n)
+    number = np.unique(groups, return_inverse=True)[1]
+    n_groups = int(number.max()) + 1
     generator = derive_generator(seed, "rankings")
     step = max(1, NUMBERS_AT_ONCE // n)
     for start in range(0, n_resamples, step):
-        yield resample_counts(n, min(step, n_resamples - start), generator).numpy() / n
+        counts = resample_counts(n_groups, min(step, n_resamples - start), generator).numpy()
+        yield counts[:, number] / n

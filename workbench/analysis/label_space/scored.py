@@ -21,6 +21,7 @@ from workbench.errors import InputError
 from workbench.labels.corpus import LabelledCorpus, check_split
 from workbench.labels.folders import open_corpus
 from workbench.labels.predictions import Predictions, read_predictions
+from workbench.labels.retrieving.groups import read_groups
 from workbench.progress import pulse
 
 TEST, TRAIN = "test", "train"
@@ -35,6 +36,7 @@ def score_predictions(
     threshold_from: str | Path | None = None,
     against_threshold_from: str | Path | None = None,
     propensity: tuple[float, float] = OTHER,
+    groups: str | Path | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -55,7 +57,9 @@ def score_predictions(
             is no training split.
         against_threshold_from: the same for `against`.
         propensity: A and B of the propensities: `frequency.OTHER`, or `WIKIPEDIA` or `AMAZON`.
-        n_resamples: of documents.
+        groups: file of what documents belong to (`read_groups`); intervals are over groups, as
+            documents of one are alike. A document without any is a group of its own.
+        n_resamples: of documents, or of groups.
         seed: of the resamples.
 
     Returns:
@@ -71,6 +75,7 @@ def score_predictions(
         threshold_from=threshold_from,
         against_threshold_from=against_threshold_from,
         propensity=propensity,
+        groups=groups,
         n_resamples=n_resamples,
         seed=seed,
     )
@@ -137,6 +142,7 @@ class Scored:
         threshold_from: str | Path | None = None,
         against_threshold_from: str | Path | None = None,
         propensity: tuple[float, float] = OTHER,
+        groups: str | Path | None = None,
         n_resamples: int = 2000,
         seed: int = 0,
     ) -> pd.DataFrame:
@@ -166,9 +172,21 @@ class Scored:
             ks=ks,
             recall_ks=[k for k in RECALL_PLACES if k <= longest] or ks,
             frequencies=Frequencies(counts, n_train if n_train > 2 else None, propensity),
+            groups=self._groups(groups),
             n_resamples=n_resamples,
             seed=seed,
         )
+
+    def _groups(self, path: str | Path | None) -> np.ndarray | None:
+        """The number of each document's group; those without any have one of their own."""
+        if path is None:
+            return None
+        known = read_groups(Path(path))
+        found = [known.get(document, -1) for document in self.documents]
+        if max(found, default=-1) < 0:
+            raise InputError(f"{path}: names none of the {len(found):,} documents")
+        first = max(known.values()) + 1
+        return np.array([first + at if one < 0 else one for at, one in enumerate(found)])
 
     def table(self) -> pd.DataFrame:
         """The predictions with their documents and what is right, as `write_predictions` takes."""
