@@ -164,6 +164,7 @@ def test_what_does_not_fit_is_refused(task, tmp_path):
             None, task=shorter(task, tmp_path))  # fmt: skip
     refused(frame.assign(gold=[[0]] * 30), "documents other labels are right")
     refused(frame, "has no split 'val'", split="val")
+    refused(frame, "no such folder; .* says so, give the task", {"task": "xmc:nowhere"})
     far = frame.assign(labels=[np.array([12, 1, 2, 3, 4, 5])] * 30)
     refused(far, "document 0: listed has label 12, but labels go from 0 to 11")
     (tmp_path / "groups.tsv").write_text("nobody\tsource\n")

@@ -218,7 +218,8 @@ class Scored:
         kinds = {one.predictions.record.get("scores") for one in (self, others)} - {None}
         if len(kinds) > 1:
             raise InputError(
-                f"{where}: its scores are of another kind ({' and '.join(sorted(map(str, kinds)))})"
+                f"{where}: its scores are of another kind than those that are measured, as the "
+                "files beside both say"
             )
         whose = f" of {others.split}" if others.split else ""
         return best_score(others.rankings, f"{len(others.documents)} documents{whose}")
@@ -274,12 +275,9 @@ def open_scored(
             or other labels are right for them than the file says.
     """
     found = read_predictions(source)
-    corpus = task if task is not None else found.record.get("task")
-    if isinstance(corpus, str):
-        corpus = open_corpus(corpus)
+    corpus = _corpus(found, task)
     if corpus is None:
         return _by_itself(found)
-    assert not isinstance(corpus, str)
     split = split or found.record.get("split")
     if split is None:
         splits = [one for one in (TEST, TRAIN) if one != other_than]
@@ -320,6 +318,17 @@ def open_scored(
             f"{corpus.name}"
         )
     return Scored(found, corpus, split, documents, gold, ignored)
+
+
+def _corpus(found: Predictions, task: str | LabelledCorpus | None) -> LabelledCorpus | None:
+    if task is not None:
+        return open_corpus(task) if isinstance(task, str) else task
+    said = found.record.get("task")
+    try:
+        return said and open_corpus(said)
+    except InputError as error:
+        what = f"{error}; {found.path} says so, give the task (--task) if it lies elsewhere"
+        raise InputError(what) from None
 
 
 def _by_itself(found: Predictions) -> Scored:
