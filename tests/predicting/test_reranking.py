@@ -21,7 +21,7 @@ BLOCK = Block(
         Document("b", "", "Nothing.", (0,)),
         Document("c", "", "A long fall.\n" * 60, (2,)),
     ),
-    (np.array([1, 4, 0, 2]), np.array([], dtype=int), np.array([2, 3])),
+    (np.array([1, 4, 0, 2]), np.array([], dtype=int), np.array([3, 2])),
 )
 
 
@@ -53,7 +53,7 @@ def test_candidates_are_ordered_by_the_model_and_the_rest_follows(chat_model):
     assert sum(told) == 3
     assert found["document"].tolist() == ["a", "b", "c"]
     assert [row.tolist() for row in found["gold"]] == [[1, 3], [0], [2]]
-    assert [row.tolist() for row in found["retrieved"]] == [[1, 0, 2], [], [2, 3]]  # 4 is ignored
+    assert [row.tolist() for row in found["retrieved"]] == [[1, 0, 2], [], [3, 2]]  # 4 is ignored
     first, none, last = found["labels"]
     assert sorted(first[:2]) == [0, 1] and first[2] == 2
     assert len(none) == 0 and sorted(last) == [2, 3]
@@ -87,6 +87,17 @@ def test_a_chain_that_is_longer_as_text_loses_its_end(chat_model):
     assert found["tokens"].max() <= 400
     with pytest.raises(InputError, match="no room for the document"):
         reranker(chat_model, config, generator, max_tokens=60).table(BLOCK)
+
+
+def test_a_document_with_long_options_gets_fewer_candidates(chat_model):
+    config, texts = PredictionConfig(candidates=3), [*LABELS]
+    texts[2] = "a fracture of a very long name " * 12
+    asker = Asker(FORM, chat_model.tokenizer, way="chat", max_tokens=110)
+    scorer = OptionScorer(chat_model)
+    found = Reranker(chat_model, asker, texts, config, scorer).table(BLOCK)
+    assert found["candidates"].tolist()[:2] == [2, 0]
+    assert found["narrowed"].tolist()[:2] == [True, False]
+    assert sorted(found["labels"][0][:2]) == [0, 1] and found["labels"][0][2] == 2
 
 
 def test_shuffled_candidates_are_the_same_for_a_document_and_a_seed():

@@ -104,7 +104,7 @@ def test_a_tree_that_a_model_does_not_take_is_left(llama, monkeypatch):
     def refused(*_: Any) -> None:
         raise NotImplementedError
 
-    monkeypatch.setattr("workbench.predicting.scoring._branches", refused)
+    monkeypatch.setattr("workbench.predicting.scoring.branches", refused)
     assert_exact(llama, QUESTIONS, scorer)
     assert scorer._trees_hold is False
 

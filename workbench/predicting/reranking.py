@@ -18,7 +18,7 @@ from workbench.prompts.forms.asking import Asker, Question
 from workbench.prompts.templates import CharSpan
 
 COLUMNS = ["document", "labels", "scores", "gold", "retrieved"]
-COUNTS = ["candidates", "cut", "tokens"]
+COUNTS = ["candidates", "narrowed", "cut", "tokens"]
 REASONED = ["listed", "finished", "chain"]
 MARGIN = 16
 """Tokens by which a chain may be longer when it is read as text again."""
@@ -54,7 +54,8 @@ class Reranker:
         `labels` are the candidates, the most probable first, then the rest of `retrieved` in its
         order; `scores` are log-probabilities of the candidates, and of the rest one less with every
         place, beginning below the last candidate. A document without a candidate has no row of
-        labels. `cut` says whether a part of it was not shown, `tokens` how long its question is.
+        labels. `narrowed` says whether it has fewer candidates since its options are too long,
+        `cut` whether a part of it was not shown, `tokens` how long its question is.
         Where the model reasons, `REASONED` are there as well: `listed`, the labels that its reply
         names; `finished`, whether it came to one; `chain`, all that it wrote, where kept.
 
@@ -63,7 +64,7 @@ class Reranker:
             advance: called with how many documents more are done.
 
         Raises:
-            InputError: options that do not fit into the context, or what model and generator
+            InputError: a document that does not fit with one option, or what model and generator
                 refuse.
         """
         config = self._config
@@ -71,15 +72,10 @@ class Reranker:
             kept(document, found)
             for document, found in zip(block.documents, block.retrieved, strict=True)
         ]
-        shown = [
-            in_order(some[: config.candidates], document.id, config)
-            for document, some in zip(block.documents, retrieved, strict=True)
-        ]
-        asked = [row for row, some in enumerate(shown) if some]
+        shown, found_questions = self._questions(block.documents, retrieved)
+        asked, questions = list(found_questions), list(found_questions.values())
         texts = [block.documents[row].full_text for row in asked]
         options = [[self._texts[label] for label in shown[row]] for row in asked]
-        room = config.room + MARGIN if config.reason else 0
-        questions = self._asker.ask_many(texts, options, room=room) if asked else []
         if advance and len(asked) < len(shown):
             advance(len(shown) - len(asked))
         replies = self._replies(questions) if config.reason else []
@@ -105,11 +101,50 @@ class Reranker:
                 "gold": [np.array(one.labels, dtype=np.int32) for one in block.documents],
                 "retrieved": [np.array(some, dtype=np.int32) for some in retrieved],
                 "candidates": np.array([len(some) for some in shown], dtype=np.int32),
+                "narrowed": [
+                    len(some) < min(config.candidates, len(all_of_them))
+                    for some, all_of_them in zip(shown, retrieved, strict=True)
+                ],
                 "cut": [cut.get(row, False) for row in range(len(shown))],
                 "tokens": np.array([tokens.get(row, 0) for row in range(len(shown))], np.int32),
             }
         )
         return table.assign(**self._columns(shown, asked, options, replies))
+
+    def _questions(
+        self, documents: Sequence[Document], retrieved: Sequence[Sequence[int]]
+    ) -> tuple[list[list[int]], dict[int, Question]]:
+        """The candidates of each document, and the questions, by its row, of those that have any.
+
+        Where the options of a document are so long that nothing of it could be shown beside them,
+        there are fewer.
+        """
+        config = self._config
+        room = config.room + MARGIN if config.reason else 0
+        pairs = list(zip(documents, retrieved, strict=True))
+        shown = [in_order(some[: config.candidates], one.id, config) for one, some in pairs]
+        asked = [row for row, some in enumerate(shown) if some]
+        if not asked:
+            return shown, {}
+        texts = [documents[row].full_text for row in asked]
+        try:
+            options = [[self._texts[label] for label in shown[row]] for row in asked]
+            return shown, dict(
+                zip(asked, self._asker.ask_many(texts, options, room=room), strict=True)
+            )
+        except InputError:  # of one document, which is not known
+            questions = {}
+        for row, text in zip(asked, texts, strict=True):
+            while row not in questions:
+                try:
+                    options = [self._texts[label] for label in shown[row]]
+                    questions[row] = self._asker.ask(text, options, room=room)
+                except InputError:
+                    fewer = len(shown[row]) * 3 // 4
+                    if not fewer:
+                        raise
+                    shown[row] = in_order(retrieved[row][:fewer], documents[row].id, config)
+        return shown, questions
 
     def _replies(self, questions: Sequence[Question]) -> list[list[int]]:
         if self._generator is None:

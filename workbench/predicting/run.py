@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from workbench.errors import InputError
 from workbench.files import LOCK, alone, alone_in, claim, file_sha256, make_folder, write_table
 from workbench.labels.corpus import LabelledCorpus
 from workbench.labels.folders import open_corpus
-from workbench.labels.predictions import FILE, write_predictions
+from workbench.labels.predictions import FILE
 from workbench.models.batch_budget import PackBudget
 from workbench.predicting.blocks import (
     BLOCK,
@@ -25,13 +24,13 @@ from workbench.predicting.blocks import (
     iter_blocks,
     part_path,
     parts_there,
-    read_parts,
     size_of,
 )
 from workbench.predicting.config import PredictionConfig
 from workbench.predicting.generating import open_generator
+from workbench.predicting.merging import merged
 from workbench.predicting.model import PlainModel, load_plain
-from workbench.predicting.reranking import COLUMNS, Reranker
+from workbench.predicting.reranking import Reranker
 from workbench.predicting.scoring import OptionScorer
 from workbench.predicting.shortlists import count_documents, given_shortlist, shortlist
 from workbench.predicting.waiting import wait_for
@@ -44,13 +43,8 @@ from workbench.team import Team
 
 BEGUN = "predict.json"
 """In the folder: what decides its tables."""
-CHAINS = "chains.parquet"
 LONGEST = 4096
 """Tokens of a question to a model that names no context."""
-SCORES = (
-    "log-probability of an option's name where the model answers; labels that it was not shown "
-    "follow in the order in which they were retrieved, each 1 below the one before"
-)
 _NOT_DECIDING = ("patience", "batch_tokens")
 SECONDS_BETWEEN_COUNTS = 2.0
 """Of blocks that others have done."""
@@ -119,7 +113,10 @@ def predict(
             )
         reranker = _reranker(model, asker, corpus, config, launched and here.world > 1)
         _predict(out, corpus, config, table, reranker, here, reporter)
-        return _merged(out, corpus, n, asked, config, patience) if here.is_main else None
+        if not here.is_main:
+            return None
+        patience.until(lambda: len(parts_there(out)), count_blocks(n), "blocks of documents")
+        return merged(out, corpus, n, asked, config, reporter)
 
 
 @contextmanager
@@ -285,57 +282,3 @@ class _Counted:
         if time.monotonic() - self._looked > SECONDS_BETWEEN_COUNTS:
             self._looked, self._theirs = time.monotonic(), self._others()
         self._advance(self._own + self._theirs, self._total)
-
-
-def _merged(
-    out: Path,
-    corpus: LabelledCorpus,
-    n: int,
-    asked: dict[str, Any],
-    config: PredictionConfig,
-    patience: _Patience,
-) -> pd.DataFrame:
-    """The tables of all processes as one, once they are there."""
-    patience.until(lambda: len(parts_there(out)), count_blocks(n), "blocks of documents")
-    table, private = read_parts(out, n), corpus.text_is_private
-    columns = [name for name in (*COLUMNS, "listed") if name in table]
-    if "chain" in table:
-        write_table(out / CHAINS, table[["document", "chain"]], private=private)
-    record = {**asked, "scores": SCORES, "counts": counts(table, config)}
-    write_predictions(out / FILE, table[columns], record, private=private)
-    shutil.rmtree(out / PARTS, ignore_errors=True)
-    for line in said(record["counts"], config):
-        patience.reporter.say(line)
-    for line in corpus.left_out:
-        patience.reporter.say(f"{corpus.name}: {line}")
-    return pd.DataFrame(table[columns])
-
-
-def counts(table: pd.DataFrame, config: PredictionConfig) -> dict[str, int | float]:
-    """What of the documents could not be asked about as it is, and how long questions were."""
-    asked = table[table["candidates"] > 0]
-    found: dict[str, int | float] = {
-        "documents": len(table),
-        "without_candidates": len(table) - len(asked),
-        "with_fewer_candidates": int((asked["candidates"] < config.candidates).sum()),
-        "cut": int(table["cut"].sum()),
-        "tokens": int(table["tokens"].sum()),
-        "longest": int(table["tokens"].max()),
-    }
-    if "finished" in table:
-        found["unfinished_chains"] = int((~asked["finished"]).sum())
-    return found
-
-
-def said(counted: dict[str, int | float], config: PredictionConfig) -> Iterator[str]:
-    """Lines about the counts, for people."""
-    n = counted["documents"]
-    if counted["cut"]:
-        yield f"{counted['cut']} of {n} documents were too long and are cut by passages"
-    if counted["without_candidates"]:
-        yield f"{counted['without_candidates']} of {n} documents have no candidate, and no labels"
-    if counted["with_fewer_candidates"]:
-        fewer = counted["with_fewer_candidates"]
-        yield f"{fewer} of {n} documents have fewer than {config.candidates} candidates"
-    if counted.get("unfinished_chains"):
-        yield f"{counted['unfinished_chains']} of {n} chains are not finished; give more --room"

@@ -14,21 +14,19 @@ node is a sequence of its own: slower, and as exact.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
 from workbench.errors import InputError
 from workbench.models.batch_budget import PackBudget
 from workbench.predicting.model import PlainModel
+from workbench.predicting.trees import NameTree, Path, branches
 
-Path = tuple[int, ...]
-"""Tokens of a name from its start; of an inner node, those that lead to it."""
 OFF = {torch.float32: 1e-4, torch.float64: 1e-6}
 """Difference of logits that is rounding, as a part of their range."""
 OFF_IN_HALF = 0.03
@@ -47,44 +45,6 @@ class Asked(Protocol):
     def option_tokens(self) -> tuple[tuple[int, ...], ...]:
         """What follows when an option is chosen: one token at least, none the start of another."""
         ...
-
-
-@dataclass(frozen=True)
-class _Tree:
-    """The names of one question: tokens that go on at each inner node, those above first.
-
-    The first node, the empty one, is the decision.
-    """
-
-    children: dict[Path, list[int]]
-    names: tuple[Path, ...]
-
-    @classmethod
-    def of(cls, names: Sequence[Sequence[int]]) -> "_Tree":
-        children: dict[Path, list[int]] = {(): []}
-        for name in names:
-            for end, token in enumerate(name):
-                after = children.setdefault(tuple(name[:end]), [])
-                if token not in after:
-                    after.append(token)
-        ordered = {node: children[node] for node in sorted(children, key=lambda n: (len(n), n))}
-        return cls(ordered, tuple(tuple(name) for name in names))
-
-    @property
-    def below(self) -> list[Path]:
-        """All nodes but the decision."""
-        return list(self.children)[1:]
-
-    @property
-    def depth(self) -> int:
-        """Tokens that lead to the deepest node."""
-        return max(map(len, self.children))
-
-    def log_probs(self, steps: dict[Path, float]) -> Float[np.ndarray, " option"]:
-        """Of the names, by the log-probability of each step of the tree, named by where it ends."""
-        return np.array(
-            [sum(steps[name[:end]] for end in range(1, len(name) + 1)) for name in self.names]
-        )
 
 
 class OptionScorer:
@@ -114,7 +74,7 @@ class OptionScorer:
             InputError: a question that is longer than the model's context, a name that is empty or
                 the start of another, or not even one question fits into memory.
         """
-        trees = [_Tree.of(question.option_tokens) for question in questions]
+        trees = [NameTree.of(question.option_tokens) for question in questions]
         for question, tree in zip(questions, trees, strict=True):
             self._check(question, tree)
         found: dict[int, Float[np.ndarray, " option"]] = {}
@@ -142,7 +102,7 @@ class OptionScorer:
                 advance(1)
         return [found[number] for number in range(len(questions))]
 
-    def _check(self, question: Asked, tree: _Tree) -> None:
+    def _check(self, question: Asked, tree: NameTree) -> None:
         names = set(tree.names)
         if not question.tokens or len(names) < len(tree.names) or names & set(tree.children):
             raise InputError(
@@ -154,7 +114,7 @@ class OptionScorer:
                 f"a question of {longest} tokens is longer than the model's context of {context}"
             )
 
-    def _may_fork(self, question: Asked, tree: _Tree) -> bool:
+    def _may_fork(self, question: Asked, tree: NameTree) -> bool:
         """Whether the tree of a question can follow it in a forward of its own."""
         model = self.model
         if model.switches:
@@ -165,7 +125,7 @@ class OptionScorer:
             self._trees_hold = self._tried(question, tree)
         return self._trees_hold
 
-    def _tried(self, question: Asked, tree: _Tree) -> bool:
+    def _tried(self, question: Asked, tree: NameTree) -> bool:
         apart = self._apart(question.tokens, tree)
         try:
             (forked,) = self._forked([question.tokens], [tree])
@@ -174,7 +134,7 @@ class OptionScorer:
         allowed = OFF.get(self.model.dtype, OFF_IN_HALF) * max(map(abs, apart.values()))
         return all(abs(forked[step] - value) <= allowed for step, value in apart.items())
 
-    def _apart(self, tokens: Sequence[int], tree: _Tree) -> dict[Path, float]:
+    def _apart(self, tokens: Sequence[int], tree: NameTree) -> dict[Path, float]:
         """Log-probability of every step of a tree whose nodes are sequences of their own."""
         found: dict[Path, float] = {}
         sides: dict[int, list[Path]] = {}
@@ -205,7 +165,7 @@ class OptionScorer:
                 self.budget.run(some, sizes[some[0]], run)
 
     def _forked(
-        self, rows: Sequence[Sequence[int]], trees: Sequence[_Tree]
+        self, rows: Sequence[Sequence[int]], trees: Sequence[NameTree]
     ) -> list[dict[Path, float]]:
         """Log-probability of every step of the trees that follow the rows."""
         deep = any(tree.below for tree in trees)
@@ -220,7 +180,7 @@ class OptionScorer:
         if not deep:
             return found
         below = [tree.below for tree in trees]
-        tokens, positions, seen = _branches(below, [len(row) for row in rows])
+        tokens, positions, seen = branches(below, [len(row) for row in rows])
         device, dtype = self.model.device, self.model.dtype
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
         logits = self.model.hf(
@@ -280,23 +240,3 @@ def only_last(hf: Any, shape: torch.Size, last: Int[Tensor, " row"]) -> Iterator
     finally:
         if handle is not None:
             handle.remove()
-
-
-def _branches(
-    nodes: Sequence[Sequence[Path]], lengths: Sequence[int]
-) -> tuple[Int[Tensor, "row node"], Int[Tensor, "row node"], Bool[Tensor, "row node seen"]]:
-    """Last tokens of nodes, their positions, and what each sees of its row and of the nodes."""
-    most, width = max(map(len, nodes)), max(lengths)
-    tokens = torch.zeros(len(nodes), most, dtype=torch.long)
-    positions = torch.zeros(len(nodes), most, dtype=torch.long)
-    seen = torch.zeros(len(nodes), most, width + most, dtype=torch.bool)
-    seen[:, :, width:] = torch.eye(most, dtype=torch.bool)  # padding sees itself
-    for row, (some, length) in enumerate(zip(nodes, lengths, strict=True)):
-        place = {node: at for at, node in enumerate(some)}
-        seen[row, :, :length] = True
-        positions[row] = length
-        for node, at in place.items():
-            tokens[row, at] = node[-1]
-            positions[row, at] = length + len(node) - 1
-            seen[row, at, [width + place[node[:end]] for end in range(1, len(node))]] = True
-    return tokens, positions, seen
