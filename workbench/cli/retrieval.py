@@ -234,7 +234,7 @@ def _retrieve(
             whole,
             task=corpus,
             split=asked["split"],
-            groups=groups if grouped and found["document"].isin(list(grouped)).any() else None,
+            groups=groups if set(grouped or ()).intersection(found["document"]) else None,
             n_resamples=n_resamples,
             seed=asked["seed"],
         )
