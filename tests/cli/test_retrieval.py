@@ -112,3 +112,9 @@ def test_notes_writes_a_folder_that_retrieve_reads(tmp_path, space, monkeypatch)
     found = call("retrieve", "--task", f"mimic4:{out}", "--ways", "bm25", "--out", f"{out}-found")
     assert found.exit_code == 0, found.output
     assert call("notes", "--out", out).exit_code == 2
+
+
+def test_notes_check_needs_the_notes(tmp_path):
+    (tmp_path / "p.jsonl").write_text("")
+    made = call("notes-check", "--notes", tmp_path, "--prompts", tmp_path / "p.jsonl")
+    assert made.exit_code == 2 and "Error" not in made.output

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from workbench.cli.app import GOES_ON, LABELS, command, new_folder
+from workbench.cli.flags import Model
 
 BEST = "best"
 BEGUN = "retrieve.json"
@@ -89,6 +90,27 @@ def notes(
     typer.echo(f"notes: {n:,} test, {n_training:,} train; {n_codes:,} diagnoses")
     typer.echo(f"tellings: {n_tellings:,}, their places in {out / TELLINGS}")
     typer.echo(f"next: workbench retrieve --task mimic4:{out} --out {out}-retrieved")
+
+
+@command(LABELS)
+def notes_check(
+    notes: Annotated[Path, typer.Option(help="Folder of workbench notes.")],
+    prompts: Annotated[Path, typer.Option(help="Prompt file of these notes.")],
+    model: Model = None,
+) -> None:
+    """In how many prompts of made-up notes a counterfactual still tells what it takes away."""
+    from workbench.bench.notes_told import tellings_left
+    from workbench.models import loading
+    from workbench.prompts.files import read_prompts
+
+    folder = loading.model_folder(loading.bundled_model_path() if model is None else model)
+    tokenizer = loading.read_tokenizer(folder)
+    table = tellings_left(read_prompts(prompts, tokenizer).with_tokenizer(tokenizer), notes)
+    typer.echo(f"prompts: {len(table)}; tellings of gold in one: {table['clean'].mean():.1f}")
+    for variant in ("far", "near"):
+        still = table["prompt"][table[variant] > 0].tolist()
+        which = f": {', '.join(still[:20])}" if still else ""
+        typer.echo(f"{variant} variants that tell gold: {len(still)}{which}")
 
 
 @command(LABELS, stopped=GOES_ON)
