@@ -6,6 +6,7 @@ from fixtures.distillation import POOLS
 from workbench.distill.arms import ARMS, arm_config, find_arm
 from workbench.distill.config import DEFAULTS, DistillationConfig, StudentShape
 from workbench.distill.losses.losses import chain_loss
+from workbench.distill.matching import ablation
 from workbench.distill.matching.ablation import ablation_effects, match_by_ablation
 from workbench.distill.matching.pair import control_map, pair_heads
 from workbench.errors import InputError
@@ -30,6 +31,15 @@ def test_ablation_effect_is_the_rise_of_the_loss_without_the_head(make_model, ba
     model.model.layers[1].self_attn.o_proj.weight.data[:, 16:24] = 0  # head 2 of 8 features each
     assert effects[1, 2].item() == pytest.approx(loss() - before, abs=1e-5)
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_ablation_takes_as_many_examples_together_as_have_room(make_model, batch, monkeypatch):
+    model, sizes = make_model(), []
+    whole = ablation_effects(model, [batch])
+    monkeypatch.setattr(ablation, "ROOM", 2 * batch["input_ids"].shape[1] * 800)
+    model.lm_head.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    torch.testing.assert_close(ablation_effects(model, [batch]), whole, rtol=1e-4, atol=1e-6)
+    assert set(sizes) == {2}
 
 
 def test_heads_are_paired_by_their_relative_effect():

@@ -4,8 +4,6 @@ Everything here is float32, gives the teacher no gradient, and keeps what has we
 graph before it can turn a gradient into NaN.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -150,13 +148,10 @@ def weighted_sum(
 
 
 def js_divergences(
-    teacher: Sequence[Float[Tensor, "row key"]], student: Float[Tensor, "row head key"]
-) -> Float[Tensor, "teacher_head student_head"]:
-    """Jensen-Shannon divergence, mean over rows, on the CPU."""
-    found = []
-    for pattern in teacher:
-        theirs = pattern[:, None].to(student.device)
-        middle = (theirs + student) / 2
-        halves = (torch.xlogy(x, x) - torch.xlogy(x, middle) for x in (theirs, student))
-        found.append(sum(half.sum(dim=-1).mean(dim=0) / 2 for half in halves))
-    return torch.stack(found).cpu()
+    teacher: Float[Tensor, "row key"], student: Float[Tensor, "row head key"]
+) -> Float[Tensor, " head"]:
+    """Jensen-Shannon divergence of one teacher head from each student head, summed over rows."""
+    theirs = teacher[:, None]
+    middle = (theirs + student) / 2
+    halves = (torch.xlogy(x, x) - torch.xlogy(x, middle) for x in (theirs, student))
+    return torch.stack([half.sum(dim=(0, 2)) for half in halves]).sum(dim=0) / 2

@@ -1,6 +1,6 @@
 """Matching heads by what their ablation does, for the circuit baseline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -13,6 +13,9 @@ from workbench.distill.losses.losses import chain_loss
 from workbench.distill.reading.parts import attention_modules, output_module, shape_of
 from workbench.errors import InputError
 from workbench.heads import Head
+
+ROOM = 2**26
+"""Logits that there may be at a time: 256 MiB, and a few times that while the loss is taken."""
 
 
 @torch.no_grad()
@@ -51,13 +54,18 @@ def _silence(head: int, n_heads: int, module: object, args: tuple[Tensor]) -> tu
 def _loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> float:
     total = count = 0.0
     for batch in batches:
-        ids, labels, weights = (
-            batch[name].to(model.device) for name in ("input_ids", "labels", "weights")
-        )
-        logits = model(input_ids=ids, use_cache=False).logits
-        loss = chain_loss(logits, labels, weights)
-        total, count = total + float(loss.total), count + float(loss.count)
+        for ids, labels, weights in _parts(batch, model.config.get_text_config().vocab_size):
+            ids, labels, weights = (x.to(model.device) for x in (ids, labels, weights))
+            loss = chain_loss(model(input_ids=ids, use_cache=False).logits, labels, weights)
+            total, count = total + float(loss.total), count + float(loss.count)
     return total / count
+
+
+def _parts(batch: Mapping[str, Tensor], n_vocab: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Tokens, labels and weights of as many examples as have room for their logits."""
+    together = max(1, ROOM // (batch["input_ids"].shape[1] * n_vocab))
+    names = ("input_ids", "labels", "weights")
+    yield from zip(*(batch[name].split(together) for name in names), strict=True)
 
 
 def match_by_ablation(

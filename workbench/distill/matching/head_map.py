@@ -10,17 +10,16 @@ Heads are (layer, head), from 0.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from workbench.distill.losses.divergence import js_divergences
 from workbench.distill.matching.depth import place_heads, place_layers
 from workbench.errors import InputError
 from workbench.heads import ModelShape, _Record, head_name
@@ -166,47 +165,30 @@ def match_by_depth(pools: Pools, teacher: ModelShape, student: ModelShape) -> He
 
 def match_by_attention(
     pools: Pools,
-    teacher_patterns: Mapping[int, Float[Tensor, "_ _ _ _"]],
-    student_patterns: Mapping[int, Float[Tensor, "_ _ _ _"]],
-    rows: Bool[Tensor, "batch query"],
+    distances: Callable[[Sequence[Head]], Float[Tensor, "teacher_head student_head"]],
     teacher: ModelShape,
     student: ModelShape,
 ) -> HeadMap:
     """Pair by what heads look at, for a pretrained student with the teacher's tokenizer.
 
-    Every pooled teacher head is compared with every student head by the Jensen-Shannon divergence
-    of their attention patterns, averaged over the chosen rows; the pairing with the least sum, each
-    student head used once, is taken (linear sum assignment). Teacher heads beyond the number of
-    student heads go to their nearest one.
+    Every pooled teacher head is compared with every student head; the pairing with the least sum of
+    distances, each student head used once, is taken (linear sum assignment). Teacher heads beyond
+    the number of student heads go to their nearest one.
 
     Args:
         pools: teacher heads.
-        teacher_patterns: by layer, [batch, head, query, key]; the layers of the pooled heads.
-        student_patterns: the same for every student layer, on the same tokens.
-        rows: query positions to compare at, without padding.
+        distances: of these teacher heads from all of the student, layer by layer; see
+            `attention_distances`.
         teacher: shape of the teacher.
         student: shape of the student.
 
     Raises:
-        InputError: as `match_by_depth`; no rows, a layer without patterns, or patterns of another
-            size than the shape or `rows` say.
+        InputError: as `match_by_depth`, and what `distances` raises.
     """
     heads = _listed(pools, teacher)
-    if not rows.any():
-        raise InputError("rows to compare attention at: none is chosen")
-    theirs = [
-        _rows_of(teacher_patterns, head.layer, rows, teacher, "teacher")[:, head.head]
-        for head in heads
-    ]
-    distances = torch.cat(
-        [
-            js_divergences(theirs, _rows_of(student_patterns, layer, rows, student, "student"))
-            for layer in range(student.n_layers)
-        ],
-        dim=1,
-    )
-    columns = distances.argmin(dim=1)
-    chosen, partner = linear_sum_assignment(distances.numpy())
+    found_at = distances([(head.layer, head.head) for head in heads])
+    columns = found_at.argmin(dim=1)
+    chosen, partner = linear_sum_assignment(found_at.numpy())
     columns[torch.as_tensor(chosen)] = torch.as_tensor(partner)
     found = [divmod(int(column), student.n_heads) for column in columns]
     return _head_map("attention", heads, found, teacher, student)
@@ -304,24 +286,3 @@ def _head_map(
         for head, place in zip(heads, found, strict=True)
     )
     return HeadMap(schema=SCHEMA, method=method, teacher=teacher, student=student, pairs=pairs)
-
-
-def _rows_of(
-    patterns: Mapping[int, Tensor],
-    layer: int,
-    rows: Bool[Tensor, "batch query"],
-    shape: ModelShape,
-    side: str,
-) -> Float[Tensor, "row head key"]:
-    """The chosen rows of a layer, normalised."""
-    if layer not in patterns:
-        raise InputError(f"attention patterns of the {side}: layer {layer} is not given")
-    given = patterns[layer]
-    expected = (rows.shape[0], shape.n_heads, rows.shape[1], rows.shape[1])
-    if given.shape != expected:
-        raise InputError(
-            f"attention patterns of the {side}: layer {layer} has shape {tuple(given.shape)}, must "
-            f"be {expected}"
-        )
-    chosen = given.detach().transpose(1, 2)[rows.to(given.device)].float()
-    return chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1e-12)

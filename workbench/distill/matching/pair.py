@@ -1,15 +1,15 @@
 """Pairing the heads of two loaded models: by the pools, by control heads, by ablation effect."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
 
 import pandas as pd
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.distill.config import DistillationConfig, Heads, StudentShape
 from workbench.distill.matching.ablation import ablation_effects, match_by_ablation
+from workbench.distill.matching.distances import attention_distances
 from workbench.distill.matching.head_map import (
     HeadMap,
     Pools,
@@ -17,10 +17,8 @@ from workbench.distill.matching.head_map import (
     match_by_depth,
     swap_teacher,
 )
-from workbench.distill.reading.capture import Capture
 from workbench.distill.reading.parts import shape_of
 from workbench.distill.reading.positions import Marks
-from workbench.distill.reading.wanted import Wanted, all_heads
 from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.headsets.controls import controls
@@ -54,8 +52,8 @@ def pair_heads(
         found = match_by_depth(pools, theirs, ours)
     else:
         rows = Marks.of(batch, config.loss.rows).rows
-        patterns = [_all_patterns(model, batch) for model in (teacher, student)]
-        found = match_by_attention(pools, *patterns, rows=rows, teacher=theirs, student=ours)
+        compare = partial(attention_distances, teacher, student, batch=batch, rows=rows)
+        found = match_by_attention(pools, compare, theirs, ours)
     return control_map(found, config.heads, scores, config.seed)
 
 
@@ -100,16 +98,3 @@ def pair_by_ablation(
     """(teacher head, student head) of `n` pairs of like ablation effect; see `ablation`."""
     theirs, ours = (ablation_effects(model, batches) for model in (teacher, student))
     return match_by_ablation(theirs, ours, n)
-
-
-def _all_patterns(model: Any, batch: Batch) -> dict[int, Tensor]:
-    """Patterns of every head by layer, on the CPU."""
-    shape = shape_of(model)
-    wanted = Wanted(patterns=all_heads(range(shape.n_layers), shape.n_heads))
-    ids = batch["input_ids"].to(model.device)
-    no_positions = ids[:, :0]
-    with torch.no_grad():
-        reading = Capture(model, wanted).run(
-            lambda: model(input_ids=ids, use_cache=False), no_positions
-        )
-    return {layer: reading.layer(layer).cpu() for layer in range(shape.n_layers)}

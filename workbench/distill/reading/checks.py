@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.distill.reading.keeping import keeping
 from workbench.distill.reading.parts import output_module
 from workbench.distill.reading.patterns import patterns_of
 from workbench.distill.reading.through import call, heads_write, norm_scale
 from workbench.errors import InputError
-from workbench.models.attention import KEPT, Kept, kept_attention
+from workbench.models.attention import Kept
 from workbench.models.residual import Way, find_ways, multiple
 
 ROUGH = 0.05
@@ -34,7 +35,7 @@ def check_attention(model: Any, attentions: Sequence[nn.Module], layers: Collect
         return
     with _short_forward(model) as forward, torch.no_grad():
         expected = forward().logits
-        with _keeping(model, attentions) as kept:
+        with keeping(model, attentions) as kept:
             wrong = _differ(forward().logits, expected)
     if wrong or not all(_explained(kept[layer]) for layer in layers):
         name = model.config.get_text_config()._attn_implementation
@@ -72,7 +73,7 @@ def find_written(
         for layer, output in enumerate(outputs)
     ]
     try:
-        with _short_forward(model) as forward, _keeping(model, attentions) as kept:
+        with _short_forward(model) as forward, keeping(model, attentions) as kept:
             ways = find_ways(forward, blocks, outputs)
     finally:
         for hook in hooks:
@@ -131,20 +132,6 @@ def check_end(model: Any, norm: Any, ways: Sequence[Way]) -> None:
             f"{type(model).__name__} cannot be read: its logits are more than a final "
             "root-mean-square norm and the unembedding, which direct contributions need"
         )
-
-
-@contextmanager
-def _keeping(model: Any, attentions: Sequence[nn.Module]) -> Iterator[list[list[Kept]]]:
-    """What attention of each layer was computed from, while it lasts."""
-    kept: list[list[Kept]] = [[] for _ in attentions]
-    for attention, into in zip(attentions, kept, strict=True):
-        setattr(attention, KEPT, into)
-    try:
-        with kept_attention(model, attentions):
-            yield kept
-    finally:
-        for attention in attentions:
-            delattr(attention, KEPT)
 
 
 @contextmanager
