@@ -55,6 +55,18 @@ def test_names_of_several_tokens_are_refused(chat_tokenizer):
         make_examples([(Document("d", "", "a", (1,)), labels)], asker, TEXTS)
 
 
+def test_options_that_are_too_long_make_fewer_candidates(chat_tokenizer):
+    form = open_form(None, "xmc:none")
+    bare = len(Asker(form, chat_tokenizer, max_tokens=5000).ask("a b", TEXTS[:3]).tokens)
+    asker = Asker(form, chat_tokenizer, max_tokens=bare + 8)
+    some = [(Document(f"d{n}", "", "a b", (1,)), tuple(range(n))) for n in (2, 8)]
+    made = make_examples(some, asker, TEXTS)
+    assert made[0].labels == (0, 1) and 1 <= len(made[1].labels) < 8
+    assert made[1].labels == tuple(range(len(made[1].labels)))
+    with pytest.raises(InputError):
+        make_examples(some, Asker(form, chat_tokenizer, max_tokens=30), TEXTS)
+
+
 def test_groups_are_held_out_together():
     ids = [f"d{number}" for number in range(100)]
     groups = {one: int(one[1:]) // 7 for one in ids[:70]}

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from workbench.errors import InputError
 from workbench.labels.corpus import Document
-from workbench.prompts.forms.asking import Asker
+from workbench.prompts.forms.asking import Asker, Question
 
 AT_ONCE = 64
 """Documents that are asked about together."""
@@ -78,13 +78,11 @@ def make_examples(
         advance: called with how many documents are done.
 
     Raises:
-        InputError: options that leave no room for a document, or whose names take several tokens.
+        InputError: a document that does not fit with one option, or names that take several tokens.
     """
     made: list[Example] = []
     for part in _parts(documents):
-        texts = [document.full_text for document, _ in part]
-        offered = [[label_texts[label] for label in labels] for _, labels in part]
-        for (document, labels), question in zip(part, asker.ask_many(texts, offered), strict=True):
+        for document, labels, question in _asked(part, asker, label_texts):
             if any(len(tokens) != 1 for tokens in question.option_tokens):
                 raise InputError(
                     f"the names of {len(labels)} options take several tokens each for this "
@@ -95,6 +93,34 @@ def make_examples(
         if advance:
             advance(len(made))
     return made
+
+
+def _asked(
+    part: Sequence[tuple[Document, Sequence[int]]], asker: Asker, texts: Sequence[str]
+) -> list[tuple[Document, Sequence[int], Question]]:
+    """Documents, candidates and questions; fewer candidates, as `predict` does, where too long."""
+
+    def options(labels: Sequence[int]) -> list[str]:
+        return [texts[label] for label in labels]
+
+    try:
+        questions = asker.ask_many(
+            [document.full_text for document, _ in part], [options(labels) for _, labels in part]
+        )
+        return [(*one, question) for one, question in zip(part, questions, strict=True)]
+    except InputError:  # of one document, which is not known
+        found = []
+    for document, labels in part:
+        while True:
+            try:
+                question = asker.ask(document.full_text, options(labels))
+                break
+            except InputError:
+                if len(labels) < 2:
+                    raise
+                labels = labels[: len(labels) * 3 // 4]
+        found.append((document, labels, question))
+    return found
 
 
 def _parts(

@@ -89,13 +89,21 @@ def gather(
         examples = make_examples(
             [*learned, *measured], asker, corpus.label_texts, lambda done: advance(done, total)
         )
-    learned_from, asked = examples[: len(learned)], examples[len(learned) :]
+    learned_from = [one for one in examples[: len(learned)] if any(one.right)]
+    asked = examples[len(learned) :]
+    shown = [len(labels) for _, labels in (*learned, *measured)]
+    narrowed = sum(len(one.labels) < n for one, n in zip(examples, shown, strict=True))
+    if not learned_from:
+        raise InputError(
+            f"within {asker.max_tokens} tokens no right label is shown; allow more (--max-tokens)"
+        )
     lengths = [len(one.tokens) for one in learned_from]
     counts = {
         "documents": len(documents),
         "held_out": len(measured),
-        "without_right_candidate": len(documents) - len(held) - len(learned),
+        "without_right_candidate": len(documents) - len(held) - len(learned_from),
         "learned_from": len(learned_from),
+        "narrowed": narrowed,
         "tokens": {"mean": round(float(np.mean(lengths)), 1), "most": max(lengths)},
         "way": asker.way,
     }

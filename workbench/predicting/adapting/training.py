@@ -118,6 +118,11 @@ class Training:
             f"{counts['learned_from']:,} to learn from, {counts['held_out']:,} held out, "
             f"{counts['without_right_candidate']:,} without a right label among the candidates"
         )
+        if counts["narrowed"]:
+            self._reporter.say(
+                f"{counts['narrowed']:,} documents have fewer candidates, since their options are "
+                "too long"
+            )
         last = get_last_checkpoint(str(self._folder / "checkpoints"))
         trainer = self._trainer(found, at_start=last is None)
         started = time.monotonic()
