@@ -13,7 +13,7 @@ from workbench.distill.losses import compiling as fusing
 from workbench.distill.losses.term import SIDES
 from workbench.distill.reading.capture import Capture
 from workbench.distill.reading.parts import attention_modules
-from workbench.distill.reading.positions import Marks, sampled_positions
+from workbench.distill.reading.positions import Marks, choose_queries, sampled_positions
 from workbench.distill.reading.wanted import Wanted
 from workbench.distill.training.terms import Models, Terms
 
@@ -71,6 +71,8 @@ def test_readings_of_compiled_blocks_are_the_same_and_cost_no_further_graphs(mak
 
 
 def test_all_terms_but_one_are_one_graph_and_give_the_same(make_model, headmap, batch, monkeypatch):
+    queries = choose_queries(batch, "options", ["rows", "options"])
+    batch = {**batch, "queries": queries}
     models = dict(zip(SIDES, (make_model(0), make_model(1)), strict=True))
     config = LossConfig(**dict.fromkeys(TERMS, 1.0))
     sides = {}
@@ -81,7 +83,9 @@ def test_all_terms_but_one_are_one_graph_and_give_the_same(make_model, headmap, 
             positions = sampled_positions(batch, config.rows)
             for side, model in models.items():
                 sides[side] = Capture(model, terms.wanted[side]).run(
-                    partial(model, input_ids=batch["input_ids"], use_cache=False), positions
+                    partial(model, input_ids=batch["input_ids"], use_cache=False),
+                    positions,
+                    queries,
                 )
         return {name: loss.total for name, loss in terms(batch, *sides.values()).items()}
 

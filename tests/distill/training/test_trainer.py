@@ -4,6 +4,8 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from fixtures.architectures import build
+from fixtures.distillation import POOLS
 from fixtures.quantised import Int4, Int8, quantise, unpack
 from safetensors.torch import load_file
 from transformers import Trainer
@@ -11,14 +13,15 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.examples.stream import Collator
-from workbench.distill.matching.head_map import swap_teacher
-from workbench.distill.reading.parts import plain_model
+from workbench.distill.matching.head_map import match_by_depth, swap_teacher
+from workbench.distill.reading.parts import plain_model, shape_of
 from workbench.distill.reading.positions import Marks
 from workbench.distill.training.terms import PROJECTIONS, drop_projections
 from workbench.errors import InputError
 
 STUDENT_SIDE = {"coarse": [(0, 0)], "refine": [(1, 0), (1, 1)]}
 """Heads that learn, in `headmap`."""
+PAIRS_OF_ITSELF = (((0, 1), (0, 1)), ((1, 2), (1, 2)))
 NOTHING = dict.fromkeys(TERMS, 0.0)
 SUMS = {
     "chain": 1.0,
@@ -364,6 +367,30 @@ def test_an_adapter_is_trained_and_saved_as_one(make_trainer, make_model, tmp_pa
     assert {file.name for file in (tmp_path / "end").glob("*.safetensors")} == {
         "adapter_model.safetensors"
     }
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
+def test_other_architectures_teach_what_can_be_read_of_them(kind, make_trainer, batch):
+    own = {"vocab_size": 800, "n_layer": 2, "num_hidden_layers": 2}
+    long = {"n_positions": 512, "max_position_embeddings": 512}
+    student, teacher = (build(kind, **own, **long) for _ in range(2))
+    shape = shape_of(student)
+    found = match_by_depth(POOLS, shape, shape)
+    same = found.model_copy(
+        update={
+            "pairs": tuple(
+                pair.model_copy(update={"teacher": pair.student}) for pair in found.pairs
+            )
+        }
+    )
+    config = config_of(logit=0.5, attention=0.5, update=0.2, minilm=0.2, hidden=0.1, circuit=0.1)
+    losses, _ = make_trainer(config, student, teacher, PAIRS_OF_ITSELF, same).losses(student, batch)
+    for name, loss in losses.items():
+        if name != "hidden":  # whose projection is random
+            assert loss.mean.item() == pytest.approx(0, abs=1e-5), name
+    sum(loss.mean for loss in losses.values()).backward()
+    with pytest.raises(InputError, match="direct contributions"):
+        make_trainer(config_of(interaction=1.0), student, teacher, headmap=same)
 
 
 def test_the_students_attention_stays_its_own(make_trainer, make_model, batch):
