@@ -45,7 +45,8 @@ def test_tokens_of_names_are_those_that_follow(n, way, tokenizer, chat_tokenizer
     used = tokenizer if way == "plain" else chat_tokenizer
     question = Asker(FORM, used, way=way, max_tokens=99_999).ask(DOCUMENT, all_options(n))
     start = [used.bos_token_id] if used.bos_token_id is not None and way == "plain" else []
-    for name, tokens in zip(question.names, question.option_tokens, strict=True):
+    for at in range(0, n, 1 + n // 8):
+        name, tokens = question.names[at], question.option_tokens[at]
         text = question.text + question.gap + name
         whole = used(text, add_special_tokens=False)["input_ids"]
         assert (*start, *whole) == question.tokens + tokens

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from workbench.errors import InputError
 from workbench.labels.as_text import control_tokens
 from workbench.prompts.chat_form import REASONING, ChatForm
-from workbench.prompts.forms.cutting import LEFT_OUT, fewer, pieces, shown_text, sizes_of
+from workbench.prompts.forms.cutting import LEFT_OUT
+from workbench.prompts.forms.drafts import Draft, Layout, Question, one_line
 from workbench.prompts.forms.form import Form
 from workbench.prompts.forms.listing import listed
-from workbench.prompts.forms.names import Names, option_names
+from workbench.prompts.forms.names import option_names
 from workbench.prompts.templates import CharSpan, Cues
 from workbench.prompts.text import check_fast, encode_many
 
@@ -25,46 +26,6 @@ HEADINGS = (
 
 _MARKED = re.compile(r"\n[#*\s]+$")
 """What is left of `**## Answer`."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question up to the decision; its `repr` holds no text.
-
-    Attributes:
-        text: of the prompt.
-        tokens: of the text.
-        names: what selects option i.
-        option_tokens: tokens that follow `tokens` when option i is chosen; at least one each, and
-            none begins another.
-        document: characters of `text`: the document, as far as it is shown.
-        shown: characters of the document as given that are shown.
-        options: characters of `text`: each line of the options.
-        quoted: characters of `text` where no control token is meant.
-        gap: what stands between `text` and a name.
-    """
-
-    text: str = field(repr=False)
-    tokens: tuple[int, ...] = field(repr=False)
-    names: tuple[str, ...]
-    option_tokens: tuple[tuple[int, ...], ...] = field(repr=False)
-    document: CharSpan
-    shown: tuple[CharSpan, ...]
-    options: tuple[CharSpan, ...] = field(repr=False)
-    quoted: CharSpan
-    gap: str
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """What stands around the document and so many options."""
-
-    before: str
-    between: str
-    after: str
-    names: Names
-    ending: tuple[int, ...]
-    """Tokens with which a question ends where the names' tokens hold."""
 
 
 class Asker:
@@ -103,7 +64,7 @@ class Asker:
             if chat.around(form.turn.strip()) != chat.before_and_after:
                 raise chat.unsteady
         self._gap = "" if self._after.endswith("\n") or way != "plain" else " "
-        self._layouts: dict[int, _Layout] = {}
+        self._layouts: dict[int, Layout] = {}
         names = "|".join(re.escape(text) for text in control_tokens(tokenizer).values() if text)
         self._control = re.compile(names or r"(?!)")
 
@@ -141,12 +102,12 @@ class Asker:
             if any(not 0 <= start < end <= len(text) for start, end in spans):
                 raise InputError("what is to be kept of a document is outside of it, or empty")
         drafts = [
-            _Draft(text, tuple(_one_line(x) for x in offered), self._layout(len(offered)), stays)
+            Draft(text, tuple(one_line(x) for x in offered), self._layout(len(offered)), stays)
             for text, offered, stays in zip(documents, options, kept, strict=True)
         ]
         return self._within(drafts, self.max_tokens - room - (self._n_cues if room else 0))
 
-    def _within(self, drafts: "Sequence[_Draft]", most: int) -> list[Question]:
+    def _within(self, drafts: Sequence[Draft], most: int) -> list[Question]:
         """Questions of no more than so many tokens; what is too long is cut until it is not."""
         done: dict[int, Question] = {}
         while len(done) < len(drafts):
@@ -227,9 +188,7 @@ class Asker:
         line = f"\n{LEFT_OUT}\n"
         return len(self._tokenizer(line, add_special_tokens=False)["input_ids"])
 
-    def _with_tokens(
-        self, question: Question, tokens: tuple[int, ...], layout: _Layout
-    ) -> Question:
+    def _with_tokens(self, question: Question, tokens: tuple[int, ...], layout: Layout) -> Question:
         names = layout.names
         if tokens[-len(layout.ending) :] == layout.ending:
             return replace(question, tokens=tokens, option_tokens=names.tokens)
@@ -239,7 +198,7 @@ class Asker:
             "another way from document to document; let answer end in a line break"
         )
 
-    def _layout(self, n: int) -> _Layout:
+    def _layout(self, n: int) -> Layout:
         """What stands around `n` options."""
         if n not in self._layouts:
             names = option_names(n, self.form.names, self._tokenizer, self._after, self._gap)
@@ -248,7 +207,7 @@ class Asker:
             told = self._told(names.kind)
             place = self._after + names.lead
             ids = self._tokenizer(place, add_special_tokens=False)["input_ids"]
-            self._layouts[n] = _Layout(
+            self._layouts[n] = Layout(
                 self._before + before,
                 between,
                 after + (f"\n\n{told}" if told else "") + place,
@@ -265,67 +224,3 @@ class Asker:
         parts = self.form.filled(key, ("kind",))
         told = "".join(text + (kind if name else "") for text, name in parts)
         return f"{told}\n{HEADINGS}".strip() if self.cues is REASONING else told
-
-
-@dataclass
-class _Draft:
-    """A question that may have to be cut."""
-
-    document: str
-    offered: tuple[str, ...]
-    layout: _Layout
-    keep: Sequence[CharSpan]
-    parts: Sequence[CharSpan] = ()
-    sizes: Sequence[int] = ()
-    kept: frozenset[int] = frozenset()
-    numbers: Sequence[int] | None = None
-    """Of the pieces that are shown; None for all of the document."""
-
-    def written(self, form: Form, gap: str) -> Question:
-        """The text, as far as it is to be shown, without tokens."""
-        if self.numbers is None:
-            told, shown = self.document, ((0, len(self.document)),)
-        else:
-            told, shown = shown_text(self.document, self.parts, self.numbers)
-        layout, names = self.layout, self.layout.names
-        start = len(layout.before)
-        document = (start, start + len(told))
-        at = document[1] + len(layout.between)
-        lines, spans = [], []
-        for name, text in zip(names.names, self.offered, strict=True):
-            line = form.option_line(name, text)
-            lines.append(line)
-            spans.append((at, at + len(line)))
-            at += len(line) + 1
-        text = f"{layout.before}{told}{layout.between}" + "\n".join(lines) + layout.after
-        return Question(
-            text,
-            (),
-            names.names,
-            (),
-            document,
-            shown if self.document else (),
-            tuple(spans),
-            (start, spans[-1][1]),
-            gap.removeprefix(names.lead) if names.lead else gap,
-        )
-
-    def cut(self, begins: Sequence[int], over: int, marker: int) -> bool:
-        """Show so many tokens less; whether that leaves anything of the document."""
-        if self.numbers is None:
-            self.parts = pieces(self.document)
-            self.sizes = sizes_of(self.parts, begins)
-            self.kept = frozenset(
-                number
-                for number, (start, end) in enumerate(self.parts)
-                if any(a < end and start < b for a, b in self.keep)
-            )
-            self.numbers = range(len(self.parts))
-            over += marker * (1 + len(self.kept))
-        self.numbers = fewer(self.numbers, self.sizes, self.kept, over)
-        return bool(self.numbers)
-
-
-def _one_line(text: str) -> str:
-    """A label's text as one line: a line break in it would end its option."""
-    return " ".join(text.split()) if len(text.splitlines()) > 1 else text
