@@ -6,11 +6,12 @@ A wording is *whole* where it keeps what tells the code from its siblings, as fa
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from workbench.bench.note_words import CLINICAL, LAY
+from workbench.bench.note_words import CLINICAL
+from workbench.labels.lay_words import in_lay_words, pattern
 from workbench.labels.space import Label, LabelSpace
 from workbench.labels.words import words
 from workbench.prompts.shorthand import ShorthandConfig, content_words, write_shorthand
@@ -20,6 +21,7 @@ VERBATIM = 0.25
 """Share of the diagnoses of which one telling may be the label's own words."""
 _SHORTHANDS = (0.3, 0.8)
 """How hard the shorthand is to read, as shares of the default probabilities."""
+_ABBREVIATED = pattern(CLINICAL)
 _ENCOUNTER = re.compile(r",? (initial encounter|subsequent encounter|sequela)(?: for (.*))?$")
 _VISITS = {
     "initial encounter": ("{}, now treated for the first time", "{}, under active treatment"),
@@ -89,18 +91,18 @@ class Wordings:
     def brief(self, label: Label, rng: random.Random) -> str:
         """A label as it is named in passing, in lay words or not."""
         short = _trimmed(self._plain(label.text))
-        return _replaced(short, LAY) if rng.random() < 0.5 else short
+        return in_lay_words(short) if rng.random() < 0.5 else short
 
     def _tried(self, official: str, label: Label, rng: random.Random) -> list[Wording]:
         base, visited = _visit(official, rng)
         turned, trimmed = _turned(base, rng), _trimmed(base)
         found = [
             Wording("turned", visited(turned), True),
-            Wording("clinical", _replaced(visited(rng.choice((base, turned))), CLINICAL), True),
+            Wording("clinical", _abbreviated(visited(rng.choice((base, turned)))), True),
             Wording("partial", trimmed, False),
             Wording("partial", _trimmed(turned), False),
         ]
-        if (lay := _replaced(trimmed, LAY)) != trimmed:
+        if (lay := in_lay_words(trimmed)) != trimmed:
             found.append(Wording("lay", lay, False))
         for hard in _SHORTHANDS:
             config = ShorthandConfig().scaled(hard)
@@ -110,7 +112,7 @@ class Wordings:
             if _NO_TERM.search(term) is None:
                 term = self._plain(" ".join(term.split()))
                 found.append(Wording("inclusion", visited(term), True))
-                found.append(Wording("inclusion", _replaced(term, CLINICAL), False))
+                found.append(Wording("inclusion", _abbreviated(term), False))
         return found
 
     def _plain(self, text: str) -> str:
@@ -162,11 +164,6 @@ def _turned(text: str, rng: random.Random) -> str:
     return f"{rest}: {head}" if comma and not side and rng.random() < 0.7 else text
 
 
-def _replaced(text: str, by: Mapping[str, str]) -> str:
-    """A text with all words of a list replaced, the longest first."""
-    return _pattern(by).sub(lambda word: by[word[0].lower()], text)
-
-
-def _pattern(by: Mapping[str, str]) -> re.Pattern[str]:
-    longest = sorted(by, key=len, reverse=True)
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest))})(?![\w-])", re.IGNORECASE)
+def _abbreviated(text: str) -> str:
+    """A text in the ward's abbreviations."""
+    return _ABBREVIATED.sub(lambda word: CLINICAL[word[0].lower()], text)
