@@ -1,6 +1,7 @@
 """A long event shows that it moves; a short one says nothing between."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -69,6 +70,14 @@ def test_a_step_with_a_unit_says_how_many_a_second(clock: _Clock) -> None:
         "documents: 32 of 40, 2 documents a second, about 4 s left",
         "documents: finished in 24 s",
     ]
+
+
+def test_what_cannot_say_that_it_moves_is_said_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.5)
+    reporter, text = _reporter()
+    with reporter.step("model"), progress.beating():
+        time.sleep(1.2)
+    assert text.getvalue().splitlines()[:2] == ["model: started", "model: 1 seconds"]
 
 
 def test_work_between_steps_is_silent_until_it_is_long(clock: _Clock) -> None:

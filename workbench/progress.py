@@ -4,6 +4,7 @@ A step counts its events. One event of a large model takes minutes on a CPU, so 
 inside it, and knows of no step, says `pulse`: the step that runs then shows that it moves.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -66,6 +67,24 @@ def pulse(unit: str, count: int = 1) -> None:
     """Say that so many parts of the present event are done; nobody need listen."""
     if _LISTENING:
         _LISTENING[-1].add(unit, count)
+
+
+@contextmanager
+def beating(unit: str = "seconds") -> Iterator[None]:
+    """Say every second that something still runs which cannot say so itself."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(1.0):
+            pulse(unit)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from workbench.models import adapters
 from workbench.models.batch_budget import PackBudget
 from workbench.models.greedy import end_tokens, greedy_tokens
 from workbench.predicting.model import PlainModel
+from workbench.progress import beating
 
 GeneratorName = Literal["transformers", "vllm"]
 GENERATORS = get_args(GeneratorName)
@@ -131,7 +132,8 @@ class VllmGenerator:
             temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=self._ends, detokenize=False
         )
         given = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        found = self._engine.generate(given, sampling, use_tqdm=False)
+        with beating():
+            found = self._engine.generate(given, sampling, use_tqdm=False)
         written = [list(one.outputs[0].token_ids) for one in found]
         if advance:
             advance(len(prompts))

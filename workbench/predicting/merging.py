@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workbench.files import write_table
@@ -12,7 +13,7 @@ from workbench.labels.corpus import LabelledCorpus
 from workbench.labels.predictions import FILE, write_predictions
 from workbench.predicting.blocks import PARTS, read_parts
 from workbench.predicting.config import PredictionConfig
-from workbench.predicting.reranking import COLUMNS
+from workbench.predicting.reranking import COLUMNS, COUNTS
 from workbench.progress import Reporter
 
 CHAINS = "chains.parquet"
@@ -45,32 +46,35 @@ def merged(
     """
     table, private = read_parts(out, n), corpus.text_is_private
     columns = [name for name in (*COLUMNS, "listed") if name in table]
+    kept = pd.DataFrame(table[columns])
     if "chain" in table:
         write_table(out / CHAINS, table[["document", "chain"]], private=private)
     record = {**asked, "scores": SCORES, "counts": counts(table, config)}
-    write_predictions(out / FILE, table[columns], record, private=private)
+    write_predictions(out / FILE, kept, record, private=private)
     shutil.rmtree(out / PARTS, ignore_errors=True)
     for line in said(record["counts"], config):
         reporter.say(line)
     for line in corpus.left_out:
         reporter.say(f"{corpus.name}: {line}")
-    return pd.DataFrame(table[columns])
+    return kept
 
 
 def counts(table: pd.DataFrame, config: PredictionConfig) -> dict[str, int | float]:
     """What of the documents could not be asked about as it is, and how long questions were."""
-    asked = table[table["candidates"] > 0]
+    columns: dict[str, np.ndarray] = {name: table[name].to_numpy() for name in COUNTS}
+    candidates = columns["candidates"]
     found: dict[str, int | float] = {
         "documents": len(table),
-        "without_candidates": len(table) - len(asked),
-        "with_fewer_candidates": int((asked["candidates"] < config.candidates).sum()),
-        "with_fewer_for_length": int(table["narrowed"].sum()),
-        "cut": int(table["cut"].sum()),
-        "tokens": int(table["tokens"].sum()),
-        "longest": int(table["tokens"].max()),
+        "without_candidates": int((candidates == 0).sum()),
+        "with_fewer_candidates": int(((candidates > 0) & (candidates < config.candidates)).sum()),
+        "with_fewer_for_length": int(columns["narrowed"].sum()),
+        "cut": int(columns["cut"].sum()),
+        "tokens": int(columns["tokens"].sum()),
+        "longest": int(columns["tokens"].max()),
     }
     if "finished" in table:
-        found["unfinished_chains"] = int((~asked["finished"]).sum())
+        finished: np.ndarray = table["finished"].to_numpy()
+        found["unfinished_chains"] = int(((candidates > 0) & ~finished).sum())
     return found
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformer_lens.utilities.devices import get_device
-from transformers import PreTrainedTokenizerBase
 
 from workbench.errors import InputError
 from workbench.models import loading, memory
@@ -31,7 +30,7 @@ class PlainModel:
     """
 
     hf: Any
-    tokenizer: PreTrainedTokenizerBase | None
+    tokenizer: Any
     folder: Path
     """Where it came from, or a GGUF file."""
     name: str

@@ -35,7 +35,7 @@ from workbench.predicting.scoring import OptionScorer
 from workbench.predicting.shortlists import count_documents, given_shortlist, shortlist
 from workbench.predicting.waiting import wait_for
 from workbench.processes import Alone, Processes
-from workbench.progress import Advance, Reporter
+from workbench.progress import Advance, Reporter, beating
 from workbench.prompts.choices import check_task
 from workbench.prompts.forms.asking import Asker
 from workbench.prompts.forms.form import Form, open_form
@@ -101,7 +101,8 @@ def predict(
     with _held(out, here, corpus.text_is_private), _team(out, here, launched, reporter) as team:
         patience = _Patience(60 * config.patience, reporter, team)
         if not isinstance(model, PlainModel):
-            model = load_plain(model, dtype=dtype, device=device, here=here, reporter=reporter)
+            with reporter.step("model"), beating():
+                model = load_plain(model, dtype=dtype, device=device, here=here, reporter=reporter)
         asker = _asker(form, model, config)
         asked = _asked(task, corpus, n, model, form, asker, config, given)
         _claim(out, here, asked, patience)

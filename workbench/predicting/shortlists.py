@@ -20,7 +20,7 @@ from workbench.labels.retrieving.ways import check_ways
 from workbench.predicting.config import BEST, PredictionConfig
 from workbench.predicting.waiting import wait_for
 from workbench.processes import Alone
-from workbench.progress import Reporter
+from workbench.progress import Reporter, beating
 
 FOUND = "retrieved.parquet"
 CHOSEN_FOR, CHOSEN_ON = 100, 1000
@@ -112,7 +112,7 @@ def shortlist(
     else:
         retriever.ways = tuple(check_ways(config.ways))
     private = corpus.text_is_private
-    with reporter.step(f"labels of {config.split}", n) as advance:
+    with reporter.step(f"labels of {config.split}", n) as advance, beating():
         table = retrieved_split(
             retriever,
             config.split,

@@ -13,7 +13,7 @@ from workbench.labels.corpus import Document, LabelledCorpus, check_split
 from workbench.labels.retrieving.fusing import mean_recall, selected
 from workbench.labels.retrieving.pooling import Tops, without
 from workbench.labels.retrieving.retriever import Retriever, sampled
-from workbench.progress import Advance, Reporter
+from workbench.progress import Advance, Reporter, beating
 
 AT_ONCE = 256
 """Documents whose labels are found together, and written together."""
@@ -108,7 +108,7 @@ def best_ways(
             what = "no training documents to choose ways on; give --ways, as bm25,chars"
             raise InputError(f"{retriever.corpus.name}: {what}")
         documents = training_sample(retriever.corpus, n, seed)
-        with reporter.step("ways") as advance:
+        with reporter.step("ways") as advance, beating():
             table = chosen_ways(retriever, documents, k, ways=among, advance=advance)
         write_table(path, table, float_format="%.4f")
     return table.loc[table["taken"].notna(), "way"].tolist()
