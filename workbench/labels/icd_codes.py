@@ -21,7 +21,7 @@ _STRAY = 0.01
 _SHOWN = 3
 _LOOKS_RIGHT = re.compile(r"(?=.*[0-9])[A-Z0-9.]{1,8}")
 _LONGEST = 7
-_NAMESPACES: dict[tuple[int, Kind], str] = {
+NAMESPACES: dict[tuple[int, Kind], str] = {
     (9, "diagnosis"): "icd9cm",
     (9, "procedure"): "icd9pcs",
     (10, "diagnosis"): "icd10cm",
@@ -60,7 +60,7 @@ def label_id(code: str, version: int, kind: Kind) -> str:
 
     The same letters are other codes in ICD-9 and ICD-10, and of diagnoses and procedures.
     """
-    return f"{_NAMESPACES[version, kind]}:{dotted(code, version, kind)}"
+    return f"{NAMESPACES[version, kind]}:{dotted(code, version, kind)}"
 
 
 def shortest(version: int, kind: Kind) -> int:
