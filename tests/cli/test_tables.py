@@ -46,7 +46,7 @@ def test_tables_become_a_prompt_file(files):
     )
     assert result.exit_code == 0, result.output
     assert "9 events of 9 prompts" in result.stdout
-    assert "notes: of 9 documents: 9 events" in result.stderr
+    assert "notes: 9 prompts of 9 documents" in result.stderr
     assert "ecretly" not in result.output
     again = invoke(files, *COLUMNS)
     assert again.exit_code == 2 and "exists already" in again.stderr
@@ -56,7 +56,7 @@ def test_a_template_of_a_file(files):
     (files / "t.txt").write_text("{document}\n\n{options}\n\nThe answer is: {answer}\n")
     result = invoke(files, *COLUMNS, "--template-file", files / "t.txt", "--n", "2")
     assert result.exit_code == 0, result.output
-    assert "notes: of 2 documents (drawn from 9): 2 events" in result.stderr
+    assert "notes: 2 prompts of 2 documents" in result.stderr
     tokenizer = needed_tokenizer(bundled_model_path())
     for line in (files / "p.jsonl").read_text().splitlines():
         text = tokenizer.decode(json.loads(line)["clean"]["input_ids"])

@@ -12,6 +12,7 @@ from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts, write_prompts
 from workbench.prompts.from_frame import prompts_from_frame
 from workbench.prompts.prompt import VARIANTS
+from workbench.prompts.shortlists.sizes import CONTEXT
 
 GROUPS = ("fracture", "diabetes", "pneumonia", "melanoma")
 KINDS = ("left arm", "right leg", "upper back", "lower jaw")
@@ -140,7 +141,7 @@ def test_what_gives_no_event_is_counted_by_reason(tokenizer):
     reporter = listened()
     prompts = make(pd.concat([table, broken]), ("plain", tokenizer), labels, reporter=reporter)
     said = reporter.console.export_text()
-    assert len(prompts) == 4 and "frame: of 8 documents: 4 events; 1 " in said
+    assert len(prompts) == 4 and "frame: 4 prompts of 8 documents (1 " in said
     for reason in (
         "1 whose evidence is not in the text",
         "1 without labels",
@@ -201,11 +202,11 @@ def test_a_file_is_written_once(tokenizer, tmp_path):
 
 
 def test_long_notes_are_cut_to_a_models_context(tokenizer, tmp_path):
-    filler = " Nothing happened on that day at all." * 60
+    filler = " Nothing happened on that day at all." * 150
     table = mentions(2)
     table["text"] = filler + " " + table["text"] + filler
     for event in make(table, ("plain", tokenizer)):
-        assert max(len(event.variant(name)) for name in VARIANTS) <= 2048
+        assert max(len(event.variant(name)) for name in VARIANTS) <= CONTEXT
 
 
 @pytest.mark.parametrize(

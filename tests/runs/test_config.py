@@ -15,7 +15,7 @@ from workbench.runs.config import RunConfig
         ("positions", ("span", "span"), "positions are span, span: name each once"),
         ("false_discovery_rate", 0.0, "false_discovery_rate: input should be greater than 0"),
         ("min_restore_low", float("nan"), "min_restore_low: input should be a finite number"),
-        ("template", "fancy", "template: input should be 'auto', 'plain', 'chat', .*, got 'fancy'"),
+        ("template", "fancy", "'fancy' is not one of auto, plain, .*; forms are of documents"),
     ],
 )
 def test_settings_out_of_range(name: str, value: Any, reason: str) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from workbench.prompts.task import Task
 
 DEFAULT_TASK = "icd10cm"
+LIMITS = ("n_read", "n_near", "n_mentions", "n_retrieved", "max_tokens")
+"""Settings of prompts of documents, beside the number of options."""
+TEMPLATES = ("auto", "plain", "chat", "chat-single", "chat-list", "think")
+"""Templates by name; of documents they tell numbered mentions."""
 OWN_TASK = "auto"
 """Stands for the task that a model's folder says it was trained on, or the default one."""
 
@@ -69,6 +73,18 @@ def check_task(task: str) -> TaskKind:
         known = ", ".join((OWN_TASK, *(kind.form for kind in KINDS.values())))
         raise InputError(f"task {task!r} is not one of {known}")
     return kind
+
+
+def check_template(template: str, kind: TaskKind) -> None:
+    """Refuse a template that prompts of a task do not have; of folders they may be forms.
+
+    Raises:
+        InputError: naming those that they have.
+    """
+    if template not in TEMPLATES and not kind.takes_folder:
+        raise InputError(
+            f"template {template!r} is not one of {', '.join(TEMPLATES)}; forms are of documents"
+        )
 
 
 def settled_task(task: str, model: Path) -> str:

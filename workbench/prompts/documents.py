@@ -1,6 +1,7 @@
 """Labelled documents of a folder as a source of prompts."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,13 @@ from workbench.labels.folders import open_corpus
 from workbench.models import loading
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
-from workbench.prompts.shortlist import (
-    DEFAULT_SIZES,
+from workbench.prompts.shortlists.maker import Writer, make_shortlisted
+from workbench.prompts.shortlists.sizes import (
     FEWEST_OPTIONS,
     MOST_OPTIONS,
     ShortlistConfig,
-    make_shortlisted,
+    sizes_within,
 )
-from workbench.prompts.templates import Template
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,40 @@ class Documents:
     corpus: LabelledCorpus
     split: str
     sizes: ShortlistConfig
+    context: int | None = field(default=None, repr=False)
 
-    def sized(self, n_options: int) -> "Documents":
-        """The same documents, with so many options in a prompt; a third of them near at most.
+    def sized(self, n_options: int | None, limits: Mapping[str, int] | None = None) -> "Documents":
+        """The same documents with so many options in a prompt, and other limits.
+
+        A third of the options is near at most, unless `n_near` is given.
+
+        Args:
+            n_options: of a prompt; as it is where None.
+            limits: values of `choices.LIMITS`.
 
         Raises:
-            InputError: too few or too many options.
+            InputError: too few or too many options, no far one left, or a prompt longer than the
+                model's context.
         """
-        if not FEWEST_OPTIONS <= n_options <= MOST_OPTIONS:
+        given = dict(limits or {})
+        if n_options is not None:
+            if not FEWEST_OPTIONS <= n_options <= MOST_OPTIONS:
+                raise InputError(
+                    f"n_options: prompts of documents have {FEWEST_OPTIONS} to {MOST_OPTIONS}, "
+                    f"not {n_options}"
+                )
+            near = min(self.sizes.n_near, n_options // 3)
+            mentions = min(self.sizes.n_mentions, n_options - near - 1)
+            given = {"n_candidates": n_options, "n_near": near, "n_mentions": mentions} | given
+        asked = given.get("max_tokens", 0)
+        if self.context is not None and asked > self.context:
             raise InputError(
-                f"n_options: prompts of documents have {FEWEST_OPTIONS} to {MOST_OPTIONS}, "
-                f"not {n_options}"
+                f"max_tokens is {asked}, more than the {self.context} tokens that this model reads"
             )
-        near = min(self.sizes.n_near, n_options // 3)
-        mentions = min(self.sizes.n_mentions, n_options - near - 1)
-        sizes = {"n_candidates": n_options, "n_near": near, "n_mentions": mentions}
-        return replace(self, sizes=replace(self.sizes, **sizes))
+        return replace(self, sizes=replace(self.sizes, **given))
 
     def prompts(
-        self, template: Template, tokenizer: Any, *, n_prompts: int, seed: int, reporter: Reporter
+        self, writer: Writer, tokenizer: Any, *, n_prompts: int, seed: int, reporter: Reporter
     ) -> PromptSet:
         """Prompts of the documents, fewer where there are no more; `reporter` says how many.
 
@@ -58,7 +73,7 @@ class Documents:
                 prompts, made = make_shortlisted(
                     self.corpus,
                     self.split,
-                    template,
+                    writer,
                     tokenizer,
                     n_prompts=n_prompts,
                     seed=seed,
@@ -68,13 +83,23 @@ class Documents:
         finally:  # it may be why there are no prompts
             for line in self.corpus.left_out:
                 reporter.say(f"{self.name}: {line}")
-        few = f" (asked for {n_prompts})" if made.n_used < n_prompts else ""
-        reporter.say(f"{self.name}, split {self.split}{few}: {made}")
+        few = [f"{n_prompts} prompts were asked for"] if made.n_used < n_prompts else []
+        for line in (f"limits: {self._limits()}", *few, *made.lines):
+            reporter.say(f"{self.name}, split {self.split}: {line}")
         if made.n_used < 2:
             raise InputError(
                 f"{self.name}, split {self.split}: only one document gives a prompt, need two"
             )
         return prompts
+
+    def _limits(self) -> str:
+        """Sizes, for people."""
+        sizes = self.sizes
+        return (
+            f"the first {sizes.n_read} documents of each split are read, {sizes.n_retrieved} "
+            f"labels retrieved for each, {sizes.n_candidates} options offered ({sizes.n_near} "
+            f"near, {sizes.n_mentions} gold at most), prompts of {sizes.max_tokens} tokens at most"
+        )
 
 
 def open_documents(*, task: str, model: Path, split: str, full_size: bool = True) -> Documents:
@@ -98,10 +123,4 @@ def open_documents(*, task: str, model: Path, split: str, full_size: bool = True
     chosen = wanted if apart else corpus.splits[-1]
     text_config: Any = loading.hf_config(model).get_text_config()
     context = getattr(text_config, "max_position_embeddings", None)
-    return Documents(name, corpus, chosen, sizes_within(context))
-
-
-def sizes_within(context: int | None) -> ShortlistConfig:
-    """Default sizes, with prompts that are not longer than a model's context, where it has one."""
-    most = DEFAULT_SIZES.max_tokens
-    return replace(DEFAULT_SIZES, max_tokens=min(context or most, most))
+    return Documents(name, corpus, chosen, sizes_within(context), context)

@@ -10,17 +10,21 @@ from workbench.files import check_number, check_writable
 from workbench.labels.frame import ALL, frame_corpus
 from workbench.models import loading
 from workbench.progress import Reporter
-from workbench.prompts.chat import CHATS
-from workbench.prompts.documents import Documents, sizes_within
+from workbench.prompts.choices import TEMPLATES
+from workbench.prompts.documents import Documents
 from workbench.prompts.files import write_prompts
-from workbench.prompts.make import needed_tokenizer, open_template, settled_template
+from workbench.prompts.forms.form import PACKAGED
+from workbench.prompts.make import needed_tokenizer, trained_here
 from workbench.prompts.own_template import OwnTemplate
 from workbench.prompts.prompt import PromptSet
-from workbench.prompts.shortlist import ShortlistReport, make_shortlisted
+from workbench.prompts.shortlists.maker import Writer, make_shortlisted
+from workbench.prompts.shortlists.sizes import sizes_within
+from workbench.prompts.shortlists.writers import open_writer
 from workbench.prompts.templates import Template
 from workbench.prompts.text import check_fast
 
-NAMES = ("auto", "plain", *CHATS)
+GENERAL = "general"
+"""The form that models not trained here are asked in."""
 
 
 def prompts_from_frame(
@@ -44,8 +48,9 @@ def prompts_from_frame(
 
     One of a document's labels is decided about, at random; its evidence is what the table says, or
     else the sentence most like the label. Near options are of its cluster, far ones of others, the
-    labels most like the document first. In the counterfactuals stands other documents' evidence
-    for a far and a near option; where no document has any, that option's text or a synonym.
+    labels that are retrieved just before and behind it. In the counterfactuals stands other
+    documents' evidence for a far and a near option. Where no document has any, that option's text
+    or a synonym stands for evidence that the table gives; without any, the document is left out.
 
     A document that gives no event is left out; `reporter` says how many, and why. It also says in
     how many the gold label is named outside of its evidence: there a counterfactual may change
@@ -54,7 +59,8 @@ def prompts_from_frame(
     Args:
         documents: a data frame with columns `text` and `labels`, optionally `id` and `evidence`
             (or `start` and `end`); several rows of one `id` are mentions of one document. See
-            `workbench.labels.frame`. Runs of spaces and line breaks become one space.
+            `workbench.labels.frame`. In templates of numbered parts runs of spaces and line breaks
+            become one space.
         labels: a mapping from label id to text, a data frame with columns `id` and `text`,
             optionally `cluster` and `synonyms`, or a `LabelSpace`.
         tokenizer_or_model: a Hugging Face tokenizer of the fast kind, a `HookedModel`, or a
@@ -67,7 +73,9 @@ def prompts_from_frame(
             "chat": in the model's chat form (needs a tokenizer with one): the same parts, the one
             asked about between `>>` and `<<`; "chat-single", "chat-list", "think": see
             `ChatTemplate`.
-            "auto": chat for a model with a chat form, unless it was trained here.
+            "general", or another form by name or file: the document as it is, line breaks kept,
+            options `A. text`, one question; see `workbench.prompts.forms`.
+            "auto": plain for a model that was trained here, "general" for others.
             Your own, with the whole document and one gold label: a format string such as
             `"Note: {document}\\n\\n{options}\\n\\nAnswer: {answer}"`, or a function of the document
             and the options (a list of letter and text) that gives the text up to the letter, so
@@ -112,21 +120,22 @@ def prompts_from_frame(
     if isinstance(form, OwnTemplate):
         source = replace(source, sizes=replace(source.sizes, n_mentions=1))
     reporter = reporter or Reporter()
-    prompts = _made(source, form, tokenizer, n_prompts or len(corpus.rows), seed, reporter)
+    writer = open_writer(form, tokenizer, task=GENERAL, max_tokens=source.sizes.max_tokens)
+    prompts = _made(source, writer, tokenizer, n_prompts or len(corpus.rows), seed, reporter)
     if out is not None:
         write_prompts(prompts, out)
     return prompts
 
 
 def _made(
-    source: Documents, form: Template, tokenizer: Any, n_prompts: int, seed: int, reporter: Reporter
+    source: Documents, writer: Writer, tokenizer: Any, n_prompts: int, seed: int, reporter: Reporter
 ) -> PromptSet:
     try:
         with reporter.step("prompts"):
             prompts, made = make_shortlisted(
                 source.corpus,
                 source.split,
-                form,
+                writer,
                 tokenizer,
                 n_prompts=n_prompts,
                 seed=seed,
@@ -136,29 +145,9 @@ def _made(
     finally:  # it may be why there are no prompts
         for line in source.corpus.left_out:
             reporter.say(f"{source.name}: {line}")
-    for line in _said(made, source.sizes.n_read):
+    for line in made.lines:
         reporter.say(f"{source.name}: {line}")
     return prompts
-
-
-def _said(made: ShortlistReport, n_documents: int) -> list[str]:
-    """What became of the documents, a line each."""
-    dropped = [f"{number} {reason}" for reason, number in made.dropped.items()]
-    drawn = f"{made.n_documents} documents"
-    if made.n_documents < n_documents:
-        drawn += f" (drawn from {n_documents})"
-    lines = [f"of {drawn}: {'; '.join([f'{made.n_used} events', *dropped])}"]
-    if made.n_elsewhere:
-        lines.append(
-            f"in {made.n_elsewhere} events the document names the gold label outside its "
-            "evidence, too, where counterfactuals leave it"
-        )
-    if made.n_made_up:
-        lines.append(
-            f"in {made.n_made_up} of {2 * made.n_used} counterfactuals an option's own words are "
-            "the evidence: no other document has any for it"
-        )
-    return lines
 
 
 def _source(given: Any) -> tuple[Any, Path | None, int | None]:
@@ -179,15 +168,18 @@ def _source(given: Any) -> tuple[Any, Path | None, int | None]:
     return given, None, None
 
 
-def _template(given: Any, folder: Path | None, tokenizer: Any) -> Template:
+def _template(given: Any, folder: Path | None, tokenizer: Any) -> str | Template:
     if isinstance(given, Template):
         return given
-    if isinstance(given, str) and "{" not in given:
-        if given not in NAMES:
+    if isinstance(given, str | Path) and "{" not in str(given):
+        own = "plain" if trained_here(folder) else GENERAL
+        settled = own if given == "auto" else str(given)
+        if settled not in (*TEMPLATES, *PACKAGED) and not Path(settled).is_file():
             raise InputError(
-                f"template {given!r} is not one of {', '.join(NAMES)}, and holds no {{document}}"
+                f"template {settled!r} is not one of {', '.join(TEMPLATES)}, no form "
+                f"({', '.join(PACKAGED)}) or file of one, and holds no {{document}}"
             )
-        return open_template(settled_template(given, folder, tokenizer), tokenizer)
+        return settled
     if not isinstance(given, str) and not callable(given):
         raise InputError(f"template is {type(given).__name__}, must be a name, text or function")
     written: Any = given

@@ -53,6 +53,58 @@ SET_ABBREVIATIONS: dict[str, tuple[str, ...]] = {
     "with": ("w",),
     "without": ("w/o", "s"),
 }
+PLAIN_WORDS = {
+    "calculus": ("stone", "stones"),
+    "malignant neoplasm": ("cancer",),
+    "neoplasm": ("tumor", "tumour", "growth"),
+    "renal": ("kidney", "kidneys"),
+    "cardiac": ("heart",),
+    "pulmonary": ("lung", "lungs"),
+    "hepatic": ("liver",),
+    "gastric": ("stomach",),
+    "cerebral": ("brain",),
+    "urinary": ("bladder", "water works"),
+    "intestine": ("bowel", "gut"),
+    "abdominal": ("belly", "tummy"),
+    "cerebral infarction": ("stroke",),
+    "myocardial infarction": ("heart attack",),
+    "hypertension": ("high blood pressure",),
+    "hyperglycemia": ("high sugar", "high sugars"),
+    "anemia": ("low blood count",),
+    "thrombosis embolism": ("blood clot", "blood clots", "clot"),
+    "contusion": ("bruise", "bruises"),
+    "laceration": ("cut", "cuts"),
+    "abrasion": ("scrape",),
+    "fracture": ("broken", "break"),
+    "pruritus": ("itching", "itch"),
+    "edema": ("swelling",),
+    "dyspnea": ("short of breath", "shortness of breath"),
+    "pneumonia": ("lung infection",),
+    "influenza": ("flu",),
+    "convulsions epilepsy": ("fits", "seizures"),
+    "urticaria": ("hives",),
+    "pediculosis": ("lice",),
+    "zoster": ("shingles",),
+    "jaundice": ("yellow skin",),
+    "sepsis": ("blood poisoning",),
+    "assault": ("attack", "attacked"),
+    "collision": ("crash", "crashed"),
+    "self-harm": ("hurting oneself", "hurt himself", "hurt herself"),
+    "uterus": ("womb",),
+    "dermatitis": ("rash",),
+    "cataract": ("clouded lens", "cloudy lens"),
+    "congenital": ("inborn", "from birth"),
+}
+"""Words of labels, and what people say for them."""
+_SPELLED = {
+    short: word
+    for words in (SET_ABBREVIATIONS, PLAIN_WORDS)
+    for word, some in words.items()
+    for short in some
+    if len(short) > 1 and word not in _DROPPED
+}
+_LONGEST_FIRST = sorted(_SPELLED, key=len, reverse=True)
+_SHORT = re.compile(rf"(?i)(?<![\w/])(?:{'|'.join(map(re.escape, _LONGEST_FIRST))})(?![\w/])")
 _WORD = re.compile(r"[a-z0-9]+(?:[-'./][a-z0-9]+)*")
 _VOWELS = re.compile(r"(?<!^)[aeiou]")
 
@@ -123,3 +175,9 @@ def _without_vowels(word: str) -> str:
 
 def _forms(word: str) -> tuple[str, ...]:
     return (*SET_ABBREVIATIONS.get(word, ()), _without_vowels(word))
+
+
+def spelled_out(text: str) -> str:
+    """The text, and behind it what abbreviations and plain words in it stand for in labels."""
+    found = [_SPELLED[short[0].lower()] for short in _SHORT.finditer(text)]
+    return " ".join([text, *found])

@@ -6,57 +6,21 @@ squared weight on n-grams that the sentence has: 1 where it has all of them, 0 w
 wording counts.
 """
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from workbench.errors import InputError
-from workbench.labels.words import find_words, words
-from workbench.prompts.templates import CharSpan
+from workbench.labels.words import words
+from workbench.prompts.shorthand import spelled_out
 
 _NGRAMS = (3, 4)
 # Their annotations refuse some of the values they document.
 _TFIDF: Any = TfidfVectorizer
 _COUNTS: Any = CountVectorizer
-_STOPS = "。．！？｡।॥؟۔።။៕។"
-_NO_STOPS = "\u0e01-\u0e4e\u0e81-\u0ece"
-"""Thai and Lao have no full stops; a space stands between their sentences."""
-_BREAK = re.compile(
-    rf"(?<=[.!?…])\s+|(?<=[{_STOPS}])(?![{_STOPS}」』”’）)\]])\s*|(?<=[{_STOPS}][」』”’）])\s*"
-    rf"|(?<=[{_NO_STOPS}])\s+(?=[{_NO_STOPS}])"
-)
-_OPENING = " \"'([«“„‘「『（¿¡"
-_ABBREVIATED = re.compile(r"(?:^|\s)(?:Dr|Mr|Mrs|Ms|Prof|St|vs|No|[A-Z])\.$")
-_LONGEST_ABBREVIATION = 6
-"""Characters, with the space before."""
-
-
-@dataclass(frozen=True)
-class Support:
-    """The sentence, by its place in the document, that supports a label, and how well it does."""
-
-    sentence: int
-    overlap: float
-
-
-class Cut(NamedTuple):
-    """A document in sentences, each on one line.
-
-    Attributes:
-        sentences: in order.
-        gaps: what stands before each, a space or nothing.
-        begins: whether each is the beginning of a sentence, rather than the rest of one.
-        apart: places among them of the spans that were to be sentences of their own.
-    """
-
-    sentences: tuple[str, ...]
-    gaps: tuple[str, ...]
-    begins: tuple[bool, ...]
-    apart: tuple[int, ...]
 
 
 class SupportFinder:
@@ -87,112 +51,27 @@ class SupportFinder:
             vocabulary=tfidf.vocabulary_,
         )
 
-    def sentences(self, text: str) -> tuple[str, ...]:
-        """Sentences of a text, each on one line: cut at line breaks and after a full stop.
+    def overlap_beside(self, sentence: str, label: int, others: Sequence[int]) -> float:
+        """Overlap of one sentence and one label by n-grams that no wording of the others has."""
+        theirs = np.unique(np.concatenate([self._rows(other).indices for other in others]))
+        has = self._has.transform([spelled_out(sentence)])
+        left = has.indices[~np.isin(has.indices, theirs)]
+        return float(self._rows(label)[:, left].sum(axis=1).max().round(4)) if len(left) else 0.0
 
-        No small letter begins a sentence. Runs of spaces become one; pieces without a letter or
-        digit are left out.
-        """
-        return self.cut(text).sentences
+    def _rows(self, label: int) -> Any:
+        return self._weights[self._first[label] : self._first[label + 1]]
 
-    def cut(self, text: str, apart: Sequence[CharSpan] = ()) -> Cut:
-        """The sentences of a text, of which these spans are some.
-
-        What is before and after a span in a sentence is a sentence, too.
-
-        Args:
-            text: of a document.
-            apart: characters of the text, in order, without blanks at their ends, none in another.
-        """
-        whole = _sentences(text)
-        spans = sorted([*_outside(whole, apart), *((*span, True) for span in apart)])
-        starts = {end - len(text[start:end].lstrip()) for start, end in whole}
-        pieces: list[str] = []
-        gaps: list[str] = []
-        begins: list[bool] = []
-        places: list[int] = []
-        reached, cut_before = -1, False
-        for start, end, cut in spans:
-            raw = text[start:end]
-            if not raw.strip() or not (cut or any(sign.isalnum() for sign in raw)):
-                continue
-            if (start, end) in apart:
-                places.append(len(pieces))
-            first = end - len(raw.lstrip())
-            pieces.append(" ".join(raw.split()))
-            gaps.append("" if reached == first and (cut or cut_before) else " ")
-            begins.append(first in starts)
-            reached, cut_before = start + len(raw.rstrip()), cut
-        return Cut(tuple(pieces), tuple(gaps), tuple(begins), tuple(places))
-
-    def supports(
-        self, sentences: Sequence[str], labels: Sequence[int], min_overlap: float
-    ) -> dict[int, Support]:
-        """The sentence with the largest overlap with each label; of equal ones the shortest.
-
-        Labels whose overlap is below `min_overlap` are left out.
-        """
+    def overlaps(
+        self, sentences: Sequence[str], labels: Sequence[int]
+    ) -> Float[np.ndarray, "sentence label"]:
+        """Overlap of every sentence with every label, 0 to 1."""
         if not sentences or not labels:
-            return {}
-        found: dict[int, Support] = {}
-        lengths = np.array([len(sentence) for sentence in sentences])
-        overlaps = self._overlaps(sentences, labels)
-        for column, label in enumerate(labels):
-            rounded = overlaps[:, column].round(4)
-            best = int(np.lexsort((lengths, -rounded))[0])
-            if rounded[best] >= min_overlap:
-                found[label] = Support(best, float(rounded[best]))
-        return found
-
-    def overlap(self, sentence: str, label: int) -> float:
-        """Overlap of one sentence and one label, 0 to 1."""
-        return float(self._overlaps([sentence], [label])[0, 0])
-
-    def _overlaps(self, sentences: Sequence[str], labels: Sequence[int]) -> np.ndarray:
-        """Overlaps `[sentence, label]`."""
-        has = self._has.transform(sentences)
+            return np.zeros((len(sentences), len(labels)), dtype=np.float32)
+        has = self._has.transform([spelled_out(sentence) for sentence in sentences])
         best = []
         for label in labels:
-            rows = self._weights[self._first[label] : self._first[label + 1]]
-            best.append((has @ rows.T).toarray().max(axis=1))
-        return np.stack(best, axis=1)
-
-
-def _sentences(text: str) -> list[CharSpan]:
-    """Characters of the sentences, with the spaces around them and what is only punctuation."""
-    found: list[CharSpan] = []
-    offset = 0
-    for line in text.splitlines(keepends=True):
-        begun = before = 0
-        for cut in _BREAK.finditer(line.rstrip("\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")):
-            start, end = cut.span()
-            piece = line[before:start]
-            if not _ABBREVIATED.search(piece[-_LONGEST_ABBREVIATION:]) and _begins_sentence(
-                line[end:]
-            ):
-                found.append((offset + begun, offset + start))
-                begun = end
-            before = end
-        found.append((offset + begun, offset + len(line)))
-        offset += len(line)
-    return found
-
-
-def _outside(
-    sentences: Sequence[CharSpan], apart: Sequence[CharSpan]
-) -> Iterator[tuple[int, int, bool]]:
-    """What of the sentences is not apart, and whether anything of the sentence is."""
-    for start, end in sentences:
-        inside = [span for span in apart if span[0] < end and span[1] > start]
-        for first, last in inside:
-            yield start, max(start, first), True
-            start = max(start, last)
-        yield start, max(start, end), bool(inside)
-
-
-def _begins_sentence(piece: str) -> bool:
-    first = piece.lstrip(_OPENING)[:1]
-    return first.isalnum() and not first.islower()
+            best.append((has @ self._rows(label).T).toarray().max(axis=1))
+        return np.stack(best, axis=1).round(4)
 
 
 def _plain(text: str) -> str:
@@ -202,13 +81,3 @@ def _plain(text: str) -> str:
 
 def _plain_sentence(text: str) -> str:
     return " ".join(words(text, single=True))
-
-
-def made_up(sentence: str, gold: str, option: str) -> str:
-    """A sentence that quotes an option's text where this one has the gold label's.
-
-    Where it does not quote the gold label's text, the option's text is the whole sentence.
-    """
-    text = " ".join(option.split())
-    quoted = find_words(sentence, gold)
-    return f"{sentence[: quoted[0]]}{text}{sentence[quoted[1] :]}" if quoted else f"{text}."

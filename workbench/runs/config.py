@@ -21,12 +21,12 @@ from workbench.headsets.thresholds import (
     Thresholds,
 )
 from workbench.phases import Intervention
-from workbench.prompts.choices import KINDS, OWN_TASK, check_task
+from workbench.prompts.choices import KINDS, LIMITS, OWN_TASK, check_task, check_template
 
 Position = Literal["decision", "span"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
 HEAD_CHOICES = ("nominated", "screen", "all")
-PROMPT_SETTINGS = ("task", "n_prompts", "template", "split", "n_options")
+PROMPT_SETTINGS = ("task", "n_prompts", "template", "split", "n_options", "way", *LIMITS)
 
 
 @settings
@@ -50,12 +50,14 @@ class RunConfig:
         Field(ge=2, description="Prompts to make; one half selects heads, the other is held out."),
     ] = 80
     template: Annotated[
-        Literal["auto", "plain", "chat", "chat-single", "chat-list", "think"],
+        str,
         Field(
             description="How prompts read. plain: as the bundled model was trained; chat: in the "
             "model's chat form, one mention asked about, the reply a letter; chat-single: no other "
             "mention is shown; chat-list: all mentions in order; think: with a place for thoughts; "
-            "auto: chat for models with a chat form, unless they were trained here."
+            "of documents also a form, by name or file, that shows them as they are; auto: plain "
+            "for models trained here, for others the form of the documents, else chat where they "
+            "have a chat form."
         ),
     ] = "auto"
     split: Annotated[
@@ -67,7 +69,40 @@ class RunConfig:
     ] = "unseen"
     n_options: Annotated[
         int | None,
-        Field(ge=4, le=26, description="Options of a prompt; the task's own number unless given."),
+        Field(
+            ge=4,
+            le=200,
+            description="Options of a prompt, up to 26, of documents in a form up to 200; the "
+            "task's own number unless given, 20 of documents.",
+        ),
+    ] = None
+    way: Annotated[
+        Literal["plain", "chat", "think"] | None,
+        Field(
+            description="How a form asks about a document: plain text, the model's chat form, or "
+            "there with a place for thoughts; unless given, chat where the model has a chat form."
+        ),
+    ] = None
+    n_read: Annotated[
+        int | None, Field(ge=2, description="Of a folder: documents read of each split (2,000).")
+    ] = None
+    n_near: Annotated[
+        int | None, Field(ge=1, description="Of a folder: near options of a prompt at most (4).")
+    ] = None
+    n_mentions: Annotated[
+        int | None,
+        Field(ge=1, description="Of a folder: right labels that a prompt offers at most (3)."),
+    ] = None
+    n_retrieved: Annotated[
+        int | None, Field(ge=2, description="Of a folder: labels retrieved for a document (1,000).")
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        Field(
+            ge=16,
+            description="Of a folder: tokens of a prompt; longer ones lose passages (the model's "
+            "context, 4,096 at most).",
+        ),
     ] = None
     seed: Annotated[
         int, Field(ge=0, description="Seed of prompts, halves, resamples and controls.")
@@ -135,7 +170,7 @@ class RunConfig:
     ] = ""
 
     def __post_init__(self) -> None:
-        check_task(self.task)
+        check_template(self.template, check_task(self.task))
         if len(set(self.positions)) != len(self.positions):
             raise InputError(f"positions are {', '.join(self.positions)}: name each once")
 

@@ -300,5 +300,5 @@ def _settled(
         elif name == "task":
             names[name] = settled_task(asked, home)
         else:
-            names[name] = settled_template(asked, home, loaded.tokenizer)
+            names[name] = settled_template(asked, home, loaded.tokenizer, names["task"])
     return names
