@@ -21,6 +21,8 @@ from workbench.prompts.events import make_events
 from workbench.prompts.templates import PlainTemplate
 
 STEPS = 6
+RECOMPUTED = "FSDP_ACTIVATION_CHECKPOINTING"
+"""What `accelerate launch` makes of `fsdp_activation_checkpointing` in its configuration."""
 
 
 def distil_small(
@@ -68,6 +70,8 @@ def watch(sharded: bool, begin_at: int, stop_at: int | None) -> None:
     def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
         assert any(isinstance(p, DTensor) for p in self.model.parameters()) == sharded
         assert self.state.global_step >= begin_at
+        wrapped = any("_checkpoint_wrapped" in name for name, _ in self.model.named_modules())
+        assert self._student_capture.recomputed == wrapped == (os.environ.get(RECOMPUTED) == "true")
         if self.state.global_step == stop_at:
             raise KeyboardInterrupt
         return compute(self, *args, **kwargs)
