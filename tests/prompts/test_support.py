@@ -19,3 +19,8 @@ def test_set_abbreviations_are_spelled_out():
     finder = SupportFinder([("Fracture of arm",), ("Disease of arm",)])
     own, other = finder.overlaps(["fx arm"], [0, 1])[0]
     assert own > 0.8 > other
+
+
+def test_lay_words_are_taken_for_those_of_labels():
+    finder = SupportFinder([("Dermatitis of scalp",), ("Calculus of kidney",)])
+    assert finder.overlaps(["a skin rash", "kidney stones"], [0, 1]).diagonal().min() > 0.4

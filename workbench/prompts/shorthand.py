@@ -14,6 +14,8 @@ import re
 from collections.abc import Collection
 from dataclasses import astuple, dataclass
 
+from workbench.labels.lay_words import LAY
+
 _DROPPED_WORDS = (
     "a an and any as at be by due encounter for from in into is it its of on or other's part "
     "specified the their this those to type use which"
@@ -53,56 +55,39 @@ SET_ABBREVIATIONS: dict[str, tuple[str, ...]] = {
     "with": ("w",),
     "without": ("w/o", "s"),
 }
-PLAIN_WORDS = {
-    "calculus": ("stone", "stones"),
-    "malignant neoplasm": ("cancer",),
-    "neoplasm": ("tumor", "tumour", "growth"),
-    "renal": ("kidney", "kidneys"),
-    "cardiac": ("heart",),
-    "pulmonary": ("lung", "lungs"),
-    "hepatic": ("liver",),
-    "gastric": ("stomach",),
-    "cerebral": ("brain",),
-    "urinary": ("bladder", "water works"),
-    "intestine": ("bowel", "gut"),
-    "abdominal": ("belly", "tummy"),
-    "cerebral infarction": ("stroke",),
-    "myocardial infarction": ("heart attack",),
-    "hypertension": ("high blood pressure",),
-    "hyperglycemia": ("high sugar", "high sugars"),
-    "anemia": ("low blood count",),
-    "thrombosis embolism": ("blood clot", "blood clots", "clot"),
-    "contusion": ("bruise", "bruises"),
-    "laceration": ("cut", "cuts"),
-    "abrasion": ("scrape",),
-    "fracture": ("broken", "break"),
-    "pruritus": ("itching", "itch"),
-    "edema": ("swelling",),
-    "dyspnea": ("short of breath", "shortness of breath"),
-    "pneumonia": ("lung infection",),
-    "influenza": ("flu",),
-    "convulsions epilepsy": ("fits", "seizures"),
-    "urticaria": ("hives",),
-    "pediculosis": ("lice",),
-    "zoster": ("shingles",),
-    "jaundice": ("yellow skin",),
-    "sepsis": ("blood poisoning",),
-    "assault": ("attack", "attacked"),
-    "collision": ("crash", "crashed"),
-    "self-harm": ("hurting oneself", "hurt himself", "hurt herself"),
-    "uterus": ("womb",),
-    "dermatitis": ("rash",),
-    "cataract": ("clouded lens", "cloudy lens"),
-    "congenital": ("inborn", "from birth"),
+_FURTHER = {
+    "bowel": "intestine",
+    "broken": "fracture",
+    "bruises": "contusion",
+    "cuts": "laceration",
+    "flu": "influenza",
+    "from birth": "congenital",
+    "high sugar": "hyperglycemia",
+    "kidneys": "renal",
+    "lungs": "pulmonary",
+    "rash": "dermatitis",
+    "seizures": "convulsions epilepsy",
+    "short of breath": "dyspnea",
+    "stones": "calculus",
+    "tumor": "neoplasm",
+    "womb": "uterus",
 }
-"""Words of labels, and what people say for them."""
-_SPELLED = {
-    short: word
-    for words in (SET_ABBREVIATIONS, PLAIN_WORDS)
-    for word, some in words.items()
-    for short in some
-    if len(short) > 1 and word not in _DROPPED
-}
+"""Further words that people say, and what labels say for them."""
+
+
+def _spelled() -> dict[str, str]:
+    """What set abbreviations and lay words stand for; all of it where that is several things."""
+    pairs = [(short, word) for word, some in SET_ABBREVIATIONS.items() for short in some]
+    pairs += [(said, word) for word, said in LAY.items()]
+    pairs += list(_FURTHER.items())
+    found: dict[str, str] = {}
+    for short, word in pairs:
+        if len(short) > 1 and word not in _DROPPED:
+            found[short] = f"{found[short]} {word}" if short in found else word
+    return found
+
+
+_SPELLED = _spelled()
 _LONGEST_FIRST = sorted(_SPELLED, key=len, reverse=True)
 _SHORT = re.compile(rf"(?i)(?<![\w/])(?:{'|'.join(map(re.escape, _LONGEST_FIRST))})(?![\w/])")
 _WORD = re.compile(r"[a-z0-9]+(?:[-'./][a-z0-9]+)*")
@@ -178,6 +163,6 @@ def _forms(word: str) -> tuple[str, ...]:
 
 
 def spelled_out(text: str) -> str:
-    """The text, and behind it what abbreviations and plain words in it stand for in labels."""
+    """The text, and behind it what abbreviations and lay words in it stand for in labels."""
     found = [_SPELLED[short[0].lower()] for short in _SHORT.finditer(text)]
     return " ".join([text, *found])
