@@ -90,8 +90,8 @@ class Teller:
         own = overlaps[:, column]
         best = overlaps.max(axis=1, initial=0.0)
         alike = own >= self._threshold
-        for at in np.flatnonzero(alike & (own < _SAME * best)):
-            better = [labels[x] for x in np.flatnonzero(own[at] < _SAME * overlaps[at])]
+        for at in np.flatnonzero(alike & (own < _SAME * best)).tolist():
+            better = [labels[x] for x in np.flatnonzero(own[at] < _SAME * overlaps[at]).tolist()]
             alike[at] = self._beside(sentences[at], label, better) >= self._threshold
         return tuple(
             Told(at, float(own[at]))

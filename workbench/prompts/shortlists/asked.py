@@ -59,10 +59,10 @@ class Asked:
                 raise Dropped(f"longer than {self._asker.max_tokens} tokens")
             questions.append(question)
             ends.append(question.document[0] + last)
-        start, end = (questions[0].document[0] + at for at in places[plan.evidence])
-        return self._built(plan, questions, ends, (start, end)), len(shown.shown) > 1 or (
-            shown.shown[0] != (0, len(plan.document.text))
-        )
+        begin = questions[0].document[0]
+        start, end = (begin + at for at in places[plan.evidence])
+        is_cut = shown.shown != ((0, len(plan.document.text)),)
+        return self._built(plan, questions, ends, (start, end)), is_cut
 
     def _more(self, plan: Plan, edit: Edit) -> int:
         """Tokens that the replaced sentences take beyond the original ones."""

@@ -107,16 +107,16 @@ class Planner:
         rng.shuffle(candidates)
         edits, told_by, own_words = [], [], 0
         for name, options in (("far", far), ("near", near)):
-            found = self._strangers.edit(number, gold, evidence, options, rng)
-            if found is None:
+            swap = self._strangers.edit(number, gold, evidence, options, rng)
+            if swap is None:
                 if not document.given:
                     raise Dropped(f"without another document's sentence for a {name} option")
                 option = rng.choice(options)
                 said = " ".join(rng.choice(self._teller.wordings[option]).split())
                 edit: Edit = {told.sentence: said for told in document.told[gold]}
-                found, own_words = (option, edit), own_words + 1
-            told_by.append(found[0])
-            edits.append(found[1])
+                swap, own_words = (option, edit), own_words + 1
+            told_by.append(swap[0])
+            edits.append(swap[1])
         plan = Plan(
             id=prompt_id,
             document=document,
