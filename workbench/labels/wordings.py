@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from workbench.labels.corpus import LabelledCorpus
+from workbench.labels.lay_words import in_lay_words
 from workbench.labels.space import LabelSpace
 from workbench.labels.words import words
 
@@ -24,12 +25,13 @@ _FEWEST, _MOST = 3, 6
 
 
 def wordings(corpus: LabelledCorpus) -> list[tuple[str, ...]]:
-    """Text and, where the corpus has a space with them, synonyms of every label."""
+    """Text and, where the corpus has a space with them, synonyms and lay words of every label."""
     space = getattr(corpus, "space", None)
     pairs = zip(corpus.label_ids, corpus.label_texts, strict=True)
     if not isinstance(space, LabelSpace):
         return [(text,) for _, text in pairs]
-    return [(text, *space[label].synonyms) for label, text in pairs]
+    rows = [(text, *space[label].synonyms) for label, text in pairs]
+    return [tuple(dict.fromkeys((*row, *map(in_lay_words, row)))) for row in rows]
 
 
 def names(texts: Sequence[str], label_id: str = "") -> list[str]:
