@@ -11,6 +11,7 @@ A process whose beat stands still for `PATIENCE` seconds is taken for dead, and 
 all: the main process says why.
 """
 
+import atexit
 import json
 import shutil
 import threading
@@ -24,13 +25,13 @@ from uuid import uuid4
 from workbench import __version__
 from workbench.errors import InputError, first_line
 from workbench.files import make_folder, replacing
-from workbench.processes import Processes, SaidElsewhere, ShareDone
+from workbench.processes import Gone, Processes, SaidElsewhere, ShareDone
 from workbench.progress import SECONDS_BETWEEN_LINES, Reporter, duration
 
 FOLDER = ".team"
 PATIENCE = 300.0
 """Seconds; file systems of a network show what was written up to a minute late."""
-BEAT, LOOK = 2.0, 1.0
+BEAT, LOOK = 2.0, 0.25
 """Seconds between two beats, and between two looks at the others."""
 LINGER = 10.0
 """Seconds for which one that failed waits for the main process to say so."""
@@ -72,6 +73,7 @@ class Presence:
         make_folder(home / session, private=True)
         first = cls(here, home, session, reporter, patience)
         first._admit([])
+        atexit.register(first._end)
         return first
 
     def everyone(self) -> None:
@@ -109,7 +111,7 @@ class Presence:
         """Wait, and say every few seconds for what.
 
         Raises:
-            InputError: one is gone.
+            Gone: another process failed or is gone.
         """
         pause, said = 0.01, time.monotonic()
         while not ready():
@@ -121,23 +123,22 @@ class Presence:
             pause = min(pause * 1.5, 0.5)
 
     def check(self) -> None:
-        """Whether all is well with the others; looks at them once a second at most.
+        """Whether all is well with the others; looks at them every now and then.
 
         Raises:
-            InputError: one failed or is gone.
-            SaidElsewhere: the main process has ended.
+            Gone: one failed or is gone; `SaidElsewhere`, where that is the main one.
         """
         states = self._look()
         if self.is_main:
             for rank, state in states.items():
                 if state.get("failed"):
-                    raise InputError(f"process {rank} of {self.here.world}: {state['failed']}")
+                    raise Gone(f"process {rank} of {self.here.world}: {state['failed']}")
         elif self._ended():
             raise SaidElsewhere("the main process has ended")
         for rank, last in self._heard.items():
             silent = time.monotonic() - last > self._patience
             if silent and (self.is_main or rank == 0):
-                raise InputError(
+                raise Gone(
                     f"process {rank} of {self.here.world} has not been heard of for "
                     f"{duration(self._patience)}; the same command goes on where it stopped"
                 )
@@ -147,6 +148,7 @@ class Presence:
         """Have all others stop where something goes wrong inside.
 
         Raises:
+            InputError: another process failed or is gone.
             SaidElsewhere: the main process says what went wrong here.
         """
         try:
@@ -164,6 +166,8 @@ class Presence:
                     if self._ended():
                         raise SaidElsewhere(str(error)) from error
                     time.sleep(0.2)
+            if isinstance(error, Gone):
+                raise InputError(str(error)) from None
             raise
 
     def close(self) -> None:
@@ -172,16 +176,26 @@ class Presence:
         Raises:
             InputError: one is gone.
         """
-        self._state["left"] = True
+        self.rejoin()
+        if self.is_main:
+            self._end()
+        self._over.set()
+
+    def rejoin(self) -> None:
+        """Have all come as far as this: the main process waits for the others.
+
+        Raises:
+            InputError: one is gone.
+        """
+        self._state["rejoined"] = self._state.get("rejoined", 0) + 1
         self._say()
         if self.is_main:
             with self.failing():
-                self.wait(
-                    lambda: all(state.get("left") for state in self._look().values()),
-                    "the other processes to end",
-                )
-            self._end()
-        self._over.set()
+                self.wait(self._all_rejoined, "the other processes to end")
+
+    def _all_rejoined(self) -> bool:
+        states = self._look().values()
+        return all(state.get("rejoined", 0) >= self._state["rejoined"] for state in states)
 
     def _look(self, age: float | None = None) -> dict[int, State]:
         now = time.monotonic()
@@ -195,13 +209,13 @@ class Presence:
         return self._states
 
     def _ended(self) -> bool:
-        """Whether the main process has left, as another process sees it twice in a second."""
+        """Whether the main process has put its session away, as is seen for a while."""
         there = _session(self._home)
         if there.get("session") == self._session:
             self._unseen = 0.0
             return False
         self._unseen = self._unseen or time.monotonic()
-        return bool(there) or time.monotonic() - self._unseen > LOOK
+        return bool(there) or time.monotonic() - self._unseen > 4 * LOOK
 
     def _admit(self, names: Sequence[str]) -> None:
         about = {"session": self._session, "world": self.here.world, "admitted": list(names)}
@@ -224,7 +238,8 @@ class Presence:
     def _end(self) -> None:
         self._over.set()
         with self._writing:
-            shutil.rmtree(self._home, ignore_errors=True)
+            if _session(self._home).get("session") == self._session:
+                shutil.rmtree(self._home, ignore_errors=True)
 
 
 def _let_in(home: Path, here: Processes, patience: float) -> str:

@@ -41,7 +41,14 @@ _LOCAL_WORLD = (
 )
 
 
-class SaidElsewhere(InputError):
+class Gone(Exception):
+    """Another process failed or is gone, so this one cannot go on; its line says which and why.
+
+    No `InputError`: a step that leaves out what an input does not allow must not leave out this.
+    """
+
+
+class SaidElsewhere(Gone):
     """Another process failed and says why: this one ends without a word."""
 
 
@@ -164,7 +171,7 @@ class Alone:
         return in_order(work, items, progress)
 
     def told(self, value: Callable[[], Any]) -> Any:
-        """What the main process finds, a value as JSON has it; the others do not look."""
+        """What the main process finds; the others do not look."""
         return value()
 
     def check(self) -> None:
@@ -178,6 +185,9 @@ class Alone:
 
     def everyone(self) -> None:
         """Nobody is to come."""
+
+    def rejoin(self) -> None:
+        """Nobody has left."""
 
     def begin_step(self) -> None:
         """Nobody is to know."""

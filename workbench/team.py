@@ -9,7 +9,6 @@ they say of themselves (`workbench.presence`):
 Who waits says for whom, and how far that one is.
 """
 
-import json
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.presence import PATIENCE, Presence
-from workbench.processes import Alone, Processes, ShareDone, Work
+from workbench.processes import Alone, Gone, Processes, ShareDone, Work
 from workbench.progress import Advance, Reporter
 
 
@@ -60,7 +59,8 @@ class Team(Presence, Alone):
         """A `Spread`: process n of m does items n, n + m, ….
 
         Raises:
-            InputError: that of the first item that has one, in all processes; or one is gone.
+            InputError: that of the first item that has one, in all processes.
+            Gone: another process failed or is gone.
             ShareDone: in all but the main process, unless results are wanted everywhere.
         """
         self._turn += 1
@@ -95,7 +95,7 @@ class Team(Presence, Alone):
         ]
         for rank, other in enumerate(shares):
             if other["of"] != total:
-                raise InputError(
+                raise Gone(
                     f"process {rank} has {other['of']} events where another has {total}; have all "
                     "machines the same versions of all packages?"
                 )
@@ -106,17 +106,17 @@ class Team(Presence, Alone):
         return [shares[at % self.here.world]["found"][at // self.here.world] for at in range(total)]
 
     def told(self, value: Callable[[], Any]) -> Any:
-        """What the main process finds, a value as JSON has it; the others wait for it.
+        """What the main process finds; the others wait for it.
 
         Raises:
-            InputError: one is gone.
+            Gone: another process failed or is gone.
         """
         self._n_told += 1
         name = f"told-{self._n_told}"
         if self.is_main:
-            self._put(name, json.dumps(value()).encode())
+            self._put(name, pickle.dumps(value()))
         self.wait((self._below / name).is_file, "the main process")
-        return json.loads((self._below / name).read_bytes())
+        return _read(self._below / name)
 
     def _share(self, name: str, rank: int, *, keep: bool) -> dict[str, Any]:
         path = self._below / f"{name}-{rank}.pkl"
@@ -128,7 +128,7 @@ class Team(Presence, Alone):
             return f"process {rank} ({counts})"
 
         self.wait(path.is_file, far)
-        share = pickle.loads(path.read_bytes())  # of this session, in a folder of this user's own
+        share = _read(path)
         if not keep:
             path.unlink(missing_ok=True)
         return share
@@ -142,3 +142,8 @@ class Team(Presence, Alone):
         others = (state for state in self._look().values() if state["at"] == name)
         at = [state["stopped"] for state in others if state.get("stopped") is not None]
         return float(min(at, default=float("inf")))
+
+
+def _read(path: Path) -> Any:
+    """What another process of this session wrote, in a folder that is this user's alone."""
+    return pickle.loads(path.read_bytes())

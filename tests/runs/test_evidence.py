@@ -12,7 +12,8 @@ from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.runs import evidence
 from workbench.runs.config import RunConfig
-from workbench.runs.folder import REPORT_FILE, Parts
+from workbench.runs.folder import REPORT_FILE
+from workbench.runs.parts import Parts
 from workbench.runs.session import OpenRun, open_run
 from workbench.runs.steps import STEPS
 

@@ -17,7 +17,7 @@ from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import RunConfig
-from workbench.runs.folder import Parts
+from workbench.runs.parts import Parts
 from workbench.runs.session import OpenRun, open_run
 from workbench.runs.steps import MAKER
 

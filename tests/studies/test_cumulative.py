@@ -37,7 +37,7 @@ def test_every_table_says_which_intervention(model, prompts, tmp_path, monkeypat
     """Orderings of a table that is given stand beside ours; a finished study is not done again."""
     moved = []
 
-    def queries(model, events, readout, *, last, progress):
+    def queries(model, events, readout, *, last, progress, spread):
         moved.append(last)
         return torch.zeros(2, 4)
 

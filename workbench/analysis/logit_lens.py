@@ -5,7 +5,7 @@ read through the model's own final norm and unembedding. Step 0 is the embedding
 model's own answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 import torch
@@ -18,6 +18,7 @@ from workbench.analysis.statistics import bootstrap, mean_statistic
 from workbench.analysis.variant_runs import variant_runs
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel, Run
+from workbench.processes import Spread, in_order
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 
 READOUTS = ("focus", "confusion")
@@ -34,20 +35,22 @@ def layer_trajectory(
     n_resamples: int = 2000,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    spread: Spread = in_order,
 ) -> pd.DataFrame:
     """The `trajectory` table over layers, per variant: means and 95 % intervals over prompts.
 
     Columns: `COLUMNS`; kind is "layer", step 0 to n_layers. Roles are those of the clean prompt
-    throughout. `progress` is called with (events done, events).
+    throughout. `progress` is called with (events done, events); several processes `spread` them.
 
     Raises:
         InputError: the lens does not fit the model.
     """
-    values = []
-    for event, runs in zip(prompts, variant_runs(model, prompts, _names(model)), strict=True):
-        values.append(event_trajectory(model, event, runs))
-        if progress is not None:
-            progress(len(values), len(prompts))
+
+    def followed(events: Sequence[DecisionEvent]) -> Iterator[Tensor]:
+        each = zip(events, variant_runs(model, events, _names(model)), strict=True)
+        return (event_trajectory(model, event, runs) for event, runs in each)
+
+    values = spread(followed, prompts.events, progress)
     interval = bootstrap(
         mean_statistic,
         torch.stack(values),

@@ -10,11 +10,15 @@ from workbench.cli.app import DAILY, GOES_ON, check_new, command, complain, prep
 from workbench.cli.flags import Device, Dtype, Force, Model, Out, Prompts, run_flags
 from workbench.cli.tables import tabled_prompts
 from workbench.errors import InputError
+from workbench.processes import Processes
 from workbench.roles import HEAD_POOLS
 
 
 @command(
-    DAILY, settings=lambda: run_flags("prompts", "score", "patch", "pool", "paths"), stopped=GOES_ON
+    DAILY,
+    settings=lambda: run_flags("prompts", "score", "patch", "pool", "paths"),
+    stopped=GOES_ON,
+    several=True,
 )
 def run(
     ctx: Any,
@@ -29,7 +33,8 @@ def run(
     config = wb.RunConfig(**settings_of_run(ctx, out, settings))
     prepare()
     wb.run(out, model=model, prompts=prompts, config=config, dtype=dtype, device=device)
-    summarise(out)
+    if Processes.here().is_main:
+        summarise(out)
 
 
 @command(DAILY)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workbench.errors import InputError
+from workbench.processes import Gone
 
 BAD_INPUT, BUG, STOPPED = 2, 1, 130
 """Exit codes: what the user can mend, what only we can, Ctrl-C."""
@@ -23,7 +24,7 @@ _QUOTED = re.compile(r"['\"`].*['\"`]", re.DOTALL)
 def failure(error: Exception) -> tuple[str, int]:
     """The line and the exit code for an exception that ends a command."""
     said = str(error)
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | Gone):
         return f"error: {error}", BAD_INPUT
     if isinstance(error, MemoryError) or any(words in said for words in _NO_MEMORY):
         return (

@@ -10,6 +10,7 @@ import workbench as wb
 from workbench.cli.app import GOES_ON, STEPS, command, prepare
 from workbench.cli.daily import settings_of_run, summarise
 from workbench.cli.flags import Device, Dtype, Model, Out, Prompts, run_flags
+from workbench.processes import Processes
 
 ABOUT = {
     "score": "CoarseScore and RefineScore of every head; starts a run folder.",
@@ -49,7 +50,7 @@ def _register(name: str) -> None:
         dtype: Dtype = "float32",
     ) -> None:
         config = wb.RunConfig(**settings_of_run(ctx, out, settings))
-        if name != "score" and prompts is None:
+        if name != "score" and prompts is None and Processes.here().is_main:
             from workbench.runs.folder import RunFolder
 
             RunFolder.open(out)  # a folder without a run is refused before a model is loaded
@@ -58,6 +59,9 @@ def _register(name: str) -> None:
             out, model=model, prompts=prompts, config=config, dtype=dtype, device=device
         )
         getattr(wb, name)(opened)
+        opened.together.close()
+        if not Processes.here().is_main:
+            return
         if name == "pool":
             summarise(out)
         elif name == "evidence":
@@ -69,7 +73,7 @@ def _register(name: str) -> None:
             typer.echo(before)
 
     step.__doc__ = ABOUT[name]
-    command(STEPS, name, settings=partial(run_flags, name), stopped=GOES_ON)(step)
+    command(STEPS, name, settings=partial(run_flags, name), stopped=GOES_ON, several=True)(step)
 
 
 for _name in ABOUT:

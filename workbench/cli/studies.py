@@ -171,7 +171,7 @@ def checkpoints(
     from workbench.plots.page import write_figure
     from workbench.plots.training import training_phases
     from workbench.prompts.files import read_prompts
-    from workbench.runs.folder import hold
+    from workbench.runs.place import hold
     from workbench.studies.checkpoints import read_terms, study_checkpoints
     from workbench.studies.formation import formation
 

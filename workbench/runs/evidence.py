@@ -10,8 +10,9 @@ Three steps after pooling, each with tables of its own:
    against those of rivals (`orders`, `curves`, `areas`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
@@ -29,14 +30,16 @@ from workbench.headsets.pooling import pool_heads
 from workbench.headsets.stability import sample_size_curve, selection_stability, winners_curse
 from workbench.models.hooked import HookedModel
 from workbench.phases import PHASES, valid_pairs
+from workbench.processes import Spread, in_order
 from workbench.progress import Reporter
 from workbench.prompts.chain import ChainCase, find_cues, question_cases
 from workbench.prompts.choices import stage_reader
-from workbench.prompts.prompt import VARIANTS, PromptSet, Variant
+from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
 from workbench.roles import HEAD_POOLS
 from workbench.runs.patch import heads_of
 from workbench.runs.paths import pooled_heads
 from workbench.runs.pool import thresholds_of
+from workbench.runs.rows import fill_parts
 from workbench.runs.steps import HEADSET, Made
 from workbench.runs.subject import Parts, Subject, Tables
 
@@ -53,22 +56,29 @@ def curves(subject: Subject, tables: Tables, parts: Parts) -> Made:
         InputError: the held-out half has no valid pair.
     """
     config, baseline = subject.config, tables["baseline"]
-    ranks = parts[ORDERS] if ORDERS in parts else _orders(subject, tables)
+    there = subject.together.told(lambda: parts.get(ORDERS))
+    ranks = _orders(subject, tables) if there is None else there
+    ranks = subject.together.told(lambda: ranks)
     orders = read_orders(ranks)
     plan = plan_curves(subject.model, orders)
     jobs = [(event, wanted_sets(plan, event, baseline)) for event in subject.held_out]
     jobs = [(event, sets) for event, sets in jobs if sets]
     if not jobs:
         raise InputError("no valid pair in the held-out half, so there is nothing to ablate")
-    if ORDERS not in parts:  # what the other parts hold depends on them
+    if there is None and subject.together.is_main:  # what other parts hold depends on them
         parts[ORDERS] = ranks
     n_sets = sum(len(sets) for sets in plan.sets.values())
     title = f"curves of {len(orders)} orders, {n_sets} sets"
     with subject.reporter.step(title, len(jobs)) as advance:
-        for number, (event, sets) in enumerate(jobs):
+
+        def fill(number: int) -> bool:
             if number not in parts:
-                parts[number] = curve_event(subject.model, event, sets)
-            advance(number + 1, len(jobs))
+                made = curve_event(subject.model, *jobs[number])
+                subject.together.check()
+                parts[number] = made
+            return True
+
+        fill_parts(fill, len(jobs), parts, advance, together=subject.together)
     found = faithfulness_tables(
         pd.concat([parts[number] for number in range(len(jobs))], ignore_index=True),
         plan,
@@ -107,6 +117,7 @@ def _orders(subject: Subject, tables: Tables) -> pd.DataFrame:
             seed=subject.config.seed,
             progress=advance,
             say=subject.reporter.say,
+            spread=partial(subject.together.spread, everywhere=True),
         )
 
 
@@ -114,11 +125,12 @@ def stability(subject: Subject, tables: Tables) -> Made:
     """How firm the selection is: over resamples, over fewer prompts, and on the held-out half."""
     chosen, seed = subject.selection, subject.config.seed
     weights = subject.model.output_weights()
-    scores: list[EventScores] = []
+
+    def scored(events: Sequence[DecisionEvent]) -> Iterator[EventScores]:
+        return (score_event(subject.model, event, weights) for event in events)
+
     with subject.reporter.step("scores of every event", len(chosen)) as advance:
-        for done, event in enumerate(chosen, start=1):
-            scores.append(score_event(subject.model, event, weights))
-            advance(done, len(chosen))
+        scores = subject.together.spread(scored, chosen.events, advance)
     limits = thresholds_of(subject.config)
     ids = [event.id for event in chosen]
     given = (scores, ids, tables["patching_events"], tables["baseline"])
@@ -140,23 +152,27 @@ def chain(subject: Subject, tables: Tables) -> Made:
     Prompts without the bundled task's cues have no place for a chain; then the tables are empty,
     and the reason is said.
     """
+    spread = partial(subject.together.spread, everywhere=True)
     try:
-        cases, values = follow_chains(subject.model, subject.prompts, subject.reporter)
+        cases, values = follow_chains(
+            subject.model, subject.prompts, subject.reporter, spread=spread
+        )
     except InputError as error:
         subject.reporter.say(f"chain: none ({error})")
         names = ("chain", "turning_points", "chain_tokens", "chain_effects")
         return Made({name: pd.DataFrame() for name in names}, {"events": 0})
     seeded = {"n_resamples": subject.config.n_resamples, "seed": subject.config.seed}
-    tokens = pd.DataFrame()
+    read = None
     if any(case.clean.own_step for case in cases):
         with subject.reporter.step("along the tokens of the chain"):
-            read = token_values(subject.model, cases, source="generated")
-            tokens = token_trajectory(read, **seeded)
+            read = token_values(subject.model, cases, source="generated", spread=spread)
+    effects = _chain_effects(subject, tables, cases)
+    tokens = pd.DataFrame() if read is None else token_trajectory(read, **seeded)
     made = {
         "chain": chain_trajectory(values, **seeded),
         "turning_points": turns(values, **seeded),
         "chain_tokens": tokens,
-        "chain_effects": _chain_effects(subject, tables, cases),
+        "chain_effects": effects,
     }
     return Made(made, {"events": len(cases)})
 
@@ -167,10 +183,13 @@ def follow_chains(
     reporter: Reporter,
     variants: Sequence[Variant] = VARIANTS,
     opening: str | None = None,
+    *,
+    spread: Spread = in_order,
 ) -> tuple[list[ChainCase], pd.DataFrame]:
     """Chains that a model writes for some variants, and its answers after each clean step.
 
-    `opening` is the cue that opens a chain, where it is not that of the prompts' template.
+    `opening` is the cue that opens a chain, where it is not that of the prompts' template. Several
+    processes `spread` the chains, and all need them.
 
     Returns:
         the cases, and the table of `chain_values`.
@@ -191,16 +210,18 @@ def follow_chains(
             cues=cues,
             variants=variants,
             stages=stage_reader(prompts.task),
+            spread=spread,
         )
     if n_open := sum(not case.clean.closed for case in cases):
         reporter.say(
             f"{n_open} of {len(cases)} chains are not closed: they are followed as far as they go"
         )
-    frames = []
+
+    def values(some: Sequence[ChainCase]) -> Iterator[pd.DataFrame]:
+        return (chain_values(model, [case], source="generated") for case in some)
+
     with reporter.step("answers after every step", len(cases)) as advance:
-        for done, case in enumerate(cases, start=1):
-            frames.append(chain_values(model, [case], source="generated"))
-            advance(done, len(cases))
+        frames = spread(values, cases, advance)
     return cases, pd.concat(frames, ignore_index=True)
 
 
@@ -226,7 +247,7 @@ def _chain_effects(subject: Subject, tables: Tables, cases: Sequence[ChainCase])
     wanted = [case for case in cases if (case.event.id, case.event.event) in keys]
     if not pools or not wanted:
         return pd.DataFrame()
-    with subject.reporter.step(f"pooled heads along {len(wanted)} chains"):
+    with subject.reporter.step("pooled heads along chains", len(wanted)) as advance:
         return chain_effects(
             subject.model,
             wanted,
@@ -234,4 +255,6 @@ def _chain_effects(subject: Subject, tables: Tables, cases: Sequence[ChainCase])
             positions=("span",),
             n_resamples=subject.config.n_resamples,
             seed=subject.config.seed,
+            progress=advance,
+            spread=subject.together.spread,
         )

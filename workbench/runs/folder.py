@@ -5,14 +5,12 @@ settings, so that the same command goes on where it stopped, other settings add 
 and another run is refused with a line that names what differs. Every file is written beside its
 place and then moved there: a reader, or a run that was killed, never finds half a file. The
 manifest holds the hash of every file of a finished step: one that is missing or damaged is made
-again. One process writes at a time (`hold`). The folder and its files are their owner's alone:
-tables hold tokens of prompts.
+again. One process writes at a time (`place.hold`), and those that a launcher started with it write
+parts. The folder and its files are their owner's alone: tables hold tokens of prompts.
 """
 
 import json
-import shutil
-from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,10 @@ import pandas as pd
 from pyarrow.lib import ArrowException
 
 from workbench.errors import InputError
-from workbench.files import alone_in, file_sha256, make_folder, reading, write_table, write_text
-from workbench.runs.manifest import MANIFEST, SCHEMA, read_manifest, versions
+from workbench.files import file_sha256, make_folder, write_table, write_text
+from workbench.runs.manifest import MANIFEST, SCHEMA, differences_in_words, read_manifest, versions
+from workbench.runs.parts import Parts
+from workbench.runs.place import check_unused, is_run
 from workbench.runs.steps import MAKER, STEPS, Step
 
 REPORT_FILE = "report.html"
@@ -95,12 +95,8 @@ class RunFolder:
     def _check_same(
         self, what: str, old: Mapping[str, Any], new: Mapping[str, Any], verb: str = ""
     ) -> None:
-        differences = [
-            f"{name}{verb} {_short(before)} there and {_short(now)} now"
-            for name, before, now in _differences(old, new)
-        ]
-        if differences:
-            raise InputError(f"{self.path}: {what} {'; '.join(differences)}; give another --out")
+        if different := differences_in_words(old, new, verb):
+            raise InputError(f"{self.path}: {what} {'; '.join(different)}; give another --out")
 
     def begin(
         self,
@@ -312,121 +308,10 @@ class RunFolder:
         except (OSError, ValueError, ArrowException) as error:
             raise InputError(f"{path}: is no readable table ({type(error).__name__})") from None
 
-    def parts(self, step: str) -> "Parts":
+    def parts(self, step: str) -> Parts:
         """What is kept of a step that is not finished."""
         return Parts(self, step)
 
     def _save(self) -> None:
         text = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
         write_text(self.path / MANIFEST, text, private=True)
-
-
-class Parts(MutableMapping[int | str, pd.DataFrame]):
-    """Tables of a step that is not finished: rows of events by number, others by name.
-
-    Each is on disk as soon as it is set.
-    """
-
-    def __init__(self, folder: RunFolder, step: str) -> None:
-        self._folder, self._below = folder, Path("parts") / step
-
-    def _name(self, key: int | str) -> str:
-        return str(self._below / (f"{key:06}" if isinstance(key, int) else key))
-
-    def __getitem__(self, key: int | str) -> pd.DataFrame:
-        if key not in self:
-            raise KeyError(key)
-        return self._folder.read_table(self._name(key))
-
-    def __setitem__(self, key: int | str, table: pd.DataFrame) -> None:
-        make_folder(self._folder.path / self._below, private=True)
-        self._folder.write_table(self._name(key), table)
-
-    def __delitem__(self, key: int | str) -> None:
-        (self._folder.path / f"{self._name(key)}.parquet").unlink()
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, int | str) and self._folder.has_table(self._name(key))
-
-    def __iter__(self) -> Iterator[int | str]:
-        """Numbers in order, then names."""
-        stems = sorted(path.stem for path in (self._folder.path / self._below).glob("*.parquet"))
-        return iter([int(stem) if stem.isdecimal() else stem for stem in stems])
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def drop_damaged(self) -> int:
-        """Forget those that cannot be read; returns how many."""
-        damaged = 0
-        for key in list(self):
-            try:
-                self[key]
-            except InputError:
-                del self[key]
-                damaged += 1
-        return damaged
-
-    def clear(self) -> None:
-        """Forget them, once the step's tables are written."""
-        below = self._folder.path / self._below
-        shutil.rmtree(below, ignore_errors=True)
-        if below.parent.is_dir() and not any(below.parent.iterdir()):
-            below.parent.rmdir()
-
-
-def is_run(path: Path) -> bool:
-    """Whether the folder holds a run."""
-    with reading(path):
-        return (path / MANIFEST).is_file()
-
-
-@contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Be the only process that writes a run into the folder.
-
-    Raises:
-        InputError: another one does, or something else lies there.
-    """
-    if not is_run(path):
-        check_unused(path)
-    with alone_in(path, private=True):
-        yield
-
-
-def check_unused(path: Path) -> None:
-    """Refuse a folder in which something else lies.
-
-    Raises:
-        InputError: it is a file, or holds files without being a run.
-    """
-    with reading(path):
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path}: is a file; give a new or empty folder for --out")
-        names = [item.name for item in path.iterdir()] if path.is_dir() else []
-    # Hidden files are leftovers of the system or of an interrupted write.
-    if any(not name.startswith(".") for name in names):
-        raise InputError(
-            f"{path}: holds files but no {MANIFEST}, so it is no run folder; "
-            "give a new or empty folder for --out"
-        )
-
-
-def _differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """Entries of `new` that differ from `old`, as (dotted name, old, new)."""
-    for name, value in new.items():
-        before = old.get(name)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            yield from _differences(before, value, f"{prefix}{name}.")
-        elif before != value:
-            yield f"{prefix}{name}", before, value
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
-        return f"{value[:12]}…"
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return "none" if value is None else str(value)

@@ -25,6 +25,7 @@ from workbench.headsets.headset import HeadSet
 from workbench.phases import valid_pairs
 from workbench.prompts.prompt import DecisionEvent
 from workbench.runs.patch import heads_of, nominate
+from workbench.runs.rows import fill_parts
 from workbench.runs.steps import HEADSET, Made
 from workbench.runs.subject import Parts, Subject, Tables
 from workbench.runs.top_events import top_of
@@ -55,11 +56,17 @@ def looks(subject: Subject, tables: Tables, parts: Parts) -> Made:
     wanted = _first(top)
     try:
         with subject.reporter.step(f"looks of {len(heads)} heads", len(events)) as advance:
-            for number, event in enumerate(events if heads else []):
+
+            def fill(number: int) -> bool:
                 if number not in parts:
-                    seen = Looks.of(subject.model, event, most_bytes=0)
-                    parts[number] = _long(seen, event, heads, wanted)
-                advance(number + 1, len(events))
+                    seen = Looks.of(subject.model, events[number], most_bytes=0)
+                    made = _long(seen, events[number], heads, wanted)
+                    subject.together.check()
+                    parts[number] = made
+                return True
+
+            count = len(events) if heads else 0
+            fill_parts(fill, count, parts, advance, together=subject.together)
     except InputError as error:
         subject.reporter.say(f"looks: pages of heads have no attention, since {error}")
         parts.clear()

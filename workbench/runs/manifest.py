@@ -1,6 +1,6 @@
 """What a run's manifest must hold, and the versions that it records."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -85,3 +85,33 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
+
+
+def differences_in_words(
+    old: Mapping[str, Any], new: Mapping[str, Any], verb: str = ""
+) -> list[str]:
+    """Entries of `new` that differ from `old`, as "seed is 0 there and 1 now"."""
+    return [
+        f"{name}{verb} {_short(before)} there and {_short(now)} now"
+        for name, before, now in _differences(old, new)
+    ]
+
+
+def _differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Entries of `new` that differ from `old`, as (dotted name, old, new)."""
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            yield from _differences(before, value, f"{prefix}{name}.")
+        elif before != value:
+            yield f"{prefix}{name}", before, value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
+        return f"{value[:12]}…"
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)

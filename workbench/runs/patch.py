@@ -38,7 +38,13 @@ def screen(subject: Subject, tables: Tables) -> Made:
         subject.reporter.say("screen: no valid pair in the selection half, so no head is promising")
         return Made({"screen": pd.DataFrame(columns=SCREEN_COLUMNS)}, {"events": 0, "heads": 0})
     with subject.reporter.step("screen", len(events)) as advance:
-        table = screen_heads(subject.model, events, runs_of=valid_runs(baseline), progress=advance)
+        table = screen_heads(
+            subject.model,
+            events,
+            runs_of=valid_runs(baseline),
+            progress=advance,
+            spread=subject.together.spread,
+        )
     promised = promising(table, subject.config.n_screened)
     return Made({"screen": table}, {"events": len(events), "heads": len(promised)})
 
@@ -212,6 +218,7 @@ def _sweep(
             before=before,
             parts=parts,
             advance=advance,
+            together=subject.together,
         ).asked
     about = heads.iloc[rows["target"].to_numpy()].reset_index(drop=True)
     half = [subject.halves.of(name) for name in rows["id"]]

@@ -136,6 +136,7 @@ def _effects(
             before=subject.rows("paths"),
             parts=parts,
             advance=advance,
+            together=subject.together,
         )
     effects = causal_effects(
         swept.asked,

@@ -19,8 +19,8 @@ from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import DEFAULTS, RunConfig
-from workbench.runs.folder import hold
 from workbench.runs.patch import named_heads
+from workbench.runs.place import hold
 from workbench.runs.pool import check_span
 from workbench.runs.report import report
 from workbench.runs.session import OpenRun, open_run
@@ -114,7 +114,8 @@ def run(
     """All steps and the report, on the bundled model and prompts made for it unless others are
     given.
 
-    Arguments as in `open_run`. The same call takes up a run that was stopped.
+    Arguments as in `open_run`. The same call takes up a run that was stopped. Of several processes
+    each returns the head set, when the main one has made the report.
 
     Raises:
         InputError: the folder holds another run, or an input is bad.
@@ -134,7 +135,9 @@ def run(
         for step in (score, patch, pool, paths):
             step(opened)
         report(out, reporter=opened.reporter)
-        return opened.read(HEADSET)
+        found = opened.read(HEADSET)
+        opened.together.close()
+        return found
 
 
 def score(opened: OpenRun) -> pd.DataFrame:
@@ -200,6 +203,8 @@ def evidence(opened: OpenRun) -> HeadSet:
 def _with_evidence(opened: OpenRun) -> HeadSet:
     """The head set, with what the evidence says of it where that is there."""
     found = opened.read(HEADSET)
+    if not opened.together.is_main:
+        return found
     if all(opened.folder.is_done(step.name) for step in steps_of("evidence")):
         amended = add_evidence(found, opened.read("stability"), opened.read("areas"))
         if amended != found:

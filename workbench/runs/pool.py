@@ -86,6 +86,7 @@ def passing(subject: Subject, tables: Tables, parts: Parts) -> Made:
                 before=subject.rows("passing"),
                 parts=parts,
                 advance=advance,
+                together=subject.together,
             )
     except InputError as error:
         subject.reporter.say(f"pool: no head is called a mover, since {error}")
@@ -219,6 +220,7 @@ def _joint(
             before=subject.rows("pool"),
             parts=parts,
             advance=advance,
+            together=subject.together,
         )
     effects = causal_effects(
         swept.asked,

@@ -14,10 +14,12 @@ from workbench.models import loading
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path
 from workbench.plots.report import write_report
+from workbench.processes import Processes
 from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import VARIANTS
-from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder, hold
+from workbench.runs.folder import REPORT_FILE, REPORT_WITH_TEXT_FILE, RunFolder
+from workbench.runs.place import hold
 from workbench.runs.prompts import PROMPTS_FILE, lost_prompts
 from workbench.runs.session import HEADSET_FILE
 from workbench.runs.steps import HEADSET, IN_REPORT, MAKER, Step, steps_of
@@ -36,12 +38,14 @@ def report(
     """One HTML page from the tables of a run folder; needs no model.
 
     With `show_text` it is another file, which holds the decoded prompts, and `model` is needed for
-    its tokenizer (the bundled one unless given).
+    its tokenizer (the bundled one unless given). Of several processes the main one makes it.
 
     Raises:
         InputError: an earlier step is missing, its tables are damaged, or the model has no
             tokenizer.
     """
+    if not Processes.here().is_main:
+        return Path(out) / (REPORT_WITH_TEXT_FILE if show_text else REPORT_FILE)
     folder = RunFolder.open(Path(out))
     folder.require(MAKER["pools"])
     texts = _prompt_texts(folder, model) if show_text else None

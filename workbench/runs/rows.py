@@ -14,6 +14,7 @@ import pandas as pd
 from workbench.analysis.patching.patching import sweep_event
 from workbench.heads import Head, head_name
 from workbench.models.hooked import HookedModel
+from workbench.processes import Alone
 from workbench.progress import Advance
 from workbench.prompts.prompt import DecisionEvent
 
@@ -41,6 +42,8 @@ def sweep_rows(
     before: pd.DataFrame,
     parts: MutableMapping[int | str, pd.DataFrame],
     advance: Advance,
+    together: Alone = Alone(),  # noqa: B008  (nothing of it changes)
+    everywhere: bool = False,
 ) -> Swept:
     """Rows of every event, name, place and run; those in `before` and `parts` are not made again.
 
@@ -53,24 +56,58 @@ def sweep_rows(
         before: rows that an earlier sweep kept, with `KEYS`, id and event.
         parts: takes each event's new rows by its number, as soon as they are made.
         advance: called with events done and all events.
+        together: the processes that share the events.
+        everywhere: whether all of them need the rows, as in `Spread`.
     """
     there = _by_event(before)
-    frames = []
-    for number, event in enumerate(events):
-        known = [there[event.id, event.event]] if (event.id, event.event) in there else []
+
+    def known(event: DecisionEvent) -> list[pd.DataFrame]:
+        return [there[event.id, event.event]] if (event.id, event.event) in there else []
+
+    def fill(number: int) -> bool:
+        event = events[number]
         own = parts.get(number, pd.DataFrame())
         own = own if _is_of(own, event) else pd.DataFrame()
-        known += [own] if len(own) else []
-        for places, missing in _missing(known, names, positions, list(runs_of(event))):
+        have = [*known(event), *([own] if len(own) else [])]
+        for places, missing in _missing(have, names, positions, list(runs_of(event))):
             made = make(event, missing, places)
             made = made.assign(name=[names[missing[at]] for at in made["target"]])
             own = pd.concat([own, made.drop(columns="target")], ignore_index=True)
+            together.check()
             parts[number] = own
-            known.append(made.drop(columns="target"))
-        frames += [pd.concat(known, ignore_index=True).assign(number=number)] if known else []
-        advance(number + 1, len(events))
+        return len(own) > 0
+
+    filled = fill_parts(fill, len(events), parts, advance, together=together, everywhere=everywhere)
+    frames = []
+    for number, event in enumerate(events):
+        rows = [*known(event), *([parts[number]] if filled[number] else [])]
+        frames += [pd.concat(rows, ignore_index=True).assign(number=number)] if rows else []
     kept = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     return Swept(_asked(kept, events, names, positions, runs_of), _kept(kept, before, events))
+
+
+def fill_parts(
+    fill: Callable[[int], bool],
+    count: int,
+    parts: MutableMapping[int | str, pd.DataFrame],
+    advance: Advance,
+    *,
+    together: Alone,
+    everywhere: bool = False,
+) -> list[bool]:
+    """Fill the parts of so many events, each process its own; says which there are afterwards.
+
+    `fill` puts what it makes of an event into `parts` by its number, and says whether there is any.
+    """
+
+    def own(numbers: Sequence[int]) -> Iterator[bool]:
+        return (fill(number) for number in numbers)
+
+    filled = together.spread(own, range(count), advance, everywhere=everywhere)
+    wanted = [number for number, there in enumerate(filled) if there]
+    # A file system of a network shows a while later what another machine has written.
+    together.wait(lambda: all(number in parts for number in wanted), "what others have written")
+    return filled
 
 
 def sweep_sets(

@@ -51,7 +51,8 @@ def _baseline(subject: Subject) -> pd.DataFrame:
         return before
     with subject.reporter.step("baseline", len(new)) as advance:
         prompts = PromptSet(subject.prompts.task, tuple(new))
-        made = baseline_table(subject.model, prompts, subject.halves, advance)
+        spread = subject.together.spread
+        made = baseline_table(subject.model, prompts, subject.halves, advance, spread=spread)
     return pd.concat([before, made], ignore_index=True) if there else made
 
 
@@ -72,6 +73,7 @@ def scores(subject: Subject, tables: Tables) -> Made:
             n_permutations=config.n_permutations,
             seed=config.seed,
             progress=advance,
+            spread=subject.together.spread,
         )
     significant = {
         name: int((table[f"{name}_q"].to_numpy() <= config.false_discovery_rate).sum())
@@ -96,6 +98,7 @@ def trajectory(subject: Subject, tables: Tables) -> Made:
                 n_resamples=config.n_resamples,
                 seed=config.seed,
                 progress=advance,
+                spread=subject.together.spread,
             )
     except InputError as error:
         subject.reporter.say(f"trajectory: none ({error})")

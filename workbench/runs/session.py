@@ -1,8 +1,11 @@
 """An open run: what its steps work on, with the folder that stores their tables and resumes."""
 
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from workbench.headsets.headset import HeadSet
 from workbench.models.hooked import HookedModel
 from workbench.models.loading import bundled_model_path, model_folder
 from workbench.models.memory import memory_line
+from workbench.processes import Processes, ShareDone, started_alone
 from workbench.progress import Reporter
 from workbench.prompts.choices import settled_task
 from workbench.prompts.files import read_prompts, write_prompts
@@ -23,8 +27,9 @@ from workbench.prompts.make import settled_template
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.asked import asked_for, config_with, differences
 from workbench.runs.config import DEFAULTS, POSITIONS, PROMPT_SETTINGS, RunConfig
-from workbench.runs.folder import RunFolder, hold, is_run
+from workbench.runs.folder import RunFolder
 from workbench.runs.patch import named_heads
+from workbench.runs.place import hold, is_run
 from workbench.runs.prompts import (
     PROMPTS_FILE,
     described,
@@ -35,8 +40,9 @@ from workbench.runs.prompts import (
     wants_more,
 )
 from workbench.runs.shown import run_html, run_text
-from workbench.runs.steps import BY_NAME, HEADSET, MAKER, Step, steps_of
+from workbench.runs.steps import BY_NAME, HEADSET, MAKER, Made, Step, file_of, steps_of
 from workbench.runs.subject import Subject
+from workbench.team import Team
 
 HEADSET_FILE = f"{HEADSET}.json"
 
@@ -80,10 +86,22 @@ class OpenRun(Subject):
 
         With other settings a finished step is done again, and takes up the rows that it keeps.
 
+        Of several processes the main one decides and writes; the others do their share of what it
+        does.
+
         Raises:
             InputError: a step was begun with settings that may not differ in one folder.
         """
         steps = tuple(step for step in steps if step.wanted(self.config))
+        with self.together.failing():
+            if self.together.is_main:
+                self._do_all(steps)
+                self._order(None)
+            else:
+                self._serve()
+        self.together.rejoin()
+
+    def _do_all(self, steps: tuple[Step, ...]) -> None:
         with hold(self.folder.path):
             self.folder.reload()
             for step in steps:
@@ -145,22 +163,14 @@ class OpenRun(Subject):
             needed = {table for one in _needed(step, self.config) for table in one.makes}
             if damaged := parts.drop_damaged():
                 self.reporter.say(f"{step.name}: {damaged} damaged parts are done again")
+            then = replace(self, config=config, asks_anew=more or record is None)
+            tables = [name for name in step.needs if name in needed]
             try:
-                tables = {name: self.read(name) for name in step.needs if name in needed}
-                given = (replace(self, config=config, asks_anew=more or record is None), tables)
-                with self.reporter.between(step.name):
-                    made = step.do(*given, *([parts] if step.resumable else []))
+                self._order(step, then, tables)
+                made = then._work(step, tables)
             except InputError:
                 self.folder.put_back(step.name, record)  # the right input must not be barred
                 raise
-            except (MemoryError, RuntimeError) as error:
-                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
-                    raise
-                raise InputError(
-                    f"{step.name}: out of memory on {self.model.device} ({first_line(error)}); "
-                    f"what was finished is kept in {self.folder.path}, and the same command goes "
-                    "on from there once more memory is free"
-                ) from error
             for name, table in made.tables.items():
                 self.write(name, table)
             if made.rows is not None:
@@ -169,6 +179,68 @@ class OpenRun(Subject):
         else:
             self.reporter.say(f"{step.name}: finished before, skipped")
         parts.clear()  # only now: a run killed before still has its events
+
+    def _work(self, step: Step, tables: Sequence[str]) -> Made:
+        """Do the work of a step with these tables, or this process's share of it.
+
+        Raises:
+            InputError: one that is bad, or no memory is left.
+        """
+        parts = [self.folder.parts(step.name)] if step.resumable else []
+        try:
+            given = {name: self.read(name) for name in tables}
+            with self.reporter.between(step.name):
+                return step.do(self, given, *parts)
+        except (MemoryError, RuntimeError) as error:
+            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                raise
+            raise InputError(
+                f"{step.name}: out of memory on {self.model.device} ({first_line(error)}); "
+                f"what was finished is kept in {self.folder.path}, and the same command goes "
+                "on from there once more memory is free"
+            ) from error
+
+    def _order(
+        self, step: Step | None, then: "OpenRun | None" = None, tables: Sequence[str] = ()
+    ) -> None:
+        """Tell the other processes of a step that begins; None: of none any more."""
+        self.together.begin_step()
+        if step is None or then is None:
+            self.together.told(lambda: None)
+            return
+        rows = f"{step.keeps}.parquet" if step.keeps else ""
+        files = [*map(file_of, tables), *([rows] if rows else [])]
+
+        def order() -> dict[str, Any]:
+            paths = {name: self.folder.path / name for name in files}
+            return {
+                "step": step.name,
+                "config": then.config,
+                "asks_anew": then.asks_anew,
+                "manifest": self.folder.manifest,
+                "tables": list(tables),
+                "files": {name: file_sha256(at) for name, at in paths.items() if at.is_file()},
+            }
+
+        self.together.told(order)
+
+    def _serve(self) -> None:
+        """Do this process's share of the steps that the main one does."""
+        while True:
+            self.together.begin_step()
+            order = self.together.told(lambda: None)
+            if order is None:
+                return
+            self.folder.manifest = order["manifest"]
+            self.together.wait(partial(self._sees, order["files"]), "the files of earlier steps")
+            then = replace(self, config=order["config"], asks_anew=order["asks_anew"])
+            with suppress(ShareDone):
+                then._work(BY_NAME[order["step"]], order["tables"])
+
+    def _sees(self, files: Mapping[str, str]) -> bool:
+        """Whether files are here as another machine has written them."""
+        paths = {self.folder.path / name: digest for name, digest in files.items()}
+        return all(path.is_file() and file_sha256(path) == paths[path] for path in paths)
 
     def read(self, name: str) -> Any:
         """A table of the folder, or its head set."""
@@ -223,9 +295,58 @@ def open_run(
     Raises:
         InputError: the folder holds something else or another run, or an input is bad.
     """
-    out = Path(out)
+    out, here = Path(out), Processes.here()
+    reporter, device = here.reporter(reporter), here.device(device)
+    if not here.is_main:
+        return _join(out, model, config, dtype, device, reporter)
+    if started_alone():
+        reporter.say(
+            "one process runs: `accelerate launch --cpu` starts no more; leave --cpu out and give "
+            "--multi_gpu, which needs no GPU here"
+        )
     with hold(out):
-        return _open(out, model, prompts, config, make, dtype, device, reporter or Reporter())
+        return _open(out, model, prompts, config, make, dtype, device, reporter)
+
+
+def _join(
+    out: Path,
+    model: HookedModel | str | Path | None,
+    config: RunConfig,
+    dtype: str,
+    device: str | None,
+    reporter: Reporter,
+) -> OpenRun:
+    """The run that the main process opens, in another process of the same launch.
+
+    Raises:
+        InputError: another model is here than there, or the main process does not come.
+        SaidElsewhere: the main process says what is wrong.
+    """
+    together = Team.meet(out, reporter=reporter)
+    with together.failing():
+        loaded = _loaded(model, dtype, device, reporter)
+        manifest = together.told(lambda: None)
+        folder = RunFolder(out, manifest)
+        folder.check({"model": _decisive(loaded)})
+        together.wait(lambda: lost_prompts(folder) is None, PROMPTS_FILE)
+        chosen = read_prompts(out / PROMPTS_FILE, model=loaded, task=manifest["prompts"]["task"])
+    if loaded.tokenizer is not None:
+        chosen = chosen.with_tokenizer(loaded)
+    return OpenRun(loaded, chosen, config, reporter, folder=folder, together=together)
+
+
+def _loaded(
+    model: HookedModel | str | Path | None, dtype: str, device: str | None, reporter: Reporter
+) -> HookedModel:
+    if isinstance(model, HookedModel):
+        return model
+    source = bundled_model_path() if model is None else model
+    return HookedModel.load(source, dtype=dtype, device=device, reporter=reporter)
+
+
+def _decisive(model: HookedModel) -> dict[str, str]:
+    """What may not differ in one run."""
+    return {"weights_sha256": model.info.weights_sha256, "dtype": model.info.dtype}
 
 
 def _open(
@@ -244,13 +365,29 @@ def _open(
             f"{out}: a new run needs prompts; make some with `workbench prompts --out FILE` "
             "and give them with --prompts"
         )
+    together = Team.meet(out, reporter=reporter)
+    with together.failing():
+        loaded = _loaded(model, dtype, device, reporter)
+        opened = _opened(out, folder, loaded, model, prompts, config, make, reporter)
+        together.everyone()
+        together.told(lambda: opened.folder.manifest)
+    return replace(opened, together=together)
+
+
+def _opened(
+    out: Path,
+    folder: RunFolder | None,
+    loaded: HookedModel,
+    model: HookedModel | str | Path | None,
+    prompts: PromptSet | str | Path | None,
+    config: RunConfig,
+    make: bool,
+    reporter: Reporter,
+) -> OpenRun:
+    """The run on a model that is loaded, with its prompts."""
     source = bundled_model_path() if model is None else model
-    loaded = source
-    if not isinstance(loaded, HookedModel):
-        loaded = HookedModel.load(loaded, dtype=dtype, device=device, reporter=reporter)
-    decisive = {"weights_sha256": loaded.info.weights_sha256, "dtype": loaded.info.dtype}
     if folder is not None:
-        folder.check({"seed": config.seed, "model": decisive})
+        folder.check({"seed": config.seed, "model": _decisive(loaded)})
     named_heads(loaded, config)
     made_with = None
     if prompts is None and make:

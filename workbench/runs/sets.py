@@ -6,6 +6,7 @@ head is hidden by another; else the first few are paired with one another, and w
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 
 import pandas as pd
@@ -22,7 +23,6 @@ from workbench.analysis.patching.sets import (
 from workbench.heads import Head
 from workbench.headsets.pooling import MARGINS, pool_heads
 from workbench.headsets.thresholds import Thresholds
-from workbench.models.hooked import HookedModel
 from workbench.phases import PHASES, valid_pairs
 from workbench.prompts.prompt import DecisionEvent
 from workbench.runs.patch import heads_of
@@ -50,12 +50,13 @@ def sets(subject: Subject, tables: Tables, parts: Parts) -> Made:
     if not (events and others):
         return Made({"sets": pd.DataFrame(columns=COLUMNS)}, counts)
     first = others[: config.n_paired]
-    pairs = _pairs(subject.model, events, first)
+    pairs = _pairs(subject, events, first)
     backups = {head for pair in pairs for head in pair} - named
     before = subject.rows("sets")
     plan = plan_whole(every, sorted({*others, *backups}))
     whole, kept = _effects(subject, tables, before, parts, plan, "large sets")
-    if not _do_something(whole, thresholds.min_strict_low):
+    limit = thresholds.min_strict_low
+    if not subject.together.told(lambda: _do_something(whole, limit)):
         return Made({"sets": whole}, counts, kept)
     plan = plan_sets(pairs, every, first)
     table, kept = _effects(subject, tables, kept, parts, plan, "sets")
@@ -84,6 +85,8 @@ def _effects(
             before=before,
             parts=parts,
             advance=advance,
+            together=subject.together,
+            everywhere=True,
         )
     effects = set_effects(
         swept.asked, baseline, plan, n_resamples=config.n_resamples, seed=config.seed
@@ -92,9 +95,10 @@ def _effects(
 
 
 def _pairs(
-    model: HookedModel, events: Sequence[DecisionEvent], first: Sequence[Head]
+    subject: Subject, events: Sequence[DecisionEvent], first: Sequence[Head]
 ) -> list[tuple[Head, Head]]:
-    backups = find_backups(model, events, first, N_BACKUPS)
+    spread = partial(subject.together.spread, everywhere=True)
+    backups = find_backups(subject.model, events, first, N_BACKUPS, spread=spread)
     return [
         *combinations(first, 2),
         *((head, other) for head, others in backups.items() for other in others),

@@ -30,6 +30,11 @@ HEADSET = "headset"
 """Made by `pool`, and handed on like a table."""
 
 
+def file_of(name: str) -> str:
+    """The file of a run folder that holds a table, or the head set."""
+    return f"{name}.{'json' if name == HEADSET else 'parquet'}"
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a run."""
@@ -57,7 +62,7 @@ class Step:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the files in a run folder that hold what it makes."""
-        return tuple(f"{name}.{'json' if name == HEADSET else 'parquet'}" for name in self.makes)
+        return tuple(file_of(name) for name in self.makes)
 
     def do(self, *given: Any) -> "Made":
         """Do the work; arguments as `work` takes them."""

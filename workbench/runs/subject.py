@@ -11,6 +11,7 @@ import pandas as pd
 from workbench.analysis.statistics import Halves, deal_more, split_half
 from workbench.models.hooked import HookedModel
 from workbench.phases import DIRECTIONS, Direction, runs_that_count
+from workbench.processes import Alone
 from workbench.progress import Reporter
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 from workbench.runs.config import DEFAULTS, RunConfig
@@ -33,6 +34,8 @@ class Subject:
     reporter: Reporter = field(default_factory=Reporter)
     asks_anew: bool = True
     """Whether a step that adds to what is there was not asked for what the settings say before."""
+    together: Alone = field(default_factory=Alone, kw_only=True)
+    """The processes that share the work on events."""
 
     @property
     def batches(self) -> tuple[int, ...]:

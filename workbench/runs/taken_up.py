@@ -8,7 +8,8 @@ from typing import Any
 from workbench.errors import InputError
 from workbench.headsets.thresholds import Thresholds
 from workbench.runs.config import PROMPT_SETTINGS, RunConfig
-from workbench.runs.folder import RunFolder, is_run
+from workbench.runs.folder import RunFolder
+from workbench.runs.place import is_run
 from workbench.runs.steps import STEPS
 
 LIMITS = (*Thresholds.__dataclass_fields__, "n_paired")

@@ -45,7 +45,8 @@ from workbench.progress import Advance, Reporter
 from workbench.prompts.files import check_vocabulary
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 from workbench.runs.config import DEFAULTS, RunConfig
-from workbench.runs.folder import RunFolder, hold, is_run
+from workbench.runs.folder import RunFolder
+from workbench.runs.place import hold, is_run
 from workbench.studies.checkpoint_terms import STEP, Cell, Terms, terms_frame, training_table
 
 TERMS = "training_terms"

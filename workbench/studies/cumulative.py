@@ -28,7 +28,8 @@ from workbench.models.hooked import HookedModel
 from workbench.phases import BOTH_WAYS, INTERVENTIONS, Intervention
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
-from workbench.runs.folder import RunFolder, hold, is_run
+from workbench.runs.folder import RunFolder
+from workbench.runs.place import hold, is_run
 from workbench.studies.cumulative_orders import all_orders, ranks_table
 from workbench.studies.dissociated import dissociated
 from workbench.studies.patched_sets import Parts, Place, Work, positions_table

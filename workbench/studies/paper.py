@@ -29,7 +29,8 @@ from workbench.models.loading import model_folder, weights_sha256
 from workbench.plots import paper as figures
 from workbench.plots.cumulative import cumulative_figures
 from workbench.progress import Reporter
-from workbench.runs.folder import RunFolder, hold, is_run
+from workbench.runs.folder import RunFolder
+from workbench.runs.place import hold, is_run
 from workbench.studies.compared import compared
 from workbench.studies.cumulative import CumulativeStudy, settings_of, study_cumulative
 from workbench.studies.paper_chains import Asked, Chains, counterfactual_prompts, make_chains

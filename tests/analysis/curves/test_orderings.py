@@ -99,7 +99,7 @@ def test_a_ranking_that_is_added_is_made_for_each_readout(model, prompts, monkey
     """By readout on the first events of it; once, on all, where it does not differ."""
     asked = []
 
-    def scores(model, events, readout, progress):
+    def scores(model, events, readout, progress, spread):
         asked.append((readout, len(events)))
         return torch.full((3, 4), float(len(events)))
 

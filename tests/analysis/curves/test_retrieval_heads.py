@@ -66,7 +66,7 @@ def test_what_counts_as_written_is_the_chain_without_its_opening(monkeypatch):
     model = HookedModel.from_pretrained_model(hf_model, tokenizer)
     prompts = make_events(ShadesTask(), PlainTemplate(), tokenizer, n_prompts=2, seed=0)
 
-    def write(model, cases, tokenizer, cues):
+    def write(model, cases, tokenizer, cues, spread):
         found = []
         for case, event in zip(cases, prompts, strict=True):
             gold = event.clean[slice(*event.options[event.with_role("gold")[0]].span)]

@@ -24,8 +24,9 @@ Stages, relative to the decision's own mention:
     end       after the whole chain
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -43,6 +44,8 @@ from workbench.models.forked import forked_forward
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
 from workbench.phases import RUNS
+from workbench.processes import Spread, in_order
+from workbench.progress import Advance
 from workbench.prompts.chain import Chain, ChainCase
 from workbench.prompts.prompt import VARIANTS, Variant
 
@@ -72,6 +75,8 @@ def chain_effects(
     positions: Sequence[str] = POSITIONS,
     n_resamples: int = 2000,
     seed: int = 0,
+    progress: Advance | None = None,
+    spread: Spread = in_order,
 ) -> pd.DataFrame:
     """Causal effects of pooled heads after each stage of the chain, with intervals over prompts.
 
@@ -83,6 +88,8 @@ def chain_effects(
         positions: "decision", "span" or both; see the module's text.
         n_resamples: of the bootstrap over prompts.
         seed: of the bootstrap.
+        progress: called with cases done and all cases.
+        spread: how several processes share the cases.
 
     Returns:
         Columns: stage, step (place of the stage in `CHAIN_STAGES`), pool, layer, head (both missing
@@ -98,13 +105,22 @@ def chain_effects(
     _check(cases, stages, positions)
     events: dict[str, list[pd.DataFrame]] = {stage: [] for stage in stages}
     baselines: dict[str, list[dict[str, object]]] = {stage: [] for stage in stages}
-    for case in cases:
-        for stage in stages:
-            ran = _run(model, case, stage)
-            if ran is not None:
-                baselines[stage] += _baseline(case, stage, ran)
-                heads = [heads for *_, heads in groups]
-                events[stage] += _patched(model, case, stage, ran, heads, positions)
+    heads = [heads for *_, heads in groups]
+
+    def patched(some: Sequence[ChainCase]) -> Iterator[dict[str, tuple[Any, Any]]]:
+        for case in some:
+            found = {}
+            for stage in stages:
+                ran = _run(model, case, stage)
+                if ran is not None:
+                    frames = _patched(model, case, stage, ran, heads, positions)
+                    found[stage] = frames, _baseline(case, stage, ran)
+            yield found
+
+    for found in spread(patched, cases, progress):
+        for stage, (frames, rows) in found.items():
+            events[stage] += frames
+            baselines[stage] += rows
     tables = []
     for stage in (stage for stage in CHAIN_STAGES if events.get(stage)):
         table = causal_effects(

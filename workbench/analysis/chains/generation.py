@@ -15,6 +15,7 @@ from workbench.errors import InputError
 from workbench.labels.as_text import as_text
 from workbench.models.greedy import end_tokens, greedy_tokens
 from workbench.models.hooked import HookedModel
+from workbench.processes import Spread, in_order
 from workbench.prompts.chain import (
     Chain,
     ChainCase,
@@ -88,6 +89,7 @@ def write_chains(
     stages: StageReader = numbered_stages,
     max_new_tokens: int | None = None,
     batch_size: int = 32,
+    spread: Spread = in_order,
 ) -> list[ChainCase]:
     """The same cases with chains that the model writes itself, greedily, for some variants.
 
@@ -105,6 +107,7 @@ def write_chains(
         max_new_tokens: of a chain, `cues.room` unless given; fewer where the model has no room for
             more and the answer cue.
         batch_size: chains written together.
+        spread: how several processes share the chains.
 
     Raises:
         InputError: no token that ends a text, or no room for a chain after the longest question.
@@ -119,6 +122,7 @@ def write_chains(
         max_new_tokens=cues.room if max_new_tokens is None else max_new_tokens,
         spare=max((len(case.cue) for case in cases), default=0),
         batch_size=batch_size,
+        spread=spread,
     )
     chains: dict[int, dict[Variant, Chain]] = {}
     for (case, name), question, tokens in zip(wanted, questions, written, strict=True):
@@ -145,6 +149,7 @@ def write_on(
     max_new_tokens: int,
     spare: int = 0,
     batch_size: int = 32,
+    spread: Spread = in_order,
 ) -> list[list[int]]:
     """What the model writes after some tokens, greedily, until it ends its text or its reply.
 
@@ -155,6 +160,7 @@ def write_on(
         max_new_tokens: at most; fewer where the model has no room for more and `spare` tokens.
         spare: tokens to be put behind what is written.
         batch_size: texts written together.
+        spread: how several processes share the texts.
 
     Raises:
         InputError: no token that ends a text, or no room after the longest.
@@ -166,9 +172,13 @@ def write_on(
         max_new_tokens = min(max_new_tokens, model.context_length - longest)
     if max_new_tokens < 1:
         raise InputError("the model has no room for a chain after the longest question")
-    return greedy_tokens(
-        network, asked, max_new_tokens=max_new_tokens, end=ends, batch_size=batch_size
-    )
+
+    def written(some: Sequence[Sequence[int]]) -> list[list[int]]:
+        return greedy_tokens(
+            network, some, max_new_tokens=max_new_tokens, end=ends, batch_size=batch_size
+        )
+
+    return spread(written, asked)
 
 
 def written_answers(

@@ -5,7 +5,7 @@ one. Here the next-token distribution over the options' tokens is read at each t
 goes on to write.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
@@ -14,6 +14,7 @@ from workbench.analysis.chains.trajectories import groups, means, readout_column
 from workbench.analysis.readout import Roles, focus_confusion, widen
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
+from workbench.processes import Spread, in_order
 from workbench.prompts.chain import Chain, ChainCase
 
 
@@ -24,6 +25,7 @@ def token_values(
     *,
     source: str = "given",
     stages: Sequence[str] = ("coarse", "fine"),
+    spread: Spread = in_order,
 ) -> pd.DataFrame:
     """The options' share of the next token at every token of some steps of the clean chain.
 
@@ -31,51 +33,58 @@ def token_values(
     Columns: model, source, id, event, step, label, place (the written token, counted back from the
     step's end: -1 is its last), focus, confusion, mass (probability of all options' tokens
     together: near 1 where a letter is due, near 0 inside a description), writes_option (whether the
-    chain goes on with one). One plain forward a case. Only options of one token can be read.
+    chain goes on with one). One plain forward a case; several processes `spread` them. Only options
+    of one token can be read.
 
     Raises:
         InputError: an option of several tokens, or tokens that the model cannot run.
     """
-    frames = []
-    for case in cases:
-        chain, options = case.clean, case.option_tokens()
-        if any(len(option) != 1 for option in options):
-            raise InputError(
-                f"prompt {case.event.id!r} event {case.event.event}: options of several tokens "
-                "cannot be read inside a chain"
-            )
-        places = _places(chain, stages)
-        if not places:
-            continue
-        columns = [option[0] for option in options]
-        sequence = chain.up_to(chain.n_steps)
-        model.check_sequences([sequence])
-        before = [len(chain.question) + at - 1 for at, _, _ in places]
-        ids = torch.tensor([sequence], device=model.device)
-        log_probs = widen(model.logits_at(ids, before)[0]).log_softmax(-1)[:, columns]
-        log_probs = log_probs.cpu().double()
-        focus, confusion = focus_confusion(log_probs, Roles.of(case.event))
-        written = [chain.tokens[at] for at, _, _ in places]
-        frames.append(
-            pd.DataFrame(
-                {
-                    "model": model.info.name,
-                    "source": source,
-                    "id": case.event.id,
-                    "event": case.event.event,
-                    "step": [step for _, step, _ in places],
-                    "label": [chain.stages[step - 1] for _, step, _ in places],
-                    "place": [back for _, _, back in places],
-                    "focus": focus.numpy(),
-                    "confusion": confusion.numpy(),
-                    "mass": log_probs.exp().sum(-1).numpy(),
-                    "writes_option": [token in columns for token in written],
-                }
-            )
-        )
+
+    def values(some: Sequence[ChainCase]) -> Iterator[pd.DataFrame]:
+        return (_case_values(model, case, source, stages) for case in some)
+
+    frames = [frame for frame in spread(values, cases) if len(frame)]
     if not frames:
         raise InputError(f"no chain has a step of the stages {', '.join(stages)}")
     return pd.concat(frames, ignore_index=True)
+
+
+def _case_values(
+    model: HookedModel, case: ChainCase, source: str, stages: Sequence[str]
+) -> pd.DataFrame:
+    chain, options = case.clean, case.option_tokens()
+    if any(len(option) != 1 for option in options):
+        raise InputError(
+            f"prompt {case.event.id!r} event {case.event.event}: options of several tokens "
+            "cannot be read inside a chain"
+        )
+    places = _places(chain, stages)
+    if not places:
+        return pd.DataFrame()
+    columns = [option[0] for option in options]
+    sequence = chain.up_to(chain.n_steps)
+    model.check_sequences([sequence])
+    before = [len(chain.question) + at - 1 for at, _, _ in places]
+    ids = torch.tensor([sequence], device=model.device)
+    log_probs = widen(model.logits_at(ids, before)[0]).log_softmax(-1)[:, columns]
+    log_probs = log_probs.cpu().double()
+    focus, confusion = focus_confusion(log_probs, Roles.of(case.event))
+    written = [chain.tokens[at] for at, _, _ in places]
+    return pd.DataFrame(
+        {
+            "model": model.info.name,
+            "source": source,
+            "id": case.event.id,
+            "event": case.event.event,
+            "step": [step for _, step, _ in places],
+            "label": [chain.stages[step - 1] for _, step, _ in places],
+            "place": [back for _, _, back in places],
+            "focus": focus.numpy(),
+            "confusion": confusion.numpy(),
+            "mass": log_probs.exp().sum(-1).numpy(),
+            "writes_option": [token in columns for token in written],
+        }
+    )
 
 
 def _places(chain: Chain, stages: Sequence[str]) -> list[tuple[int, int, int]]:

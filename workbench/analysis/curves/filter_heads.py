@@ -30,6 +30,7 @@ from workbench.models.forked import patch_heads
 from workbench.models.hooked import HookedModel, Run
 from workbench.models.hooks import Hook
 from workbench.phases import OF_READOUT
+from workbench.processes import Spread, in_order
 from workbench.prompts.prompt import DecisionEvent
 
 LAST = 2
@@ -118,6 +119,7 @@ def filter_scores(
     *,
     last: int = LAST,
     progress: Callable[[int, int], None] | None = None,
+    spread: Spread = in_order,
 ) -> Float[Tensor, "layer head"]:
     """Change of `OtherList.gain`, in logits, when a head gets the source's query; mean over pairs.
 
@@ -136,19 +138,25 @@ def filter_scores(
     every = [(layer, head) for layer in range(info.n_layers) for head in range(info.n_heads)]
     total, n = torch.zeros(len(every), dtype=torch.float64), 0
     found = list(pairs(events))
-    for done, (source, target) in enumerate(found, start=1):
-        [run] = model.run([source.clean])
-        if _right(run, source):
-            z = transported_z(model, source.clean, target.tokens, last)
-            groups = [[], *([head] for head in every)]
-            logits = patch_heads(model, target.tokens, z, groups, tokens=target.options)
-            logits = widen(logits).cpu().double()
-            if int(logits[0].argmax()) == target.answer:
-                gain = target.gain(logits, readout)
-                total += gain[1:] - gain[0]
-                n += 1
-        if progress is not None:
-            progress(done, len(found))
+
+    def changes(some: Sequence[tuple[DecisionEvent, OtherList]]) -> Iterator[Tensor | None]:
+        for source, target in some:
+            change = None
+            [run] = model.run([source.clean])
+            if _right(run, source):
+                z = transported_z(model, source.clean, target.tokens, last)
+                groups = [[], *([head] for head in every)]
+                logits = patch_heads(model, target.tokens, z, groups, tokens=target.options)
+                logits = widen(logits).cpu().double()
+                if int(logits[0].argmax()) == target.answer:
+                    gain = target.gain(logits, readout)
+                    change = gain[1:] - gain[0]
+            yield change
+
+    for change in spread(changes, found, progress):
+        if change is not None:
+            total += change
+            n += 1
     if not n:
         raise InputError(
             f"filter heads: no two of {len(events)} events have other lists that can be mixed and "

@@ -33,6 +33,7 @@ from workbench.errors import InputError, require
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel
 from workbench.phases import OF_READOUT, PHASES
+from workbench.processes import Spread, in_order
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 
 FEW = 16
@@ -90,13 +91,15 @@ def order_scores(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
+    spread: Spread = in_order,
 ) -> pd.DataFrame:
     """What every order ranks heads by; one row per order, readout and head, columns `COLUMNS`.
 
     `scores` is the scores table, made on the selection half; `pooled` the heads of all pools. Of
     `patching` the rows of that half over the span are used, of `prompts` its valid pairs; rivals
     that cost much get the first `n_events` of them. In the orders `pool` and `effect`, the
-    value of a head in front is its causal effect, that of another its score.
+    value of a head in front is its causal effect, that of another its score. Several processes
+    `spread` the events of rivals.
 
     Raises:
         InputError: a table lacks a column or a head, a pooled head has no causal effect, or no
@@ -107,7 +110,9 @@ def order_scores(
     for head in pooled:
         model.check_head(*head)
     events = _valid_pairs(prompts, baseline)
-    rivals = rival_scores(model, events, n_events=n_events, progress=progress, say=say)
+    rivals = rival_scores(
+        model, events, n_events=n_events, progress=progress, say=say, spread=spread
+    )
     indexed = scores.set_index(["layer", "head"]).reindex(every)
     frames = []
     for readout, phase in OF_READOUT.items():
@@ -178,7 +183,7 @@ class Rival(NamedTuple):
     """A ranking of heads by other authors.
 
     Attributes:
-        scores: value of every head; takes the model, events, a readout, and `progress`.
+        scores: value of every head; takes the model, events, a readout, `progress` and `spread`.
         by_readout: whether the value differs by readout; otherwise it is made once, of all events.
         few: whether the first events are enough, as each costs many forwards.
     """
@@ -196,12 +201,14 @@ def rival_scores(
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    spread: Spread = in_order,
 ) -> dict[str, dict[str, Float[Tensor, "layer head"]]]:
     """Name of a ranking of `RIVALS` → readout → value of every head, the highest first.
 
     `events` are valid pairs by readout; a readout without any has no ranking that differs by it.
     Rankings that cost much get the first `n_events`. One whose definition the model or the prompts
     do not allow is left out; `say` is told which, and why. `settings` are more arguments of some.
+    Several processes `spread` the events.
     """
     jobs: list[tuple[str, str | None, list[DecisionEvent]]] = []
     for name, rival in RIVALS.items():
@@ -217,7 +224,8 @@ def rival_scores(
             before += len(of)
             given = (settings or {}).get(name, {})
             try:
-                value = RIVALS[name].scores(model, of, readout, progress=share, **given)
+                more = {"progress": share, "spread": spread, **given}
+                value = RIVALS[name].scores(model, of, readout, **more)
             except InputError as error:
                 if say is not None:
                     say(f"ranking {name} left out: {error}")

@@ -12,7 +12,7 @@ query, and where a note comes first, as in the bundled task, they are read in it
 left out, as in the paper's formula.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.models.pattern_rows import attention_rows
 from workbench.phases import OF_READOUT
+from workbench.processes import Spread, in_order
 from workbench.prompts.prompt import DecisionEvent
 
 
@@ -31,6 +32,7 @@ def qr_scores(
     readout: str,
     *,
     progress: Callable[[int, int], None] | None = None,
+    spread: Spread = in_order,
 ) -> Float[Tensor, "layer head"]:
     """QRScore of every head, a share of attention, for the documents that a readout calls right.
 
@@ -43,15 +45,18 @@ def qr_scores(
         raise InputError("QRHead: no event to score heads on")
     roles = ("gold", "near") if OF_READOUT[readout].rises else ("gold",)
     total = torch.zeros(model.info.n_layers, model.info.n_heads, dtype=torch.float64)
-    for done, event in enumerate(events, start=1):
-        end = len(event.clean)
-        query = range(min(max(option.span[1] for option in event.options), end - 1), end)
-        gold = torch.zeros(end, dtype=torch.double)
-        for option in event.options:
-            if option.role in roles:
-                gold[slice(*option.span)] = 1
-        for layer, rows in enumerate(attention_rows(model, event.clean, query)):
-            total[layer] += (rows.cpu().double() @ gold).mean(dim=-1)
-        if progress is not None:
-            progress(done, len(events))
+
+    def shares(some: Sequence[DecisionEvent]) -> Iterator[Tensor]:
+        for event in some:
+            end = len(event.clean)
+            query = range(min(max(option.span[1] for option in event.options), end - 1), end)
+            gold = torch.zeros(end, dtype=torch.double)
+            for option in event.options:
+                if option.role in roles:
+                    gold[slice(*option.span)] = 1
+            rows = attention_rows(model, event.clean, query)
+            yield torch.stack([(row.cpu().double() @ gold).mean(dim=-1) for row in rows])
+
+    for share in spread(shares, events, progress):
+        total += share
     return total / len(events)

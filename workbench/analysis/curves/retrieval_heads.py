@@ -23,6 +23,7 @@ from workbench.analysis.chains.generation import write_chains
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
 from workbench.models.pattern_rows import attention_rows
+from workbench.processes import Spread, in_order
 from workbench.prompts.chain import find_cues, question_cases
 from workbench.prompts.prompt import DecisionEvent, PromptSet, Span
 
@@ -45,7 +46,9 @@ class Written(NamedTuple):
         return (needle & Counter(self.tokens[self.first :])).total() / needle.total()
 
 
-def own_chains(model: HookedModel, events: Sequence[DecisionEvent]) -> list[Written]:
+def own_chains(
+    model: HookedModel, events: Sequence[DecisionEvent], *, spread: Spread = in_order
+) -> list[Written]:
     """The chain that the model writes for each event, without the cue that opens it.
 
     Raises:
@@ -56,7 +59,8 @@ def own_chains(model: HookedModel, events: Sequence[DecisionEvent]) -> list[Writ
     prompts = PromptSet("retrieval heads", tuple(events))
     cues = find_cues(prompts, model.tokenizer)
     cases = question_cases(prompts, model.tokenizer, cues)
-    chains = [case.clean for case in write_chains(model, cases, model.tokenizer, cues=cues)]
+    found = write_chains(model, cases, model.tokenizer, cues=cues, spread=spread)
+    chains = [case.clean for case in found]
     return [
         Written(
             [*chain.question, *chain.tokens], len(chain.question) + chain.n_opening, _needle(event)
@@ -65,12 +69,17 @@ def own_chains(model: HookedModel, events: Sequence[DecisionEvent]) -> list[Writ
     ]
 
 
-def own_answers(model: HookedModel, events: Sequence[DecisionEvent]) -> list[Written]:
+def own_answers(
+    model: HookedModel, events: Sequence[DecisionEvent], *, spread: Spread = in_order
+) -> list[Written]:
     """The token that the model writes next at each event."""
-    runs = model.run([event.clean for event in events])
+
+    def likeliest(some: Sequence[DecisionEvent]) -> list[int]:
+        return [int(run.logits.argmax()) for run in model.run([event.clean for event in some])]
+
     return [
-        Written([*event.clean, int(run.logits.argmax())], len(event.clean), _needle(event))
-        for event, run in zip(events, runs, strict=True)
+        Written([*event.clean, token], len(event.clean), _needle(event))
+        for event, token in zip(events, spread(likeliest, events), strict=True)
     ]
 
 
@@ -100,6 +109,7 @@ def retrieval_scores(
     events: Sequence[DecisionEvent],
     *,
     progress: Callable[[int, int], None] | None = None,
+    spread: Spread = in_order,
 ) -> Float[Tensor, "layer head"]:
     """Retrieval score of every head, from 0 to 1.
 
@@ -111,9 +121,9 @@ def retrieval_scores(
         raise InputError("retrieval heads: no event to score heads on")
     why = ""
     try:
-        written = own_chains(model, events)
+        written = own_chains(model, events, spread=spread)
     except InputError as error:
-        written, why = own_answers(model, events), f" (no chain: {error})"
+        written, why = own_answers(model, events, spread=spread), f" (no chain: {error})"
     enough = [each for each in written if each.recall > ENOUGH]
     if not enough:
         raise InputError(
@@ -121,8 +131,6 @@ def retrieval_scores(
             f"of the gold option's text; a token that selects an option is no copy of it{why}"
         )
     total = torch.zeros(model.info.n_layers, model.info.n_heads, dtype=torch.float64)
-    for done, each in enumerate(enough, start=1):
-        total += copied(model, each)
-        if progress is not None:
-            progress(done, len(enough))
+    for share in spread(lambda some: (copied(model, each) for each in some), enough, progress):
+        total += share
     return total / len(enough)

@@ -6,7 +6,7 @@ then patched together with the head that it replaces (`sets`). A large change on
 that read what the head wrote change, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from einops import einsum
@@ -17,6 +17,7 @@ from workbench.analysis.readout import widen
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel
 from workbench.models.hooks import replace_z, store
+from workbench.processes import Spread, in_order
 from workbench.progress import pulse
 from workbench.prompts.prompt import DecisionEvent
 
@@ -25,20 +26,31 @@ N_EVENTS = 4
 
 
 def find_backups(
-    model: HookedModel, events: Sequence[DecisionEvent], heads: Sequence[Head], count: int
+    model: HookedModel,
+    events: Sequence[DecisionEvent],
+    heads: Sequence[Head],
+    count: int,
+    *,
+    spread: Spread = in_order,
 ) -> dict[Head, list[Head]]:
     """Head → the `count` later heads that change most when it is taken away, the first `N_EVENTS`.
 
     Later means in a higher layer; there may be fewer. A change is the norm of the difference in
-    what a head puts out (z · W_O), summed over the aligned suffix and both counterfactuals.
+    what a head puts out (z · W_O), summed over the aligned suffix and both counterfactuals. Several
+    processes `spread` the events.
     """
     weights = model.output_weights()
     found: dict[Head, list[Head]] = {}
     changes = {head: torch.zeros(weights.shape[:2], dtype=torch.float64) for head in heads}
-    for event in events[:N_EVENTS]:
-        for head, change in _responses(model, event, heads, weights).items():
+
+    def responses(some: Sequence[DecisionEvent]) -> Iterator[dict[Head, Tensor]]:
+        for event in some:
+            yield _responses(model, event, heads, weights)
+            pulse("heads taken away", len(heads))
+
+    for response in spread(responses, events[:N_EVENTS]):
+        for head, change in response.items():
             changes[head] += change
-            pulse("heads taken away")
     for head, change in changes.items():
         change[: head[0] + 1] = 0
         ranked = change.flatten().argsort(descending=True)[:count].tolist()

@@ -40,6 +40,7 @@ from workbench.models.forked import patch_heads
 from workbench.models.hooked import HookedModel
 from workbench.models.prefix import Prefix
 from workbench.phases import PHASES, READOUT_COLUMNS, RUNS
+from workbench.processes import Spread, in_order
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet, Variant
 
 POSITIONS = ("decision", "span")
@@ -133,6 +134,8 @@ def baseline(
     prompts: PromptSet,
     halves: Halves,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    spread: Spread = in_order,
 ) -> pd.DataFrame:
     """Focus and Confusion of every variant, unpatched, and whether the event is a valid pair.
 
@@ -142,27 +145,25 @@ def baseline(
     Roles are those of the clean prompt in every variant: Focus of the far one is the mass left on
     gold's cluster. Beside both stand their margins, and `swap` with its own (see `readouts`).
     `option_mass` is the probability of all options together, over the vocabulary.
-    `progress` is called with (events done, events).
+    `progress` is called with (events done, events); several processes `spread` them.
 
     Raises:
         InputError: naming the event that the model cannot run, or runs to logits that are no
             numbers.
     """
-    rows = []
-    for done, (event, runs) in enumerate(
-        zip(prompts, variant_runs(model, prompts), strict=True), start=1
-    ):
-        option_logits = torch.stack([select_options(run.logits, event) for run in runs])
-        roles = Roles.of(event)
-        near_label = likeliest_near(option_logits[VARIANTS.index("near")], roles)
-        found = readouts(option_logits, roles, near_label)
-        columns = {"id": event.id, "event": event.event, "half": halves.of(event.id)}
-        masses = [{"option_mass": float(option_mass(run.logits, event))} for run in runs]
-        each = zip(baseline_rows(**found), masses, strict=True)
-        rows += [columns | row | mass for row, mass in each]
-        if progress is not None:
-            progress(done, len(prompts))
-    return pd.DataFrame(rows)
+
+    def rows_of(events: Sequence[DecisionEvent]) -> Iterator[list[dict[str, object]]]:
+        for event, runs in zip(events, variant_runs(model, events), strict=True):
+            option_logits = torch.stack([select_options(run.logits, event) for run in runs])
+            roles = Roles.of(event)
+            near_label = likeliest_near(option_logits[VARIANTS.index("near")], roles)
+            found = readouts(option_logits, roles, near_label)
+            columns = {"id": event.id, "event": event.event, "half": halves.of(event.id)}
+            masses = [{"option_mass": float(option_mass(run.logits, event))} for run in runs]
+            each = zip(baseline_rows(**found), masses, strict=True)
+            yield [columns | row | mass for row, mass in each]
+
+    return pd.DataFrame([row for rows in spread(rows_of, prompts.events, progress) for row in rows])
 
 
 def baseline_rows(

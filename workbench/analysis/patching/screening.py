@@ -10,7 +10,7 @@ The estimate costs one backward per run, whatever the number of heads. It misses
 hides, so heads are ranked by it and never reported by it.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pandas as pd
 import torch
@@ -24,6 +24,7 @@ from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.hooked import HookedModel
 from workbench.phases import DIRECTION_OF, PHASES, RUNS
+from workbench.processes import Spread, in_order
 from workbench.prompts.prompt import DecisionEvent, Variant
 
 COLUMNS = ["layer", "head", "run", "estimate", "n"]
@@ -36,10 +37,12 @@ def screen_heads(
     *,
     runs_of: RunsOf = every_run,
     progress: Callable[[int, int], None] | None = None,
+    spread: Spread = in_order,
 ) -> pd.DataFrame:
     """Mean size of the first-order effect of every head in each patched run over the span.
 
-    `runs_of` names the runs that an event is wanted for. One row per head and run.
+    `runs_of` names the runs that an event is wanted for; several processes `spread` the events. One
+    row per head and run.
 
     Raises:
         InputError: no event, or none that is wanted for any run.
@@ -47,12 +50,16 @@ def screen_heads(
     weights = model.output_weights()
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
-    for done, event in enumerate(events, start=1):
-        for run, estimate in _estimates(model, event, runs_of(event), weights).items():
-            sums[run] = sums.get(run, torch.zeros(())) + estimate.abs()
+
+    def estimated(some: Sequence[DecisionEvent]) -> Iterator[dict[str, Tensor]]:
+        for event in some:
+            found = _estimates(model, event, runs_of(event), weights)
+            yield {run: estimate.abs().cpu() for run, estimate in found.items()}
+
+    for estimates in spread(estimated, events, progress):
+        for run, size in estimates.items():
+            sums[run] = sums.get(run, torch.zeros(())) + size
             counts[run] = counts.get(run, 0) + 1
-        if progress is not None:
-            progress(done, len(events))
     if not sums:
         raise InputError("nothing to screen heads with: no event is a valid pair for any measure")
     rows = [

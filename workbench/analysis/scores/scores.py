@@ -7,7 +7,7 @@
 A score nominates heads; only patching shows what they do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from workbench.analysis.scores.registry import known_scores
 from workbench.analysis.statistics import Interval, bootstrap
 from workbench.errors import InputError
 from workbench.models.hooked import HookedModel
+from workbench.processes import Spread, in_order
 from workbench.prompts.prompt import VARIANTS, DecisionEvent, PromptSet
 
 
@@ -50,19 +51,21 @@ def score_heads(
     n_permutations: int = 2000,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    spread: Spread = in_order,
 ) -> pd.DataFrame:
     """Score every head on every event: one row per layer and head.
 
     Intervals are 95 %, over prompts; `*_p` are one-sided permutation p-values and `*_q` their
     Benjamini-Hochberg adjustment over all heads. `n_permutations` is raised to 20 per head where it
-    is less: with fewer, no head could pass alone. `progress` is called with (events done, events).
+    is less: with fewer, no head could pass alone. `progress` is called with (events done, events);
+    several processes `spread` them.
     """
     output_weights = model.output_weights()
-    scores = []
-    for done, event in enumerate(prompts, start=1):
-        scores.append(score_event(model, event, output_weights))
-        if progress is not None:
-            progress(done, len(prompts))
+
+    def scored(events: Sequence[DecisionEvent]) -> Iterator[EventScores]:
+        return (score_event(model, event, output_weights) for event in events)
+
+    scores = spread(scored, prompts.events, progress)
     ids = [event.id for event in prompts]
     return scores_table(
         scores, ids, n_resamples=n_resamples, n_permutations=n_permutations, seed=seed
