@@ -65,7 +65,7 @@ _HOME = {
     "make_prompts": "prompts.make",
     "nearest_labels": "labels.neighbours",
     "open_form": "prompts.forms.form",
-    "open_run": "runs.session",
+    "open_run": "runs.opening",
     "open_task": "prompts.choices",
     "option_log_probs": "models.answers",
     "patch": "runs.pipeline",

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench import presence
 from workbench.errors import InputError
-from workbench.presence import PATIENCE, Presence
+from workbench.presence import Presence
 from workbench.processes import Alone, Gone, Processes, ShareDone, Work
 from workbench.progress import Advance, Reporter
 
@@ -32,7 +33,7 @@ class Team(Presence, Alone):
         *,
         here: Processes | None = None,
         reporter: Reporter | None = None,
-        patience: float = PATIENCE,
+        patience: float | None = None,
     ) -> Alone:
         """The processes of this launch; the main one does not wait for the others yet.
 
@@ -42,6 +43,7 @@ class Team(Presence, Alone):
         here = here or Processes.here()
         if here.world == 1:
             return Alone()
+        patience = presence.PATIENCE if patience is None else patience
         return cls.begin(folder, here, here.reporter(reporter), patience)
 
     def begin_step(self) -> None:
@@ -67,6 +69,7 @@ class Team(Presence, Alone):
         name, total = f"{self._step}-{self._turn}", len(items)
         mine = self.here.mine(total)
         self._state |= {"at": name, "done": 0, "of": len(mine), "stopped": None}
+        self._say()
         found: list[Any] = []
         error = None
         own = iter(work([items[number] for number in mine]) if len(mine) else ())

@@ -13,8 +13,9 @@ from workbench.progress import Reporter
 from workbench.runs import evidence
 from workbench.runs.config import RunConfig
 from workbench.runs.folder import REPORT_FILE
+from workbench.runs.opening import open_run
 from workbench.runs.parts import Parts
-from workbench.runs.session import OpenRun, open_run
+from workbench.runs.session import OpenRun
 from workbench.runs.steps import STEPS
 
 # Every head passes, so that there are pools to test even in a random model.

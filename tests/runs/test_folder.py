@@ -23,7 +23,7 @@ from workbench.progress import Reporter
 from workbench.prompts.prompt import VARIANTS, PromptSet
 from workbench.runs.config import RunConfig
 from workbench.runs.folder import RunFolder
-from workbench.runs.session import open_run
+from workbench.runs.opening import open_run
 
 LENIENT = RunConfig(
     n_resamples=20,

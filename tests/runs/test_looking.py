@@ -17,8 +17,9 @@ from workbench.models.hooked import HookedModel
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import RunConfig
+from workbench.runs.opening import open_run
 from workbench.runs.parts import Parts
-from workbench.runs.session import OpenRun, open_run
+from workbench.runs.session import OpenRun
 from workbench.runs.steps import MAKER
 
 FAST = RunConfig(

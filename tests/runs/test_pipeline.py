@@ -26,8 +26,9 @@ from workbench.progress import Reporter
 from workbench.prompts.coding import split_categories
 from workbench.prompts.prompt import PromptSet, to_json
 from workbench.runs.config import RunConfig
+from workbench.runs.opening import open_run
 from workbench.runs.parts import Parts
-from workbench.runs.session import OpenRun, open_run
+from workbench.runs.session import OpenRun
 from workbench.runs.steps import STEPS
 
 FAST = RunConfig(

@@ -23,7 +23,8 @@ from workbench.runs import paths as paths_step
 from workbench.runs import rows as kept_rows
 from workbench.runs.config import RunConfig
 from workbench.runs.folder import RunFolder
-from workbench.runs.session import OpenRun, open_run
+from workbench.runs.opening import open_run
+from workbench.runs.session import OpenRun
 from workbench.runs.steps import IN_REPORT
 
 FAST = RunConfig(

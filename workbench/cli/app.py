@@ -107,7 +107,7 @@ def _quiet_beside_main() -> Iterator[None]:
     except SaidElsewhere:
         raise
     except (Exception, SystemExit) as error:
-        if not isinstance(error, SystemExit) or error.code:
+        if not isinstance(error, SystemExit) or error.code not in (0, None, STOPPED):
             time.sleep(LINGER)
             sys.stderr.write(said.getvalue())
         raise

@@ -14,9 +14,10 @@ from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import DecisionEvent, PromptSet
 from workbench.runs.config import DEFAULTS
 from workbench.runs.folder import RunFolder
+from workbench.runs.opening import open_run
 from workbench.runs.pipeline import FoundHeads
 from workbench.runs.place import is_run
-from workbench.runs.session import HEADSET_FILE, OpenRun, open_run
+from workbench.runs.session import HEADSET_FILE, OpenRun
 from workbench.runs.steps import HEADSET
 
 TABLES = ("scores", "patching", "patching_events", "baseline", "paths")

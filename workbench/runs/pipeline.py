@@ -19,11 +19,12 @@ from workbench.progress import Reporter
 from workbench.prompts.files import read_prompts
 from workbench.prompts.prompt import PromptSet
 from workbench.runs.config import DEFAULTS, RunConfig
+from workbench.runs.opening import open_run
 from workbench.runs.patch import named_heads
 from workbench.runs.place import hold
 from workbench.runs.pool import check_span
 from workbench.runs.report import report
-from workbench.runs.session import OpenRun, open_run
+from workbench.runs.session import OpenRun
 from workbench.runs.shown import found_html, found_text
 from workbench.runs.steps import HEADSET, steps_of
 from workbench.runs.subject import Subject, do_steps
