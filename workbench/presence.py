@@ -238,8 +238,13 @@ class Presence:
     def _end(self) -> None:
         self._over.set()
         with self._writing:
-            if _session(self._home).get("session") == self._session:
+            if _session(self._home).get("session") != self._session:
+                return
+            for _ in range(10):  # until no other process puts its beat there any more
                 shutil.rmtree(self._home, ignore_errors=True)
+                if not self._home.exists():
+                    return
+                time.sleep(0.1)
 
 
 def _let_in(home: Path, here: Processes, patience: float) -> str:
