@@ -33,6 +33,8 @@ PATIENCE = 300.0
 """Seconds; file systems of a network show what was written up to a minute late."""
 BEAT, LOOK = 2.0, 0.25
 """Seconds between two beats, and between two looks at the others."""
+COMING = 3.0
+"""Seconds for which a main process that fails waits for others that have just been started."""
 LINGER = 10.0
 """Seconds for which one that failed waits for the main process to say so."""
 
@@ -52,6 +54,7 @@ class Presence:
         self._state: State = {"beat": 0, "version": __version__, "at": "", "done": 0, "of": 0}
         self._states: dict[int, State] = {}
         self._heard: dict[int, float] = {}
+        self._known: set[str] = set()
         self._looked = self._unseen = 0.0
         self._writing, self._over = threading.Lock(), threading.Event()
         self._say()
@@ -84,14 +87,10 @@ class Presence:
         """
         if not self.is_main:
             return
-        known: set[str] = set()
         began = time.monotonic()
 
         def there() -> bool:
-            if new := {path.name for path in self._home.glob("hello-*")} - known:
-                known.update(new)
-                self._admit(sorted(known))
-            missing = [rank for rank in self._others if rank not in self._look(0.0)]
+            missing = self._missing()
             if missing and time.monotonic() - began > self._patience:
                 raise InputError(
                     f"process {missing[0]} of {self.here.world} did not begin within "
@@ -157,6 +156,9 @@ class Presence:
             raise
         except BaseException as error:
             if self.is_main:
+                until = time.monotonic() + COMING
+                while self._missing() and time.monotonic() < until:
+                    time.sleep(0.05)  # who comes later than this would wait for nothing
                 self._end()
             else:
                 self._state["failed"] = first_line(error)
@@ -216,6 +218,13 @@ class Presence:
             return False
         self._unseen = self._unseen or time.monotonic()
         return bool(there) or time.monotonic() - self._unseen > 4 * LOOK
+
+    def _missing(self) -> list[int]:
+        """Who has not come yet, as the main process sees it, which lets in those that ask."""
+        if new := {path.name for path in self._home.glob("hello-*")} - self._known:
+            self._known.update(new)
+            self._admit(sorted(self._known))
+        return [rank for rank in self._others if rank not in self._look(0.0)]
 
     def _admit(self, names: Sequence[str]) -> None:
         about = {"session": self._session, "world": self.here.world, "admitted": list(names)}
