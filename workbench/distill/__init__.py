@@ -12,5 +12,11 @@ class _Callable(ModuleType):
 
         return distill(*given, **named)
 
+    def examples_from_chats(self, *given: Any, **named: Any) -> list[dict[str, Any]]:
+        """One's own examples: `workbench.distill.examples.chats.examples_from_chats`."""
+        from workbench.distill.examples.chats import examples_from_chats
+
+        return examples_from_chats(*given, **named)
+
 
 sys.modules[__name__].__class__ = _Callable

@@ -17,7 +17,7 @@ PRINTED_DATE = datetime(2024, 7, 26)
 """What chat templates that print the date are told; Llama 3's own where it knows none."""
 _CODES = "a A b B c C d D e F g G h H I j k l m M p r R S T u U V w W x X y Y -d -m -H -I -j f"
 # A macro goes before the function of the same name; templates can be given no function.
-_CLOCK = (
+CLOCK = (
     "{%- macro strftime_now(format) -%}{{ format"
     + "".join(
         f" | replace('%{code}', '{PRINTED_DATE.strftime(f'%{code}')}')" for code in _CODES.split()
@@ -109,7 +109,7 @@ class ChatForm:
             [*self._system, {"role": "user", "content": turn}],
             tokenize=False,
             add_generation_prompt=True,
-            chat_template=_CLOCK + self._tokenizer.get_chat_template(),
+            chat_template=CLOCK + self._tokenizer.get_chat_template(),
             enable_thinking=bool(thinks),
         )
         chat.encode()  # half of a character raises

@@ -21,6 +21,13 @@ from workbench.prompts.word_encoder import Encoder
 
 NO_SPAN = (0, 0)
 NO_DECISION = -1
+PLACES = {
+    "option_spans": NO_SPAN,
+    "option_tokens": 0,
+    "evidence": NO_SPAN,
+    "decisions": NO_DECISION,
+}
+"""Places that a sample may have, and what stands where there is none."""
 
 WINDOW = 32
 """Batches whose traces are sorted by length together; in between, traces keep their order."""
@@ -151,25 +158,27 @@ class Collator:
         `input_ids`, `labels` (IGNORED on padding) and loss `weights` are [batch, position].
         `length` and `question`, the tokens of the whole and of the prompt, are [batch].
         `option_spans` are [batch, option, 2], `option_tokens` [batch, option], `evidence`
-        [batch, decision, 2] and `decisions` [batch, decision]; missing spans are (0, 0), missing
-        decisions -1.
+        [batch, decision, 2] and `decisions` [batch, decision], where samples have them; missing
+        spans are (0, 0), missing decisions -1.
         """
         longest = max(len(sample["ids"]) for sample in samples)
         width = -(-longest // self._multiple) * self._multiple
         ids = [sample["ids"] for sample in samples]
+        places = {
+            name: _padded([sample[name] for sample in samples], filling)
+            for name, filling in PLACES.items()
+            if name in samples[0]
+        }
         return {
             "input_ids": _padded(ids, 0, width),
             "labels": _padded(ids, IGNORED, width),
             "weights": _padded([sample["weights"] for sample in samples], 0.0, width),
             "length": torch.tensor([len(row) for row in ids]),
             "question": torch.tensor([sample["question"] for sample in samples]),
-            "option_spans": _padded([s["option_spans"] for s in samples], NO_SPAN),
-            "option_tokens": _padded([s["option_tokens"] for s in samples], 0),
-            "evidence": _padded([s["evidence"] for s in samples], NO_SPAN),
-            "decisions": _padded([s["decisions"] for s in samples], NO_DECISION),
+            **places,
         }
 
 
 def _padded(rows: Sequence[Sequence[Any]], filling: Any, width: int | None = None) -> Tensor:
-    width = max(map(len, rows)) if width is None else width
+    width = max(1, *map(len, rows)) if width is None else width
     return torch.tensor([[*row, *[filling] * (width - len(row))] for row in rows])

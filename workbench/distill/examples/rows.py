@@ -1,0 +1,103 @@
+"""Rows of one's own training data: prompt, chain and answer as text, with spans in characters."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.errors import InputError, explain
+from workbench.files import parse_json, read_text
+from workbench.prompts.templates import CharSpan
+
+Place = CharSpan | str
+"""Characters, first and end; or the words themselves, where they occur once."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Message(_Strict):
+    """A turn of a chat."""
+
+    role: str
+    content: str
+
+
+class Offered(_Strict):
+    """An option of the prompt: where it stands, and the text that answers with it."""
+
+    span: Place
+    label: str | None = Field(default=None, min_length=1)
+
+
+class Row(_Strict):
+    """One example; see `chats.examples_from_chats`."""
+
+    id: str | int | None = None
+    prompt: str | tuple[Message, ...] = Field(min_length=1)
+    chain: str = ""
+    answer: str | None = Field(default=None, min_length=1)
+    labels: tuple[str, ...] | None = Field(default=None, min_length=1)
+    options: tuple[Offered, ...] | None = Field(default=None, min_length=1)
+    evidence: tuple[Place | None, ...] | None = None
+    decisions: tuple[Place, ...] | None = Field(default=None, min_length=1)
+
+
+Rows = str | Path | pd.DataFrame | Iterable[Mapping[str, Any]]
+
+
+def read_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
+    """Each row, and what messages call it: the line of its file, or its number from 0.
+
+    Raises:
+        InputError: no rows, a file that cannot be read, an unknown key or a bad value.
+    """
+    n = 0
+    for place, given in _each(rows):
+        n += 1
+        try:
+            text = given if isinstance(given, str) else json.dumps(_filled(given), default=_plain)
+            parse_json(text)  # refuses what pydantic takes: a key twice, NaN
+            yield place, Row.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"{place}: {explain(error, 1, private=True)}") from None
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+        except (TypeError, ValueError):
+            raise InputError(f"{place}: holds something that is no text, number or list") from None
+    if not n:
+        named = f"{rows}: " if isinstance(rows, str | Path) else ""
+        raise InputError(f"{named}there are no rows")
+
+
+def _each(rows: Rows) -> Iterator[tuple[str, Any]]:
+    if isinstance(rows, str | Path):
+        for number, line in enumerate(read_text(rows).split("\n"), start=1):
+            if line.strip():
+                yield f"{rows}: line {number}", line
+        return
+    each: Iterable[Any] = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    for number, row in enumerate(each):
+        if not isinstance(row, Mapping):
+            raise InputError(f"rows[{number}] is {type(row).__name__}, must be a mapping")
+        yield f"rows[{number}]", row
+
+
+def _filled(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Without the empty cells that a table has where a row lacks a key."""
+    return {
+        str(key): value
+        for key, value in row.items()
+        if value is not None and not (isinstance(value, float) and value != value)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """What numpy and pandas make of lists and numbers."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError
