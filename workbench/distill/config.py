@@ -127,6 +127,11 @@ class LossConfig(weights(TERMS.values())):
         return any(term.by_ablation for term in self._terms)
 
     @property
+    def batch_keys(self) -> dict[str, tuple[str, ...]]:
+        """Keys that a batch must have for each term that counts."""
+        return {term.name: tuple(term.reads(self)) for term in self._terms}
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether the teacher runs beside the student at all."""
         return any(term.reads_teacher for term in self._terms)

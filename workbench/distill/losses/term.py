@@ -62,6 +62,11 @@ class Term(ABC):
         """Whether it compares what heads add to the options' logits."""
         return False
 
+    @staticmethod
+    def reads(config: "LossConfig") -> Collection[str]:
+        """Keys that a batch must have for it, besides `input_ids`."""
+        return ()
+
     def needs(self, side: Side) -> Wanted:
         """What must be read of one side."""
         return Wanted()
@@ -77,6 +82,13 @@ class Term(ABC):
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
         """Total and count over a batch, unweighted."""
 
+
+ROW_KEYS: dict[str, tuple[str, ...]] = {
+    "all": (),
+    "options": ("option_spans",),
+    "target": ("labels",),
+}
+"""Keys of a batch that say which rows are compared, by `LossConfig.rows`."""
 
 TERMS: dict[str, type[Term]] = {}
 """Terms by name, in the order in which they are summed and logged."""

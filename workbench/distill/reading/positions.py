@@ -58,7 +58,7 @@ class Marks:
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor], rows: Rows = "options") -> "Marks":
-        """The marks of a batch of `stream.Collator`.
+        """The marks of a batch of `stream.Collator`, or of a `batches.completed` one.
 
         Its `queries` are those of `choose_queries`; where it has none, every token is one.
         """
@@ -80,7 +80,11 @@ class Marks:
             rows=rows_at,
             queries=queries,
             compared=rows_at.gather(1, queries.clamp(min=0)) & (queries >= 0),
-            targets=(places >= question - 1) & (places < length - 1),
+            targets=(
+                batch["targets"]
+                if "targets" in batch
+                else (places >= question - 1) & (places < length - 1)
+            ),
             labels=batch["labels"],
             weights=batch["weights"],
             decisions=decisions.clamp(min=0),

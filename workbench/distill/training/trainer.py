@@ -26,6 +26,7 @@ from workbench.distill.examples.stream import DistillationStream
 from workbench.distill.losses.compiling import fuse
 from workbench.distill.losses.losses import Loss
 from workbench.distill.matching.head_map import HeadMap
+from workbench.distill.reading.batches import completed
 from workbench.distill.reading.capture import Capture, Reading
 from workbench.distill.reading.parts import attention_modules, plain_model
 from workbench.distill.reading.positions import choose_queries, sampled_positions
@@ -42,9 +43,11 @@ Counts = Mapping[str, Float[Tensor, ""]]
 class MechanisticDistillationTrainer(Trainer):
     """Trains a student on a teacher's chains, attention, updates and their interaction.
 
-    Batches are those of `stream.Collator`. Both models compute attention as they did before: which
-    implementation they have is the caller's matter. Rows in which the teacher says nothing
-    (`interaction`, where its coarse heads look at no option) add 0 and are counted all the same.
+    Batches are those of `stream.Collator`, or stock ones (`input_ids`, `attention_mask`, `labels`)
+    where no term looks at options, evidence or decisions; see `batches.completed`. Both models
+    compute attention as they did before: which implementation they have is the caller's matter.
+    Rows in which the teacher says nothing (`interaction`, where its coarse heads look at no option)
+    add 0 and are counted all the same.
 
     Args:
         model: the student; also one that peft has wrapped.
@@ -103,8 +106,9 @@ class MechanisticDistillationTrainer(Trainer):
                 "--interaction 0"
             )
         self._choose = partial(choose_queries, rows=config.rows, looks=wanted.looks)
-        if wanted.looks:
-            self.data_collator = partial(_with_queries, self.data_collator, self._choose)
+        self._complete = partial(completed, needs=config.batch_keys)
+        choose = self._choose if wanted.looks else None
+        self.data_collator = partial(_collated, self.data_collator, self._complete, choose)
         # As `loss_is_scaled_for_ga`, for releases of transformers that do not know it.
         self.model_accepts_loss_kwargs = True
         self.teacher = teacher.eval().requires_grad_(False)
@@ -164,6 +168,7 @@ class MechanisticDistillationTrainer(Trainer):
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Loss], Reading]:
         """Unweighted terms of one batch, and the reading of the student."""
+        inputs = self._complete(inputs)
         if self._choose.keywords["looks"] and "queries" not in inputs:
             inputs = {**inputs, "queries": self._choose(inputs)}
         samples, queries = sampled_positions(inputs, self.terms.config.rows), inputs.get("queries")
@@ -226,7 +231,7 @@ class MechanisticDistillationTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
     def _whole_counts(self, batches: list[Any]) -> Counts:
-        each = [self.terms.counts(batch) for batch in batches]
+        each = [self.terms.counts(self._complete(batch)) for batch in batches]
         names = list(self.terms.config.on)
         summed = torch.stack(
             [torch.stack([counts[name] for name in names]).to(self.args.device) for counts in each]
@@ -237,9 +242,9 @@ class MechanisticDistillationTrainer(Trainer):
         return dict(zip(names, summed, strict=True))
 
 
-def _with_queries(collate: Any, choose: Any, samples: Any) -> dict[str, Tensor]:
-    batch = collate(samples)
-    return {**batch, "queries": choose(batch)}
+def _collated(collate: Any, complete: Any, choose: Any, samples: Any) -> dict[str, Tensor]:
+    batch = complete(collate(samples))
+    return {**batch, "queries": choose(batch)} if choose else {**batch}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Terms on what the student says next."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from workbench.distill.losses.term import Side, Term, register
@@ -8,6 +9,7 @@ from workbench.distill.reading.wanted import Wanted
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from workbench.distill.config import LossConfig
     from workbench.distill.losses.losses import Loss
     from workbench.distill.reading.capture import Reading
     from workbench.distill.reading.positions import Marks
@@ -22,6 +24,10 @@ class Chain(Term):
     help = "Weight of the cross-entropy on the teacher's written chains and answers."
     weight = 1.0
     reads_teacher = False
+
+    @staticmethod
+    def reads(config: "LossConfig") -> Collection[str]:
+        return ("labels",)
 
     def needs(self, side: Side) -> Wanted:
         return Wanted(logits=side == "student")
@@ -51,6 +57,10 @@ class Logit(Term):
     def __init__(self, models: "Models") -> None:
         super().__init__(models)
         self._tokens = slice(models.n_tokens)
+
+    @staticmethod
+    def reads(config: "LossConfig") -> Collection[str]:
+        return ("labels",)
 
     def needs(self, side: Side) -> Wanted:
         return Wanted(logits=True)

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from workbench.distill.losses.term import SIDES, Side, Term, register
+from workbench.distill.losses.term import ROW_KEYS, SIDES, Side, Term, register
 from workbench.distill.reading.wanted import Looks, Wanted
 from workbench.heads import Head
 from workbench.phases import POOLS, Pool
@@ -57,6 +57,10 @@ class Attention(_Grouped):
     weight = 0.5
     objective = 2.0
 
+    @staticmethod
+    def reads(config: "LossConfig") -> Collection[str]:
+        return ROW_KEYS[config.rows]
+
     def needs(self, side: Side) -> Wanted:
         return Wanted(patterns=self.heads(side))
 
@@ -93,6 +97,11 @@ class Update(_Grouped):
     @staticmethod
     def reads_option_logits(config: "LossConfig") -> bool:
         return config.update_space == "options"
+
+    @staticmethod
+    def reads(config: "LossConfig") -> Collection[str]:
+        over_options = config.update_space == "options"
+        return ("decisions", *(("option_spans", "option_tokens") if over_options else ()))
 
     def needs(self, side: Side) -> Wanted:
         return Wanted(writes=self.heads(side), scale=self.over_options)
@@ -146,6 +155,10 @@ class Interaction(Term):
     @staticmethod
     def reads_option_logits(config: "LossConfig") -> bool:
         return True
+
+    @staticmethod
+    def reads(config: "LossConfig") -> Collection[str]:
+        return ("decisions", "option_spans", "option_tokens", "evidence")
 
     def needs(self, side: Side) -> Wanted:
         coarse, refine = (frozenset(self.heads[side][pool]) for pool in POOLS)

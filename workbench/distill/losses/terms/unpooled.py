@@ -1,13 +1,15 @@
 """Baselines, which know no head set: all heads, hidden states, heads paired by ablation effect."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from workbench.distill.losses.term import Side, Term, register
+from workbench.distill.losses.term import ROW_KEYS, Side, Term, register
 from workbench.distill.reading.wanted import Wanted, all_heads
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from workbench.distill.config import LossConfig
     from workbench.distill.losses.losses import Loss
     from workbench.distill.reading.capture import Reading
     from workbench.distill.reading.positions import Marks
@@ -32,6 +34,10 @@ class _Layers(Term):
     def own(self, side: Side) -> frozenset[int]:
         """Mapped layers of one side."""
         return frozenset(pair[side == "teacher"] for pair in self.layers)
+
+    @staticmethod
+    def reads(config: "LossConfig") -> Collection[str]:
+        return ROW_KEYS[config.rows]
 
     def count(self, marks: "Marks") -> "Tensor":
         return marks.count_rows(marks.rows, self.config.per)
@@ -110,6 +116,10 @@ class Circuit(Term):
     def __init__(self, models: "Models") -> None:
         super().__init__(models)
         self.pairs = models.circuit
+
+    @staticmethod
+    def reads(config: "LossConfig") -> Collection[str]:
+        return ("decisions",)
 
     def needs(self, side: Side) -> Wanted:
         return Wanted(writes=frozenset(pair[side == "student"] for pair in self.pairs))
