@@ -13,6 +13,8 @@ TEXTS = {
     "E84.0": "Cystic fibrosis with pulmonary manifestations",
     "C81.00": "Nodular lymphocyte predominant Hodgkin lymphoma, unspecified site",
     "G73.1": "Lambert-Eaton syndrome in neoplastic disease",
+    "I42.8": "Other cardiomyopathies",
+    "I51.89": "Other disorders of cardiovascular circulation",
 }
 
 
@@ -67,3 +69,12 @@ def test_the_official_words_are_told_as_such_and_not_always(wordings):
 
 def test_notes_for_coders_are_no_wording(wordings):
     assert not any("code" in one.text for one in told(wordings, "A00.9"))
+
+
+def test_shorthand_keeps_a_word_that_says_what_the_label_is_about(wordings):
+    for code, about in {
+        "I42.8": {"cardiomyopathies"},
+        "I51.89": {"cardiovascular", "circulation"},
+    }.items():
+        short = [one for one in told(wordings, code) if one.way == "shorthand"]
+        assert short and all(about & {*words(one.text)} for one in short)

@@ -90,7 +90,7 @@ def test_notes_have_lists_line_breaks_negations_and_codes_of_distinct_categories
 
 
 def test_training_notes_tell_near_misses_of_the_test_notes(tmp_path, space):
-    write_notes(tmp_path / "notes", n=10, n_training=10, seed=5)
+    write_notes(tmp_path / "notes", n=60, n_training=60, seed=5)
     corpus = open_corpus(f"mimic4:{tmp_path / 'notes'}")
     test, train = (
         [{space.cluster(corpus.label_ids[x].partition(":")[2]) for x in d.labels} for d in found]

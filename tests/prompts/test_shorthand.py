@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from workbench.prompts.shorthand import ShorthandConfig, content_words, write_shorthand
+from workbench.labels.lay_words import LAY
+from workbench.prompts.shorthand import ShorthandConfig, content_words, spelled_out, write_shorthand
 
 WRITTEN_OUT = ShorthandConfig().scaled(0.0)
 SET = ShorthandConfig(set_abbreviation=1.0, cut=0.0, drop_vowels=0.0, reorder=0.0)
@@ -62,3 +63,13 @@ def test_same_random_state_same_form():
     text = "Displaced fracture of the left radius, subsequent encounter with delayed healing"
     assert len({write_shorthand(text, random.Random(3)) for _ in range(5)}) == 1
     assert len(forms(text, ShorthandConfig())) > 50
+
+
+@pytest.mark.parametrize("said", [*LAY.values(), "ſtone", "\u212aidney", "STROKE", "İ fx"])
+def test_every_lay_word_is_spelled_out_in_any_case(said):
+    for written in (said, said.upper(), said.lower()):
+        assert spelled_out(written).startswith(f"{written} ")
+
+
+def test_old_tb_is_tuberculosis():
+    assert spelled_out("old TB, treated") == "old TB, treated tuberculosis"

@@ -14,13 +14,21 @@ from workbench.bench.note_words import CLINICAL
 from workbench.labels.lay_words import in_lay_words, pattern
 from workbench.labels.space import Label, LabelSpace
 from workbench.labels.words import words
-from workbench.prompts.shorthand import ShorthandConfig, content_words, write_shorthand
+from workbench.prompts.shorthand import (
+    SET_ABBREVIATIONS,
+    ShorthandConfig,
+    content_words,
+    write_shorthand,
+)
 
 WordingWay = Literal["official", "turned", "clinical", "shorthand", "inclusion", "partial", "lay"]
 VERBATIM = 0.25
 """Share of the diagnoses of which one telling may be the label's own words."""
 _SHORTHANDS = (0.3, 0.8)
 """How hard the shorthand is to read, as shares of the default probabilities."""
+_DRAWS = 20
+_COMMON = {"other", *SET_ABBREVIATIONS, *(f"{word}s" for word in SET_ABBREVIATIONS)}
+"""Words of too many labels to tell one."""
 _ABBREVIATED = pattern(CLINICAL)
 _ENCOUNTER = re.compile(r",? (initial encounter|subsequent encounter|sequela)(?: for (.*))?$")
 _VISITS = {
@@ -105,9 +113,8 @@ class Wordings:
         if (lay := in_lay_words(trimmed)) != trimmed:
             found.append(Wording("lay", lay, False))
         for hard in _SHORTHANDS:
-            config = ShorthandConfig().scaled(hard)
-            short = write_shorthand(label.text, rng, config, content_words(label.text))
-            found.append(Wording("shorthand", short, True))
+            short = _shortened(label.text, rng, ShorthandConfig().scaled(hard))
+            found += [Wording("shorthand", short, True)] if short else []
         for term in label.synonyms:
             if _NO_TERM.search(term) is None:
                 term = self._plain(" ".join(term.split()))
@@ -162,6 +169,20 @@ def _turned(text: str, rng: random.Random) -> str:
         return f"{inverted[2]} {inverted[1]}{text[inverted.end() :]}"
     head, comma, rest = text.partition(", ")
     return f"{rest}: {head}" if comma and not side and rng.random() < 0.7 else text
+
+
+def _shortened(text: str, rng: random.Random, config: ShorthandConfig) -> str:
+    """A text in shorthand; empty where no draw keeps a whole word of what the label is about.
+
+    "Other card" would be any disease of the heart.
+    """
+    content = content_words(text)
+    own = {word for word in content if len(word) > 2 and word.isalpha() and word not in _COMMON}
+    for _ in range(_DRAWS):
+        short = write_shorthand(text, rng, config, content)
+        if not own or own.intersection(words(short)):
+            return short
+    return ""
 
 
 def _abbreviated(text: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from dataclasses import astuple, dataclass
 
 from workbench.labels.lay_words import LAY
+from workbench.labels.words import comparable
 
 _DROPPED_WORDS = (
     "a an and any as at be by due encounter for from in into is it its of on or other's part "
@@ -83,13 +84,14 @@ def _spelled() -> dict[str, str]:
     found: dict[str, str] = {}
     for short, word in pairs:
         if len(short) > 1 and word not in _DROPPED:
-            found[short] = f"{found[short]} {word}" if short in found else word
+            said = short.lower()
+            found[said] = f"{found[said]} {word}" if said in found else word
     return found
 
 
 _SPELLED = _spelled()
 _LONGEST_FIRST = sorted(_SPELLED, key=len, reverse=True)
-_SHORT = re.compile(rf"(?i)(?<![\w/])(?:{'|'.join(map(re.escape, _LONGEST_FIRST))})(?![\w/])")
+_SHORT = re.compile(rf"(?<![\w/])(?:{'|'.join(map(re.escape, _LONGEST_FIRST))})(?![\w/])")
 _WORD = re.compile(r"[a-z0-9]+(?:[-'./][a-z0-9]+)*")
 _VOWELS = re.compile(r"(?<!^)[aeiou]")
 
@@ -164,5 +166,5 @@ def _forms(word: str) -> tuple[str, ...]:
 
 def spelled_out(text: str) -> str:
     """The text, and behind it what abbreviations and lay words in it stand for in labels."""
-    found = [_SPELLED[short[0].lower()] for short in _SHORT.finditer(text)]
+    found = [_SPELLED[short[0]] for short in _SHORT.finditer(comparable(text))]
     return " ".join([text, *found])
