@@ -58,11 +58,20 @@ def event(folder, kept):
     return replace(made, tokenizer=Characters()), len(table)
 
 
+def gold(made):
+    return next(one.label for one in made.options if one.role == "gold")
+
+
 @pytest.mark.parametrize("kept", [(), (1,), (0,)])
 def test_tellings_that_a_counterfactual_keeps_are_counted_and_options_are_none(folder, kept):
     made, n = event(folder, kept)
     (row,) = tellings_left(PromptSet("some", (made,)), folder).to_dict("records")
-    assert row == {"prompt": "p0", "told": n, "clean": n, "far": len(kept), "near": 0}
+    table = pd.read_csv(folder / TELLINGS)
+    whole = table[(table.note_id == table.note_id[0]) & (table.label == gold(made))].whole.tolist()
+    assert row == {
+        **{"prompt": "p0", "told": n, "clean": n, "far": len(kept), "near": 0},
+        **{"far_whole": sum(whole[at] for at in kept), "near_whole": 0},
+    }
 
 
 def test_prompts_of_other_documents_and_other_folders_are_refused(folder, tmp_path):

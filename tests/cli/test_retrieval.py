@@ -6,6 +6,7 @@ import pandas as pd
 from typer.testing import CliRunner
 
 from workbench.cli import app
+from workbench.prompts.prompt import PromptSet
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data" / "debian"
@@ -118,3 +119,18 @@ def test_notes_check_needs_the_notes(tmp_path):
     (tmp_path / "p.jsonl").write_text("")
     made = call("notes-check", "--notes", tmp_path, "--prompts", tmp_path / "p.jsonl")
     assert made.exit_code == 2 and "Error" not in made.output
+
+
+def test_notes_check_says_counts_in_full_and_in_part(tmp_path, monkeypatch):
+    table = pd.DataFrame(
+        {"prompt": ["p0", "p1"], "told": 3, "clean": 3, "far": 0, "near": [1, 2]}
+        | {"far_whole": 0, "near_whole": [0, 1]}
+    )
+    monkeypatch.setattr("workbench.bench.notes_told.tellings_left", lambda *_: table)
+    monkeypatch.setattr("workbench.prompts.files.read_prompts", lambda *_: PromptSet("some", ()))
+    made = call("notes-check", "--notes", tmp_path, "--prompts", tmp_path / "p.jsonl")
+    assert made.exit_code == 0, made.output
+    assert made.output.splitlines()[1:] == [
+        "far variants that tell gold: 0 of 2",
+        "near variants that tell gold: 2 of 2 (1 in full, 1 only in part): p0, p1",
+    ]

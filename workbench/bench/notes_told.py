@@ -21,7 +21,9 @@ def tellings_left(prompts: PromptSet, folder: str | Path) -> pd.DataFrame:
     """A row a prompt: how many tellings of its gold label each variant's document has.
 
     A telling is there where its words are, in their order; what stands behind the first option is
-    no document.
+    no document. `far_whole` and `near_whole` count those alone that are *whole*: the others, such
+    as "secondary osteonecrosis" for the one of a hand, are true of the label's siblings, too, so
+    that a sentence about a near option may well hold them.
 
     Args:
         prompts: of a folder of `write_notes`, with a tokenizer.
@@ -43,24 +45,26 @@ def tellings_left(prompts: PromptSet, folder: str | Path) -> pd.DataFrame:
         own = max(
             (tellings for (_, code), tellings in told.items() if code == label),
             key=lambda tellings: _n_left(shown["clean"], tellings),
-            default=[],
+            default={},
         )
+        whole = [telling for telling, is_whole in own.items() if is_whole]
         left = {variant: _n_left(text, own) for variant, text in shown.items()}
         if not left["clean"]:
             raise InputError(f"prompt {event.id}: not of a note in {folder}")
+        left |= {f"{variant}_whole": _n_left(shown[variant], whole) for variant in VARIANTS[1:]}
         rows.append({"prompt": event.id, "told": len(own), **left})
     return pd.DataFrame(rows)
 
 
 def _told(
     documents: Iterable[Document], tellings: pd.DataFrame
-) -> dict[tuple[str, str], list[str]]:
-    """Words of the tellings by note and label."""
+) -> dict[tuple[str, str], dict[str, bool]]:
+    """Words of the tellings by note and label, and whether each is whole."""
     text = {document.id: document.full_text for document in documents}
-    told: dict[tuple[str, str], list[str]] = {}
-    columns = (tellings[name] for name in ("note_id", "label", "start", "end"))
-    for note, label, start, end in zip(*columns, strict=True):
-        told.setdefault((note, label), []).append(_spoken(text[note][start:end]))
+    told: dict[tuple[str, str], dict[str, bool]] = {}
+    columns = (tellings[name] for name in ("note_id", "label", "start", "end", "whole"))
+    for note, label, start, end, whole in zip(*columns, strict=True):
+        told.setdefault((note, label), {})[_spoken(text[note][start:end])] = bool(whole)
     return told
 
 

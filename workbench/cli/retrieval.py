@@ -109,8 +109,12 @@ def notes_check(
     typer.echo(f"prompts: {len(table)}; tellings of gold in one: {table['clean'].mean():.1f}")
     for variant in ("far", "near"):
         still = table["prompt"][table[variant] > 0].tolist()
+        whole = int((table[f"{variant}_whole"] > 0).sum())
+        in_part = f" ({whole} in full, {len(still) - whole} only in part)" if still else ""
         which = f": {', '.join(still[:20])}" if still else ""
-        typer.echo(f"{variant} variants that tell gold: {len(still)}{which}")
+        typer.echo(
+            f"{variant} variants that tell gold: {len(still)} of {len(table)}{in_part}{which}"
+        )
 
 
 @command(LABELS, stopped=GOES_ON)
