@@ -1,12 +1,12 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 from typer.testing import CliRunner
 
 from workbench.cli import app
-from workbench.prompts.prompt import PromptSet
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data" / "debian"
@@ -127,7 +127,8 @@ def test_notes_check_says_counts_in_full_and_in_part(tmp_path, monkeypatch):
         | {"far_whole": 0, "near_whole": [0, 1]}
     )
     monkeypatch.setattr("workbench.bench.notes_told.tellings_left", lambda *_: table)
-    monkeypatch.setattr("workbench.prompts.files.read_prompts", lambda *_: PromptSet("some", ()))
+    prompts = SimpleNamespace(with_tokenizer=lambda _: None)
+    monkeypatch.setattr("workbench.prompts.files.read_prompts", lambda *_: prompts)
     made = call("notes-check", "--notes", tmp_path, "--prompts", tmp_path / "p.jsonl")
     assert made.exit_code == 0, made.output
     assert made.output.splitlines()[1:] == [
