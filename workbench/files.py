@@ -101,6 +101,33 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: {error}") from None
 
 
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file; no tags of a language, no key twice.
+
+    Raises:
+        InputError: as `read_text`; it is no YAML, or gives a key twice.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [one.value for one, _ in node.value if isinstance(one, yaml.ScalarNode)]
+            twice = [key for key in keys if keys.count(key) > 1]
+            if twice:
+                raise InputError(f"gives the key {shorten(twice[0])} twice")
+            return super().construct_mapping(node, deep)
+
+    text = read_text(path)
+    try:
+        return yaml.load(text, Loader)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise InputError(f"{path}: not YAML{where}") from None
+
+
 def parse_json(text: str) -> Any:
     """What a JSON text says, where it says one thing: no key twice, no number that overflows.
 

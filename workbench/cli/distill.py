@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from workbench.cli.app import GOES_ON, STUDENTS, command, prepare
+from workbench.cli.config_file import read_flags, trainer_flags
 from workbench.cli.flags import Flag, OneDevice, Teacher, setting_flags, some_distillation_flags
 from workbench.errors import InputError
 
@@ -38,10 +39,33 @@ def _flags() -> dict[str, Flag]:
 def distill(
     out: Annotated[Path, typer.Option(help="Student's folder; a stopped one goes on.")],
     settings: dict[str, Any],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of flags; those of the command go first.",
+            callback=read_flags,
+            is_eager=True,
+        ),
+    ] = None,
     headset: Annotated[
-        Path | None, typer.Option(help="The teacher's head set, or a list of heads made by hand.")
+        Path | None,
+        typer.Option(help="The teacher's head set, one made by hand, or a list of another tool's."),
+    ] = None,
+    pool: Annotated[
+        Literal["coarse", "refine"] | None,
+        typer.Option(help="Pool of all heads of another tool's list, which knows none."),
     ] = None,
     teacher: Teacher = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own examples: JSON lines of prompt, chain, answer and spans.",
+            show_default="the teacher's task and its traces",
+        ),
+    ] = None,
+    template: Annotated[
+        Literal["auto", "plain", "chat"], typer.Option(help="How texts of --prompts are written.")
+    ] = "auto",
     arm: Annotated[
         str,
         typer.Option(help="What the student is trained on: cot, cot+logits, mechanistic, minilm …"),
@@ -65,37 +89,63 @@ def distill(
     readout_every: Annotated[int, typer.Option(min=1, help="Steps between readouts.")] = 200,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make examples.")] = 2,
+    report_to: Annotated[
+        str, typer.Option(help="Where losses are reported, too: wandb, tensorboard, ….")
+    ] = "none",
+    trainer: Annotated[
+        list[str] | None,
+        typer.Option(help="A further TrainingArguments, KEY=VALUE; again for each."),
+    ] = None,
 ) -> None:
     """Train a student on a teacher's chains and on what its pooled heads do.
 
     Runs under `accelerate launch -m workbench distill …` too, on several devices.
     """
+    from workbench.distill.examples.chats import examples_from_chats
     from workbench.distill.matching.files import heads_for
     from workbench.distill.training.run import distill as train
     from workbench.models import loading
     from workbench.prompts.choices import open_task
-    from workbench.prompts.make import make_prompts
+    from workbench.prompts.make import make_prompts, needed_tokenizer
 
     prepare()
-    config = _config(arm, student, settings)
+    arguments = trainer_flags(config, trainer or ())
+    if report_to != "none":
+        arguments["report_to"] = report_to
+    wanted = _config(arm, student, settings)
     folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
-    pools = None if headset is None else heads_for(headset, folder)
-    if pools is not None and config.loss.taught_pools:  # one pool alone can be taught, too
+    pools = None if headset is None else heads_for(headset, folder, pool)
+    if pools is not None and wanted.loss.taught_pools:  # one pool alone can be taught, too
         there = {head.pool for head in pools}
-        taught = tuple(pool for pool in config.loss.pools if pool in there)
-        config = replace(config, loss=replace(config.loss, pools=taught))
+        taught = tuple(pool for pool in wanted.loss.pools if pool in there)
+        wanted = replace(wanted, loss=replace(wanted.loss, pools=taught))
+    data: dict[str, Any]
+    if prompts is None:
+        data = {
+            "task": open_task(model=folder, split="seen", full_size=False),
+            "prompts": make_prompts(model=folder, n_prompts=READOUT_PROMPTS, seed=READOUT_SEED),
+        }
+    else:
+        data = {
+            "examples": examples_from_chats(
+                prompts,
+                needed_tokenizer(folder),
+                template=template,
+                prompt_weight=wanted.mix.prompt_weight,
+            )
+        }
     record = train(
         out,
         folder,
         pools,
-        config,
-        task=open_task(model=folder, split="seen", full_size=False),
-        prompts=make_prompts(model=folder, n_prompts=READOUT_PROMPTS, seed=READOUT_SEED),
-        scores=None if config.heads == "pools" else _scores(scores, headset, config.heads),
+        wanted,
+        **data,
+        scores=None if wanted.heads == "pools" else _scores(scores, headset, wanted.heads),
         traces=traces,
         readout_every=readout_every,
         checkpoint_every=checkpoint_every,
         workers=workers,
+        arguments=arguments,
     )
     last = record["loss"][-1]["loss"] if record["loss"] else float("nan")
     typer.echo(f"student: {out}, {record['n_parameters']:,} parameters, last loss {last:.4f}")

@@ -19,9 +19,10 @@ from workbench.errors import InputError, explain
 from workbench.files import read_json, read_text, write_text
 from workbench.heads import ModelShape
 from workbench.headsets import headset
+from workbench.headsets.foreign import ForeignHeads, read_foreign
 from workbench.headsets.headset import SCHEMA, AdapterInfo, BaseInfo, SchemaVersion, Sha256, Size
 from workbench.models import loading
-from workbench.phases import POOLS
+from workbench.phases import POOLS, Pool
 
 _Record = TypeVar("_Record", bound=BaseModel)
 
@@ -71,15 +72,44 @@ def load_heads(path: str | Path, shape: ModelShape) -> tuple[PooledHead, ...]:
     return _read_heads(path, shape)[0]
 
 
-def heads_for(path: str | Path, folder: Path) -> tuple[PooledHead, ...]:
+def heads_for(path: str | Path, folder: Path, pool: Pool | None = None) -> tuple[PooledHead, ...]:
     """`load_heads` for the model in a folder, whose weights are compared, too.
 
+    Heads that another tool listed, in a form of `headsets.foreign`, all go to `pool`, with equal
+    weights.
+
     Raises:
-        InputError: as in `load_heads`, or the file is of a model of other weights.
+        InputError: as in `load_heads`, the file is of a model of other weights, or a pool is
+            missing, or given for a file that has pools.
     """
-    heads, theirs = _read_heads(path, folder_shape(folder))
+    shape = folder_shape(folder)
+    listed = read_foreign(path)
+    if listed is not None:
+        return _listed(path, listed, shape, pool)
+    if pool is not None:
+        raise InputError(f"{path}: says the pools of its heads itself; leave --pool out")
+    heads, theirs = _read_heads(path, shape)
     if theirs is not None:  # else not read: it can take minutes
         check_weights(str(path), theirs, loading.weights_sha256(folder))
+    return heads
+
+
+def _listed(
+    path: str | Path, listed: ForeignHeads, shape: ModelShape, pool: Pool | None
+) -> tuple[PooledHead, ...]:
+    if pool is None:
+        raise InputError(
+            f"{path}: {listed.form} does not say pools; give --pool {' or --pool '.join(POOLS)}"
+        )
+    for name in ("n_layers", "n_heads"):
+        theirs, ours = getattr(listed, name), getattr(shape, name)
+        if theirs not in (None, ours):
+            raise InputError(f"{path}: cfg.{name} is {theirs}, the teacher's is {ours}")
+    heads = tuple(PooledHead(layer=one, head=head, pool=pool) for one, head in listed.heads)
+    try:
+        check_pools(heads, shape)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return heads
 
 

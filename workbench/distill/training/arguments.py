@@ -1,11 +1,86 @@
 """Which of the Trainer's arguments go with our loss, and with activations that are read."""
 
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
+from workbench.distill.config import DistillationConfig
 from workbench.distill.reading.wanted import Wanted
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
+
+NAMES = {field.name for field in fields(TrainingArguments)}
+SETTINGS = {
+    "output_dir": "--out",
+    "max_steps": "--steps",
+    "per_device_train_batch_size": "--batch-size",
+    "gradient_accumulation_steps": "--accumulation",
+    "learning_rate": "--learning-rate",
+    "warmup_steps": "--warmup-steps",
+    "weight_decay": "--weight-decay",
+    "bf16": "--bf16",
+    "seed": "--seed",
+    "data_seed": "--seed",
+    "save_steps": "--checkpoint-every",
+    "dataloader_num_workers": "--workers",
+    "remove_unused_columns": "the collator, which needs all columns",
+}
+"""Arguments that other settings decide, with the flag of each."""
+
+
+def trainer_arguments(
+    out: Path,
+    config: DistillationConfig,
+    workers: int,
+    checkpoint_every: int,
+    further: Mapping[str, Any],
+) -> TrainingArguments:
+    """The Trainer's arguments for a distillation into `out`, with further ones of the user's.
+
+    Raises:
+        InputError: a further one that there is not, is another setting, or is refused.
+    """
+    for name in further:
+        if name not in NAMES:
+            raise InputError(f"trainer: TrainingArguments has no {name!r}")
+        if name in SETTINGS:
+            raise InputError(f"trainer: {name} is set by {SETTINGS[name]}")
+    on_gpu = torch.cuda.is_available()
+    settings: dict[str, Any] = {
+        "output_dir": str(out),
+        "max_steps": config.steps,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup_steps,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": config.weight_decay,
+        "adam_beta2": 0.95,
+        "max_grad_norm": 1.0,
+        "bf16": config.bf16,
+        "use_cpu": not on_gpu,
+        "dataloader_num_workers": workers,
+        "dataloader_prefetch_factor": 4 if workers else None,
+        "dataloader_persistent_workers": workers > 0,
+        "dataloader_pin_memory": on_gpu,
+        "remove_unused_columns": False,
+        # What is read of the student lies outside the outputs of its forward.
+        "ddp_find_unused_parameters": False,
+        "logging_steps": min(50, max(1, config.steps // 20)),
+        "logging_nan_inf_filter": False,  # it waits for the device at every step
+        "save_steps": checkpoint_every,
+        "save_total_limit": 1,
+        "report_to": "none",
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+    try:
+        return TrainingArguments(**{**settings, **further})
+    except (TypeError, ValueError, ImportError) as error:
+        raise InputError(f"trainer: {first_line(error)}") from None
 
 
 def check_arguments(args: TrainingArguments, wanted: Wanted, model: Any, loss: Any = None) -> None:

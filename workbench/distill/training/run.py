@@ -9,7 +9,7 @@ What was begun goes on where it stopped; other settings are refused.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -18,18 +18,13 @@ from typing import Any
 import pandas as pd
 import torch
 from rich.console import Console
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    ProgressCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
 from transformers.integrations import (  # moved in later releases, and still found here
     is_fsdp_enabled,  # pyright: ignore[reportPrivateImportUsage]
 )
 
 from workbench.distill.config import DEFAULTS, DistillationConfig, plain
+from workbench.distill.examples.own import own_examples, samples_sha256
 from workbench.distill.examples.stream import Collator, DistillationStream
 from workbench.distill.examples.traces import (
     TraceConfig,
@@ -47,7 +42,9 @@ from workbench.distill.matching.head_map import (
     pooled_heads,
 )
 from workbench.distill.matching.pair import control_map, pair_by_ablation, pair_heads
+from workbench.distill.reading.batches import completed
 from workbench.distill.reading.parts import attention_modules, final_norm, shape_of
+from workbench.distill.training.arguments import trainer_arguments
 from workbench.distill.training.folder import (
     HEADMAP,
     KIND,
@@ -73,6 +70,8 @@ from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
 
+Examples = DistillationStream | list[dict[str, Any]]
+
 MATCHING_SIZE = 16
 """Examples on which heads are matched by attention or by ablation effect."""
 
@@ -83,7 +82,8 @@ def distill(
     pools: Pools | None,
     config: DistillationConfig = DEFAULTS,
     *,
-    task: Task,
+    task: Task | None = None,
+    examples: Sequence[Mapping[str, Any]] | None = None,
     prompts: PromptSet | None = None,
     scores: pd.DataFrame | None = None,
     traces: Path | None = None,
@@ -105,6 +105,8 @@ def distill(
         pools: the teacher's pooled heads; None where no term needs them.
         config: everything that decides the result.
         task: what training prompts are drawn from, with ranges of sizes.
+        examples: one's own samples, of `examples_from_chats` with the teacher's tokenizer, instead
+            of a task and traces; those that are not shorter than `config.context` are left out.
         prompts: for readouts, of labels that `task` does not hold.
         scores: the run's scores table, where `config.heads` asks for control heads.
         traces: a finished trace file, or a folder with all parts of one, which students of the
@@ -124,14 +126,16 @@ def distill(
         `loss_<term>`, every term's unweighted value.
 
     Raises:
-        InputError: the folder holds a finished student or one of other settings or traces; a
-            teacher or student that cannot be read or whose tokenizers differ; no finished traces
-            where some are given; what matching and the trainer refuse. Where the Trainer wrote no
-            weights; checkpoints are kept then.
+        InputError: neither task nor examples, or both; the folder holds a finished student or one
+            of other settings or traces; a teacher or student that cannot be read or whose
+            tokenizers differ; no finished traces where some are given; what matching, the trainer
+            and its arguments refuse. Where the Trainer wrote no weights; checkpoints are kept then.
     """
+    if (task is None) == (examples is None) or (examples is not None and traces is not None):
+        raise InputError("give a task, with or without traces, or examples")
     folder = loading.model_folder(teacher)
     digest = loading.weights_sha256(folder)
-    args = _arguments(out, config, workers, checkpoint_every, arguments or {})
+    args = trainer_arguments(out / WORK, config, workers, checkpoint_every, arguments or {})
     if args.process_index > 0:
         reporter = Reporter(Console(quiet=True))
     reporter = reporter or Reporter()
@@ -153,41 +157,50 @@ def distill(
     if teacher_device_map is None:
         taught.to(args.device)  # pyright: ignore[reportArgumentType]
     tokenizer = loading.read_tokenizer(folder)
-    encode = word_encoder(tokenizer, folder)
+    encode = None if task is None else word_encoder(tokenizer, folder)
     set_seed(config.seed)
     student = make_student(config.student, taught, tokenizer)
     student.to(args.device)  # pyright: ignore[reportArgumentType]
     n_tokens = check_vocabulary(taught, student, tokenizer)
     _check_heads(taught, student, pools, config, scores, digest)
     given = None if traces is None else read_traces(traces, digest, n_tokens)
+    own = None if examples is None else own_examples(examples, config, n_tokens, reporter)
     first = args.process_index == 0
     with held(out) if first else nullcontext():
         with args.main_process_first(local=False, desc="claim, traces and head map"):
             claim_folder(out, asked, first=first)
-            path = traces or out / TRACES
-            if given is None:
-                with reporter.step("traces", config.n_traces) as advance:
-                    how = trace_config(config)
-                    write_traces(path, taught, task, encode, how, teacher=digest, progress=advance)
-                given = read_traces(path, digest, n_tokens)
-            made_of = {"drawn": count_draws(path), "kept": len(given)}
-            made_of |= {"sha256": fingerprint(given)}
+            if own is None:
+                assert task is not None and encode is not None
+                path = traces or out / TRACES
+                if given is None:
+                    with reporter.step("traces", config.n_traces) as advance:
+                        how = trace_config(config)
+                        write_traces(
+                            path, taught, task, encode, how, teacher=digest, progress=advance
+                        )
+                    given = read_traces(path, digest, n_tokens)
+                made_of = {"drawn": count_draws(path), "kept": len(given)}
+                made_of |= {"sha256": fingerprint(given)}
+                n_samples = config.steps * config.batch_size * config.accumulation
+                stream: Examples = DistillationStream(
+                    task,
+                    encode,
+                    given,
+                    config.mix,
+                    n_samples=n_samples * args.world_size,
+                    context=config.context,
+                    same_size=config.batch_size,
+                    seed=config.seed,
+                )
+            else:
+                stream, made_of = own, {"drawn": len(examples or ()), "kept": len(own)}
+                made_of |= {"sha256": samples_sha256(own)}
             claim(out, out / WORK / TAUGHT, {"traces": made_of}, KIND)
-            stream = DistillationStream(
-                task,
-                encode,
-                given,
-                config.mix,
-                n_samples=config.steps * config.batch_size * config.accumulation * args.world_size,
-                context=config.context,
-                same_size=config.batch_size,
-                seed=config.seed,
-            )
             headmap = _head_map(out, taught, student, pools, config, stream, scores)
         circuit = ()
         if config.loss.by_ablation and pools is not None:  # as many pairs as the pools have heads
             n = check_pools(pools, shape_of(taught)).total()
-            circuit = pair_by_ablation(taught, student, n, [_first(stream)])
+            circuit = pair_by_ablation(taught, student, n, [_first(stream, config)])
         set_seed(config.seed)
         trainer = MechanisticDistillationTrainer(
             student,
@@ -207,7 +220,9 @@ def distill(
             trainer.remove_callback(theirs)
         trainer.add_callback(LossTable(reporter.console, list(config.loss.on), monitor))
         reporter.say(
-            f"student of {student.num_parameters():,} parameters, {len(given):,} traces, terms "
+            f"student of {student.num_parameters():,} parameters, {made_of['kept']:,} "
+            + ("traces" if own is None else "examples")
+            + ", terms "
             + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
         )
         started = time.monotonic()
@@ -290,7 +305,7 @@ def _head_map(
     student: PreTrainedModel,
     pools: Pools | None,
     config: DistillationConfig,
-    stream: DistillationStream,
+    stream: Examples,
     scores: pd.DataFrame | None,
 ) -> HeadMap | None:
     """Matched heads: those of the folder if training began there, else new ones."""
@@ -302,53 +317,15 @@ def _head_map(
             return load(path, shape_of(teacher), shape_of(student))
         except InputError as error:
             raise InputError(f"{error}; delete it, and the heads are matched again") from None
-    found = pair_heads(teacher, student, pools, config, _first(stream), scores)
+    found = pair_heads(teacher, student, pools, config, _first(stream, config), scores)
     save(found, path)
     return found
 
 
-def _first(stream: DistillationStream) -> dict[str, torch.Tensor]:
+def _first(stream: Examples, config: DistillationConfig) -> Mapping[str, torch.Tensor]:
     """The batch on which heads are matched."""
-    return Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
-
-
-def _arguments(
-    out: Path,
-    config: DistillationConfig,
-    workers: int,
-    checkpoint_every: int,
-    further: Mapping[str, Any],
-) -> TrainingArguments:
-    on_gpu = torch.cuda.is_available()
-    settings: dict[str, Any] = {
-        "output_dir": str(out / WORK),
-        "max_steps": config.steps,
-        "per_device_train_batch_size": config.batch_size,
-        "gradient_accumulation_steps": config.accumulation,
-        "learning_rate": config.learning_rate,
-        "warmup_steps": config.warmup_steps,
-        "lr_scheduler_type": "cosine",
-        "weight_decay": config.weight_decay,
-        "adam_beta2": 0.95,
-        "max_grad_norm": 1.0,
-        "bf16": config.bf16,
-        "use_cpu": not on_gpu,
-        "dataloader_num_workers": workers,
-        "dataloader_prefetch_factor": 4 if workers else None,
-        "dataloader_persistent_workers": workers > 0,
-        "dataloader_pin_memory": on_gpu,
-        "remove_unused_columns": False,
-        # What is read of the student lies outside the outputs of its forward.
-        "ddp_find_unused_parameters": False,
-        "logging_steps": min(50, max(1, config.steps // 20)),
-        "logging_nan_inf_filter": False,  # it waits for the device at every step
-        "save_steps": checkpoint_every,
-        "save_total_limit": 1,
-        "report_to": "none",
-        "seed": config.seed,
-        "data_seed": config.seed,
-    }
-    return TrainingArguments(**{**settings, **further})
+    batch = Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
+    return completed(batch, config.loss.batch_keys)
 
 
 def _curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
