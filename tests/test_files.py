@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from workbench.errors import InputError
@@ -14,7 +15,9 @@ from workbench.files import (
     make_folder,
     parse_json,
     read_json,
+    read_parquet,
     read_text,
+    write_table,
     write_text,
     writing,
 )
@@ -137,3 +140,18 @@ def test_one_process_holds_a_lock(tmp_path):
         there = subprocess.run(command, capture_output=True, text=True, check=False)
         assert there.returncode and "InputError: busy" in there.stderr
     assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_damaged_tables_are_one_line(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_table(path, pd.DataFrame({"a": [[1, 2], [3]], "b": ["x", "y"]}))
+    assert read_parquet(path)["a"].map(len).tolist() == [2, 1]
+    whole = path.read_bytes()
+    for damaged in (whole[:-9], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"a\.parquet: is no parquet file, or damaged"):
+            read_parquet(path)
+    with pytest.raises(InputError, match=r"none\.parquet: cannot be read, No such file"):
+        read_parquet(tmp_path / "none.parquet")
+    with pytest.raises(InputError, match="cannot be read, Is a directory"):
+        read_parquet(tmp_path)

@@ -331,6 +331,23 @@ def alone_in(folder: Path, *, private: bool = False) -> Iterator[None]:
                 folder.rmdir()
 
 
+def read_parquet(path: str | Path) -> Any:
+    """The data frame of a parquet file.
+
+    Raises:
+        InputError: it cannot be read, or is no such file.
+    """
+    import pandas as pd
+    from pyarrow import ArrowException
+
+    # An open file: pandas takes a folder for one table, pyarrow no name that is not UTF-8.
+    with reading(path), Path(path).open("rb") as file:
+        try:
+            return pd.read_parquet(file)
+        except (ValueError, LookupError, TypeError, ArrowException):  # as what is damaged has it
+            raise InputError(f"{path}: is no parquet file, or damaged") from None
+
+
 def write_table(path: Path, table: Any, *, private: bool = False, **how: Any) -> None:
     """Write a data frame as parquet, or as CSV with `how` of `DataFrame.to_csv`.
 

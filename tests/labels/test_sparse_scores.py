@@ -77,8 +77,12 @@ def test_bad_matrices_are_refused(tmp_path):
     twice = csr_array((np.ones(2), [1, 1], [0, 2]), shape=(1, 3))
     save_npz(tmp_path / "twice.npz", twice)
     save_npz(tmp_path / "nan.npz", csr_array(np.array([[0, np.nan]])))
+    whole = bytearray((tmp_path / "twice.npz").read_bytes())
+    whole[60:64] = b"\xff" * 4  # in the packed part of the first member
+    (tmp_path / "packed.npz").write_bytes(whole)
     for name, said in (
         ("none", "no sparse matrix"),
+        ("packed", "no sparse matrix"),
         ("other", "no sparse matrix"),
         ("twice", "row 0: a label stands there twice"),
         ("nan", "row 0: a score is not finite"),

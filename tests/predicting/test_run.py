@@ -130,12 +130,27 @@ def test_a_shortlist_can_be_given(whole, folder, tmp_path):
     with pytest.raises(InputError, match="has 30 documents, 48 are asked about"):
         config = replace(CONFIG, n_documents=None)
         predict_some(tmp_path / "more", folder, shortlist_file=given, config=config)
-    other = tmp_path / "other.parquet"
-    write_table(other, pd.read_parquet(given).iloc[::-1])
-    with pytest.raises(InputError, match="row 1 of the retrieved labels is of another document"):
-        predict_some(tmp_path / "wrong", folder, shortlist_file=other)
-    with pytest.raises(InputError, match=r"other settings \(shortlisted\)"):
-        predict_some(tmp_path / "out", folder, shortlist_file=other)
+    table, found = pd.read_parquet(given), tmp_path / "found"
+    found.mkdir()
+    other = found / "retrieved.parquet"
+
+    def refused(why: str, table: pd.DataFrame, said: str = "{}", out: str = "wrong") -> None:
+        write_table(other, table)
+        (found / "retrieve.json").write_text(said)
+        with pytest.raises(InputError, match=why):
+            predict_some(tmp_path / out, folder, shortlist_file=found)
+
+    refused(r"parquet: row 1 is of another document than that of split train", table.iloc[::-1])
+    refused("of split test, and train is asked about", table, '{"split": "test"}')
+    refused("labels that xmc has not; it is of another set", table, '{"labels": 7}')
+    others = table.assign(gold=[table["gold"][0]] * len(table))
+    refused("with other right labels than that of split train", others)
+    turned = table.assign(labels=table["labels"].map(lambda labels: labels[::-1]))
+    refused(r"other settings \(shortlisted\)", turned, out="out")
+    with pytest.raises(InputError, match=r"no predictions.parquet in this folder"):
+        predict_some(tmp_path / "wrong", folder, shortlist_file=tmp_path)
+    with pytest.raises(InputError, match=r"none.parquet: cannot be read, No such file"):
+        predict_some(tmp_path / "wrong", folder, shortlist_file=tmp_path / "none.parquet")
 
 
 def test_private_documents_stay_their_owners(chat_model, tmp_path):

@@ -80,7 +80,7 @@ def bench_predict(
         raise InputError(f"task {task!r} is of no documents; give xmc:FOLDER or mimic4:FOLDER")
     corpus = open_corpus(task)
     n = count_documents(corpus, config)
-    table = given_shortlist(Path(shortlist_file), corpus, n)
+    table = given_shortlist(Path(shortlist_file), corpus, config.split, n)
     plain = _load(model, shape, dtype, device, reporter)
     longest = min(config.max_tokens or plain.context or 4096, plain.context or 4096)
     asker = _Clock(open_form(form, task), plain.tokenizer, way=config.way, max_tokens=longest)

@@ -22,7 +22,7 @@ def adapt(
     shortlist: Annotated[
         Path,
         typer.Option(
-            help="retrieved.parquet of `workbench retrieve --split train`; see the docs (--groups)."
+            help="Folder of `workbench retrieve --split train`, or its table; see --groups."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the adapter: new, or one to go on with.")],

@@ -25,7 +25,7 @@ def predict(
     shortlist: Annotated[
         Path | None,
         typer.Option(
-            help="A retrieved.parquet of workbench retrieve.", show_default="retrieved here"
+            help="Folder of workbench retrieve, or its table.", show_default="retrieved here"
         ),
     ] = None,
     form: Annotated[

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.errors import InputError
-from workbench.files import read_json, reading, write_table, write_text
+from workbench.files import read_json, read_parquet, write_table, write_text
 from workbench.labels.sparse_scores import NPZ, PLACES, read_rows, write_rows
 
 FILE = "predictions.parquet"
@@ -58,11 +58,7 @@ def read_predictions(source: str | Path) -> Predictions:
             twice in a list, scores that are not finite, not as many as labels, or not the highest
             first, a document twice, no document at all.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = next((path / name for name in (FILE, _RETRIEVED) if (path / name).is_file()), path)
-    if path.is_dir():
-        raise InputError(f"{path}: no {FILE} in this folder, and no {_RETRIEVED}")
+    path = predictions_path(source)
     if path.suffix == ".parquet":
         table, has_scores = _of_parquet(path)
         found = Predictions(path, table, _record(path) | ({} if has_scores else {"scores": PLACES}))
@@ -73,6 +69,21 @@ def read_predictions(source: str | Path) -> Predictions:
     if not len(found):
         raise InputError(f"{path}: holds no document")
     return found
+
+
+def predictions_path(source: str | Path) -> Path:
+    """The file that holds the predictions of a folder; what is no folder is the file.
+
+    Raises:
+        InputError: none is in the folder.
+    """
+    path = Path(source)
+    if not path.is_dir():
+        return path
+    found = [path / name for name in (FILE, _RETRIEVED) if (path / name).is_file()]
+    if not found:
+        raise InputError(f"{path}: no {FILE} in this folder, and no {_RETRIEVED}")
+    return found[0]
 
 
 def write_predictions(
@@ -129,12 +140,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _of_parquet(path: Path) -> tuple[pd.DataFrame, bool]:
     """The table, and whether the file has scores."""
-    with reading(path):
-        path.open("rb").close()
-        try:
-            table = pd.read_parquet(path)
-        except ValueError:  # pyarrow's are, too
-            raise InputError(f"{path}: is no parquet file, or damaged") from None
+    table = read_parquet(path)
     missing = [name for name in ("document", "labels") if name not in table]
     if missing:
         raise InputError(f"{path}: no column {' and none '.join(map(repr, missing))}")

@@ -8,6 +8,7 @@ what is written is above 0.
 
 import gzip
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from workbench.labels.lines import bad_line, text_lines, whole_number
 from workbench.progress import pulse
 
 NPZ = ".npz"
+_PACKED = (zipfile.BadZipFile, zlib.error)
 PLACES = "1 / place"
 """What scores are called that say no more than the order."""
 
@@ -123,7 +125,7 @@ def _of_npz(path: Path) -> tuple[list[Labels], list[Scores], int]:
         path.open("rb").close()
         try:
             found: Any = load_npz(path)
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except (ValueError, LookupError, TypeError, EOFError, NotImplementedError, *_PACKED):
             found = None
     if not issparse(found) or found.ndim != 2 or found.dtype.kind not in "fiu":
         raise InputError(f"{path}: no sparse matrix of numbers, as scipy.sparse.save_npz writes it")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.errors import InputError
-from workbench.files import reading
+from workbench.files import read_parquet
 from workbench.labels.corpus import Document, LabelledCorpus
 
 BLOCK = 64
@@ -87,12 +87,14 @@ def read_parts(out: Path, n: int) -> pd.DataFrame:
     tables = []
     for number in range(count_blocks(n)):
         path = part_path(out, number)
-        with reading(path):
-            try:
-                table = pd.read_parquet(path)
-            except ValueError:  # pyarrow's are, too
-                table = pd.DataFrame()
+        try:
+            table = read_parquet(path)
+        except InputError as error:
+            raise InputError(f"{error}; delete it to make its rows again") from None
         if len(table) != size_of(number, n):
-            raise InputError(f"{path}: is damaged; delete it to make its rows again")
+            raise InputError(
+                f"{path}: has {len(table)} rows, {size_of(number, n)} are needed; delete it to "
+                "make them again"
+            )
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

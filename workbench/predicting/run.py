@@ -12,10 +12,19 @@ from typing import Any
 import pandas as pd
 
 from workbench.errors import InputError
-from workbench.files import LOCK, alone, alone_in, claim, file_sha256, make_folder, write_table
+from workbench.files import (
+    LOCK,
+    alone,
+    alone_in,
+    claim,
+    file_sha256,
+    make_folder,
+    read_parquet,
+    write_table,
+)
 from workbench.labels.corpus import LabelledCorpus
 from workbench.labels.folders import open_corpus
-from workbench.labels.predictions import FILE
+from workbench.labels.predictions import FILE, predictions_path
 from workbench.models.batch_budget import PackBudget
 from workbench.predicting.blocks import (
     BLOCK,
@@ -70,7 +79,7 @@ def predict(
         task: `xmc:FOLDER` or `mimic4:FOLDER`, with options.
         model: anything that `load_plain` takes, or what it gives.
         config: how; defaults otherwise.
-        shortlist_file: the `retrieved.parquet` of `workbench retrieve`; made here otherwise.
+        shortlist_file: folder of `workbench retrieve`, or its table; made here otherwise.
         form: how documents are asked about; the task's own otherwise.
         dtype: of the weights.
         device: an accelerator if there is one; "auto" spreads the model over all of them.
@@ -95,8 +104,8 @@ def predict(
     corpus = open_corpus(task)
     with reporter.step("documents"):
         n = count_documents(corpus, config)
-    given = None if shortlist_file is None else Path(shortlist_file)
-    table = None if given is None else given_shortlist(given, corpus, n)
+        given = None if shortlist_file is None else predictions_path(shortlist_file)
+        table = None if given is None else given_shortlist(given, corpus, config.split, n)
     form = form if isinstance(form, Form) else open_form(form, task)
     with _held(out, here, corpus.text_is_private), _team(out, here, launched, reporter) as team:
         patience = _Patience(60 * config.patience, reporter, team)
@@ -107,7 +116,7 @@ def predict(
         asked = _asked(task, corpus, n, model, form, asker, config, given)
         _claim(out, here, asked, patience)
         if (out / FILE).is_file():
-            return pd.read_parquet(out / FILE) if here.is_main else None
+            return read_parquet(out / FILE) if here.is_main else None
         if table is None:
             table = shortlist(
                 out, corpus, config, n, team=team, reporter=reporter, main=here.is_main

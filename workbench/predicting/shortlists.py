@@ -6,21 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from workbench.analysis.label_space.retrieval import (
-    AT_ONCE,
-    best_ways,
-    read_retrieved,
-    retrieved_split,
-)
+from workbench.analysis.label_space.retrieval import AT_ONCE, best_ways, retrieved_split
 from workbench.errors import InputError
 from workbench.files import write_table
 from workbench.labels.corpus import LabelledCorpus, check_split
+from workbench.labels.predictions import read_predictions
 from workbench.labels.retrieving.retriever import Retriever
 from workbench.labels.retrieving.ways import check_ways
 from workbench.predicting.config import BEST, PredictionConfig
 from workbench.predicting.waiting import wait_for
 from workbench.processes import Alone
-from workbench.progress import Reporter, beating
+from workbench.progress import Reporter, beating, pulse
 
 FOUND = "retrieved.parquet"
 CHOSEN_FOR, CHOSEN_ON = 100, 1000
@@ -40,24 +36,54 @@ def count_documents(corpus: LabelledCorpus, config: PredictionConfig) -> int:
     return n
 
 
-def given_shortlist(path: Path, corpus: LabelledCorpus, n: int) -> pd.DataFrame:
-    """A table of `workbench retrieve`, of at least `n` documents.
+def given_shortlist(path: Path, corpus: LabelledCorpus, split: str, n: int) -> pd.DataFrame:
+    """The labels that `retrieve` or `predict` listed for the first `n` documents of a split.
+
+    Args:
+        path: folder of theirs, or the parquet file in it.
+        corpus: of the documents.
+        split: theirs.
+        n: documents that are asked about.
+
+    Returns:
+        columns document and labels, best first.
 
     Raises:
-        InputError: it cannot be read, has fewer rows, or labels that the corpus has not.
+        InputError: as `read_predictions`; or it has fewer rows, is of other documents or of
+            another split, or has labels that the corpus has not.
     """
-    table = read_retrieved(path)
+    found = read_predictions(path)
+    path, table = found.path, found.table.head(n)
+    said = found.record.get("split", split)
+    if said != split:
+        raise InputError(
+            f"{path}: is of split {said}, and {split} is asked about; retrieve that "
+            f"(workbench retrieve --split {split})"
+        )
+    n_labels = len(corpus.label_texts)
+    highest = max((int(labels.max()) for labels in table["labels"] if len(labels)), default=0)
+    if found.record.get("n_labels", n_labels) != n_labels or highest >= n_labels:
+        raise InputError(f"{path}: has labels that {corpus.name} has not; it is of another set")
+    if "document" not in table:
+        raise InputError(
+            f"{path}: does not say of which documents it is; give a table of workbench retrieve"
+        )
     if len(table) < n:
         raise InputError(
             f"{path}: has {len(table):,} documents, {n:,} are asked about; retrieve them all, or "
             f"give --n-documents {len(table)}"
         )
-    table = table.head(n)
-    n_labels = len(corpus.label_texts)
-    for labels in table["labels"]:
-        if len(labels) and not 0 <= min(labels) <= max(labels) < n_labels:
-            raise InputError(f"{path}: has labels that {corpus.name} has not; it is of another set")
-    return table
+    gold = table["gold"].tolist() if "gold" in table else [None] * n
+    rows = zip(table["document"], gold, corpus.documents(split), strict=False)
+    for row, (one, right, document) in enumerate(rows, start=1):
+        if one != document.id or (right is not None and {*right} != {*document.labels}):
+            what = "of another document" if one != document.id else "with other right labels"
+            raise InputError(
+                f"{path}: row {row} is {what} than that of split {split} of {corpus.name}; "
+                f"retrieve it again (workbench retrieve --split {split})"
+            )
+        pulse("documents")
+    return table[["document", "labels"]]
 
 
 def shortlist(
@@ -96,7 +122,7 @@ def shortlist(
 
         wait_for(there, n, "the labels that are retrieved", 60 * config.patience, reporter, team)
     if path.is_file():
-        return given_shortlist(path, corpus, n)
+        return given_shortlist(path, corpus, config.split, n)
     retriever = Retriever(corpus)
     if config.ways == BEST:
         retriever.ways = tuple(

@@ -64,5 +64,5 @@ def test_a_split_goes_on_where_it_was_stopped(retriever, tmp_path, monkeypatch):
 
 def test_a_damaged_part_is_named(tmp_path):
     (tmp_path / "000000000.parquet").write_text("no table")
-    with pytest.raises(InputError, match="is damaged; delete it"):
+    with pytest.raises(InputError, match="or damaged; delete it"):
         read_retrieved(tmp_path / "000000000.parquet")

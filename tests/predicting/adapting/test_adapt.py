@@ -105,9 +105,17 @@ def test_what_does_not_go_together_is_refused(made, shortlist, folder, tmp_path)
     write_table(other, table.iloc[::-1])
     refused("row 1 is of another document", listed=other)
     write_table(other, table.assign(labels=table["labels"].map(lambda labels: labels[:0])))
+    refused("of split test, and train is asked about", listed=of_split(tmp_path, table, "test"))
     refused("no training document has a right label", listed=other)
     with pytest.raises(InputError, match="candidates"):
         replace(CONFIG, candidates=1)
+
+
+def of_split(folder: Path, table: pd.DataFrame, split: str) -> Path:
+    """A folder as retrieve leaves it."""
+    write_table(folder / "retrieved.parquet", table)
+    (folder / "retrieve.json").write_text(f'{{"split": "{split}"}}')
+    return folder
 
 
 def quiet() -> Reporter:

@@ -87,6 +87,8 @@ def test_many_are_asked_as_one_by_one(tokenizer):
 def test_options_that_do_not_fit_are_refused(tokenizer):
     with pytest.raises(InputError, match=r"99 options .* leave no room .* 200 tokens are too few"):
         Asker(FORM, tokenizer, max_tokens=200).ask(DOCUMENT, all_options(99))
+    with pytest.raises(InputError, match=r"^one option .* 60 tokens, 55 of them for the chain"):
+        Asker(FORM, tokenizer, max_tokens=60).ask(DOCUMENT, all_options(1), room=55)
 
 
 def test_control_tokens_in_texts_are_text_and_in_a_form_are_refused(chat_tokenizer):
@@ -192,3 +194,9 @@ def test_what_is_to_be_kept_must_be_there(tokenizer, span):
 
 def test_a_question_hides_its_text(tokenizer):
     assert "fever" not in repr(Asker(FORM, tokenizer, max_tokens=999).ask(DOCUMENT, OPTIONS))
+
+
+def test_doubled_braces_are_braces_in_the_question(tokenizer):
+    form = Form("own", "Say {{a}} of {document} or {{b}}:\n{options}\nas {{c}}", answer='{{"is":')
+    text = Asker(form, tokenizer, max_tokens=999).ask("this", ["Fever"]).text
+    assert text == 'Say {a} of this or {b}:\nA. Fever\nas {c}\n\n{"is":'

@@ -39,6 +39,9 @@ def test_a_task_has_its_form(tmp_path):
         ("turn = 5", "turn must be a text, is int"),
         (TURN + "option = '{name}'", "option must hold {name} and {text}"),
         (TURN + "reply = '{text}'", "reply has other fields than {kind}"),
+        (TURN + "reply = 'The {{it}} {kin}'", "than {kind}, as 'kin';"),
+        (TURN + "system = '{document}'", "system has other fields than none, as 'document';"),
+        (TURN + "answer = 'Answer: {'", "answer has a single brace"),
         (TURN + "names = 'words'", "one of auto, letters, numbers"),
         (TURN + "answer = ' '", "answer is empty"),
     ],
@@ -59,7 +62,15 @@ def test_an_unknown_form_says_which_there_are():
 
 def test_doubled_braces_are_meant(tmp_path):
     path = tmp_path / "own.toml"
-    path.write_text("turn = '{{a}} {document} {options}'\noption = '{{{name}}} {text}'")
+    path.write_text(
+        "turn = '{{a}} {document} {{b}} {options} {{c}} or {{d}}'\n"
+        "option = '{{{name}}} {text}'\nsystem = '{{s}}'\nanswer = '{{\"answer\":'"
+    )
     form = read_form(path)
-    assert form.filled("turn", ("document", "options"))[0] == ("{", None)
+    assert form.filled("turn", ("document", "options")) == [
+        ("{a} ", "document"),
+        (" {b} ", "options"),
+        (" {c} or {d}", None),
+    ]
+    assert (form.written("system"), form.written("answer")) == ("{s}", '{"answer":')
     assert form.option_line("A", "{x}") == "{A} {x}"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.errors import InputError
-from workbench.files import make_folder, reading, write_table
+from workbench.files import make_folder, read_parquet, write_table
 from workbench.labels.corpus import Document, LabelledCorpus, check_split
 from workbench.labels.retrieving.fusing import mean_recall, selected
 from workbench.labels.retrieving.pooling import Tops, without
@@ -178,13 +178,13 @@ def read_retrieved(path: Path) -> pd.DataFrame:
     Raises:
         InputError: it cannot be read, or is damaged.
     """
-    with reading(path):
-        try:
-            table = pd.read_parquet(path)
-        except ValueError:  # pyarrow's are, too
-            table = pd.DataFrame()
+    again = "delete it to make its rows again"
+    try:
+        table = read_parquet(path)
+    except InputError as error:
+        raise InputError(f"{error}; {again}") from None
     if not {"document", "labels", "gold"} <= set(table.columns):
-        raise InputError(f"{path}: is damaged; delete it to make its rows again")
+        raise InputError(f"{path}: is not as it was written; {again}")
     return table
 
 

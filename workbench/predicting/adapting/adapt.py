@@ -12,6 +12,7 @@ import torch
 from workbench.errors import InputError
 from workbench.files import alone_in, claim, file_sha256, write_text
 from workbench.labels.folders import open_corpus
+from workbench.labels.predictions import predictions_path
 from workbench.labels.retrieving.groups import read_groups
 from workbench.models import adapters, loading
 from workbench.models.extras import extra_package
@@ -48,7 +49,7 @@ def adapt(
         out: the adapter's folder.
         task: `xmc:FOLDER` or `mimic4:FOLDER`; nothing but its training split is read.
         model: name, folder or hub id of a whole model.
-        shortlist_file: labels that are retrieved for the training split by `workbench retrieve`.
+        shortlist_file: folder of `workbench retrieve` for the training split, or its table.
         config: settings of the training.
         form: how documents are asked about; the task's own otherwise.
         groups: file of what belongs together (`read_groups`), and is held out together.
@@ -66,7 +67,8 @@ def adapt(
             adapter in place of a model, a folder that holds an adapter or was begun with other
             settings, or peft is not installed.
     """
-    out, shortlist, reporter = Path(out), Path(shortlist_file), reporter or Reporter()
+    out, shortlist = Path(out), predictions_path(shortlist_file)
+    reporter = reporter or Reporter()
     extra_package("peft", "adapting a model")
     config.check()
     if not check_task(task).takes_folder:

@@ -59,13 +59,7 @@ def gather(
         documents = list(islice(corpus.documents(SPLIT), config.n_documents))
         if len(documents) < 2:
             raise InputError(f"{corpus.name}: {len(documents)} training documents are too few")
-        table = given_shortlist(shortlist, corpus, len(documents))
-    for row, (one, document) in enumerate(zip(table["document"], documents, strict=True), start=1):
-        if str(one) != document.id:
-            raise InputError(
-                f"{shortlist}: row {row} is of another document than that of split {SPLIT} of "
-                f"{corpus.name}; retrieve it again (--split {SPLIT})"
-            )
+        table = given_shortlist(shortlist, corpus, SPLIT, len(documents))
     n_held = max(1, min(config.held_out, len(documents) // MOST_HELD_OUT))
     held = held_out_ids([one.id for one in documents], n_held, groups, config.seed)
     learned: list[tuple[Document, tuple[int, ...]]] = []

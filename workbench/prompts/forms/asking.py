@@ -54,10 +54,13 @@ class Asker:
         self.cues: Cues | None = None
         """Where a chain of thought stands; None where there is no place for one."""
         self._tokenizer = tokenizer
-        self._before, self._after = "", f"\n\n{form.answer.rstrip(' ')}"
+        self._before, self._after = "", f"\n\n{form.written('answer').rstrip(' ')}"
         if way != "plain":
             chat = ChatForm(
-                tokenizer, thinks=way == "think", system=form.system, instead="--way plain"
+                tokenizer,
+                thinks=way == "think",
+                system=form.written("system"),
+                instead="--way plain",
             )
             self.cues = chat.cues
             self._before, self._after = chat.before_and_after
@@ -128,10 +131,13 @@ class Asker:
                 start, end = question.document
                 begins = [a - start for a, b in offsets if a < b and start <= a < end]
                 if not drafts[at].cut(begins, over, self._n_marker):
+                    n, left = len(question.options), self.max_tokens - most
+                    options = "one option" if n == 1 else f"{n} options"
+                    chain = f", {left} of them for the chain," if left else ""
                     raise InputError(
-                        f"{len(question.options)} options and what is asked leave no room for the "
-                        f"document: {most} tokens are too few, by {over}; allow more tokens, or "
-                        "give fewer options"
+                        f"{options} and what is asked leave no room for the document: "
+                        f"{self.max_tokens} tokens{chain} are too few; allow more tokens, or give "
+                        "fewer options"
                     )
         return [done[at] for at in range(len(drafts))]
 
@@ -202,8 +208,8 @@ class Asker:
         """What stands around `n` options."""
         if n not in self._layouts:
             names = option_names(n, self.form.names, self._tokenizer, self._after, self._gap)
-            (before, _), (between, _), *rest = self.form.filled("turn", ("document", "options"))
-            after = rest[0][0] if rest else ""
+            parts = self.form.filled("turn", ("document", "options"))
+            before, between, after = (text for text, _ in parts)
             told = self._told(names.kind)
             place = self._after + names.lead
             ids = self._tokenizer(place, add_special_tokens=False)["input_ids"]

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from workbench.errors import InputError
+from workbench.errors import InputError, shorten
 from workbench.files import read_text
 from workbench.labels.as_text import control_tokens
 
@@ -56,6 +56,8 @@ class Form:
         self.filled("option", ("name", "text"), required=True)
         for each in ("reply", "reason"):
             self.filled(each, ("kind",))
+        for each in ("system", "answer"):
+            self.filled(each, ())
         if not self.answer.strip():
             raise self._wrong("answer is empty; it asks plain models for the answer, as Answer:")
 
@@ -68,32 +70,44 @@ class Form:
         values = {"name": name, "text": text, None: ""}
         return "".join(part + values[each] for part, each in self._line)
 
+    def written(self, key: str) -> str:
+        """A text without fields, `system` or `answer`, as models see it."""
+        return "".join(text for text, _ in self.filled(key, ()))
+
     def filled(
         self, key: str, names: tuple[str, ...], *, required: bool = False
     ) -> list[tuple[str, str | None]]:
-        """Parts of a text, each with the name of the field that follows it.
+        """Parts of a text, each with the name of the field that follows it; None after the last.
 
         Raises:
             InputError: an unknown field, or, where they are `required`, not each of `names` once,
                 and those of the turn in order.
         """
         try:
-            parts = [
-                (text, name if name is None or not (spec or turned) else f"{name}:{spec or turned}")
-                for text, name, spec, turned in string.Formatter().parse(getattr(self, key))
-            ]
+            found = [*string.Formatter().parse(getattr(self, key))]
         except ValueError:
             raise self._wrong(f"{key} has a single brace; double those that are meant") from None
-        found = [name for _, name in parts if name is not None]
-        wanted = " and ".join(f"{{{name}}}" for name in names)
-        unknown = [name for name in found if name not in names]
-        if unknown:
-            raise self._wrong(f"{key} has other fields than {wanted}; double braces that are meant")
-        if required and sorted(found) != sorted(names):
+        parts: list[tuple[str, str | None]] = []
+        literal = ""
+        for text, name, spec, turned in found:  # a doubled brace ends a piece without a field
+            literal += text
+            if name is not None:
+                named = f"{name}:{spec or turned}" if spec or turned else name
+                parts.append((literal, named))
+                literal = ""
+        fields_found = [name for _, name in parts]
+        wanted = " and ".join(f"{{{name}}}" for name in names) or "none"
+        unknown = next((name for name in fields_found if name not in names), None)
+        if unknown is not None:
+            raise self._wrong(
+                f"{key} has other fields than {wanted}, as {shorten(unknown)}; double braces "
+                "that are meant"
+            )
+        if required and sorted(map(str, fields_found)) != sorted(names):
             raise self._wrong(f"{key} must hold {wanted}, each once")
-        if required and key == "turn" and tuple(found) != names:
+        if required and key == "turn" and tuple(fields_found) != names:
             raise self._wrong("turn must hold {document} before {options}")
-        return parts
+        return [*parts, (literal, None)]
 
     def check_controls(self, tokenizer: Any) -> None:
         """Refuse control tokens of a tokenizer.
