@@ -30,10 +30,12 @@ def test_engine_and_loops_agree_and_are_written(model, tmp_path, monkeypatch):
     monkeypatch.setattr("workbench.bench.predicting.PART", 4)
     monkeypatch.setattr(blocks, "BLOCK", 2)
     monkeypatch.setattr("workbench.bench.predicting.BLOCK", 2)
-    ids = [document.id for document in open_corpus(TASK).documents("test")]
+    documents = [*open_corpus(TASK).documents("test")]
+    ids = [document.id for document in documents]
     listed = [[number % 7, 20 + number % 5, 40, 41] for number in range(len(ids))]
     listed[1] = []
-    table = pd.DataFrame({"document": ids, "labels": listed, "gold": [[0]] * len(ids)})
+    gold = [document.labels for document in documents]
+    table = pd.DataFrame({"document": ids, "labels": listed, "gold": gold})
     write_table(tmp_path / "retrieved.parquet", table)
     out = tmp_path / "bench.json"
     flags = ["--task", TASK, "--shortlist", tmp_path / "retrieved.parquet", "--model", model]

@@ -74,6 +74,7 @@ def test_a_stopped_command_goes_on_where_it_was(whole, folder, tmp_path, monkeyp
         patch.setattr(Reranker, "table", stopped)
         predict_some(tmp_path / "out", folder)
     assert blocks.parts_there(tmp_path / "out") == {0, 1}
+    (tmp_path / "out" / blocks.PARTS / "000004 (1).parquet").write_text("a copy of somebody's")
 
     def watched(self, block, advance=None):
         seen.append(block.number)

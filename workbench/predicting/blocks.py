@@ -38,7 +38,8 @@ def part_path(out: Path, number: int) -> Path:
 
 def parts_there(out: Path) -> set[int]:
     """Numbers of the blocks that are done."""
-    return {int(path.stem) for path in (out / PARTS).glob("[0-9]*.parquet")}
+    stems = [path.stem for path in (out / PARTS).glob("*.parquet")]
+    return {int(stem) for stem in stems if stem.isdecimal()}  # not a copy's: "000000 (1)"
 
 
 def count_blocks(n: int) -> int:
