@@ -53,7 +53,7 @@ def given_shortlist(path: Path, corpus: LabelledCorpus, split: str, n: int) -> p
             another split, or has labels that the corpus has not.
     """
     found = read_predictions(path)
-    path, table = found.path, found.table.head(n)
+    path, table = found.path, pd.DataFrame(found.table.head(n))
     said = found.record.get("split", split)
     if said != split:
         raise InputError(
@@ -73,17 +73,18 @@ def given_shortlist(path: Path, corpus: LabelledCorpus, split: str, n: int) -> p
             f"{path}: has {len(table):,} documents, {n:,} are asked about; retrieve them all, or "
             f"give --n-documents {len(table)}"
         )
-    gold = table["gold"].tolist() if "gold" in table else [None] * n
-    rows = zip(table["document"], gold, corpus.documents(split), strict=False)
-    for row, (one, right, document) in enumerate(rows, start=1):
-        if one != document.id or (right is not None and {*right} != {*document.labels}):
+    documents = islice(corpus.documents(split), n)
+    for row, document in enumerate(documents, start=1):
+        one = table["document"].iloc[row - 1]
+        right = set(table["gold"].iloc[row - 1] if "gold" in table else document.labels)
+        if one != document.id or right != set(document.labels):
             what = "of another document" if one != document.id else "with other right labels"
             raise InputError(
                 f"{path}: row {row} is {what} than that of split {split} of {corpus.name}; "
                 f"retrieve it again (workbench retrieve --split {split})"
             )
         pulse("documents")
-    return table[["document", "labels"]]
+    return pd.DataFrame(table, columns=["document", "labels"])
 
 
 def shortlist(
