@@ -109,7 +109,7 @@ def notes_check(
     typer.echo(f"prompts: {len(table)}; tellings of gold in one: {table['clean'].mean():.1f}")
     for variant in ("far", "near"):
         still = table["prompt"][table[variant] > 0].tolist()
-        whole = int((table[f"{variant}_whole"] > 0).sum())
+        whole = len(table[table[f"{variant}_whole"] > 0])
         in_part = f" ({whole} in full, {len(still) - whole} only in part)" if still else ""
         which = f": {', '.join(still[:20])}" if still else ""
         typer.echo(
