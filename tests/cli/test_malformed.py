@@ -61,6 +61,7 @@ def base(words: tuple[str, ...], command: Any, tmp_path: Path) -> dict[str, list
 
 WITHOUT_MODEL = {
     ("selftest",),
+    ("notes",),
     ("organism",),
     ("study", "distillation"),
     ("bench", "labels"),

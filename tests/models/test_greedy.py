@@ -150,7 +150,8 @@ def test_generate_is_called_in_one_place():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr in ("generate", "generate_batch"):
                 callers.add(path.name)
-    assert callers == {"greedy.py"}
+    # The other is vLLM's, which is no method of a Hugging Face model.
+    assert callers == {"greedy.py", "generating.py"}
 
 
 def test_padded_greedy_through_the_bridge_is_the_model_s_own():
