@@ -119,7 +119,8 @@ def _eap_ig(content: Mapping[str, Any]) -> ForeignHeads:
             raise InputError(f"nodes.{name}.in_graph must be true or false")
         score = node.get("score")
         if node["in_graph"]:
-            kept[int(match[1]), int(match[2])] = score if type(score) in (int, float) else 0.0
+            number = isinstance(score, int | float) and not isinstance(score, bool)
+            kept[int(match[1]), int(match[2])] = float(score or 0) if number else 0.0
     heads = sorted(kept, key=lambda head: -abs(kept[head]))
     given = (sizes.get(name) for name in ("n_layers", "n_heads"))
     n_layers, n_heads = (one if type(one) is int else None for one in given)

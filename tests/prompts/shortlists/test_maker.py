@@ -181,6 +181,26 @@ def test_no_sentence_is_made_up_where_no_document_has_any(plain):
         make(alone, plain)
 
 
+def test_no_far_option_is_told_whose_own_text_says_gold(plain):
+    """Its sentence would tell gold, too, and be excused."""
+    texts = [*Corpus({}).label_texts, "burn over fracture, left arm"]
+    made = [document(number, number % 4) for number in range(16)]
+    made += [document(number, 5) for number in range(16, 24)]
+    says = [
+        Document(f"b{n}", f"Visit b{n}", f"Part {n}. He came with {texts[16]} now. End {n}.", (16,))
+        for n in range(8)
+    ]
+    corpus = Corpus({"test": [*made, *says]}, label_texts=texts)
+    events = make(corpus, plain, n_prompts=40)[0].events
+    told = [
+        plain[1].decode(event.far)
+        for event in events
+        if by_role(event, "gold") == ["L0"] and "L16" in by_role(event, "far")
+    ]
+    assert told
+    assert all("came with diabetes" in text for text in told)
+
+
 def test_labels_that_are_not_retrieved_are_counted_and_not_offered(corpus, plain):
     class Half(Retriever):
         def top_documents(self, documents, k):

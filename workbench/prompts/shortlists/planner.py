@@ -106,7 +106,8 @@ class Planner:
         candidates = [gold, *near, *far, *others]
         rng.shuffle(candidates)
         edits, told_by, own_words = [], [], 0
-        for name, options in (("far", far), ("near", near)):
+        tellers = far if document.given else [*filter(self._stands_in(number, gold), far)]
+        for name, options in (("far", tellers), ("near", near)):
             swap = self._strangers.edit(number, gold, evidence, options, rng)
             if swap is None:
                 if not document.given:
@@ -190,6 +191,11 @@ class Planner:
     def _is_told_elsewhere(self, number: int, gold: int) -> Callable[[int], bool]:
         return lambda option: bool(self._strangers.sentences(number, gold, option))
 
+    def _stands_in(self, number: int, gold: int) -> Callable[[int], bool]:
+        """Whether other documents tell a far option, and who says its words does not say gold."""
+        told = self._is_told_elsewhere(number, gold)
+        return lambda far: told(far) and not self._teller.told([self._texts[far]], gold)
+
     def _far(
         self,
         number: int,
@@ -215,7 +221,7 @@ class Planner:
             min(n_before, len(pool)),
             min(n_far, len(pool)),
             round(share * n_far),
-            self._is_told_elsewhere(number, gold),
+            self._stands_in(number, gold),
         )
         lacking = n_far - len(far)
         if lacking > 0:
