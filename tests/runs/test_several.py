@@ -90,13 +90,11 @@ def test_two_processes_killed_and_gone_on_make_the_tables_of_one(alone, given, l
     assert said[1] == ""
     parts = RunFolder.open(out).parts("patch")
     assert {1, 3} <= set(parts) and not {5, 7} & set(parts)
-    # With one process less, and killed again.
     kept = copytree(out, tmp_path / "kept")
-    codes, said = launch(1, "run", kept, *FLAGS, stop={0: 1})
-    assert codes == [9] and f"patch: {len(parts)} of 9 events were done before" in said[0]
     codes, said = launch(3, "run", kept, *FLAGS)
     assert codes == [0, 0, 0] and said[1:] == ["", ""]
-    assert re.search(r"patch: [89] of 9 events were done before", said[0])  # others begin first
+    done = re.search(r"patch: (\d) of 9 events were done before", said[0])
+    assert done and int(done[1]) >= len(parts)  # others may begin first
     for command in ("evidence", "patch"):
         codes, said = launch(2, command, kept)
         assert codes == [0, 0] and said[1] == "", said
