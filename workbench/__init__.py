@@ -15,6 +15,7 @@ except PackageNotFoundError:  # run from a source folder that was not installed
 _HOME = {
     "AdaptConfig": "predicting.adapting.config",
     "Asker": "prompts.forms.asking",
+    "CopiedLayers": "distill.config",
     "DecisionEvent": "prompts.prompt",
     "DistillationConfig": "distill.config",
     "FoundHeads": "runs.pipeline",

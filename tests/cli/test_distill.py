@@ -49,6 +49,24 @@ def test_distill_from_a_head_set_made_by_hand(call, teacher, trace_file, by_hand
     assert code == 2 and "holds a trained student already" in errors
 
 
+def test_layers_of_the_teacher_or_of_another_make_a_student(call, teacher, trace_file, tmp_path):
+    given = ["--teacher", teacher, "--traces", trace_file, "--arm cot", SMALL, SHORT]
+    out = tmp_path / "student"
+    code, _, errors = call("distill", "--out", out, *given, "--student-layers 1,")
+    assert code == 0, errors
+    config = json.loads((out / "training.json").read_text())["config"]
+    assert config["student"] == {"layers": [1], "from_": None}
+    assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 1
+    for layers, message in [
+        ("3", "3 cannot be copied from a model of 2 layers"),
+        ("1", "1 cannot be spread"),
+        ("0,two", "give numbers"),
+    ]:
+        sister = ["--student", teacher, "--student-layers", layers]
+        code, _, errors = call("distill", "--out", tmp_path / "other", *given, *sister)
+        assert code == 2 and message in " ".join(errors.split()), errors
+
+
 @pytest.fixture
 def only_coarse(tmp_path):
     path = tmp_path / "coarse.json"

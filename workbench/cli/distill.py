@@ -9,11 +9,18 @@ import typer
 
 from workbench.cli.app import GOES_ON, STUDENTS, command, prepare
 from workbench.cli.config_file import read_flags, trainer_flags
-from workbench.cli.flags import Flag, OneDevice, Teacher, setting_flags, some_distillation_flags
+from workbench.cli.flags import (
+    Flag,
+    OneDevice,
+    Teacher,
+    numbers,
+    setting_flags,
+    some_distillation_flags,
+)
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
-    from workbench.distill.config import DistillationConfig
+    from workbench.distill.config import CopiedLayers, DistillationConfig
 
 READOUT_PROMPTS = 64
 READOUT_SEED = 2
@@ -74,6 +81,14 @@ def distill(
         str | None,
         typer.Option(help="Pretrained student: folder or hub id.", show_default="a new model"),
     ] = None,
+    student_layers: Annotated[
+        str | None,
+        typer.Option(
+            help="A student of so many layers, or of those listed (0,3,6), copied from the teacher "
+            "or from --student.",
+            show_default="all of --student",
+        ),
+    ] = None,
     traces: Annotated[
         Path | None,
         typer.Option(
@@ -112,7 +127,7 @@ def distill(
     arguments = trainer_flags(config, trainer or ())
     if report_to != "none":
         arguments["report_to"] = report_to
-    wanted = _config(arm, student, settings)
+    wanted = _config(arm, _pretrained(student, student_layers), settings)
     folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
     pools = None if headset is None else heads_for(headset, folder, pool)
     if pools is not None and wanted.loss.taught_pools:  # one pool alone can be taught, too
@@ -151,7 +166,21 @@ def distill(
     typer.echo(f"student: {out}, {record['n_parameters']:,} parameters, last loss {last:.4f}")
 
 
-def _config(arm: str, student: str | None, settings: Mapping[str, Any]) -> "DistillationConfig":
+def _pretrained(student: str | None, layers: str | None) -> "CopiedLayers | str | None":
+    """The student that is not new; None for a new one."""
+    from workbench.distill.config import CopiedLayers
+
+    if layers is None:
+        return student
+    listed = numbers("--student-layers", layers)
+    if not listed:
+        raise InputError(f"--student-layers {layers}: names no layer")
+    return CopiedLayers(layers=listed if "," in layers else listed[0], from_=student)
+
+
+def _config(
+    arm: str, student: "CopiedLayers | str | None", settings: Mapping[str, Any]
+) -> "DistillationConfig":
     """The arm's configuration with what the flags say."""
     from workbench.distill.arms import arm_config
     from workbench.distill.config import DEFAULTS, StudentShape

@@ -151,6 +151,50 @@ class StudentShape(LlamaShape):
 
 
 @settings
+class CopiedLayers:
+    """A student of some layers of a model, whose embeddings, final norm and head it keeps.
+
+    Raises:
+        InputError: a single layer that is not named, or layers that are not in rising order.
+    """
+
+    layers: Annotated[
+        int | tuple[Annotated[int, Field(ge=0)], ...],
+        Field(description="How many layers, evenly spread from first to last; or which, from 0."),
+    ]
+    from_: Annotated[
+        str | None, Field(description="Model that they are copied from; the teacher unless given.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, int):
+            if isinstance(self.layers, bool) or self.layers < 2:
+                raise InputError(
+                    f"layers: {self.layers} cannot be spread from first to last; give at least 2, "
+                    "or name them"
+                )
+        elif not self.layers or list(self.layers) != sorted(set(self.layers)):
+            raise InputError("layers: must be named in rising order, each once")
+
+    def of(self, n_layers: int) -> tuple[int, ...]:
+        """The layers that are copied, of a model of so many.
+
+        Raises:
+            InputError: it has too few.
+        """
+        if isinstance(self.layers, int):
+            last, gaps = n_layers - 1, self.layers - 1
+            found = tuple((2 * at * last + gaps) // (2 * gaps) for at in range(self.layers))
+            enough = self.layers <= n_layers
+        else:
+            found, enough = self.layers, self.layers[-1] < n_layers
+        if not enough:
+            asked = self.layers if isinstance(self.layers, int) else f"layer {self.layers[-1]}"
+            raise InputError(f"layers: {asked} cannot be copied from a model of {n_layers} layers")
+        return found
+
+
+@settings
 class DistillationConfig:
     """Everything that decides what the student becomes, besides teacher, heads and labels.
 
@@ -167,14 +211,18 @@ class DistillationConfig:
         ),
     ] = "pools"
     student: Annotated[
-        StudentShape | str,
-        Field(description="Shape of a new student, or folder or hub id of a pretrained one."),
+        StudentShape | CopiedLayers | str,
+        Field(
+            description="Shape of a new student, layers to copy, or folder or hub id of a "
+            "pretrained one."
+        ),
     ] = StudentShape()
     matching: Annotated[
         Matching,
         Field(
             description="How student heads are matched with the teacher's: by depth, by what they "
-            "look at, or the first for a new student and the second for a pretrained one."
+            "look at, or the first for a new student and the second for a pretrained one; of "
+            "copied layers of the teacher, heads that are there are themselves."
         ),
     ] = "auto"
     steps: Annotated[int, Field(ge=1, description="Training steps.")] = 2400

@@ -13,6 +13,7 @@ from workbench.distill.matching.head_map import (
     map_layers,
     match_by_attention,
     match_by_depth,
+    match_copied,
     swap_teacher,
 )
 from workbench.errors import InputError
@@ -203,6 +204,51 @@ def test_attention_uses_a_student_head_once_while_there_are_enough():
     three = {"coarse": [(0, 0), (0, 1), (0, 2)]}
     found = paired(match_by_attention(three, compared(theirs, ours), teacher, student))
     assert sorted(found.values()) == [(0, 0), (0, 0), (1, 0)], "the third has its nearest"
+
+
+# Of copied layers
+
+
+def test_copied_heads_are_themselves_and_others_go_to_the_nearest_copied_layer():
+    kept, teacher, student = (0, 3, 5), shape(6, 3, 3), shape(3, 3, 3)
+    theirs = patterns(6, 3, seed=0)
+    ours = {at: theirs[layer].clone() for at, layer in enumerate(kept)}
+    ours[1][:, 2] = theirs[2][:, 0]
+    ours[1][:, 0] = theirs[1][:, 1]  # the best one, but layer 0 is nearer to layer 1
+    ours[0][:, 1] = 0.9 * theirs[1][:, 1] + 0.1 * ours[0][:, 1]
+    ours[2][:, 0] = theirs[4][:, 2]  # layers 3 and 5 are as near
+    asked = []
+
+    def distances(heads):
+        asked.extend(heads)
+        return compared(theirs, ours)(heads)
+
+    heads = {"coarse": [(3, 1), (2, 0), (1, 1)], "refine": [(5, 2), (4, 2), (2, 0)]}
+    found = match_copied(heads, kept, distances, teacher, student)
+    assert found.method == "copied" and asked == [(2, 0), (1, 1), (4, 2)]
+    assert paired(found) == {
+        (3, 1): (1, 1),
+        (5, 2): (2, 2),
+        (2, 0): (1, 2),
+        (1, 1): (0, 1),
+        (4, 2): (2, 0),
+    }
+    assert [pair.student for pair in found.pairs if pair.teacher == (2, 0)] == [(1, 2), (1, 2)]
+
+
+def test_a_head_that_is_itself_is_shared_only_when_all_are_taken():
+    theirs = patterns(3, 2, seed=0)
+    ours = {0: theirs[0], 1: theirs[2].clone()}
+    ours[1][:, 0] = theirs[1][:, 0]
+    heads = {"coarse": [(2, 0)], "refine": [(1, 0)]}
+    shapes = shape(3, 2, 2), shape(2, 2, 2)
+    found = match_copied(heads, (0, 2), compared(theirs, ours), *shapes)
+    assert paired(found)[1, 0] != (1, 0), "2-0 is there itself"
+    crowded = {"coarse": [(0, 0), (0, 1), (2, 0), (2, 1)], "refine": [(1, 0), (1, 1)]}
+    found = paired(match_copied(crowded, (0, 2), compared(theirs, ours), *shapes))
+    assert found[1, 0] == (1, 0) and found[2, 0] == (1, 0)
+    with pytest.raises(InputError, match="head 4-0 is outside"):
+        match_copied({"coarse": [(4, 0)]}, (0, 2), compared(theirs, ours), *shapes)
 
 
 # Controls and baselines

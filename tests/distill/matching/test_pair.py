@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 from fixtures.distillation import POOLS
 
 from workbench.distill.arms import ARMS, arm_config, find_arm
-from workbench.distill.config import DEFAULTS, DistillationConfig, StudentShape
+from workbench.distill.config import DEFAULTS, CopiedLayers, DistillationConfig, StudentShape
 from workbench.distill.losses.losses import chain_loss
 from workbench.distill.matching import ablation
 from workbench.distill.matching.ablation import ablation_effects, match_by_ablation
 from workbench.distill.matching.pair import control_map, pair_heads
+from workbench.distill.training.copied import copy_layers
 from workbench.errors import InputError
 
 SCORES = pd.DataFrame(
@@ -65,6 +68,23 @@ def test_a_pretrained_student_is_paired_by_what_its_heads_look_at(make_model, ba
     assert pair_heads(teacher, make_model(), POOLS, forced, batch) == scratch
     with pytest.raises(InputError, match="need the teacher's pooled heads"):
         pair_heads(teacher, make_model(), None, config, batch)
+
+
+def test_copied_layers_have_the_teachers_own_heads(make_model, batch):
+    teacher = make_model(n_layers=3)
+    student = copy_layers(teacher, (0, 2))
+    pools = {"coarse": [(0, 1), (1, 0)], "refine": [(2, 3)]}
+    config = DistillationConfig(student=CopiedLayers(2))
+    found = pair_heads(teacher, student, pools, config, batch)
+    pairs = {pair.teacher: pair.student for pair in found.pairs}
+    assert found.method == "copied"
+    assert pairs[0, 1] == (0, 1) and pairs[2, 3] == (1, 3)
+    assert pairs[1, 0] not in {(0, 1), (1, 3)}
+    others = replace(config, student=CopiedLayers(2, from_="a/sister"))
+    assert pair_heads(teacher, student, pools, others, batch).method == "attention"
+    assert pair_heads(teacher, student, pools, replace(config, matching="depth"), batch).method == (
+        "depth"
+    )
 
 
 def test_control_heads_take_the_place_of_the_pools(headmap):

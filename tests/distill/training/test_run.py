@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from fixtures.distillation import POOLS, QUIET, SMALL
+from fixtures.distillation import POOLS, QUIET, SMALL, save_traces
 from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.distill.arms import arm_config
-from workbench.distill.config import LossConfig
+from workbench.distill.config import CopiedLayers, LossConfig, plain
 from workbench.distill.examples.traces import SCHEMA
 from workbench.distill.training import run
 from workbench.distill.training.folder import held, last_checkpoint
@@ -252,6 +252,28 @@ def test_a_pretrained_student_goes_on_from_its_weights(distilled, teacher, make_
     kept = LlamaForCausalLM.from_pretrained(tmp_path / "student").state_dict()
     for name, weight in make_model().state_dict().items():
         torch.testing.assert_close(kept[name], weight)
+
+
+def test_copied_layers_are_compared_with_themselves(
+    distilled, teacher, traces, make_model, tmp_path
+):
+    loss = LossConfig(attention=0.5, minilm=0.1, hidden=0.1)
+    config = replace(CONFIG, loss=loss, student=CopiedLayers(2), steps=1, learning_rate=0.0)
+    record = distilled(tmp_path / "student", config, prompts=None)
+    assert record["headmap"]["method"] == "copied"
+    first = record["loss"][0]
+    for name in ("attention", "minilm", "hidden"):
+        assert first[f"loss_{name}"] == pytest.approx(0, abs=1e-5)
+    make_model(n_layers=3).save_pretrained(teacher)
+    path = save_traces(tmp_path / "given" / "three.jsonl", traces, teacher)
+    found = []
+    for number, layers in enumerate([None, ((0, 0), (1, 2))]):
+        loss = LossConfig(attention=0.0, minilm=0.1, layers=layers)
+        out = tmp_path / f"of-three-{number}"
+        record = distilled(out, replace(config, loss=loss), prompts=None, traces=path)
+        assert record["config"]["loss"]["layers"] == plain(layers)
+        found.append(record["loss"])
+    assert found[0] == found[1] and found[0][0]["loss_minilm"] > 0
 
 
 def test_students_of_another_tokenizer_are_refused(distilled, make_model, chat_tokenizer, tmp_path):

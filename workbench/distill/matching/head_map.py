@@ -3,7 +3,8 @@
 A `HeadMap` pairs every pooled head of a teacher with a head of a student. `match_by_depth` is for a
 student from scratch, whose heads are all alike: only the place counts. `match_by_attention` is for
 a student that can do something already: each teacher head goes to the student head that looks where
-it looks. `swap_teacher` makes controls: other teacher heads, the same student heads.
+it looks. `match_copied` is for a student of some of the teacher's layers. `swap_teacher` makes
+controls: other teacher heads, the same student heads.
 
 Heads are (layer, head), from 0.
 """
@@ -30,7 +31,7 @@ from workbench.phases import POOLS, Pool
 SCHEMA = "workbench.headmap/1"
 
 Head = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-Method = Literal["depth", "attention", "given"]
+Method = Literal["depth", "attention", "copied", "given"]
 
 
 class PooledHead(BaseModel):
@@ -192,6 +193,54 @@ def match_by_attention(
     columns[torch.as_tensor(chosen)] = torch.as_tensor(partner)
     found = [divmod(int(column), student.n_heads) for column in columns]
     return _head_map("attention", heads, found, teacher, student)
+
+
+def match_copied(
+    pools: Pools,
+    layers: Sequence[int],
+    distances: Callable[[Sequence[Head]], Float[Tensor, "teacher_head student_head"]],
+    teacher: ModelShape,
+    student: ModelShape,
+) -> HeadMap:
+    """Pair for a student of copied layers of the teacher: a head that was copied is itself.
+
+    A head of a layer that was not copied goes to the student layer that was copied from the nearest
+    one (of two as near, either), to the head there that looks where it looks: as in
+    `match_by_attention`, and to one that nobody has as long as there is one. In both pools it is
+    the same head.
+
+    Args:
+        pools: teacher heads.
+        layers: of the teacher, one for each of the student's.
+        distances: as in `match_by_attention`; asked for heads of layers that were not copied.
+        teacher: shape of the teacher.
+        student: shape of the student.
+
+    Raises:
+        InputError: as `match_by_depth`, and what `distances` raises.
+    """
+    heads = _listed(pools, teacher)
+    asked = list(dict.fromkeys((head.layer, head.head) for head in heads))
+    own = {head: (layers.index(head[0]), head[1]) for head in asked if head[0] in layers}
+    left = [head for head in asked if head not in own]
+    if left:
+        far, taken = 1e3, 10.0  # divergences are at most ln 2
+        costs = distances(left).double()
+        for row, (layer, _) in enumerate(left):
+            off = torch.tensor([abs(one - layer) for one in layers])
+            costs[row] += far * (off > off.min()).repeat_interleave(student.n_heads)
+        for layer, head in own.values():
+            costs[:, layer * student.n_heads + head] += taken
+        columns = costs.argmin(dim=1)
+        for row, column in zip(*linear_sum_assignment(costs.numpy()), strict=True):
+            if costs[row, column] < far:
+                columns[row] = int(column)
+        own |= {
+            head: divmod(int(column), student.n_heads)
+            for head, column in zip(left, columns, strict=True)
+        }
+    found = [own[head.layer, head.head] for head in heads]
+    return _head_map("copied", heads, found, teacher, student)
 
 
 def swap_teacher(headmap: HeadMap, pools: Mapping[Pool, Sequence[Head]]) -> HeadMap:

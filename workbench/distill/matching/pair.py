@@ -7,7 +7,7 @@ import pandas as pd
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from workbench.distill.config import DistillationConfig, Heads, StudentShape
+from workbench.distill.config import CopiedLayers, DistillationConfig, Heads, StudentShape
 from workbench.distill.matching.ablation import ablation_effects, match_by_ablation
 from workbench.distill.matching.distances import attention_distances
 from workbench.distill.matching.head_map import (
@@ -15,6 +15,7 @@ from workbench.distill.matching.head_map import (
     Pools,
     match_by_attention,
     match_by_depth,
+    match_copied,
     swap_teacher,
 )
 from workbench.distill.reading.parts import shape_of
@@ -47,13 +48,16 @@ def pair_heads(
         names = config.loss.about_heads
         raise InputError(f"{names} need the teacher's pooled heads: give a head set")
     theirs, ours = shape_of(teacher), shape_of(student)
-    scratch = isinstance(config.student, StudentShape)
-    if config.matching == "depth" or (config.matching == "auto" and scratch):
+    auto, wanted = config.matching == "auto", config.student
+    if config.matching == "depth" or (auto and isinstance(wanted, StudentShape)):
         found = match_by_depth(pools, theirs, ours)
     else:
         rows = Marks.of(batch, config.loss.rows).rows
         compare = partial(attention_distances, teacher, student, batch=batch, rows=rows)
-        found = match_by_attention(pools, compare, theirs, ours)
+        if auto and isinstance(wanted, CopiedLayers) and wanted.from_ is None:
+            found = match_copied(pools, wanted.of(theirs.n_layers), compare, theirs, ours)
+        else:
+            found = match_by_attention(pools, compare, theirs, ours)
     return control_map(found, config.heads, scores, config.seed)
 
 

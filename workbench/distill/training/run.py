@@ -11,7 +11,7 @@ What was begun goes on where it stopped; other settings are refused.
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from transformers.integrations import (  # moved in later releases, and still fo
     is_fsdp_enabled,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-from workbench.distill.config import DEFAULTS, DistillationConfig, plain
+from workbench.distill.config import DEFAULTS, CopiedLayers, DistillationConfig, LossConfig, plain
 from workbench.distill.examples.own import own_examples, samples_sha256
 from workbench.distill.examples.stream import Collator, DistillationStream
 from workbench.distill.examples.traces import (
@@ -60,7 +60,7 @@ from workbench.distill.training.folder import (
 from workbench.distill.training.loss_table import LossTable
 from workbench.distill.training.monitor import Monitor
 from workbench.distill.training.student import check_vocabulary, make_student, word_encoder
-from workbench.distill.training.terms import drop_projections
+from workbench.distill.training.terms import drop_projections, keep_widths
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.files import claim
@@ -159,7 +159,7 @@ def distill(
     tokenizer = loading.read_tokenizer(folder)
     encode = None if task is None else word_encoder(tokenizer, folder)
     set_seed(config.seed)
-    student = make_student(config.student, taught, tokenizer)
+    student = make_student(config.student, taught, tokenizer, folder)
     student.to(args.device)  # pyright: ignore[reportArgumentType]
     n_tokens = check_vocabulary(taught, student, tokenizer)
     _check_heads(taught, student, pools, config, scores, digest)
@@ -205,7 +205,7 @@ def distill(
         trainer = MechanisticDistillationTrainer(
             student,
             taught,
-            config.loss,
+            _compared(config, taught),
             headmap=headmap,
             circuit=circuit,
             n_tokens=n_tokens,
@@ -213,6 +213,8 @@ def distill(
             train_dataset=stream,
             data_collator=Collator(),
         )
+        if _copied(config):
+            keep_widths(student)
         monitor = None if prompts is None else Monitor(out / READOUT, prompts, readout_every)
         if monitor:
             trainer.add_callback(monitor)
@@ -284,6 +286,19 @@ def _check_heads(
             attention_modules(model)
         if loss.reads_option_logits:
             final_norm(model)
+
+
+def _copied(config: DistillationConfig) -> bool:
+    """Whether the student is made of layers of the teacher."""
+    return isinstance(config.student, CopiedLayers) and config.student.from_ is None
+
+
+def _compared(config: DistillationConfig, teacher: PreTrainedModel) -> LossConfig:
+    """The loss, in which copied layers are compared with those that they were copied from."""
+    loss = config.loss
+    if not (_copied(config) and isinstance(config.student, CopiedLayers) and loss.layers is None):
+        return loss
+    return replace(loss, layers=tuple(enumerate(config.student.of(shape_of(teacher).n_layers))))
 
 
 def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> TraceConfig:

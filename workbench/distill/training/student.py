@@ -6,21 +6,33 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workbench.distill.config import StudentShape
+from workbench.distill.config import CopiedLayers, StudentShape
+from workbench.distill.training.copied import copy_layers, read_copied
 from workbench.errors import InputError
 from workbench.models import loading
 from workbench.prompts.word_encoder import END, WordEncoder
 
 
 def make_student(
-    wanted: StudentShape | str, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+    wanted: StudentShape | CopiedLayers | str,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    taught: Path | None = None,
 ) -> PreTrainedModel:
-    """A new Llama with the teacher's vocabulary, or the model of a folder that has it too.
+    """A new Llama with the teacher's vocabulary, copied layers, or a model of that vocabulary.
 
     In float32, with random weights drawn from torch's generator where it is new.
 
+    Args:
+        wanted: a shape, layers, or a folder or hub id.
+        teacher: the loaded teacher.
+        tokenizer: the teacher's.
+        taught: the teacher's folder, where copied layers are read as precisely as they are stored;
+            else they are as precise as the loaded teacher.
+
     Raises:
-        InputError: a folder that cannot be read, or of another vocabulary.
+        InputError: a folder that cannot be read, or of another vocabulary; layers that are not
+            there or cannot be copied.
     """
     if isinstance(wanted, StudentShape):
         theirs = teacher.config.get_text_config()
@@ -28,8 +40,17 @@ def make_student(
             name: getattr(theirs, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
         }
         return wanted.build(theirs.vocab_size, theirs.max_position_embeddings, **special)
-    folder = loading.model_folder(wanted)
-    student = loading.read_model(folder, dtype=torch.float32)
+    if isinstance(wanted, CopiedLayers) and wanted.from_ is None:
+        if taught is not None:
+            return read_copied(wanted, taught)
+        return copy_layers(teacher, wanted.of(teacher.config.get_text_config().num_hidden_layers))
+    source = wanted.from_ if isinstance(wanted, CopiedLayers) else wanted
+    assert source is not None
+    folder = loading.model_folder(source)
+    if isinstance(wanted, CopiedLayers):
+        student = read_copied(wanted, folder)
+    else:
+        student = loading.read_model(folder, dtype=torch.float32)
     theirs = loading.read_tokenizer(folder)
     if tokenizer is None or theirs is None:
         sizes = [x.config.get_text_config().vocab_size for x in (teacher, student)]

@@ -6,8 +6,9 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from workbench.distill.config import LossConfig
@@ -150,3 +151,14 @@ def drop_projections(student: PreTrainedModel) -> None:
     """Take learnt projections off a student that is trained."""
     if hasattr(student, PROJECTIONS):
         delattr(student, PROJECTIONS)
+
+
+@torch.no_grad()
+def keep_widths(student: PreTrainedModel) -> None:
+    """Let learnt projections begin by changing nothing, where both sides are of one width.
+
+    For a student of copied layers, whose hidden states are the teacher's to begin with.
+    """
+    for module in getattr(student, PROJECTIONS, ()):
+        if module.projection.in_features == module.projection.out_features:
+            nn.init.eye_(module.projection.weight)
