@@ -1,11 +1,13 @@
 """Arguments of the Trainer work as they do elsewhere, or are refused in a line."""
 
 import numpy as np
+import peft
 import pytest
 import torch
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from workbench.distill.config import TERMS, LossConfig
+from workbench.distill.reading.parts import plain_model
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 
@@ -15,35 +17,48 @@ EVERYTHING = LossConfig(**dict.fromkeys(TERMS, 0.3))
 def step(trainer, batch):
     """Loss and gradients of a batch, and whether blocks were computed twice."""
     forwards = []
-    mlp = trainer.model.model.layers[0].get_submodule("mlp")
+    mlp = plain_model(trainer.model).model.layers[0].get_submodule("mlp")
     handle = mlp.register_forward_pre_hook(lambda *_: forwards.append(1))
     trainer.model.train()
     torch.manual_seed(0)
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
     handle.remove()
-    weights = trainer.model.named_parameters()
+    weights = ((name, x) for name, x in trainer.model.named_parameters() if x.requires_grad)
     names = {name.replace("_checkpoint_wrapped_module.", ""): x.grad for name, x in weights}
     return loss.detach(), names, len(forwards)
 
 
-@pytest.mark.parametrize("how", ["transformers", "fsdp"])
-def test_checkpointed_activations_give_the_same_loss_and_gradients(how, make_trainer, batch):
-    torch.manual_seed(0)  # of the hidden states' projections
-    plain = step(make_trainer(EVERYTHING), batch)
-    torch.manual_seed(0)
-    trainer = make_trainer(EVERYTHING, gradient_checkpointing=how == "transformers")
-    model = trainer.model
-    if how == "transformers":
-        model.activation_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
-    else:  # as FSDP does it; what reads a block is inside of the checkpoint
-        trainer._student_capture.recomputed = True
-        model.model.layers = torch.nn.ModuleList(map(checkpoint_wrapper, model.model.layers))
-    loss, gradients, forwards = step(trainer, batch)
-    assert (plain[2], forwards) == (1, 2)
-    assert torch.equal(loss, plain[0])
+@pytest.mark.parametrize("how", ["transformers", "fsdp", "adapter"])
+def test_checkpointed_activations_give_the_same_loss_and_gradients(
+    how, make_trainer, make_model, batch
+):
+    found = []
+    for recomputed in (False, True):
+        torch.manual_seed(0)  # of adapters, and of the hidden states' projections
+        student = make_model(seed=1)
+        if how == "adapter":
+            lora = peft.LoraConfig(
+                r=2, target_modules=["q_proj", "o_proj"], init_lora_weights=False
+            )
+            student = peft.get_peft_model(student, lora)
+        here = recomputed and how != "fsdp"
+        trainer = make_trainer(EVERYTHING, student, gradient_checkpointing=here)
+        if here:
+            student.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+        elif recomputed:  # as FSDP does it; what reads a block is inside of the checkpoint
+            trainer._student_capture.recomputed = True
+            student.model.layers = torch.nn.ModuleList(
+                map(checkpoint_wrapper, student.model.layers)
+            )
+        found.append(step(trainer, batch))
+    (plain, gradients, once), (loss, others, twice) = found
+    assert (once, twice) == (1, 2)
+    assert torch.equal(loss, plain)
+    assert gradients.keys() == others.keys()
     for name, gradient in gradients.items():
-        assert torch.equal(gradient, plain[1][name]), name
+        assert gradient.abs().max() > 0
+        assert torch.equal(gradient, others[name]), name
 
 
 def test_checkpointing_with_reentry_is_refused_where_activations_are_read(make_trainer, make_model):

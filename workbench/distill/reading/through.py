@@ -97,11 +97,14 @@ def call(module: nn.Module, given: Float[Tensor, "*any width"]) -> Float[Tensor,
     It computes in its weights' dtype where they are floating numbers, else as it would here.
     """
     dtype = next((x.dtype for x in module.parameters() if x.is_floating_point()), None)
+    flat = given.flatten(0, -2)[None]  # bitsandbytes' int8 knows no more than three axes
     with _without_dropout(module):
         if dtype is None:
-            return module(given).float()
-        with torch.autocast(given.device.type, enabled=False):
-            return module(given.to(dtype)).float()
+            put_out = module(flat)
+        else:
+            with torch.autocast(given.device.type, enabled=False):
+                put_out = module(flat.to(dtype))
+    return put_out.float().unflatten(1, given.shape[:-1])[0]
 
 
 @contextmanager

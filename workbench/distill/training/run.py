@@ -77,7 +77,7 @@ MATCHING_SIZE = 16
 
 
 def distill(
-    out: Path,
+    out: str | Path,
     teacher: str | Path,
     pools: Pools | None,
     config: DistillationConfig = DEFAULTS,
@@ -133,7 +133,7 @@ def distill(
     """
     if (task is None) == (examples is None) or (examples is not None and traces is not None):
         raise InputError("give a task, with or without traces, or examples")
-    folder = loading.model_folder(teacher)
+    out, folder = Path(out), loading.model_folder(teacher)
     digest = loading.weights_sha256(folder)
     args = trainer_arguments(out / WORK, config, workers, checkpoint_every, arguments or {})
     if args.process_index > 0:
