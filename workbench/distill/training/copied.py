@@ -61,6 +61,7 @@ def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
             state_dict=state,
             dtype=dtype,
             attn_implementation="eager",
+            trust_remote_code=False,
             output_loading_info=True,
         )
         wrong = any(report[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched"))
