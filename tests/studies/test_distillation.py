@@ -5,16 +5,16 @@ from collections import Counter
 import pytest
 
 from workbench.bench.distill import equal_compute, read_costs
-from workbench.distill.arms import ARMS
+from workbench.distill.arms import ON_TRACES
 from workbench.errors import InputError
 from workbench.studies import distillation as study
 from workbench.studies.distillation import Planned, plan, run_study
 
 
-def test_a_plan_has_every_arm_with_its_seeds():
+def test_a_plan_has_every_arm_of_traces_with_its_seeds():
     students = plan(steps=100, costs={"cot": 2.0, "hidden": 4.9, "minilm": 6.0, "mechanistic": 5.0})
     counts = Counter(student.arm for student in students if student.steps == 100)
-    assert set(counts) == set(ARMS)
+    assert set(counts) == set(ON_TRACES)
     assert {arm for arm, n in counts.items() if n == 5} == {"cot", "mechanistic", "random"}
     assert set(counts.values()) == {3, 5}
     longer = {student.name: student.steps for student in students if student.steps != 100}

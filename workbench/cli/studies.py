@@ -288,13 +288,13 @@ def distillation(
     import torch
 
     from workbench.bench.distill import read_costs
-    from workbench.distill.arms import ARMS
+    from workbench.distill.arms import ON_TRACES
     from workbench.errors import InputError
     from workbench.files import alone_in
     from workbench.progress import Reporter
     from workbench.studies.distillation import plan, run_study
 
-    names = arms.split(",") if arms else list(ARMS)
+    names = arms.split(",") if arms else list(ON_TRACES)
     measured = None if costs is None else read_costs(costs)
     students = plan(names, steps=steps, seeds=seeds, main_seeds=main_seeds, costs=measured)
     n_devices = torch.cuda.device_count()

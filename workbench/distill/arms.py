@@ -8,15 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from workbench.distill.config import DistillationConfig, Heads, LossConfig, plain
-from workbench.distill.losses.term import TERMS
+from workbench.distill.losses.term import PHASE_NAMES, TERMS
 from workbench.errors import InputError
 from workbench.phases import POOLS
 
 OBJECTIVE = {name: term.objective for name, term in TERMS.items() if term.objective}
 """Mechanistic terms of the full objective, with their weights; each is left out in an arm."""
 
+PHASES = {name: term.share for name, term in TERMS.items() if term.share}
+"""Terms of the objective by phases, with their weights."""
+
 COT = LossConfig(attention=0.0)
 MECHANISTIC = replace(COT, **OBJECTIVE, interaction_temperature=0.1)
+BY_PHASE = replace(COT, **PHASES, interaction_temperature=0.1)
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,20 @@ ARMS: Mapping[str, Arm] = {
             for name, term in TERMS.items()
             if term.baseline
         ),
+        Arm("phases", BY_PHASE),
+        *(Arm(f"phases-{one}", replace(BY_PHASE, **{f"lambda_{one}": 0.0})) for one in PHASE_NAMES),
+        *(Arm(f"phases-{part}", replace(BY_PHASE, **{part: 0.0})) for part in PHASES),
+        Arm("phases-gold", replace(BY_PHASE, supervision="gold")),
     )
 }
 """By name: chains alone; with logits; the full objective, and without each of its terms; with other
-teacher heads, random of the same layers or of the largest output; and the baselines that know no
-head set: all heads' attention, hidden states, heads matched by ablation effect."""
+teacher heads, random of the same layers or of the largest output; the baselines that know no
+head set: all heads' attention, hidden states, heads matched by ablation effect; the objective by
+phases, without each phase and without each of its terms, and with labels in the teacher's place."""
+
+ON_TRACES = tuple(name for name, arm in ARMS.items() if not set(arm.loss.on) & set(PHASES))
+"""Arms that traces of the bundled teacher can train: they do not say which places of a chain belong
+to a phase."""
 
 
 def find_arm(name: str) -> Arm:

@@ -20,6 +20,7 @@ Matching = Literal["auto", "depth", "attention"]
 Heads = Literal["pools", "random", "norm"]
 UpdateSpace = Literal["residual", "options"]
 HiddenKind = Literal["mse", "cosine"]
+Supervision = Literal["teacher", "gold"]
 
 
 def weights(terms: Iterable[type[Term]]) -> Any:
@@ -43,6 +44,19 @@ class LossConfig(weights(TERMS.values())):
         InputError: all weights are 0, or a value is outside its range.
     """
 
+    lambda_p1: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="Factor of the terms of phase 1, p1_….")
+    ] = 1.0
+    lambda_p2: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="Factor of the terms of phase 2, p2_….")
+    ] = 1.0
+    supervision: Annotated[
+        Supervision,
+        Field(
+            description="What terms of phases bring the student's heads to: what the teacher's do, "
+            "or what the labels say, without a teacher."
+        ),
+    ] = "teacher"
     pools: Annotated[
         tuple[Pool, ...], Field(min_length=1, description="Pools that attention and update teach.")
     ] = POOLS
@@ -97,9 +111,12 @@ class LossConfig(weights(TERMS.values())):
 
     @property
     def on(self) -> dict[str, float]:
-        """Terms that count, with their weights."""
+        """Terms that count, with their weights; those of a phase times its lambda."""
         # A term that was registered since is a setting of a class derived from this one.
-        found = {name: getattr(self, name, 0.0) for name in TERMS}
+        factors = {None: 1.0, "p1": self.lambda_p1, "p2": self.lambda_p2}
+        found = {
+            name: getattr(self, name, 0.0) * factors[term.phase] for name, term in TERMS.items()
+        }
         return {name: weight for name, weight in found.items() if weight}
 
     @property
@@ -134,7 +151,7 @@ class LossConfig(weights(TERMS.values())):
     @property
     def needs_teacher(self) -> bool:
         """Whether the teacher runs beside the student at all."""
-        return any(term.reads_teacher for term in self._terms)
+        return any(term.runs_teacher(self) for term in self._terms)
 
 
 @settings

@@ -18,6 +18,8 @@ MAIN_COLOURS = {"mechanistic": "#0b7a75", "cot": CONTROL, "random": "#c98a00"}
 OTHER_COLOURS = (
     *("#252a31", "#b23a48", "#3465a4", "#7a8b2e", "#d55e00"),
     *("#7b3fa0", "#8c5a3c", "#4fa3c7", "#e377a2", "#5b6470"),
+    *("#1b5e20", "#f4a261", "#2a1a5e", "#9c1f6b", "#a3b18a"),
+    *("#00a896", "#6d2e46", "#f28482", "#577590", "#c0ca33"),
 )
 
 WHO = ["student", "arm", "seed"]

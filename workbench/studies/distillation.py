@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.bench.distill import equal_compute
-from workbench.distill.arms import ARMS, find_arm
+from workbench.distill.arms import ON_TRACES, find_arm
 from workbench.distill.training.folder import RECORD, WORK, read_record
 from workbench.errors import InputError
 from workbench.files import claim
@@ -46,7 +46,7 @@ class Planned:
 
 
 def plan(
-    arms: Sequence[str] = tuple(ARMS),
+    arms: Sequence[str] = ON_TRACES,
     *,
     steps: int,
     seeds: int = 3,
@@ -56,7 +56,7 @@ def plan(
     """Students of a study, the first seed of every arm first.
 
     Args:
-        arms: names of `arms.ARMS`.
+        arms: names of `arms.ARMS`; unless given, all that traces can train.
         steps: of every student.
         seeds: students of each arm, from seed 0.
         main_seeds: of chains alone, the full objective, and random heads.

@@ -69,7 +69,7 @@ def test_decisions_may_lie_in_the_chain(qwen_tokenizer):
 
 def test_rows_without_places_leave_keys_out(qwen_tokenizer):
     bare = {"prompt": "Note: old cough\n", "answer": "D"}
-    samples = examples_from_chats([bare, {**bare, "chain": "It is a cough."}], qwen_tokenizer)
+    samples = examples_from_chats([bare, {**bare, "id": 2}], qwen_tokenizer)
     assert set(samples[0]) == {"ids", "weights", "question", "decisions"}
     assert set(Collator()(samples)) == {
         "input_ids",

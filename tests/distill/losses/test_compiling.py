@@ -13,7 +13,7 @@ from workbench.distill.losses import compiling as fusing
 from workbench.distill.losses.term import SIDES
 from workbench.distill.reading.capture import Capture
 from workbench.distill.reading.parts import attention_modules
-from workbench.distill.reading.positions import Marks, choose_queries, sampled_positions
+from workbench.distill.reading.positions import ChainRows, Marks, choose_queries, sampled_positions
 from workbench.distill.reading.wanted import Wanted
 from workbench.distill.training.terms import Models, Terms
 
@@ -71,7 +71,7 @@ def test_readings_of_compiled_blocks_are_the_same_and_cost_no_further_graphs(mak
 
 
 def test_all_terms_but_one_are_one_graph_and_give_the_same(make_model, headmap, batch, monkeypatch):
-    queries = choose_queries(batch, "options", ["rows", "options"])
+    queries = choose_queries(batch, "options", ["rows", "options", "early", "late"])
     batch = {**batch, "queries": queries}
     models = dict(zip(SIDES, (make_model(0), make_model(1)), strict=True))
     config = LossConfig(**dict.fromkeys(TERMS, 1.0))
@@ -93,7 +93,8 @@ def test_all_terms_but_one_are_one_graph_and_give_the_same(make_model, headmap, 
     plain = losses()
     # Checks of annotations cannot be traced, and are there in tests alone.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    monkeypatch.setattr(Marks, "__init__", inspect.unwrap(Marks.__init__))
+    for marks, name in ((Marks, "__init__"), (ChainRows, "__init__"), (Marks, "among_read")):
+        monkeypatch.setattr(marks, name, inspect.unwrap(getattr(marks, name)))
     monkeypatch.setattr(fusing, "_can_compile", lambda first: isinstance(first, dict))
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
     torch._dynamo.reset()

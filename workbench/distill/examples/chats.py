@@ -7,8 +7,9 @@ tokens.
 import re
 from typing import Any, Literal, get_args
 
+from workbench.distill.examples.places import chain_places, char_span
 from workbench.distill.examples.rows import Message, Place, Row, Rows, read_rows
-from workbench.distill.examples.stream import NO_SPAN
+from workbench.distill.examples.stream import NO_DECISION, NO_SPAN
 from workbench.errors import InputError
 from workbench.prompts.chat_form import CLOCK
 from workbench.prompts.templates import CharSpan
@@ -46,6 +47,16 @@ def examples_from_chats(
     - `evidence` (optional): a span or null for each decision.
     - `decisions` (optional): spans in the reply whose first tokens are the decisions, instead of
       the labels.
+    - `early`, `late` (optional): spans in the chain that shortlist, and that weigh candidates; or
+      objects of `span` and `decision`, the number (from 0) of the decision they are about or null.
+      Unless given: the chain's first 30 tokens up to its middle, and all after its middle.
+    - `shortlist` (optional): objects of `span` in the chain and `decision`: where the chain names
+      the true label of a decision before it weighs it.
+    - `near` (optional): objects of `span`, `decision` and `in`, "chain" (unless given) or "prompt":
+      where near misses of a decision are named. Unless given: the options in `near_options`.
+    - `gold` (optional): for each decision the number of the right option (from 0) or null. Unless
+      given: the option of the label.
+    - `near_options` (optional): for each decision a list of numbers of options, its near misses.
     - `id` (optional): not read.
 
     A sample is a dictionary of plain lists and numbers, positions in tokens, spans half-open:
@@ -56,6 +67,10 @@ def examples_from_chats(
     - `decisions` [decision]: the position whose next token decides.
     - `option_spans` [option, 2], `option_tokens` [option], `evidence` [decision, 2]: where any row
       has them; (0, 0) is no evidence.
+    - `early`, `late` [position]: positions whose next token is one of those; `early_decision`,
+      `late_decision`: what each is about, -1 where not known; where any row has a chain.
+    - `shortlist`, `near` [span, 3]: decision, first token, end; `gold` [decision], -1 for none;
+      `near_options` [pair, 2]: decision, option; where any row has them.
 
     Args:
         rows: mappings, a data frame with these columns, or a file of JSON lines.
@@ -89,9 +104,10 @@ def examples_from_chats(
         raise InputError("options of some rows have labels, of others not; give all or none")
     present = {key for sample in samples for key in sample}
     for sample in samples:
-        missing = {"option_spans": [], "option_tokens": []}
+        missing: dict[str, list[Any]] = {}
         missing["evidence"] = [NO_SPAN] * len(sample["decisions"])
-        sample |= {key: missing[key] for key in sorted(present - sample.keys())}
+        missing["gold"] = [NO_DECISION] * len(sample["decisions"])
+        sample |= {key: missing.get(key, []) for key in sorted(present - sample.keys())}
     return samples
 
 
@@ -134,6 +150,7 @@ class _Builder:
                 wanted = row.labels or (answer.strip(),)
                 if row.decisions is None:
                     _check_options(labels, sample["option_tokens"], wanted, starts, ids)
+                    sample["gold"] = [labels.index(label) for label in wanted]
         if row.evidence is not None:
             if len(row.evidence) != len(starts):
                 raise InputError(
@@ -144,7 +161,9 @@ class _Builder:
                 NO_SPAN if one is None else self._in_turn(tokens, turn, f"evidence[{i}]", one)
                 for i, one in enumerate(row.evidence)
             ]
-        return sample
+        chain = (len(prompt), len(prompt) + len(row.chain))
+        spans = sample.get("option_spans")
+        return sample | chain_places(row, tokens, turn, chain, len(starts), spans)
 
     def _prompt(self, row: Row) -> tuple[str, CharSpan]:
         """The prompt's text, and where in it the user's turn is."""
@@ -190,7 +209,7 @@ class _Builder:
         """Characters of the reply whose first tokens are decisions, with what to call them."""
         if row.decisions is not None:
             named = [(f"decisions[{i}]", one) for i, one in enumerate(row.decisions)]
-            return [(name, _place(reply, name, one)) for name, one in named]
+            return [(name, char_span(reply, name, one)) for name, one in named]
         found, at = [], len(reply) - len(answer)
         blank = len(answer) - len(answer.lstrip())
         for i, label in enumerate(row.labels or (answer[blank:],)):
@@ -205,7 +224,7 @@ class _Builder:
         return found
 
     def _in_turn(self, tokens: TokenizedText, turn: CharSpan, name: str, one: Place) -> CharSpan:
-        start, end = _place(tokens.text[slice(*turn)], name, one)
+        start, end = char_span(tokens.text[slice(*turn)], name, one)
         return _tokens(tokens, (start + turn[0], end + turn[0]), name)
 
     def _option_tokens(self, before: str, labels: list[str]) -> list[int]:
@@ -240,21 +259,6 @@ def _check_options(
                 f"labels[{i}] begins with another token than its option does at the first "
                 "decision; write the same before each label, a space or a line break"
             )
-
-
-def _place(text: str, name: str, given: Place) -> CharSpan:
-    """A span of a text that is given as such, or as words that occur once."""
-    if not isinstance(given, str):
-        start, end = given
-        if not 0 <= start < end <= len(text):
-            raise InputError(
-                f"{name} [{start}, {end}] is outside the text of {len(text)} characters or empty"
-            )
-        return start, end
-    times = text.count(given) if given else 0
-    if times != 1:
-        raise InputError(f"{name}: its words occur {times} times; give [first, end] instead")
-    return text.index(given), text.index(given) + len(given)
 
 
 def _tokens(tokens: TokenizedText, span: CharSpan, name: str) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,6 +34,26 @@ class Offered(_Strict):
     label: str | None = Field(default=None, min_length=1)
 
 
+class Weighed(_Strict):
+    """A part of the chain, and the decision that it is about, from 0; None where not known."""
+
+    span: Place
+    decision: int | None = Field(default=None, ge=0)
+
+
+class Named(_Strict):
+    """A place that names labels which a decision is about."""
+
+    span: Place
+    decision: int = Field(ge=0)
+
+
+class NearNamed(Named):
+    """A place that names a near miss, in the chain or in the prompt."""
+
+    where: Literal["chain", "prompt"] = Field(default="chain", alias="in")
+
+
 class Row(_Strict):
     """One example; see `chats.examples_from_chats`."""
 
@@ -45,6 +65,12 @@ class Row(_Strict):
     options: tuple[Offered, ...] | None = Field(default=None, min_length=1)
     evidence: tuple[Place | None, ...] | None = None
     decisions: tuple[Place, ...] | None = Field(default=None, min_length=1)
+    early: tuple[Place | Weighed, ...] | None = None
+    late: tuple[Place | Weighed, ...] | None = None
+    shortlist: tuple[Named, ...] | None = None
+    near: tuple[NearNamed, ...] | None = None
+    gold: tuple[int | None, ...] | None = None
+    near_options: tuple[tuple[int, ...], ...] | None = None
 
 
 Rows = str | Path | pd.DataFrame | Iterable[Mapping[str, Any]]

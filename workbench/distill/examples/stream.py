@@ -21,11 +21,20 @@ from workbench.prompts.word_encoder import Encoder
 
 NO_SPAN = (0, 0)
 NO_DECISION = -1
+NOT_NAMED = (NO_DECISION, *NO_SPAN)
 PLACES = {
     "option_spans": NO_SPAN,
     "option_tokens": 0,
     "evidence": NO_SPAN,
     "decisions": NO_DECISION,
+    "early": NO_DECISION,
+    "early_decision": NO_DECISION,
+    "late": NO_DECISION,
+    "late_decision": NO_DECISION,
+    "shortlist": NOT_NAMED,
+    "near": NOT_NAMED,
+    "gold": NO_DECISION,
+    "near_options": (NO_DECISION, 0),
 }
 """Places that a sample may have, and what stands where there is none."""
 
@@ -158,8 +167,8 @@ class Collator:
         `input_ids`, `labels` (IGNORED on padding) and loss `weights` are [batch, position].
         `length` and `question`, the tokens of the whole and of the prompt, are [batch].
         `option_spans` are [batch, option, 2], `option_tokens` [batch, option], `evidence`
-        [batch, decision, 2] and `decisions` [batch, decision], where samples have them; missing
-        spans are (0, 0), missing decisions -1.
+        [batch, decision, 2], `decisions` [batch, decision] and the places in the chain (see
+        `places`), where samples have them; missing spans are (0, 0), decisions and positions -1.
         """
         longest = max(len(sample["ids"]) for sample in samples)
         width = -(-longest // self._multiple) * self._multiple

@@ -34,7 +34,7 @@ def decision_mass(
     `decisions` are rows of the pattern.
     An empty span, such as (0, 0) for an option that an example does not have, gets 0.
     """
-    members = _members(spans, pattern.shape[-1])
+    members = span_members(spans, pattern.shape[-1])
     rows = torch.arange(len(pattern), device=pattern.device)[:, None]
     with torch.autocast(pattern.device.type, enabled=False):
         return einsum(
@@ -56,7 +56,7 @@ def evidence_mass(
     ends back onto options. An empty span gets 0. `queries` are the tokens of the pattern's rows, of
     which the options' tokens are some; all tokens unless given.
     """
-    there = _members(evidence, pattern.shape[-1]).float()
+    there = span_members(evidence, pattern.shape[-1]).float()
     rows = torch.arange(pattern.shape[1], device=spans.device)[None] if queries is None else queries
     members = ((rows[:, None] >= spans[..., :1]) & (rows[:, None] < spans[..., 1:])).float()
     with torch.autocast(pattern.device.type, enabled=False):
@@ -67,7 +67,10 @@ def evidence_mass(
     return total / members.sum(dim=-1).clamp(min=1)[:, None]
 
 
-def _members(spans: Int[Tensor, "batch span 2"], n_tokens: int) -> Bool[Tensor, "batch span token"]:
+def span_members(
+    spans: Int[Tensor, "batch span 2"], n_tokens: int
+) -> Bool[Tensor, "batch span token"]:
+    """Tokens of each half-open span."""
     tokens = torch.arange(n_tokens, device=spans.device)
     return (tokens >= spans[..., :1]) & (tokens < spans[..., 1:])
 

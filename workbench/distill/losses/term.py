@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Side = Literal["teacher", "student"]
 SIDES: tuple[Side, Side] = get_args(Side)
 Per = Literal["row", "example"]
+PhaseName = Literal["p1", "p2"]
+PHASE_NAMES: tuple[PhaseName, ...] = get_args(PhaseName)
 
 
 class Term(ABC):
@@ -34,8 +36,10 @@ class Term(ABC):
         help: of its weight, as the command line shows it.
         weight: unless the configuration says otherwise.
         objective: weight in the full objective, the arm "mechanistic"; 0 where it is no part of it.
+        phase: "p1" or "p2" for a term of a phase, which that phase's lambda multiplies.
+        share: weight in the objective by phases, the arm "phases"; 0 where it is no part of it.
         baseline: weight beside chains alone in an arm of its own; 0 for no such arm.
-        reads_teacher: whether the teacher has to run beside the student.
+        reads_teacher: whether the teacher has to run beside the student; see `runs_teacher`.
         by_ablation: whether it needs heads that are paired by ablation effect.
         one_graph: whether all of it can be compiled together with the other terms.
     """
@@ -44,6 +48,8 @@ class Term(ABC):
     help: ClassVar[str]
     weight: ClassVar[float] = 0.0
     objective: ClassVar[float] = 0.0
+    phase: ClassVar[PhaseName | None] = None
+    share: ClassVar[float] = 0.0
     baseline: ClassVar[float] = 0.0
     reads_teacher: ClassVar[bool] = True
     by_ablation: ClassVar[bool] = False
@@ -51,6 +57,11 @@ class Term(ABC):
 
     def __init__(self, models: "Models") -> None:
         self.config = models.config
+
+    @classmethod
+    def runs_teacher(cls, config: "LossConfig") -> bool:
+        """Whether the teacher has to run beside the student."""
+        return cls.reads_teacher
 
     @staticmethod
     def pools(config: "LossConfig") -> Collection[Pool]:

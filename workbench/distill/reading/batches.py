@@ -12,6 +12,12 @@ _KEYS = (
     *("input_ids", "labels", "weights", "length", "question"),
     *("option_spans", "option_tokens", "evidence", "decisions"),
 )
+PHASES = (
+    *("early", "early_decision", "late", "late_decision"),
+    *("shortlist", "near", "gold", "near_options"),
+)
+"""Places in chains; they are taken out of a batch if no term reads them, so that nothing is read of
+the models there."""
 _REFUSED = ("position_ids", "inputs_embeds", "cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")
 """What would change the models' outputs, and is not handed on to them."""
 
@@ -19,7 +25,7 @@ _REFUSED = ("position_ids", "inputs_embeds", "cu_seq_lens_q", "cu_seq_lens_k", "
 def completed(
     batch: Mapping[str, Tensor], needs: Mapping[str, Collection[str]]
 ) -> Mapping[str, Tensor]:
-    """A batch with all keys that `positions.Marks` reads; one that has them is returned as it is.
+    """A batch with all keys that `positions.Marks` reads, and without places that no term reads.
 
     A stock batch has `input_ids`, `labels` (IGNORED where no loss is taken) and, where it is
     padded, `attention_mask`, each [batch, token]; then `length`, `question` (tokens before the
@@ -33,12 +39,16 @@ def completed(
         InputError: a key that a term needs is missing, `attention_mask` is not [batch, token] or
             masks anything but padding on the right, or the batch holds packed sequences.
     """
-    if all(name in batch for name in _KEYS):
+    read = {name for keys in needs.values() for name in keys}
+    unread = [name for name in PHASES if name in batch and name not in read]
+    if unread:
+        batch = {name: value for name, value in batch.items() if name not in unread}
+    if all(name in batch for name in (*_KEYS, *(name for name in PHASES if name in read))):
         return batch
     for name in _REFUSED:
         if name in batch:
             raise InputError(f"batches have {name}, which is not read; leave it out, do not pack")
-    for name in ("input_ids", *(name for name in _KEYS if name != "input_ids")):
+    for name in (*_KEYS, *PHASES):
         users = [term for term, keys in needs.items() if name in keys]
         if name not in batch and (users or name == "input_ids"):
             terms = f"loss term {users[0]} needs" if users else "training needs"

@@ -36,7 +36,7 @@ from workbench.models.attention import KEPT, Kept, kept_attention
 from workbench.models.residual import Way
 
 if TYPE_CHECKING:
-    from workbench.distill.reading.positions import Marks
+    from workbench.distill.reading.positions import Marks, Written
 
 
 @dataclass
@@ -71,20 +71,26 @@ class Reading:
         """Mean pattern of heads, by their weights."""
         return pool_patterns([self.patterns[head] for head in heads], list(heads.values()))
 
-    def summed(self, heads: Iterable[Head]) -> Float[Tensor, "batch sample d_model"]:
-        """What heads write together."""
-        return torch.stack([self.written[head] for head in heads]).sum(dim=0)
+    def summed(
+        self, heads: Iterable[Head], marks: "Marks | None" = None, what: "Written" = "samples"
+    ) -> Float[Tensor, "batch place d_model"]:
+        """What heads write together, at these places; at all that were read, without marks."""
+        chosen = slice(None) if marks is None else marks.among_read(what)
+        return torch.stack([self.written[head][:, chosen] for head in heads]).sum(dim=0)
 
     def contribution(
-        self, heads: Iterable[Head], marks: "Marks", unembedding: nn.Module
-    ) -> Float[Tensor, "batch decision option"]:
-        """Direct contribution of heads to the options' logits at the decisions.
+        self,
+        heads: Iterable[Head],
+        marks: "Marks",
+        unembedding: nn.Module,
+        what: "Written" = "decisions",
+    ) -> Float[Tensor, "batch place option"]:
+        """Direct contribution of heads to the options' logits, at the decisions or other places.
 
         The final norm's factor is that of the model's own residual stream, taken as a constant.
         """
         assert self.scale is not None
-        n = marks.decisions.shape[1]
-        update = self.summed(heads)[:, :n] * self.scale[:, :n]
+        update = self.summed(heads, marks, what) * self.scale[:, marks.among_read(what)]
         return token_logits(unembedding, update, marks.tokens)
 
 

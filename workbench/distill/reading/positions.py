@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -12,6 +13,40 @@ from workbench.distill.losses.compiling import fused
 from workbench.distill.losses.divergence import sample_count, weighted_sum
 from workbench.distill.losses.term import Per
 from workbench.distill.reading.wanted import Looks
+
+Written = Literal["decisions", "samples", "early", "late"]
+"""Which of the positions at which heads' writing is read; samples begin with the decisions."""
+
+
+@dataclass(frozen=True)
+class ChainRows:
+    """Query positions in chains that belong to a phase; none in a batch without them.
+
+    Attributes:
+        positions: of each; 0 where there is none.
+        there: which there are.
+        rows: where in `Marks.queries` each is; 0 where it is not.
+        decision: what each is about; -1 where not known.
+    """
+
+    positions: Int[Tensor, "batch place"]
+    there: Bool[Tensor, "batch place"]
+    rows: Int[Tensor, "batch place"]
+    decision: Int[Tensor, "batch place"]
+
+    @classmethod
+    def of(
+        cls, batch: Mapping[str, Tensor], name: str, queries: Int[Tensor, "batch row"]
+    ) -> "ChainRows":
+        """Those that a batch calls so."""
+        none = queries.new_zeros(len(queries), 0)
+        places = batch.get(name, none)
+        return cls(
+            positions=places.clamp(min=0),
+            there=places >= 0,
+            rows=_where_in(queries, places),
+            decision=batch.get(f"{name}_decision", torch.full_like(places, -1)),
+        )
 
 
 @dataclass(frozen=True)
@@ -32,6 +67,12 @@ class Marks:
         asked: decisions whose evidence is known.
         samples: the decisions, then the last token of each option.
         sampled: which samples there are.
+        early: where chains shortlist.
+        late: where chains weigh candidates.
+        shortlist: decision, first token and end of where chains name the true label; -1 for none.
+        near: the same of where near misses are named, in chains or prompts.
+        gold: the right option of each decision; -1 for none.
+        near_options: decision and option of each near miss; -1 for none.
         spans: tokens of each option, half-open; (0, 0) for none.
         tokens: token that selects each option.
         offered: which options there are.
@@ -55,6 +96,12 @@ class Marks:
     tokens: Int[Tensor, "batch option"]
     offered: Bool[Tensor, "batch option"]
     evidence: Int[Tensor, "batch decision 2"]
+    early: ChainRows
+    late: ChainRows
+    shortlist: Int[Tensor, "batch span 3"]
+    near: Int[Tensor, "batch miss 3"]
+    gold: Int[Tensor, "batch decision"]
+    near_options: Int[Tensor, "batch pair 2"]
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor], rows: Rows = "options") -> "Marks":
@@ -88,9 +135,7 @@ class Marks:
             labels=batch["labels"],
             weights=batch["weights"],
             decisions=decisions.clamp(min=0),
-            decision_rows=(queries[:, None] == decisions[..., None].clamp(min=0))
-            .long()
-            .argmax(dim=-1),
+            decision_rows=_where_in(queries, decisions),
             decided=decided,
             asked=decided & (evidence[..., 1] > evidence[..., 0]),
             samples=torch.cat([decisions.clamp(min=0), ends], dim=1),
@@ -99,7 +144,29 @@ class Marks:
             tokens=batch["option_tokens"],
             offered=offered,
             evidence=evidence,
+            early=ChainRows.of(batch, "early", queries),
+            late=ChainRows.of(batch, "late", queries),
+            shortlist=batch.get("shortlist", spans.new_zeros(len(spans), 0, 3)),
+            near=batch.get("near", spans.new_zeros(len(spans), 0, 3)),
+            gold=batch.get("gold", torch.full_like(decisions, -1)),
+            near_options=batch.get("near_options", spans.new_zeros(len(spans), 0, 2)),
         )
+
+    @property
+    def read_at(self) -> Int[Tensor, "batch position"]:
+        """Where what heads write is read: the samples, the early and the late rows."""
+        return torch.cat([self.samples, self.early.positions, self.late.positions], dim=1)
+
+    def among_read(self, what: Written) -> slice:
+        """Where in `read_at` these are."""
+        sizes = {
+            "decisions": self.decisions.shape[1],
+            "samples": self.samples.shape[1],
+            "early": self.early.positions.shape[1],
+            "late": self.late.positions.shape[1],
+        }
+        start = {"early": sizes["samples"], "late": sizes["samples"] + sizes["early"]}.get(what, 0)
+        return slice(start, start + sizes[what])
 
     def count_rows(self, chosen: Shaped[Tensor, "batch row"], per: Per) -> Float[Tensor, ""]:
         """Count of a loss that is a sum over these rows, or over examples that have any."""
@@ -111,10 +178,17 @@ class Marks:
         return sample_count(self.sampled, debiased)
 
 
+def _where_in(
+    queries: Int[Tensor, "batch row"], places: Int[Tensor, "batch place"]
+) -> Int[Tensor, "batch place"]:
+    """The row of each position; 0 where it has none."""
+    return (queries[:, None] == places[..., None].clamp(min=0)).long().argmax(dim=-1)
+
+
 @fused
-def sampled_positions(batch: Mapping[str, Tensor], rows: Rows) -> Int[Tensor, "batch sample"]:
+def sampled_positions(batch: Mapping[str, Tensor], rows: Rows) -> Int[Tensor, "batch position"]:
     """Where what heads write is read."""
-    return Marks.of(batch, rows).samples
+    return Marks.of(batch, rows).read_at
 
 
 def choose_queries(
@@ -132,6 +206,10 @@ def choose_queries(
         chosen |= marks.rows
     if "decisions" in looks:
         chosen |= ((places == marks.decisions[..., None]) & marks.decided[..., None]).any(dim=1)
+    for name, one in (("early", marks.early), ("late", marks.late)):
+        if name in looks:
+            times = torch.zeros(chosen.shape, dtype=torch.long, device=chosen.device)
+            chosen |= times.scatter_add(1, one.positions, one.there.long()) > 0
     if "options" in looks:
         start, stop = marks.spans[..., :1], marks.spans[..., 1:]
         chosen |= ((places >= start) & (places < stop)).any(dim=1)

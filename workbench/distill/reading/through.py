@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from workbench.distill.losses.compiling import fused
 from workbench.distill.losses.features import option_contribution
+from workbench.errors import InputError
 
 
 def heads_write(
@@ -52,6 +53,23 @@ def token_logits(
     put_out = call(unembedding, functional.pad(update.to(there), (0, 0, 0, 1)))
     added = (put_out[:, :-1] - put_out[:, -1:]).to(update.device)
     return added.gather(2, tokens[:, None].expand(-1, added.shape[1], -1).to(added.device))
+
+
+def token_directions(
+    unembedding: nn.Module, tokens: Int[Tensor, "batch option"]
+) -> Float[Tensor, "batch option d_model"]:
+    """What raises the logits of some tokens, after the final norm; in float32, a constant.
+
+    Raises:
+        InputError: the module is no plain linear map: quantised, with adapters, or sharded.
+    """
+    if not is_plain(unembedding):
+        raise InputError(
+            "supervision gold compares what heads write with the unembedding's rows, and it is "
+            "quantised, sharded, or has an adapter; give --update-space options"
+        )
+    weight: Any = unembedding.weight
+    return weight.detach()[tokens.to(weight.device)].float().to(tokens.device)
 
 
 def norm_scale(

@@ -6,9 +6,9 @@ from typing import Literal
 
 from workbench.heads import Head
 
-Looks = Literal["rows", "decisions", "options"]
-"""Whose attention is wanted: the rows that losses are taken over, the decisions, or the options'
-tokens."""
+Looks = Literal["rows", "decisions", "options", "early", "late"]
+"""Whose attention is wanted: the rows that losses are taken over, the decisions, the options'
+tokens, or the rows of chains that shortlist or weigh candidates."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Wanted:
         looks: from which queries; "rows" unless anything else is said.
         writes: heads of which is wanted what they write to the residual stream.
         hidden: layers whose output is wanted.
-        scale: whether the final norm's factor at the decisions is wanted.
+        scale: whether the final norm's factor is wanted, where writing is read.
         logits: whether logits are wanted.
     """
 

@@ -118,8 +118,8 @@ class Update(_Grouped):
 
         if not self.over_options:
             return update_loss(
-                teacher.summed(group.teacher),
-                student.summed(group.student),
+                teacher.summed(group.teacher, marks),
+                student.summed(group.student, marks),
                 marks.sampled,
                 debiased=self.config.debiased,
             )

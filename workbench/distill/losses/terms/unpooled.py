@@ -132,8 +132,8 @@ class Circuit(Term):
 
         losses = [
             update_loss(
-                teacher.written[theirs],
-                student.written[ours],
+                teacher.summed([theirs], marks),
+                student.summed([ours], marks),
                 marks.sampled,
                 debiased=self.config.debiased,
             )
