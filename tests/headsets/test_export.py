@@ -6,7 +6,8 @@ from fixtures.headsets import head_record, headset_document, model_record
 
 from workbench.errors import InputError
 from workbench.headsets.export import export, to_eap_ig, to_list, to_qrhead_yaml
-from workbench.headsets.headset import BaseInfo, HeadSet, parse
+from workbench.headsets.headset import HeadSet, parse
+from workbench.headsets.records import BaseInfo
 
 
 def headset(heads, n_layers=2, name="someone/Tiny-2L") -> HeadSet:

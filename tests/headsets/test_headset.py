@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from workbench.errors import InputError
 from workbench.headsets.headset import (
-    HeadScores,
     check_model,
     describe_prompts,
     load,
@@ -18,6 +17,7 @@ from workbench.headsets.headset import (
     save,
     write_schema,
 )
+from workbench.headsets.records import HeadScores
 
 COMMITTED_SCHEMA = Path(__file__).parents[2] / "data" / "headset.schema.json"
 SHAPE = {

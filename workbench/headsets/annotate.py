@@ -4,8 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.headsets.headset import Area, HeadSet
+from workbench.headsets.headset import HeadSet
 from workbench.headsets.pooling import number
+from workbench.headsets.records import Area
 from workbench.phases import PHASES
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.errors import InputError, require
 from workbench.heads import head_name
-from workbench.headsets.headset import SCHEMA, HeadScores, HeadSet, parse
+from workbench.headsets.headset import SCHEMA, HeadSet, parse
 from workbench.headsets.pooling import (
     COLUMNS,
     KEYS,
@@ -21,6 +21,7 @@ from workbench.headsets.pooling import (
     number,
     rows_of,
 )
+from workbench.headsets.records import HeadScores
 from workbench.headsets.thresholds import Thresholds
 from workbench.roles import HEAD_POOLS
 

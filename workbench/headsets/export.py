@@ -15,7 +15,8 @@ from typing import Any
 from workbench.errors import InputError
 from workbench.files import write_text
 from workbench.heads import head_name
-from workbench.headsets.headset import Head, HeadSet
+from workbench.headsets.headset import HeadSet
+from workbench.headsets.records import Head
 from workbench.roles import HEAD_POOLS
 
 

@@ -8,7 +8,8 @@ from workbench.phases import PHASES
 from workbench.roles import HEAD_POOLS, POOL_WORDS
 
 if TYPE_CHECKING:
-    from workbench.headsets.headset import Effect, HeadSet
+    from workbench.headsets.headset import HeadSet
+    from workbench.headsets.records import Effect
 
 
 def describe(found: "HeadSet") -> str:

@@ -23,10 +23,11 @@ from workbench.heads import Head, head_name
 from workbench.headsets.building import build_headset
 from workbench.headsets.candidates import explain_empty, nearest_heads, task_level
 from workbench.headsets.controls import controls
-from workbench.headsets.headset import ModelInfo, describe_prompts
+from workbench.headsets.headset import describe_prompts
 from workbench.headsets.paper_rule import CHAIN_SCORES, paper_pools, read_scores
 from workbench.headsets.paper_rule import RULE as PAPER_RULE
 from workbench.headsets.pooling import KEYS, beats_null, explain_sets, pool_heads
+from workbench.headsets.records import ModelInfo
 from workbench.headsets.thresholds import Thresholds
 from workbench.measures import PASSING
 from workbench.phases import PHASES, VALUE_RUNS, valid_pairs

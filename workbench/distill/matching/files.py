@@ -20,7 +20,8 @@ from workbench.files import read_json, read_text, write_text
 from workbench.heads import ModelShape
 from workbench.headsets import headset
 from workbench.headsets.foreign import ForeignHeads, read_foreign
-from workbench.headsets.headset import SCHEMA, AdapterInfo, BaseInfo, SchemaVersion, Sha256, Size
+from workbench.headsets.headset import SCHEMA, SchemaVersion
+from workbench.headsets.records import AdapterInfo, BaseInfo, Sha256, Size
 from workbench.models import loading
 from workbench.phases import POOLS, Pool
 
