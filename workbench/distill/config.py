@@ -138,6 +138,17 @@ class LossConfig(weights(TERMS.values())):
         """Names of the terms that need heads of the teacher, for a message."""
         return ", ".join(term.name for term in self._terms if term.pools(self) or term.by_ablation)
 
+    def of_pool(self, pool: Pool) -> str:
+        """Names of the terms that need heads of a pool, for a message."""
+        return ", ".join(term.name for term in self._terms if pool in term.pools(self))
+
+    def without(self, pool: Pool) -> str:
+        """How to do without heads of a pool, for a message."""
+        phase = "p1" if pool == "coarse" else "p2"
+        if any(term.phase == phase for term in self._terms):
+            return f"--lambda-{phase} 0 leaves the terms of its phase out"
+        return "without interaction (--interaction 0) one pool can be taught alone"
+
     @property
     def by_ablation(self) -> bool:
         """Whether any term needs heads that are paired by ablation effect."""

@@ -104,12 +104,28 @@ def test_control_heads_take_the_place_of_the_pools(headmap):
         control_map(headmap, "random")
 
 
+PARTS = [
+    *(("p1", one) for one in ("attention", "write", "interaction")),
+    *(("p2", one) for one in ("loop", "write", "interaction")),
+]
+
+
 def test_arms_differ_in_what_they_say():
     full = ARMS["mechanistic"].loss.on
     assert set(ARMS["cot"].loss.on) == {"chain"}
     assert set(ARMS["cot+logits"].loss.on) == {"chain", "logit"}
     for part in ("attention", "update", "interaction"):
         assert full.keys() - ARMS[f"mechanistic-{part}"].loss.on.keys() == {part}
+    whole = ARMS["phases"].loss
+    parts = {f"{p}_{one}" for p, one in PARTS}
+    assert set(whole.on) == {"chain", *parts}
+    for part in parts:
+        assert replace(ARMS[f"phases-{part}"].loss, **{part: getattr(whole, part)}) == whole
+        assert whole.on.keys() - ARMS[f"phases-{part}"].loss.on.keys() == {part}
+    for phase in ("p1", "p2"):
+        left = whole.on.keys() - ARMS[f"phases-{phase}"].loss.on.keys()
+        assert left == {part for part in parts if part.startswith(phase)}
+    assert replace(ARMS["phases-gold"].loss, supervision="teacher") == whole
     for name in ("random", "norm"):
         assert (ARMS[name].heads, ARMS[name].loss) == (name, ARMS["mechanistic"].loss)
     for name in ("minilm", "hidden", "circuit"):

@@ -60,6 +60,10 @@ def test_stock_and_own_batches_are_the_same_online(stock, make_trainer):
         ("interaction", "option_spans"),
         ("minilm", "option_spans"),
         ("circuit", "decisions"),
+        ("p1_attention", "early"),
+        ("p1_interaction", "option_spans"),
+        ("p2_loop", "late"),
+        ("p2_write", "late"),
     ],
 )
 def test_terms_name_the_key_that_a_batch_lacks(term, key, stock, make_trainer):

@@ -1,8 +1,8 @@
 """Places in a chain that the terms of a phase look at: where it shortlists, and where it weighs.
 
-Every token that holds a character of a span, blanks aside, belongs to it: chains are free text, and
-where their tokens end is the tokenizer's matter. Positions are those of *queries*, whose next token
-is the one that is meant (the paper's Q_early: "just before each early chain token").
+Every token that holds a character of a span, blanks at its ends aside, belongs to it: chains are
+free text, and where their tokens end is the tokenizer's matter. Positions are those of *queries*,
+whose next token is the one that is meant (the paper's: just before each early chain token).
 """
 
 from bisect import bisect_right
@@ -108,16 +108,16 @@ class _Where:
         self._parts, self._n_decisions = parts, n_decisions
 
     def tokens(self, part: str, name: str, one: Place) -> list[int]:
-        """Tokens that hold a character of a span, blanks aside."""
+        """Tokens that hold a character of a span, without the blanks at its ends."""
         first, end = self._parts[part]
         start, stop = (at + first for at in char_span(self._text[first:end], name, one))
+        inside = self._text[start:stop]
+        start, stop = stop - len(inside.lstrip()), start + len(inside.rstrip())
         found = []
         for i in range(bisect_right(self._ends, start), len(self._ends)):
-            a, b = self._offsets[i]
-            if a >= stop:
+            if self._offsets[i][0] >= stop:
                 break
-            if self._text[max(a, start) : min(b, stop)].strip():
-                found.append(i)
+            found.append(i)
         if not found:
             raise InputError(f"{name} holds no token")
         return found

@@ -4,6 +4,8 @@ Everything here is float32, gives the teacher no gradient, and keeps what has we
 graph before it can turn a gradient into NaN.
 """
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -93,12 +95,44 @@ def cka(
     mask: Bool[Tensor, " sample"],
     debiased: bool,
 ) -> Float[Tensor, ""]:
-    """Linear CKA; 0, without a gradient, where either side does not vary."""
-    theirs, ours = gram(teacher, mask), gram(student, mask)
-    if debiased:
-        theirs, ours = u_centred(theirs, mask), u_centred(ours, mask)
-    scale = (theirs.square().sum() * ours.square().sum()).clamp(min=1e-20).sqrt()
-    return (theirs * ours).sum() / scale
+    """Linear CKA; 0, without a gradient, where either side does not vary.
+
+    Where samples are many more than channels, as rows of chains are, it is computed from channels ×
+    channels: the same sums, without matrices of samples × samples.
+    """
+    theirs, ours = centred(teacher, mask), centred(student, mask)
+    if len(mask) > MANY * max(teacher.shape[1], student.shape[1]):
+        product = partial(_product_by_channels, debiased=debiased, n=mask.sum().float())
+        both, *own = product(theirs, ours), product(theirs, theirs), product(ours, ours)
+    else:
+        theirs, ours = theirs @ theirs.mT, ours @ ours.mT
+        if debiased:
+            theirs, ours = u_centred(theirs, mask), u_centred(ours, mask)
+        both, *own = (theirs * ours).sum(), theirs.square().sum(), ours.square().sum()
+    return both / (own[0] * own[1]).clamp(min=1e-20).sqrt()
+
+
+MANY = 2
+"""Samples for each channel from which on channels × channels are fewer numbers."""
+
+
+def _product_by_channels(
+    x: Float[Tensor, "sample x_width"],
+    y: Float[Tensor, "sample y_width"],
+    debiased: bool,
+    n: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Σ K∘L of the Gram matrices of centred samples; debiased, of `u_centred` ones.
+
+    As rows of K sum to 0, those without the diagonal sum to minus it, and U-centring is a
+    projection: Σ_{i≠j} K_ij L_ij − 2 Σ_i k_i l_i / (n − 2) + Σ k Σ l / ((n − 1)(n − 2)).
+    """
+    whole = (x.mT @ y).square().sum()
+    if not debiased:
+        return whole
+    k, l = x.square().sum(dim=1), y.square().sum(dim=1)  # noqa: E741
+    few = (n - 2).clamp(min=1)
+    return whole - (k * l).sum() * (1 + 2 / few) + k.sum() * l.sum() / (n - 1).clamp(min=1) / few
 
 
 def sample_count(mask: Bool[Tensor, "*sample"], debiased: bool) -> Float[Tensor, ""]:
@@ -107,16 +141,18 @@ def sample_count(mask: Bool[Tensor, "*sample"], debiased: bool) -> Float[Tensor,
     return torch.where(n >= (4 if debiased else 2), n, 0.0)
 
 
-def gram(
+def centred(
     samples: Float[Tensor, "sample width"], mask: Bool[Tensor, " sample"]
-) -> Float[Tensor, "sample sample"]:
-    """Gram matrix of centred samples, of trace 1; rows and columns outside the mask are 0."""
+) -> Float[Tensor, "sample width"]:
+    """Centred samples of norm 1 in all, so that their Gram matrix has trace 1; 0 outside the mask.
+
+    In float32.
+    """
     inside = mask[:, None]
     samples = torch.where(inside, samples.float(), 0.0)
     centred = samples - samples.sum(dim=0) / mask.sum().clamp(min=1)
     centred = torch.where(inside, centred, 0.0)
-    centred = centred / torch.linalg.vector_norm(centred).clamp(min=1e-12)
-    return centred @ centred.mT
+    return centred / torch.linalg.vector_norm(centred).clamp(min=1e-12)
 
 
 def u_centred(

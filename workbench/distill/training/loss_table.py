@@ -23,6 +23,7 @@ class LossTable(TrainerCallback):
     def __init__(self, console: Console, terms: list[str], monitor: Monitor | None = None) -> None:
         self._console = console
         self._names = ["loss", *(f"loss_{name}" for name in terms)]
+        self._width = max([WIDTH, *(len(name) + 1 for name in terms)])
         self._monitor = monitor
         self._readout = ("focus", "confusion", "accuracy") if monitor else ()
 
@@ -44,5 +45,5 @@ class LossTable(TrainerCallback):
 
     def _line(self, state: Any, first: str, cells: list[str]) -> None:
         if state.is_world_process_zero:
-            row = "".join(cell.rjust(WIDTH) for cell in [first, *cells])
+            row = "".join(cell.rjust(self._width) for cell in [first, *cells])
             self._console.print(Text(row), soft_wrap=True)

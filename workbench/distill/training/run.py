@@ -275,8 +275,8 @@ def _check_heads(
         missing = sorted(loss.taught_pools - check_pools(pools, shape_of(teacher)).keys())
         if missing:
             raise InputError(
-                f"loss terms {', '.join(loss.on)} need heads of the {missing[0]} pool, the head "
-                "set has none; without interaction (--interaction 0) one pool can be taught alone"
+                f"loss terms {loss.of_pool(missing[0])} need heads of the {missing[0]} pool, the "
+                f"head set has none; {loss.without(missing[0])}"
             )
     if loss.taught_pools and pools is not None:
         shapes = shape_of(teacher), shape_of(student)
