@@ -22,7 +22,7 @@ from workbench.errors import InputError
 from workbench.labels.icd10cm import category
 from workbench.labels.space import LabelSpace
 from workbench.prompts.drawn import Counterfactuals, DrawnPrompt, Mention
-from workbench.prompts.laterality_chain import laterality_stages, write_chain
+from workbench.prompts.laterality_chain import laterality_stages, side_steps, write_chain
 from workbench.prompts.prompt import Role
 from workbench.prompts.references import (
     SidedMention,
@@ -277,6 +277,12 @@ class LateralityTask(Task):
         texts = [text.asking(f" {drawn.event + 1}") for text in rendered]
         return Posed(texts, [behind, words[1], sides[2]], words[0], sides[0])
 
+    def evidence(self, prompt: DrawnPrompt, rendered: RenderedPrompt) -> list[tuple[int, int]]:
+        """The words of each mention, where they are stated."""
+        mentions = sided(prompt.mentions)
+        places = [words_path(mentions, event)[-1] for event in range(len(mentions))]
+        return [_moved(mentions[at].words_span, rendered.mentions[at][0]) for at in places]
+
     def roles(self, prompt: DrawnPrompt, event: int) -> list[Role]:
         """Labels of other mentions are wrong as any other, since a number is asked about."""
         gold = prompt.golds[event]
@@ -301,6 +307,10 @@ class LateralityTask(Task):
     def stages(self, event: int, steps: Sequence[str]) -> list[str]:
         """See `laterality_stages`."""
         return laterality_stages(event, steps)
+
+    def telling(self, event: int, steps: Sequence[str]) -> list[int]:
+        """The steps that say the side."""
+        return side_steps(event, steps)
 
     def answer(self, prompt: DrawnPrompt) -> list[str]:
         """Number and letter of every mention."""

@@ -84,3 +84,13 @@ def laterality_stages(event: int, steps: Sequence[str]) -> list[str]:
         stage or ("before" if place < first else "after" if place > last else "other")
         for place, stage in enumerate(own)
     ]
+
+
+def side_steps(event: int, steps: Sequence[str]) -> list[int]:
+    """Which steps say the side of mention `event` (from 0)."""
+    found = [_STEP.match(step) for step in steps]
+    return [
+        place
+        for place, match in enumerate(found)
+        if match and int(match[1]) == event + 1 and match[2] == "side"
+    ]

@@ -101,6 +101,10 @@ class Task(Protocol):
         swapped = [text.mentions[drawn.event] for text in rendered]
         return Posed([text.asking(asked) for text in rendered], swapped, swapped[0])
 
+    def evidence(self, prompt: DrawnPrompt, rendered: RenderedPrompt) -> list[CharSpan]:
+        """Characters that tell the family, one span a decision."""
+        return list(rendered.mentions)
+
     def roles(self, prompt: DrawnPrompt, event: int) -> list[Role]:
         """Roles of the candidates, in the order shown, when a mention is decided about."""
         return [prompt.role(event, label) for label in prompt.candidates]
@@ -117,6 +121,10 @@ class Task(Protocol):
     def stages(self, event: int, steps: Sequence[str]) -> list[str]:
         """What the steps of a freely written chain are to one decision, see `chain.STAGES`."""
         return numbered_stages(event, steps)
+
+    def telling(self, event: int, steps: Sequence[str]) -> list[int]:
+        """Which steps, beside the coarse, say what the true label has and a near miss lacks."""
+        return []
 
     def answer(self, prompt: DrawnPrompt) -> list[str]:
         """The words of the right answer, one a decision."""

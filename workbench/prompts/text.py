@@ -9,8 +9,10 @@ the control tokens of the template around it remain what they are.
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
@@ -56,17 +58,25 @@ class TokenizedText:
             )
         first = self._first_token(start)
         # Several tokens may share the bytes of one character; the last of them ends it.
-        last = max((i for i, (begin, _) in enumerate(self.offsets) if begin < end), default=-1)
+        last = bisect_left(self._begins, end) - 1
         rest = self.text[end : self.offsets[last][1]]
         if first is None or last < first or self.offsets[last][1] < end or rest.strip():
             border = "starts" if first is None else "ends"
             raise SpanError(f"span [{start}, {end}] {border} inside a token")
         return first, last + 1
 
+    @cached_property
+    def _begins(self) -> list[int]:
+        return [begin for begin, _ in self.offsets]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return [end for _, end in self.offsets]
+
     def _first_token(self, start: int) -> int | None:
         for place in [start, start + 1] if self.text[start] == " " else [start]:
-            index = next((i for i, (_, end) in enumerate(self.offsets) if end > place), None)
-            if index is not None:
+            index = bisect_right(self._ends, place)
+            if index < len(self.offsets):
                 begin = self.offsets[index][0]
                 if begin == place or (begin == place - 1 and self.text[begin] == " "):
                     return index
@@ -85,10 +95,19 @@ def tokenize(tokenizer: Any, text: str, quoted: CharSpan | None = None) -> Token
         InputError: the tokenizer is not a Hugging Face tokenizer of the fast kind.
         ControlTextError: it makes a control token of quoted text all the same.
     """
-    ((ids, offsets),) = _encoded(tokenizer, [text], quoted)
-    added = added_start(tokenizer, text, as_text=quoted is not None and quoted[0] == 0)
-    placed = [(0, 0)] * len(added) + _without_gaps(text, offsets)
-    return TokenizedText(text, (*added, *ids), tuple(placed))
+    return tokenize_all(tokenizer, [text], quoted)[0]
+
+
+def tokenize_all(
+    tokenizer: Any, texts: Sequence[str], quoted: CharSpan | None = None
+) -> list[TokenizedText]:
+    """Each text as `tokenize` has it; they are the same up to the end of what is quoted."""
+    found = []
+    for text, (ids, offsets) in zip(texts, _encoded(tokenizer, texts, quoted), strict=True):
+        added = added_start(tokenizer, text, as_text=quoted is not None and quoted[0] == 0)
+        placed = [(0, 0)] * len(added) + _without_gaps(text, offsets)
+        found.append(TokenizedText(text, (*added, *ids), tuple(placed)))
+    return found
 
 
 def encode_many(tokenizer: Any, texts: Sequence[str], quoted: Sequence[CharSpan]) -> list[Encoding]:

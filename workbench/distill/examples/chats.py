@@ -13,7 +13,7 @@ from workbench.distill.examples.stream import NO_DECISION, NO_SPAN
 from workbench.errors import InputError
 from workbench.prompts.chat_form import CLOCK
 from workbench.prompts.templates import CharSpan
-from workbench.prompts.text import TokenizedText, check_fast, common_suffix, tokenize
+from workbench.prompts.text import TokenizedText, check_fast, common_suffix, tokenize, tokenize_all
 
 Template = Literal["auto", "plain", "chat"]
 CONTEXT = 64
@@ -229,7 +229,7 @@ class _Builder:
 
     def _option_tokens(self, before: str, labels: list[str]) -> list[int]:
         """First token of each label where the first decision is."""
-        found = [self._first_token(before[-CONTEXT:], label) for label in labels]
+        found = self._first(before[-CONTEXT:], labels)
         for i, token in enumerate(found):
             if token in found[:i]:
                 raise InputError(
@@ -238,13 +238,14 @@ class _Builder:
                 )
         return found
 
-    def _first_token(self, before: str, label: str) -> int:
-        key = before, label
-        if key not in self._first_tokens:
-            text = tokenize(self._tokenizer, before + label)
-            at, _ = _tokens(text, (len(before), len(text.text)), "the label of an option")
-            self._first_tokens[key] = text.tokens[at]
-        return self._first_tokens[key]
+    def _first(self, before: str, labels: list[str]) -> list[int]:
+        known = self._first_tokens
+        if new := [label for label in dict.fromkeys(labels) if (before, label) not in known]:
+            texts = tokenize_all(self._tokenizer, [before + label for label in new])
+            for label, text in zip(new, texts, strict=True):
+                at, _ = _tokens(text, (len(before), len(text.text)), "the label of an option")
+                known[before, label] = text.tokens[at]
+        return [known[before, label] for label in labels]
 
 
 def _check_options(
