@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 READOUT_PROMPTS = 64
 READOUT_SEED = 2
 """Of the prompts for readouts; runs choose heads on seed 0, evaluation uses seed 1."""
-TRACES = ("n_traces", "max_new_tokens", "context")
+TRACES = ("n_traces", "context", "trace_seed")
+ROOM = 768
+"""Tokens that a chain and its answer may take in rows."""
 MIX = ("direct", "prompt_weight", "ramp")
 
 
@@ -66,8 +68,15 @@ def distill(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="Your own examples: JSON lines of prompt, chain, answer and spans.",
+            help="Examples: JSON lines of prompt, chain, answer and spans, or a folder of them.",
             show_default="the teacher's task and its traces",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task of traces and readouts: a name.",
+            show_default="the teacher's own; with --prompts, no readouts",
         ),
     ] = None,
     template: Annotated[
@@ -120,7 +129,7 @@ def distill(
     from workbench.distill.matching.files import heads_for
     from workbench.distill.training.run import distill as train
     from workbench.models import loading
-    from workbench.prompts.choices import open_task
+    from workbench.prompts.choices import OWN_TASK, open_task
     from workbench.prompts.make import make_prompts, needed_tokenizer
 
     prepare()
@@ -134,21 +143,21 @@ def distill(
         there = {head.pool for head in pools}
         taught = tuple(pool for pool in wanted.loss.pools if pool in there)
         wanted = replace(wanted, loss=replace(wanted.loss, pools=taught))
-    data: dict[str, Any]
+    asked = task or OWN_TASK
+    data: dict[str, Any] = {}
     if prompts is None:
-        data = {
-            "task": open_task(model=folder, split="seen", full_size=False),
-            "prompts": make_prompts(model=folder, n_prompts=READOUT_PROMPTS, seed=READOUT_SEED),
-        }
+        data["task"] = open_task(asked, model=folder, split="seen", full_size=False)
     else:
-        data = {
-            "examples": examples_from_chats(
-                prompts,
-                needed_tokenizer(folder),
-                template=template,
-                prompt_weight=wanted.mix.prompt_weight,
-            )
-        }
+        data["examples"] = examples_from_chats(
+            prompts,
+            needed_tokenizer(folder),
+            template=template,
+            prompt_weight=wanted.mix.prompt_weight,
+        )
+    if prompts is None or task is not None:
+        data["prompts"] = make_prompts(
+            model=folder, task=asked, n_prompts=READOUT_PROMPTS, seed=READOUT_SEED
+        )
     record = train(
         out,
         folder,
@@ -213,11 +222,38 @@ def _scores(given: Path | None, headset: Path | None, heads: str) -> Any:
         raise InputError(f"{path}: is not a scores table of a run ({error})") from None
 
 
-@command(STUDENTS, settings=lambda: some_distillation_flags(*TRACES), stopped=GOES_ON)
+def _trace_flags() -> dict[str, Flag]:
+    from workbench.distill.config import DistillationConfig
+
+    own = f"{DistillationConfig.max_new_tokens}, {ROOM} with --task"
+    length = setting_flags(DistillationConfig, ("max_new_tokens",), default=own)
+    return some_distillation_flags(*TRACES) | length
+
+
+@command(STUDENTS, settings=_trace_flags, stopped=GOES_ON)
 def traces(
     out: Annotated[Path, typer.Option(help="Trace file (.jsonl), continued if it is there.")],
     settings: dict[str, Any],
-    teacher: Teacher = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            "--model",
+            help="Folder of a model or an adapter, GGUF file, name (reasoner, smollm2), or hub id.",
+            show_default="the bundled model",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Write rows of text of this task, for distill --prompts: a name.",
+            show_default="traces in tokens, of the teacher's task",
+        ),
+    ] = None,
+    by: Annotated[
+        Literal["teacher", "rule"],
+        typer.Option(help="Who writes the chains of --task: the rule needs no teacher's weights."),
+    ] = "teacher",
     part: Annotated[
         str, typer.Option(help="Which of how many parts to write, from 0: 3/8.")
     ] = "0/1",
@@ -228,7 +264,9 @@ def traces(
     import torch
 
     from workbench.distill.config import DEFAULTS
+    from workbench.distill.examples.row_files import Draws
     from workbench.distill.examples.traces import write_traces
+    from workbench.distill.examples.written_rows import write_task_rows
     from workbench.distill.training.run import trace_config
     from workbench.distill.training.student import word_encoder
     from workbench.models import loading
@@ -239,8 +277,19 @@ def traces(
     which, slash, parts = part.partition("/")
     if not (slash and which.isdecimal() and parts.isdecimal()):
         raise InputError(f"part {part!r} is not WHICH/PARTS; give 0/8, 1/8 and so on")
-    config = trace_config(replace(DEFAULTS, **settings), (int(which), int(parts)))
+    whole = {name: value for name, value in settings.items() if value is not None}
+    config = trace_config(replace(DEFAULTS, **whole), (int(which), int(parts)))
     folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
+    if task is not None:
+        draws = Draws(config.n, config.seed, config.part)
+        room = settings["max_new_tokens"] or ROOM
+        kept = write_task_rows(
+            out, task, folder, draws, by=by, room=room, batch_size=batch_size, device=device
+        )
+        typer.echo(f"rows: {out}, {kept} of {len(draws.numbers)} draws are right")
+        return
+    if by == "rule":
+        raise InputError("--by rule writes rows of a task; give --task")
     digest = loading.weights_sha256(folder)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16

@@ -1,9 +1,10 @@
 """Greedy texts that are mostly known beforehand: a draft is checked in one forward, not written.
 
 What a model would write is the draft up to the first token that is not the model's own choice.
-There its choice is put in the draft's place, and the rest of the draft is tried again; after a few
-rounds the model writes what is left token by token. The texts are those of `greedy_tokens`, but
-for rounding: a forward of a whole text may round otherwise than one token at a time.
+There its choice is put, and the draft is tried again from where it has that choice, or from the
+next token. After some rounds the model writes what is left token by token. The texts are those of
+`greedy_tokens`, but for rounding: a forward of a whole text may round otherwise than one token at a
+time.
 """
 
 import inspect
@@ -16,8 +17,10 @@ from workbench.models.greedy import greedy_tokens
 from workbench.models.rotary import switches
 from workbench.progress import beating, pulse
 
-ROUNDS = 4
+ROUNDS = 12
 """Forwards that a draft is given."""
+BACK, AHEAD = 4, 16
+"""How far from a wrong token the draft may have the right one: it was left out, or is one more."""
 LOGITS = 5 * 10**8
 """Of a forward: texts are checked in as large batches as have no more."""
 
@@ -46,26 +49,28 @@ def drafted_tokens(
             model, prompts, max_new_tokens=max_new_tokens, end=end, batch_size=batch_size
         )
     trial = [[*draft, end][:max_new_tokens] for draft in drafts]
+    shift = [0] * len(trial)  # of a place in the text against the same in the draft
     known = [0] * len(trial)
     open_ = [at for at, draft in enumerate(trial) if draft]
     for _ in range(ROUNDS):
         again = []
         for at, own in _choices(model, prompts, trial, open_):
-            draft = trial[at]
-            right = next((i for i, token in enumerate(own) if token != draft[i]), len(own))
+            text = trial[at]
+            right = next((i for i, token in enumerate(own) if token != text[i]), len(own))
+            known[at] = min(right + 1, len(own))
             if right == len(own):
-                known[at] = len(own)
                 continue
-            draft[right], known[at] = own[right], right + 1
             if own[right] != end:
                 again.append(at)
+            draft = [*drafts[at], end]
+            place = _nearest(draft, own[right], right - shift[at])
+            shift[at] = right - place
+            trial[at] = [*text[:right], own[right], *draft[place + 1 :]][:max_new_tokens]
         open_ = again
         if not open_:
             break
     texts = [draft[:n] for draft, n in zip(trial, known, strict=True)]
-    rest = [
-        at for at, text in enumerate(texts) if len(text) < max_new_tokens and end not in text
-    ]
+    rest = [at for at, text in enumerate(texts) if len(text) < max_new_tokens and end not in text]
     rest.sort(key=lambda at: len(texts[at]))
     for start in range(0, len(rest), batch_size):
         some = rest[start : start + batch_size]
@@ -80,6 +85,13 @@ def drafted_tokens(
         for at, more in zip(some, written, strict=True):
             texts[at] = [*texts[at], *more][:max_new_tokens]
     return [text[: text.index(end)] if end in text else text for text in texts]
+
+
+def _nearest(draft: Sequence[int], token: int, place: int) -> int:
+    """Where a draft has a token, near a place; the place itself unless it is there."""
+    near = range(max(0, place - BACK), min(len(draft), place + AHEAD))
+    found = [at for at in near if draft[at] == token]
+    return min(found, key=lambda at: abs(at - place), default=place)
 
 
 @torch.no_grad()

@@ -73,7 +73,8 @@ def examples_from_chats(
       `near_options` [pair, 2]: decision, option; where any row has them.
 
     Args:
-        rows: mappings, a data frame with these columns, or a file of JSON lines.
+        rows: mappings, a data frame with these columns, a file of JSON lines, or a folder of such
+            files (`workbench traces --task`).
         tokenizer: of teacher and student: a Hugging Face tokenizer of the fast kind.
         template: "chat" writes a text as a user's turn, too; "plain" takes texts alone; "auto" puts
             messages into the tokenizer's chat template and takes texts as they are.

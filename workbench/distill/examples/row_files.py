@@ -148,9 +148,7 @@ def _continue(path: Path, head: Mapping[str, Any], private: bool) -> tuple[int, 
     made = _record(path)
     there = {"n": made.n, "part": made.part, **made.settings}
     asked = {"n": head["n"], "part": head["part"], **head["settings"]}
-    different = sorted(
-        name for name in {**there, **asked} if there.get(name) != asked.get(name)
-    )
+    different = sorted(name for name in {**there, **asked} if there.get(name) != asked.get(name))
     if different:
         raise InputError(
             f"{path}: holds rows made with other settings ({', '.join(different)}); give another "
@@ -209,7 +207,7 @@ def row_files(source: str | Path) -> list[Path]:
     first: tuple[Any, ...] | None = None
     for path in files:
         if path not in recorded:
-            raise InputError(f"{path}: no record says how it was made, as others of its folder have")
+            raise InputError(f"{path}: no record says how it was made, as of others in its folder")
         made = _finished(path)
         whole = (made.n, made.part[1], made.settings)
         first = first or whole

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workbench.distill.examples.row_files import row_files
 from workbench.errors import InputError, explain
 from workbench.files import parse_json, read_text
 from workbench.prompts.templates import CharSpan
@@ -102,9 +103,10 @@ def read_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
 
 def _each(rows: Rows) -> Iterator[tuple[str, Any]]:
     if isinstance(rows, str | Path):
-        for number, line in enumerate(read_text(rows).split("\n"), start=1):
-            if line.strip():
-                yield f"{rows}: line {number}", line
+        for path in row_files(rows):
+            for number, line in enumerate(read_text(path).split("\n"), start=1):
+                if line.strip():
+                    yield f"{path}: line {number}", line
         return
     each: Iterable[Any] = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
     for number, row in enumerate(each):

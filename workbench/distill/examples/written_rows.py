@@ -1,13 +1,80 @@
-"""Chains that a teacher writes for rows, in large batches."""
+"""Chains for rows: as a task's rule has them, or as a teacher writes them, in large batches."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from workbench.distill.examples.row_files import Writer
+import torch
+
+from workbench.distill.examples.row_files import BLOCK, Draws, Writer, drawn_rows, write_rows
 from workbench.errors import InputError
+from workbench.models import loading
 from workbench.models.drafted import drafted_tokens
+from workbench.progress import Reporter
+from workbench.prompts.choices import open_task
+from workbench.prompts.make import needed_tokenizer
 from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.text import encode_many
+
+AHEAD = 8
+"""Batches of drafts that are checked before those that do not help are written on, together."""
+
+
+def write_task_rows(
+    out: Path,
+    task: str,
+    folder: Path,
+    draws: Draws,
+    *,
+    by: Literal["teacher", "rule"] = "teacher",
+    room: int = 768,
+    batch_size: int = 128,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+) -> int:
+    """Rows of a task's prompts over the labels that a model was trained on; see `write_rows`.
+
+    Args:
+        out: the file of rows.
+        task: name of a task that has chains and answers.
+        folder: the teacher's, which may say what it was trained on.
+        draws: which draws.
+        by: who writes the chains; with the rule every row is right, and no weights are read.
+        room: tokens that a chain and its answer may take.
+        batch_size: chains written together.
+        device: an accelerator if there is one.
+        reporter: where progress is told.
+
+    Returns:
+        how many rows the file holds.
+
+    Raises:
+        InputError: no such task, or one without chains; a teacher without a tokenizer or an end
+            token; what `write_rows` refuses.
+    """
+    reporter = reporter or Reporter()
+    source = open_task(task, model=folder, split="seen", full_size=False)
+    settings: dict[str, Any] = {**source.settings(), "split": "seen", "by": by}
+    write, block = None, BLOCK
+    if by == "teacher":
+        settings |= {"teacher": loading.weights_sha256(folder), "room": room}
+        write = _teacher(folder, device, room, batch_size, reporter)
+        block = AHEAD * batch_size
+    with reporter.step("rows", len(draws.numbers), "draws") as advance:
+        made = drawn_rows(source, draws.seed, write)
+        return write_rows(out, made, draws, settings, block=block, progress=advance)
+
+
+def _teacher(
+    folder: Path, device: str | None, room: int, batch_size: int, reporter: Reporter
+) -> Writer:
+    tokenizer = needed_tokenizer(folder)
+    with reporter.step("teacher"):
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+        model: Any = loading.read_model(folder, dtype=dtype)
+        model.to(place).eval()
+    return teacher_writer(model, tokenizer, max_new_tokens=room, batch_size=batch_size)
 
 
 def teacher_writer(
