@@ -3,7 +3,6 @@ import random
 import pytest
 
 from workbench.distill.examples.chats import examples_from_chats
-from workbench.distill.examples.rows import Row
 from workbench.distill.examples.task_rows import question, ruled_reply, task_row
 from workbench.labels.icd10cm import category
 from workbench.prompts.laterality import ReasonedLaterality
@@ -38,11 +37,10 @@ def test_places_of_a_chain_about_sides(sides, space):
         prompt = drawn(sides, number)
         row = task_row(sides, prompt, ruled_reply(sides, prompt))
         letters = prompt.letters
-        lists = [row["chain"][slice(*span)] for span in row["early"]]
-        assert len(lists) == len(prompt.mentions)
         for event, gold in enumerate(prompt.golds):
             letter = letters[gold]
-            own = next(step for step in lists if step.startswith(f"{event + 1} "))
+            (own,) = of(row, "early", event)
+            assert own.startswith(f"{event + 1} ")
             family = [letters[label] for label in prompt.family_of(gold)]
             assert own.split()[-4:] == sorted(family)
             ruled_out, right = of(row, "late", event)
@@ -71,21 +69,27 @@ def test_places_of_a_chain_of_letters(small_task):
         letter = prompt.letters[gold]
         assert of(row, "shortlist", event) == [letter]
         assert of(row, "late", event) == [f"{event + 1} is {small_task.space[gold].text} {letter}"]
-    assert [row["chain"][slice(*span)][:4] for span in row["early"]] == [
-        f"{event + 1} in" for event in range(len(prompt.golds))
-    ]
+        assert [step[:4] for step in of(row, "early", event)] == [f"{event + 1} in"]
 
 
 def test_samples_of_rows_are_prompt_chain_and_answer_in_tokens(task, qwen_tokenizer):
     rows = [task_row(task, prompt, ruled_reply(task, prompt)) for prompt in map(drawn, [task] * 2)]
-    known = [{key: row[key] for key in row if key in Row.model_fields} for row in rows]
-    samples = examples_from_chats(known, qwen_tokenizer, template="plain")
+    samples = examples_from_chats(rows, qwen_tokenizer, template="plain")
     for row, sample in zip(rows, samples, strict=True):
         text = row["prompt"] + row["chain"] + "\n" + row["answer"]
         assert qwen_tokenizer.decode(sample["ids"][:-1]) == text
         assert len(sample["option_spans"]) == len(row["options"])
         asked = [sample["ids"][place + 1] for place in sample["decisions"]]
         assert asked == [sample["option_tokens"][at] for at in row["gold"]]
+        for key in ("early", "late"):
+            written = [sample["ids"][at + 1] for at in sample[key]]
+            places = sorted(row[key], key=lambda place: place["span"])
+            steps = "".join(read(row, place) for place in places)
+            # A first token may hold the break before the step.
+            assert qwen_tokenizer.decode(written).replace("\n", "").replace(" ", "") == (
+                steps.replace(" ", "")
+            )
+        assert set(sample["late_decision"]) == set(range(len(row["gold"])))
 
 
 def test_what_a_model_writes_is_kept_where_its_answer_is_the_tasks(task):

@@ -81,7 +81,6 @@ def _places(
     spans = [(a + opened, b + opened) for a, b in step_spans(chain[opened:])]
     spans = [(b - len(chain[a:b].lstrip()), b) for a, b in spans]  # tokens may hold break and blank
     steps = [chain[a:b] for a, b in spans]
-    early: set[CharSpan] = set()
     found: dict[str, list[Any]] = {"early": [], "late": [], "shortlist": [], "near": []}
     for event, gold in enumerate(golds):
         stages = task.stages(event, steps)
@@ -92,7 +91,7 @@ def _places(
 
         for at, (span, step, stage) in enumerate(zip(spans, steps, stages, strict=True)):
             if stage == "coarse":
-                early.add(span)
+                add("early", span)
                 for place in _named(step, letters[gold]):
                     add("shortlist", (span[0] + place[0], span[0] + place[1]))
             if stage == "fine":
@@ -103,7 +102,6 @@ def _places(
                 for option in near[event]:
                     for place in _named(step, letters[option]):
                         add("near", (span[0] + place[0], span[0] + place[1]), **{"in": "chain"})
-    found["early"] = [list(span) for span in sorted(early)]
     return found
 
 
