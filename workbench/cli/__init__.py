@@ -19,6 +19,7 @@ from workbench.cli import (  # noqa: F401  (they register their commands)
     predictions,
     retrieval,
     steps,
+    students,
     studies,
 )
 from workbench.cli.app import app

@@ -3,9 +3,11 @@
 Norms, rotations, activations, attention patterns and losses are elementwise over large tensors, or
 small and many. torch.compile makes few kernels of them; rounding aside, results stay the same.
 Elsewhere than on CUDA, and where Triton is missing, nothing is compiled. TORCHDYNAMO_DISABLE=1
-turns it off.
+turns it off, WORKBENCH_COMPILE=blocks that of losses, which differ from arm to arm: it pays where a
+process trains many short students.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from importlib.util import find_spec
@@ -27,7 +29,8 @@ def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if torch.compiler.is_compiling() or not _can_compile(args[0]):
+        plain = os.environ.get("WORKBENCH_COMPILE") == "blocks" or not _can_compile(args[0])
+        if torch.compiler.is_compiling() or plain:
             return function(*args, **kwargs)
         return compiled(*args, **kwargs)
 

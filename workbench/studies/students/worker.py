@@ -1,0 +1,151 @@
+"""A process of a study: takes the next student that nobody has, until there are none or no time.
+
+Started by `drive.run_students` with the study's folder; it sees one device.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench.files import write_text
+from workbench.studies.students.jobs import TEACHER, Job
+from workbench.studies.students.place import (
+    CLAIMS,
+    ERRORS,
+    JOBS,
+    MODELS,
+    SAMPLES,
+    STUDY,
+    read_results,
+    result_path,
+)
+
+FAILURES = 3
+"""Students in a row that fail, after which a process gives up."""
+FIRST_GUESS = 60.0
+"""Seconds that a student takes, where none of its size is finished."""
+
+
+def main(out: Path) -> None:
+    """Train students of the study in a folder."""
+    study, asked = (json.loads((out / name).read_text()) for name in (STUDY, JOBS))
+    jobs = [Job(**one) for one in asked["jobs"]]
+    setup: Any = None
+    failed = 0
+    for job in jobs:
+        if failed >= FAILURES or not _is_open(out, job, asked["until"]) or not _claim(out, job):
+            continue
+        try:
+            setup = setup or _setup(out, study, asked["until"])
+            _do(out, setup, job)
+            failed = 0
+        except Exception as error:
+            if type(error).__name__ != "TimeUp":
+                failed += 1
+                write_text(out / ERRORS / f"{job.name}.txt", traceback.format_exc())
+            _tidy()
+
+
+def _setup(out: Path, study: Mapping[str, Any], until: float) -> Any:
+    import torch
+
+    from workbench.models import loading
+    from workbench.prompts.choices import open_task
+    from workbench.studies.students.asked import REPORT, SEEDS, SEEN, SELECT, Asked
+    from workbench.studies.students.samples import read_samples
+    from workbench.studies.students.train import Setup
+
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch._dynamo.config.recompile_limit = 64  # blocks are read at other places in every arm
+    folder = loading.model_folder(study["teacher"])
+    tokenizer = loading.read_tokenizer(folder)
+    tasks = {
+        split: open_task(study["task"], model=folder, split=split) for split in ("seen", "unseen")
+    }
+    return Setup(
+        teacher=study["teacher"],
+        heads=study["heads"],
+        samples=read_samples(out / SAMPLES),
+        asked={
+            name: Asked(
+                tokenizer, tasks["seen" if name == SEEN else "unseen"], study[name], SEEDS[name]
+            )
+            for name in (REPORT, SELECT, SEEN)
+        },
+        batch_size=study["batch_size"],
+        evaluations=tuple(study["evaluations"]),
+        workers=study["workers"],
+        keep=out / MODELS if study["keep"] else None,
+        until=until,
+    )
+
+
+def _do(out: Path, setup: Any, job: Job) -> None:
+    from workbench.studies.students.train import ask_teacher, train_student
+
+    def write(result: Mapping[str, Any]) -> None:
+        write_text(result_path(out, job), json.dumps(result))
+
+    if job.arm == TEACHER:
+        write(ask_teacher(setup))
+    else:
+        train_student(setup, job, write)
+    _tidy()
+
+
+def _tidy() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _is_open(out: Path, job: Job, until: float) -> bool:
+    """Whether a student is neither finished nor too long for the time that is left."""
+    results = read_results(out)
+    if any(one["finished"] and one["job"] == job.to_json() for one in results):
+        return False
+    return time.time() + guess(job, results) < until
+
+
+def guess(job: Job, results: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds that a student will take, by those that are finished: of its arm, or of any."""
+    if job.arm == TEACHER:
+        return FIRST_GUESS / 2
+    done = [
+        one
+        for one in results
+        if one["finished"] and one["job"]["layers"] == job.layers and one["job"]["steps"]
+    ]
+    own = [one for one in done if one["job"]["arm"] == job.arm] or done
+    if not own:
+        return FIRST_GUESS
+    times = [
+        one["seconds"]["training"] / one["job"]["steps"] * job.steps
+        + one["seconds"]["asking"]
+        + one["seconds"]["making"]
+        for one in own
+    ]
+    return max(times)
+
+
+def _claim(out: Path, job: Job) -> bool:
+    """Whether nobody else has this student; it is this process's then."""
+    try:
+        os.close(os.open(out / CLAIMS / job.name, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
