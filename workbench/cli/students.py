@@ -58,7 +58,7 @@ def students(
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Time for all.")] = None,
     until: Annotated[str | None, typer.Option(help="When all ends: HH:MM.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Collating processes of each.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Collating processes of each.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Keep models of seed 0.")] = False,
     compiled: Annotated[
         Literal["none", "blocks", "all"],
@@ -185,11 +185,12 @@ def students_heads(
 
     import workbench as wb
     from workbench.distill.matching.head_map import pooled_heads
-    from workbench.files import write_table
+    from workbench.files import make_folder, write_table
     from workbench.phases import POOLS
     from workbench.studies.students.heads import choose_heads, described, head_table, write_heads
 
     prepare()
+    make_folder(out)
     knows = out / "knowing.csv"
     if not knows.is_file():
         if rows is None:
@@ -231,3 +232,23 @@ def _probed(rows: Path, n: int, teacher: str) -> Any:
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     with Reporter().step("what heads know", len(some)) as advance:
         return knowing(model, loading.read_tokenizer(folder), some, progress=advance)
+
+
+@command(MAINTAINERS, of=study)
+def students_page(
+    folder: Annotated[Path, typer.Argument(help="Folder of a study of students.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for tables and figures.", show_default="page, in the folder"),
+    ] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="Only say what there is.")] = False,
+) -> None:
+    """Tables, figures and a page in Markdown of a study of students; no model is needed."""
+    from workbench.studies.students import page
+    from workbench.studies.students.place import read_results
+
+    if brief:
+        for line in page.brief(read_results(folder)):
+            typer.echo(line)
+        return
+    typer.echo(page.write_page(folder, out or folder / "page"))

@@ -81,3 +81,8 @@ def ask(write: Write, sets: dict[str, Asked]) -> dict[str, dict[str, str]]:
 def rows_for(seed: int, n_rows: int, n: int) -> list[int]:
     """Which rows a student of this seed is trained on: the same for every arm."""
     return random.Random(f"{seed}:rows").sample(range(n_rows), min(n, n_rows))
+
+
+def share_right(digits: str) -> float:
+    """Mean of marks of `Asked.marks`."""
+    return sum(map(int, digits)) / len(digits)

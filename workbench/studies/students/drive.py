@@ -18,6 +18,7 @@ from typing import Any, Literal
 from workbench.errors import InputError
 from workbench.files import alone_in, claim, file_sha256, write_text
 from workbench.models import loading
+from workbench.studies.students.asked import share_right
 from workbench.studies.students.jobs import TEACHER, Job
 from workbench.studies.students.place import (
     CLAIMS,
@@ -27,7 +28,6 @@ from workbench.studies.students.place import (
     RESULTS,
     SAMPLES,
     STUDY,
-    read_results,
     result_path,
 )
 
@@ -96,8 +96,7 @@ def run_students(
         asked = {"until": until, "jobs": [job.to_json() for job in all_jobs]}
         write_text(out / JOBS, json.dumps(asked))
         _watch(out, all_jobs, _start(out, processes, devices, compiled), until, say)
-    left = [job for job in all_jobs if not _finished(out, job)]
-    return left
+    return [job for job in all_jobs if not _finished(out, job)]
 
 
 def _claim(out: Path, settings: Mapping[str, Any], rows: Path, n_rows: int) -> None:
@@ -179,16 +178,9 @@ def _finished(out: Path, job: Job) -> bool:
 def line(result: Mapping[str, Any]) -> str:
     """What is said of a student: shares of prompts right, at the steps at which it was asked."""
     shares = [
-        f"{point['step']}: {sum(map(int, point['report']['exact'])) / len(point['report']['exact']):.3f}"
-        for point in result["curve"]
+        f"{point['step']}: {share_right(point['report']['exact']):.3f}" for point in result["curve"]
     ]
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
     job = Job(**result["job"])
     peak = f", {result['peak_gib']} GiB" if "peak_gib" in result else ""
     return f"{job.name}  {'  '.join(shares)}  ({seconds}{peak})"
-
-
-def unfinished(out: Path, jobs: Sequence[Job]) -> list[Job]:
-    """Those of which there are no whole results."""
-    done = [one["job"] for one in read_results(out) if one["finished"]]
-    return [job for job in jobs if job.to_json() not in done]

@@ -43,10 +43,7 @@ NOTES = {
 
 
 def head_table(
-    scores: pd.DataFrame,
-    at_chain: pd.DataFrame,
-    at_answer: pd.DataFrame,
-    knows: pd.DataFrame,
+    scores: pd.DataFrame, at_chain: pd.DataFrame, at_answer: pd.DataFrame, knows: pd.DataFrame
 ) -> pd.DataFrame:
     """Columns layer, head, coarse, refine (scores), effect, early, late (what it knows).
 
@@ -125,7 +122,7 @@ def _random(
 
 
 def _in_turn(table: pd.DataFrame, size: int, *, ascending: bool = True) -> Pooled:
-    """The first by what they know at late steps, and of the rest by what they know at early ones."""
+    """The first by what they know at late steps; of the rest by what they know at early ones."""
     late = _first(table.sort_values("late", ascending=ascending), size)
     left = [key not in late for key in zip(table["layer"], table["head"], strict=True)]
     early = _first(table[left].sort_values("early", ascending=ascending), size)

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from workbench.distill.evaluation.statistics import Drawn, draw, over_seeds, per_student
-from workbench.studies.students.asked import REPORT, SELECT
+from workbench.studies.students.asked import REPORT, SELECT, share_right
 from workbench.studies.students.jobs import TEACHER, Job, best_settings
 
 LEFT = 0.5
@@ -32,7 +32,7 @@ def students(results: Results) -> pd.DataFrame:
         for one in per_student(_drawn(results)).to_dict("records")
         if one["measure"] == "exact"
     }
-    rows = []
+    rows, kept, threshold = [], compared(results), _threshold(results)
     for one in _finished(results):
         job, last = Job(**one["job"]), one["curve"][-1]
         found, seconds = intervals[job.name], one["seconds"]
@@ -44,14 +44,14 @@ def students(results: Results) -> pd.DataFrame:
                 "low": found["low"],
                 "high": found["high"],
                 "n": found["n"],
-                "decisions": _mean(last[REPORT]["decisions"]),
-                "exact_select": _mean(last[SELECT]["exact"]),
-                "exact_seen": _mean(one["seen"]["exact"]),
-                "left_plateau_at": _left_at(one, _threshold(results)),
+                "decisions": share_right(last[REPORT]["decisions"]),
+                "exact_select": share_right(last[SELECT]["exact"]),
+                "exact_seen": share_right(one["seen"]["exact"]),
+                "left_plateau_at": _left_at(one, threshold),
                 "seconds_training": seconds.get("training"),
                 "step_ms": 1000 * seconds["training"] / job.steps if job.steps else None,
                 "peak_gib": one.get("peak_gib"),
-                "compared": job in compared(results) or job.arm == TEACHER,
+                "compared": job in kept or job.arm == TEACHER,
             }
         )
     return pd.DataFrame(rows).sort_values([*WHERE, "series", "rate", "factor", "seed"])
@@ -109,8 +109,8 @@ def grid(results: Results) -> pd.DataFrame:
         {
             "series": job.series,
             **{name: getattr(job, name) for name in (*WHERE, "rate", "factor")},
-            "exact_select": _mean(one["curve"][-1][SELECT]["exact"]),
-            "exact_report": _mean(one["curve"][-1][REPORT]["exact"]),
+            "exact_select": share_right(one["curve"][-1][SELECT]["exact"]),
+            "exact_report": share_right(one["curve"][-1][REPORT]["exact"]),
             "chosen": best.get((job.series, job.layers)) == (job.rate, job.factor),
         }
         for one in _finished(results)
@@ -207,17 +207,13 @@ def _threshold(results: Results) -> float:
     """Half of the teacher's accuracy; of a perfect one's where it was not asked."""
     for one in _finished(results):
         if one["job"]["arm"] == TEACHER:
-            return LEFT * _mean(one["curve"][-1][REPORT]["exact"])
+            return LEFT * share_right(one["curve"][-1][REPORT]["exact"])
     return LEFT
 
 
 def _left_at(one: Mapping[str, Any], threshold: float) -> float:
     """The first step asked at which a student was off the plateau; NaN for none."""
     for point in one["curve"]:
-        if _mean(point[REPORT]["exact"]) >= threshold:
+        if share_right(point[REPORT]["exact"]) >= threshold:
             return float(point["step"])
     return float("nan")
-
-
-def _mean(digits: str) -> float:
-    return sum(map(int, digits)) / len(digits)

@@ -37,7 +37,7 @@ from workbench.studies.students.writer import Writer
 
 MATCHING_SIZE = 16
 """Rows on which heads are matched."""
-ACCUMULATION = {"minilm": 4, "hidden": 2}
+ACCUMULATION = {"minilm": 4, "hidden": 2, "cot+logits": 2}
 """Forwards of a step of arms that compare whole maps or streams, so that several fit on a card."""
 Result = dict[str, Any]
 
@@ -66,7 +66,7 @@ class Setup:
     batch_size: int = 24
     warmup: float = 0.1
     evaluations: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    workers: int = 1
+    workers: int = 0
     keep: Path | None = None
     until: float = math.inf
     _kept: dict[Any, Any] = field(default_factory=dict)

@@ -27,6 +27,8 @@ from workbench.studies.students.place import (
 
 FAILURES = 3
 """Students in a row that fail, after which a process gives up."""
+PAUSE = 15.0
+"""Seconds after which a student is tried again for which there was no memory."""
 FIRST_GUESS = 60.0
 """Seconds that a student takes, where none of its size is finished."""
 
@@ -40,15 +42,25 @@ def main(out: Path) -> None:
     for job in jobs:
         if failed >= FAILURES or not _is_open(out, job, asked["until"]) or not _claim(out, job):
             continue
-        try:
-            setup = setup or _setup(out, study, asked["until"])
-            _do(out, setup, job)
-            failed = 0
-        except Exception as error:
-            if type(error).__name__ != "TimeUp":
-                failed += 1
-                write_text(out / ERRORS / f"{job.name}.txt", traceback.format_exc())
-            _tidy()
+        setup = setup or _setup(out, study, asked["until"])
+        said = _try(out, setup, job)
+        if said is not None and "OutOfMemoryError" in said:  # others share the device
+            time.sleep(PAUSE)
+            said = _try(out, setup, job)
+        failed = 0 if said is None else failed + 1
+        if said is not None:
+            write_text(out / ERRORS / f"{job.name}.txt", said)
+
+
+def _try(out: Path, setup: Any, job: Job) -> str | None:
+    """Do a job; what it failed with, if it did. None also where there was no time to end it."""
+    try:
+        _do(out, setup, job)
+    except Exception as error:
+        return None if type(error).__name__ == "TimeUp" else traceback.format_exc()
+    finally:
+        _tidy()
+    return None
 
 
 def _setup(out: Path, study: Mapping[str, Any], until: float) -> Any:
@@ -96,7 +108,6 @@ def _do(out: Path, setup: Any, job: Job) -> None:
         write(ask_teacher(setup))
     else:
         train_student(setup, job, write)
-    _tidy()
 
 
 def _tidy() -> None:

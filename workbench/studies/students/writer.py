@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
 
 LOOK = 32
 """Tokens after which it is looked whether all have ended: looking makes the host wait."""
@@ -50,9 +50,7 @@ class Writer:
         self._heads = shape.num_attention_heads, shape.num_key_value_heads
         width = base.layers[0].self_attn.head_dim
         size = (shape.num_hidden_layers, n, self._heads[1], room, width)
-        self._keys, self._values = (
-            torch.zeros(size, dtype=dtype, device=device) for _ in range(2)
-        )
+        self._keys, self._values = (torch.zeros(size, dtype=dtype, device=device) for _ in range(2))
         places = torch.arange(room, device=device)[None]
         with torch.no_grad():
             turned = base.rotary_emb(base.embed_tokens(places * 0), position_ids=places)
@@ -123,13 +121,26 @@ class Writer:
             self._step()
             return
         if self._graph is None:
-            self._graph = self._recorded()
+            try:
+                self._graph = self._recorded()
+            except RuntimeError as error:  # slower, and as right
+                print(f"chains are written without a graph: {first_line(error)}", flush=True)
+                self._on_gpu = False
+                self._step()
+                return
         self._graph.replay()
 
     def _recorded(self) -> Any:
-        """One token as a graph; what trying it out changed is put back."""
+        """One token as a graph; what trying it out changes is put back."""
         state = (self._token, self._place, self._at, self._ended, self._written)
         before = [one.clone() for one in state]
+        try:
+            return self._captured()
+        finally:
+            for one, old in zip(state, before, strict=True):
+                one.copy_(old)
+
+    def _captured(self) -> Any:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -137,10 +148,9 @@ class Writer:
                 self._step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads of this process may go on with what they do, as those that pin memory.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
-        for one, old in zip(state, before, strict=True):
-            one.copy_(old)
         return graph
 
     def _step(self) -> None:
@@ -195,4 +205,3 @@ class Writer:
         """The residual stream after a block of which attention's heads gave z."""
         x = x + layer.self_attn.o_proj(z)
         return x + layer.mlp(layer.post_attention_layernorm(x))
-
