@@ -59,17 +59,17 @@ def head_table(
     """
     require(scores, "scores", [*KEYS, "coarse_chain_guarded", "refine_chain_guarded"])
     require(knows, "knowing", [*KEYS, "early", "late"])
-    found = scores[[*KEYS, "coarse_chain_guarded", "refine_chain_guarded"]].rename(
+    found = scores.loc[:, [*KEYS, "coarse_chain_guarded", "refine_chain_guarded"]].rename(
         columns={"coarse_chain_guarded": "coarse", "refine_chain_guarded": "refine"}
     )
     effects = []
     for table, place in ((at_chain, "parting"), (at_answer, "span")):
         require(table, "effects", [*KEYS, "place", "intervention", *EFFECTS])
-        rows = table[(table["place"] == place) & (table["intervention"] == "z")]
-        largest = rows[list(EFFECTS)].abs().max(axis=1)
+        rows = table.loc[(table["place"] == place) & (table["intervention"] == "z")]
+        largest = rows.loc[:, list(EFFECTS)].abs().max(axis=1)
         effects.append(pd.DataFrame({**rows[KEYS], "effect": largest}))
     effect = pd.concat(effects).groupby(KEYS, as_index=False)["effect"].max()
-    found = found.merge(effect, on=KEYS).merge(knows[[*KEYS, "early", "late"]], on=KEYS)
+    found = found.merge(effect, on=KEYS).merge(knows.loc[:, [*KEYS, "early", "late"]], on=KEYS)
     if len(found) != len(scores):
         raise InputError(f"scores are of {len(scores)} heads, all tables together of {len(found)}")
     return found
@@ -90,16 +90,18 @@ def choose_heads(
     Raises:
         InputError: too few heads for a set.
     """
-    paper: Pooled = {pool: _first(table.sort_values(pool, ascending=False), size) for pool in POOLS}
+    paper: Pooled = {
+        pool: _first(table.sort_values(by=pool, ascending=False), size) for pool in POOLS
+    }
     found = {"paper": paper} | ({"decision": decision} if decision else {})
     pooled = {head for pools in found.values() for heads in pools.values() for head in heads}
     sets: dict[str, Pooled] = {"paper": paper}
     for name, pools in found.items():
         sets |= _random(table, name, pools, pooled, seed)
     keys = list(zip(table["layer"], table["head"], strict=True))
-    free = table[[key not in pooled for key in keys]]
-    sets["knows"] = _in_turn(free[free["effect"] < NOTHING], size, ascending=False)
-    sets["does"] = _in_turn(free[free["effect"] >= SOMETHING], size)
+    free = table.loc[[key not in pooled for key in keys]]
+    sets["knows"] = _in_turn(free.loc[free["effect"] < NOTHING], size, ascending=False)
+    sets["does"] = _in_turn(free.loc[free["effect"] >= SOMETHING], size)
     return sets
 
 
@@ -123,9 +125,9 @@ def _random(
 
 def _in_turn(table: pd.DataFrame, size: int, *, ascending: bool = True) -> Pooled:
     """The first by what they know at late steps; of the rest by what they know at early ones."""
-    late = _first(table.sort_values("late", ascending=ascending), size)
+    late = _first(table.sort_values(by="late", ascending=ascending), size)
     left = [key not in late for key in zip(table["layer"], table["head"], strict=True)]
-    early = _first(table[left].sort_values("early", ascending=ascending), size)
+    early = _first(table.loc[left].sort_values(by="early", ascending=ascending), size)
     return {"coarse": early, "refine": late}
 
 

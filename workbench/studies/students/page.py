@@ -40,16 +40,18 @@ def write_page(folder: Path, out: Path) -> str:
     for name, table in made.items():
         write_table(out / f"{name}.csv", table.round(4))
     teacher = teacher_accuracy(results)
-    exact = made["curves"][made["curves"]["measure"] == "exact"]
+    exact = made["curves"].loc[made["curves"]["measure"] == "exact"]
     # A curve for every number of steps would be a bush: that with most students.
     steps, traces = most_done(results)
-    over_steps = exact[(exact["steps"] == steps) & (exact["traces"] == traces)]
+    over_steps = exact.loc[(exact["steps"] == steps) & (exact["traces"] == traces)]
     write_figure(out / "steps.html", student_curves(over_steps, over="step", teacher=teacher))
     ends = made["arms"]
-    ends = ends[(ends["against"] == "") & (ends["measure"] == "exact") & (ends["steps"] == steps)]
+    ends = ends.loc[
+        (ends["against"] == "") & (ends["measure"] == "exact") & (ends["steps"] == steps)
+    ]
     several = ends.groupby(["series", "layers"])["traces"].transform("nunique") > 1
     if several.any():
-        figure = student_curves(ends[several], over="traces", teacher=teacher)
+        figure = student_curves(ends.loc[several], over="traces", teacher=teacher)
         write_figure(out / "traces.html", figure)
     text = markdown(results, made, not_run(folder, results))
     write_text(out / "page.md", text)
@@ -83,21 +85,21 @@ def not_run(folder: Path, results: Results) -> list[Job]:
 def markdown(results: Results, made: Mapping[str, pd.DataFrame], left: Sequence[Job]) -> str:
     """The page, of which only figures are written here."""
     teacher, whole = teacher_accuracy(results), made["students"]
-    n = int(whole["n"].max())
+    n = int(whole["n"].to_numpy().max())
     said = "was not asked" if teacher is None else f"has {teacher:.3f}"
     lines = [
         f"The teacher {said} with its own chain: {n} prompts of unseen labels.",
-        f"{len(whole[whole['series'] != TEACHER])} students were trained.",
+        f"{sum(whole['series'] != TEACHER)} students were trained.",
         "",
     ]
     arms = made["arms"]
-    for place, part in arms[arms["measure"] == "exact"].groupby(tables.WHERE, sort=True):
+    for place, part in arms.loc[arms["measure"] == "exact"].groupby(tables.WHERE, sort=True):
         assert isinstance(place, tuple)
         layers, steps, traces = place
         lines += [f"## {layers} layers, {steps:,} steps, {traces:,} traces", "", *_arms(part), ""]
     steps, traces = most_done(results)
     grid = made["grid"]
-    grid = grid[(grid["steps"] == steps) & (grid["traces"] == traces)]
+    grid = grid.loc[(grid["steps"] == steps) & (grid["traces"] == traces)]
     lines += ["## The grid", "", *_grid(grid), ""]
     if left:
         names = ", ".join(sorted({f"{job.series} (seed {job.seed})" for job in left}))
@@ -111,7 +113,7 @@ def _arms(part: pd.DataFrame) -> list[str]:
     heads = ["arm", "rate, factor", "seeds", "own chains", "left the plateau", "median step"]
     heads += [f"minus {name}" for name in others]
     lines = [_row(heads), _row(["---"] * len(heads))]
-    own = part[part["against"] == ""].sort_values("value", ascending=False)
+    own = part.loc[part["against"] == ""].sort_values("value", ascending=False)
     for one in own.to_dict("records"):
         left = f"{one['n_left']:.0f} of {one['n_seeds']:.0f}"
         left += f" [{one['share_left_low']:.2f}, {one['share_left_high']:.2f}]"
@@ -125,10 +127,8 @@ def _arms(part: pd.DataFrame) -> list[str]:
             "—" if at != at else f"{at:,.0f}",
         ]
         for name in others:
-            rows = part[(part["series"] == one["series"]) & (part["against"] == name)]
-            cells.append(
-                "" if rows.empty else _value(rows.iloc[0].to_dict(), sign=True)  # pyright: ignore
-            )
+            rows = part.loc[(part["series"] == one["series"]) & (part["against"] == name)]
+            cells.append("" if rows.empty else _value(rows.to_dict("records")[0], sign=True))
         lines.append(_row(cells))
     return lines
 
@@ -166,7 +166,8 @@ def brief(results: Results) -> list[str]:
     shown += ["exact_select", "exact_seen", "left_plateau_at", "step_ms", "peak_gib"]
     lines = whole[shown].round(4).to_string(index=False).split("\n")
     low, high = WITHIN
-    alone = whole[(whole["series"] == "cot") & whole["exact"].between(low, high)]
+    within = whole["exact"].between(low, high)
+    alone = whole.loc[(whole["series"] == "cot") & within]
     for one in alone.to_dict("records"):
         lines.append(
             f"chains alone can be compared with: {one['layers']} layers, {one['steps']} steps, "

@@ -54,7 +54,7 @@ def students(results: Results) -> pd.DataFrame:
                 "compared": job in kept or job.arm == TEACHER,
             }
         )
-    return pd.DataFrame(rows).sort_values([*WHERE, "series", "rate", "factor", "seed"])
+    return pd.DataFrame(rows).sort_values(by=[*WHERE, "series", "rate", "factor", "seed"])
 
 
 def arms(results: Results) -> pd.DataFrame:
@@ -70,8 +70,9 @@ def arms(results: Results) -> pd.DataFrame:
     settings = {(job.series, *_place(job)): (job.rate, job.factor) for job in compared(results)}
     rows = []
     for one in found.to_dict("records"):
-        place = tuple(int(part) for part in one["setting"].split())
-        rate, factor = settings[one["arm"], *place]
+        layers, steps, traces = map(int, one["setting"].split())
+        place = layers, steps, traces
+        rate, factor = settings[one["arm"], layers, steps, traces]
         row = {"series": one["arm"], **dict(zip(WHERE, place, strict=True))}
         row |= {"rate": rate, "factor": factor}
         row |= {name: one[name] for name in ("against", "measure", "value", "low", "high")}
@@ -81,7 +82,7 @@ def arms(results: Results) -> pd.DataFrame:
         rows.append(row)
     order = ["measure", *WHERE, "against", "value"]
     table = pd.DataFrame(rows)
-    return table.sort_values(order, ascending=[False, True, True, True, True, False])
+    return table.sort_values(by=order, ascending=[False, True, True, True, True, False])
 
 
 def curves(results: Results) -> pd.DataFrame:
@@ -99,7 +100,7 @@ def curves(results: Results) -> pd.DataFrame:
     parts.columns = [*WHERE, "step"]
     table = pd.concat([found.rename(columns={"arm": "series"}), parts], axis=1)
     columns = ["series", *WHERE, "step", "measure", "value", "low", "high", "n_seeds"]
-    return table[columns].sort_values(columns[:6])
+    return table.loc[:, columns].sort_values(by=columns[:6])
 
 
 def grid(results: Results) -> pd.DataFrame:
@@ -116,7 +117,7 @@ def grid(results: Results) -> pd.DataFrame:
         for one in _finished(results)
         if (job := Job(**one["job"])).seed == 0 and job.arm != TEACHER
     ]
-    return pd.DataFrame(rows).sort_values([*WHERE, "series", "rate", "factor"])
+    return pd.DataFrame(rows).sort_values(by=[*WHERE, "series", "rate", "factor"])
 
 
 def compared(results: Results) -> set[Job]:
@@ -181,9 +182,9 @@ def _against(results: Results) -> list[str]:
     return sorted(name for name in series if name.partition("@")[0] in AGAINST)
 
 
-def _plateau(results: Results) -> dict[tuple[str, tuple[int, ...]], dict[str, Any]]:
+def _plateau(results: Results) -> dict[tuple[str, tuple[int, int, int]], dict[str, Any]]:
     threshold = _threshold(results)
-    groups: dict[tuple[str, tuple[int, ...]], list[float]] = {}
+    groups: dict[tuple[str, tuple[int, int, int]], list[float]] = {}
     for one in _ends(results):
         job = Job(**one["job"])
         groups.setdefault((job.series, _place(job)), []).append(_left_at(one, threshold))

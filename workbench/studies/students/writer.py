@@ -106,7 +106,7 @@ class Writer:
             self._keys[number, rows, :, :width] = key
             self._values[number, rows, :, :width] = value
             z = functional.scaled_dot_product_attention(
-                query, *(self._repeated(y) for y in (key, value)), is_causal=True
+                query, self._repeated(key), self._repeated(value), is_causal=True
             )
             x = self._block(layer, x, z.transpose(1, 2).flatten(2))
         x = base.norm(x[torch.arange(len(prompts), device=self._device), last])
