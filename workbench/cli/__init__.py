@@ -18,6 +18,7 @@ from workbench.cli import (  # noqa: F401  (they register their commands)
     predict,
     predictions,
     retrieval,
+    simulability,
     steps,
     students,
     studies,

@@ -240,6 +240,55 @@ def reasoning(
     typer.echo(f"tables and figure: {out}")
 
 
+@command(MAINTAINERS, of=study, settings=lambda: some_run_flags("n_resamples"), stopped=GOES_ON)
+def trajectories(
+    out: Annotated[Path, typer.Option(help="Folder of the study: new, or the same study's.")],
+    settings: dict[str, Any],
+    student: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER of a student, named by its arm; again for each."),
+    ] = None,
+    teacher: Annotated[str, typer.Option(help="Their teacher, whose task it is.")] = "reasoner",
+    n: Annotated[int, typer.Option("--n", min=1, help="Prompts, a decision each.")] = 60,
+    task: Annotated[
+        str, typer.Option(help="Task of the prompts; auto: what the teacher was trained on.")
+    ] = "auto",
+    split: Annotated[
+        Literal["seen", "unseen"], typer.Option(help="Categories of the training, or not.")
+    ] = "unseen",
+    embedding: Annotated[
+        str, typer.Option(help="Of texts: own (the teacher's), own:LAYER, or a folder.")
+    ] = "own",
+    part: Annotated[
+        str | None, typer.Option(help="I/N: every N-th model alone, and no tables.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of prompts and resamples.")] = 1,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Focus and Confusion along the chains of teacher and students, by probability and by text."""
+    from workbench.files import write_table
+    from workbench.plots.page import write_figure
+    from workbench.plots.paper import trajectories as figure
+    from workbench.studies.named_models import NamedModels
+    from workbench.studies.reported import reported_along
+    from workbench.studies.trajectories import Trajectories, study_trajectories
+
+    prepare()
+    models = NamedModels.read(teacher, student or ())
+    study = Trajectories(models, n, task, split, embedding, settings["n_resamples"], seed)
+    found = study_trajectories(study, out, part=part, device=device, dtype=dtype)
+    if found is None:
+        typer.echo(f"part {part}: done; without --part, when all are, come the tables")
+        return
+    for name, table in vars(found).items():
+        write_table(out / f"{name}.csv", table, float_format="%.5g")
+    write_figure(out / "trajectories.html", figure(found.along, reported_along()))
+    shown = found.table.pivot_table("value", ["quantity", "t"], "model", sort=False)
+    typer.echo(shown.round(3).to_string())
+    typer.echo(f"tables and figure: {out}")
+
+
 @command(MAINTAINERS, of=study)
 def coverage(
     out: Annotated[Path, typer.Option(help="The table: a .csv file.")],

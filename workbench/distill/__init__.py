@@ -18,5 +18,11 @@ class _Callable(ModuleType):
 
         return examples_from_chats(*given, **named)
 
+    def simulability(self, *given: Any, **named: Any) -> Any:
+        """LAS of chains: `workbench.distill.evaluation.simulability.simulability`."""
+        from workbench.distill.evaluation.simulability import simulability
+
+        return simulability(*given, **named)
+
 
 sys.modules[__name__].__class__ = _Callable

@@ -108,9 +108,16 @@ class Chains:
 
 
 def make_chains(
-    model: HookedModel, asked: Asked, seed: int, written: pd.DataFrame | None, reporter: Reporter
+    model: HookedModel,
+    asked: Asked,
+    seed: int,
+    written: pd.DataFrame | None,
+    reporter: Reporter,
+    batch_size: int = 32,
 ) -> Chains:
     """A model's chains, written by it unless they are given or were `written` before.
+
+    `batch_size` chains of a task are written together.
 
     Raises:
         InputError: no tokenizer, or prompts without a place for a chain.
@@ -135,7 +142,7 @@ def make_chains(
             written = _frame([(name, row, True) for name, row in zip(texts, ids, strict=True)])
         elif written is None:
             with reporter.step(f"{model.info.name}: writes {len(first)} chains"):
-                made = write_chains(model, first, model.tokenizer, cues=cues)
+                made = write_chains(model, first, model.tokenizer, cues=cues, batch_size=batch_size)
             written = _frame(
                 [(x.event.id, x.clean.tokens[x.clean.n_opening :], x.clean.closed) for x in made]
             )

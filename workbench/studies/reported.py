@@ -40,6 +40,24 @@ _CUMULATIVE = {
     ("confusion", "noising"): (0.22, (0.51, 0.57, 0.61, 0.64, 0.66)),
 }
 
+_SIMULABILITY = {
+    "phases": (0.76, 0.79),
+    "phases-p1": (0.72, 0.74),
+    "phases-p2": (0.73, 0.75),
+    "cot": (0.69, 0.71),
+    "phases-p1_attention": (0.71, 0.74),
+    "phases-p1_write": (0.72, 0.75),
+    "phases-p1_interaction": (0.73, 0.76),
+    "phases-p2_loop": (0.72, 0.75),
+    "phases-p2_write": (0.71, 0.74),
+    "phases-p2_interaction": (0.73, 0.76),
+}
+
+
+def reported_simulability() -> dict[str, tuple[float, float]]:
+    """Its leakage-adjusted simulability by arm, on MIMIC-IV and on WikiSeeAlso."""
+    return dict(_SIMULABILITY)
+
 
 def reported_along() -> pd.DataFrame:
     """Its Focus and Confusion along the chain; columns model, quantity, t, value."""

@@ -88,6 +88,30 @@ class OwnStream:
         return found["input_ids"][kept], [end for _, end in found["offset_mapping"]][kept]
 
 
+class Remembered:
+    """An embedding that reads a text once, however often it is asked for; beginnings are not kept.
+
+    Args:
+        embedding: reads the texts.
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        self.name = embedding.name
+        self._embedding = embedding
+        self._known: dict[str, Tensor] = {}
+
+    def of_texts(self, texts: Sequence[str]) -> Float[Tensor, "text d"]:
+        """See `Embedding`."""
+        new = list(dict.fromkeys(text for text in texts if text not in self._known))
+        if new:
+            self._known |= zip(new, self._embedding.of_texts(new), strict=True)
+        return torch.stack([self._known[text] for text in texts])
+
+    def of_beginnings(self, text: str, ends: Sequence[int]) -> Float[Tensor, "beginning d"]:
+        """See `Embedding`."""
+        return self._embedding.of_beginnings(text, ends)
+
+
 class SentenceTransformer:
     """A folder of sentence-transformers, which must be on this machine.
 

@@ -1,0 +1,94 @@
+import random
+
+import pandas as pd
+import pytest
+from fixtures.tiny_runs import save_reader
+from typer.testing import CliRunner
+
+from workbench.cli import app
+from workbench.labels.icd10cm import category
+from workbench.prompts.laterality import LateralityTask
+from workbench.studies import simulability
+from workbench.studies.simulability import KINDS, rows_of, tables, versions
+
+
+def test_what_is_left_of_a_chain_and_what_is_answered(space):
+    task = LateralityTask(space, {category(label.id) for label in space})
+    prompt = task.draw("7", random.Random(0))
+    steps, answer = task.chain(prompt), task.answer(prompt)
+    written = "".join(f"\n{step}" for step in steps)
+    rows = pd.DataFrame(rows_of(task, prompt, f"{written}\nanswer: {' '.join(answer)}"))
+    assert len(rows) == len(KINDS) * len(prompt.mentions) and rows["right"].all()
+    whole = rows.query("kind == 'whole'")
+    assert whole["chain"].unique().tolist() == [f"\nreason:{written}"]
+    assert whole["output"].str.strip().tolist() == [one.split()[1] for one in answer]
+    assert whole["question"].iloc[1] == "\nanswer: 2" and "answer" not in whole["input"].iloc[0]
+    found = versions(task, written, len(prompt.mentions))
+    last = steps[-1]
+    assert last in found["whole"] and last not in found["undecided"]
+    assert last.rpartition(" ")[0] in found["unlettered"] and last not in found["unlettered"]
+    kept = [step for step in steps if step.split()[1] in ("in", "as", "side")]
+    assert found["undecided"] == "".join(f"\n{step}" for step in kept)
+
+
+def test_no_option_is_no_output(space):
+    task = LateralityTask(space, {category(label.id) for label in space})
+    prompt = task.draw("7", random.Random(0))
+    for written in ("\n 1 in A B", "\n 1 in A B\nanswer: 1 ? 2"):
+        rows = rows_of(task, prompt, written)
+        assert not any(row["output"] or row["right"] for row in rows)
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory):
+    return str(save_reader(tokenizer, tmp_path_factory.mktemp("reader") / "model", n_layers=2))
+
+
+@pytest.fixture
+def right_chains(few_labels, monkeypatch):
+    """What a model writes: the task's own chain, of which the first mention is answered wrongly."""
+    calls = []
+
+    def write(model, tokenizer, task, prompts, room):
+        calls.append(len(prompts))
+        texts = []
+        for prompt in prompts:
+            steps = "".join(f"\n{step}" for step in task.chain(prompt))
+            letters = task.answer(prompt)
+            texts.append(f"{steps}\nanswer: {' '.join([letters[-1], *letters[1:]])}")
+        return texts
+
+    monkeypatch.setattr(simulability, "_written", write)
+    return calls
+
+
+def test_parts_are_put_together_and_not_done_again(right_chains, folder, tmp_path):
+    flags = ["simulability", "--teacher", folder, "--student", f"phases-0={folder}"]
+    flags += ["--n-train", "3", "--n-test", "2", "--steps", "1", "--batch-size", "2"]
+    flags += ["--n-resamples", "5", "--device", "cpu", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*flags, "--part", "2/2"])
+    assert done.exit_code == 0, done.output
+    assert right_chains == [2, 3] and not (tmp_path / "out" / "summary.csv").exists()
+    done = CliRunner().invoke(app, flags)
+    assert done.exit_code == 0, done.output
+    assert right_chains == [2, 3, 2, 3]  # the teacher's, and the student's no more
+    found = pd.read_csv(tmp_path / "out" / "summary.csv")
+    assert found["model"].unique().tolist() == ["teacher", "phases-0"]
+    assert found["kind"].tolist() == [*KINDS] * 2 and (found["answered"] == 1).all()
+    assert (found["right"] < 1).all() and found["paper"].tolist()[3:] == [0.76] * 3
+    # A random simulator is right by chance, so one group or both are empty, which is said.
+    assert found.loc[found["las"].isna(), "note"].str.contains("LAS is not defined").all()
+    refused = CliRunner().invoke(app, [*flags, "--steps", "2"])
+    assert refused.exit_code != 0 and "other settings (steps)" in refused.output
+
+
+def test_a_model_without_answers_is_said():
+    frame = pd.DataFrame(
+        {"id": ["p0"] * 3, "event": 0, "kind": KINDS, "output": "", "right": False}
+    )
+    right = frame.assign(output=" A", right=True, x=False, e=[True, False, True], xe=True)
+    found = tables({"teacher": right, "cot-0": frame.assign(x=False, e=False, xe=False)},
+                   n_resamples=5, seed=0)  # fmt: skip
+    silent = found.summary.query("model == 'cot-0'")
+    assert (silent["note"] == "answers with no option").all() and (silent["answered"] == 0).all()
+    assert found.differences.query("model == 'cot-0'")["value"].isna().all()

@@ -1,0 +1,111 @@
+"""The command that says how well chains of thought tell what a model answers."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from workbench.cli.app import GOES_ON, STUDENTS, command, prepare
+from workbench.cli.flags import Flag, OneDevice, setting_flags, some_run_flags
+
+SHOWN = ["las", "las_low", "las_high", "n_leaking", "n_other", "x", "e", "xe", "n"]
+
+
+def _flags() -> dict[str, Flag]:
+    from workbench.distill.evaluation.simulator import SimulatorConfig
+
+    return setting_flags(SimulatorConfig) | some_run_flags("n_resamples")
+
+
+@command(STUDENTS, settings=_flags, stopped=GOES_ON)
+def simulability(
+    out: Annotated[Path, typer.Option(help="Folder for the tables; taken up if it is there.")],
+    settings: dict[str, Any],
+    student: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER of a student, named by its arm; again for each."),
+    ] = None,
+    teacher: Annotated[str, typer.Option(help="Their teacher, whose task it is.")] = "reasoner",
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own JSON lines of input, chain and output.",
+            show_default="the teacher's task",
+        ),
+    ] = None,
+    simulator: Annotated[
+        str | None,
+        typer.Option(
+            help="Model that simulators are made of: folder, name or hub id.",
+            show_default="the teacher",
+        ),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="Task of the prompts; auto: what the teacher was trained on.")
+    ] = "auto",
+    n_train: Annotated[
+        int, typer.Option("--n-train", min=1, help="Prompts that a simulator learns from.")
+    ] = 1024,
+    n_test: Annotated[
+        int, typer.Option("--n-test", min=1, help="Other prompts, that it is tested on.")
+    ] = 256,
+    test_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of --rows: share of prompts to test on.")
+    ] = 0.2,
+    split: Annotated[
+        Literal["seen", "unseen"], typer.Option(help="Categories of the training, or not.")
+    ] = "unseen",
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of a chain and its answer.")
+    ] = 768,
+    write_batch: Annotated[int, typer.Option(min=1, help="Chains written together.")] = 512,
+    part: Annotated[
+        str | None, typer.Option(help="I/N: every N-th model alone, and no tables.")
+    ] = None,
+    device: OneDevice = None,
+) -> None:
+    """Leakage-adjusted simulability of chains: do they help to tell what a model answers?"""
+    from workbench.cli.app import new_folder
+    from workbench.distill.evaluation import simulability as measure
+    from workbench.distill.evaluation.simulator import SimulatorConfig
+    from workbench.errors import InputError
+    from workbench.files import write_table
+    from workbench.studies.named_models import NamedModels
+    from workbench.studies.simulability import SimulabilityStudy, study_simulability
+
+    prepare()
+    n_resamples = settings.pop("n_resamples")
+    config = SimulatorConfig(**settings)
+    if rows is not None:
+        if student or part:
+            raise InputError("--rows are of one model: they go without --student and --part")
+        with new_folder(out):
+            own = measure.simulability(
+                rows,
+                simulator=simulator or teacher,
+                config=config,
+                test_share=test_share,
+                n_resamples=n_resamples,
+                device=device,
+            )
+            write_table(out / "cases.csv", own.cases, private=True)
+            write_table(out / "summary.csv", own.summary, float_format="%.5g")
+        shown = own.summary.set_index("kind")
+    else:
+        models = NamedModels.read(teacher, student or ())
+        sizes = {"n_train": n_train, "n_test": n_test, "split": split, "n_resamples": n_resamples}
+        study = SimulabilityStudy(
+            models, simulator, task, config=config, max_new_tokens=max_new_tokens, **sizes
+        )
+        found = study_simulability(study, out, part=part, batch_size=write_batch, device=device)
+        if found is None:
+            typer.echo(f"part {part}: done; without --part, when all are, come the tables")
+            return
+        for name, table in vars(found).items():
+            write_table(out / f"{name}.csv", table, float_format="%.5g")
+        shown = found.summary.set_index(["model", "kind"])
+    typer.echo(shown[SHOWN].round(3).to_string())
+    for key, note in shown["note"].items():
+        if note:
+            typer.echo(f"{key if isinstance(key, str) else ', '.join(key)}: {note}")
+    typer.echo(f"tables: {out}")

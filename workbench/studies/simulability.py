@@ -1,0 +1,322 @@
+"""Leakage-adjusted simulability of the chains that a teacher and its students write for a task.
+
+Every model writes a chain and an answer to the same prompts, of labels that none was trained on. A
+simulator of its own learns from some of the prompts what the model answers, and is tested on the
+others: one example a decision (see `workbench.distill.evaluation.simulability`).
+
+The part with the answer is cut from every chain. What is left may still say the answer, so there
+are three versions of each chain, and one simulator reads all of them:
+
+    whole       as it was written: the letter of the answer stands in it
+    unlettered  without the letters of options at the ends of steps: labels by their texts alone
+    undecided   without the steps that rule out and decide: shortlists, and what is said of them
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformer_lens.utilities.devices import get_device
+
+from workbench.analysis.chains.generation import draw_prompts
+from workbench.distill.evaluation.simulability import (
+    SEEN,
+    SUMMARY,
+    las_difference,
+    simulability,
+    summarise,
+)
+from workbench.distill.evaluation.simulator import SimulatorConfig
+from workbench.distill.training.student import check_tokenizers
+from workbench.errors import InputError
+from workbench.files import alone_in, claim, make_folder, read_parquet, write_table, write_text
+from workbench.models import loading
+from workbench.models.greedy import end_tokens, greedy_tokens
+from workbench.progress import Reporter
+from workbench.prompts.choices import open_task
+from workbench.prompts.drawn import DrawnPrompt
+from workbench.prompts.task import NO_OPTION, Task
+from workbench.prompts.templates import PlainTemplate
+from workbench.studies.named_models import TEACHER, NamedModels, arm_in, part_of
+from workbench.studies.reported import reported_simulability
+
+SETTINGS, ROWS, CASES, ABOUT = "settings.json", "rows.parquet", "cases.parquet", "simulator.json"
+KINDS = ("whole", "unlettered", "undecided")
+KEYS = ["id", "event", "kind"]
+_LETTERS = re.compile(r"( [A-Z])+$")
+DIFFERENCES = ["model", "against", "kind", "value", "low", "high", "note"]
+ANSWERED = ["answered", "right"]
+
+
+@dataclass(frozen=True)
+class SimulabilityStudy:
+    """What the study is about.
+
+    Attributes:
+        models: the teacher, whose task it is, and its students.
+        simulator: model that each simulator is made of; the teacher unless given.
+        task: of the prompts; "auto" is what the teacher was trained on.
+        n_train: prompts that a simulator learns from.
+        n_test: prompts that it is tested on.
+        split: labels of the teacher's training ("seen"), or not.
+        config: how simulators are trained.
+        max_new_tokens: of a chain and its answer.
+        n_resamples: behind every interval.
+        seed: of prompts and resamples.
+    """
+
+    models: NamedModels
+    simulator: str | None = None
+    task: str = "auto"
+    n_train: int = 1024
+    n_test: int = 256
+    split: str = "unseen"
+    config: SimulatorConfig = field(default_factory=SimulatorConfig)
+    max_new_tokens: int = 768
+    n_resamples: int = 2000
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Tables of the study.
+
+    Attributes:
+        summary: by model and kind of chain: see `simulability.SUMMARY`; n (examples), answered
+            (share of the test decisions that the model answers with an option; others are left
+            out), right (of these, share with the right one), paper (reported, MIMIC-IV), note.
+        differences: LAS of each model less the teacher's, and less the first student's.
+        cases: every test example of every model.
+    """
+
+    summary: pd.DataFrame
+    differences: pd.DataFrame
+    cases: pd.DataFrame
+
+
+def study_simulability(
+    study: SimulabilityStudy,
+    out: Path,
+    *,
+    part: str | None = None,
+    batch_size: int = 512,
+    device: str | None = None,
+    dtype: str = "auto",
+    reporter: Reporter | None = None,
+) -> Simulated | None:
+    """Simulate every model that was not simulated before; then all tables.
+
+    With `part`, "i/n", only every n-th model is, and there are no tables: another process does the
+    others.
+
+    Args:
+        study: what it is about.
+        out: a folder, with one of each model's name.
+        part: "i/n".
+        batch_size: chains written together.
+        device: an accelerator if there is one.
+        dtype: in which chains are written; auto: bfloat16 on an accelerator, else float32.
+        reporter: where progress is told.
+
+    Raises:
+        InputError: a model or task that cannot be used, or a folder of other settings.
+    """
+    reporter = reporter or Reporter()
+    wanted = part_of(list(study.models.all), part)
+    hashes = study.models.weights()
+    place = loading.parse_device(device or get_device())
+    wide = place.type == "cpu"
+    kind = torch.float32 if wide else torch.bfloat16
+    kind = kind if dtype == "auto" else loading.parse_dtype(dtype)
+    simulator = study.simulator or study.models.teacher
+    simulator_hash = loading.weights_sha256(loading.model_folder(simulator))
+    given = {"task": study.task, "split": study.split, "seed": study.seed, "dtype": str(kind)}
+    given |= {"n_train": study.n_train, "n_test": study.n_test, "room": study.max_new_tokens}
+    given |= {"simulator": simulator_hash, **asdict(study.config)}
+    for name in wanted:
+        make_folder(out / name)
+        asked = {**given, "weights": hashes[name]}
+        claim(out / name, out / name / SETTINGS, asked, "the simulability of a model")
+    missing = [name for name in wanted if not (out / name / CASES).is_file()]
+    for number, name in enumerate(missing, start=1):
+        folder, source = out / name, study.models.all[name]
+        reporter.say(f"{name}: {number} of {len(missing)} models")
+        with alone_in(folder):
+            if not (folder / ROWS).is_file():
+                rows = _rows_of(source, study, batch_size, place, kind, reporter)
+                write_table(folder / ROWS, rows)
+            rows = read_parquet(folder / ROWS)
+            cases, about = _cases_of(rows, study, simulator, place, reporter)
+            write_text(folder / ABOUT, json.dumps(about, indent=1))
+            write_table(folder / CASES, cases)
+    if part is not None:
+        return None
+    frames = {name: read_parquet(out / name / CASES) for name in study.models.all}
+    return tables(frames, n_resamples=study.n_resamples, seed=study.seed)
+
+
+def _cases_of(
+    rows: pd.DataFrame,
+    study: SimulabilityStudy,
+    simulator: str,
+    device: torch.device,
+    reporter: Reporter,
+) -> tuple[pd.DataFrame, Mapping[str, Any]]:
+    """The test rows without their texts, with x, e and xe where there is an output to simulate."""
+    answered = rows.loc[rows["output"] != ""]
+    parts = [
+        answered.loc[answered["part"] == which].drop(columns="part") for which in ("train", "test")
+    ]
+    every = rows.loc[rows["part"] == "test", [*KEYS, "output", "right"]]
+    if any(part.empty for part in parts):
+        reporter.say("the model answers with no option: nothing to simulate")
+        return every.assign(**dict.fromkeys(SEEN, False), output=""), {}
+    found = simulability(
+        *parts,
+        simulator=simulator,
+        config=study.config,
+        n_resamples=1,
+        device=str(device),
+        reporter=reporter,
+    )
+    read = every.merge(found.cases[[*KEYS, *SEEN]], on=KEYS, how="left")
+    read[list(SEEN)] = read[list(SEEN)].eq(True)  # what has no output is left out of all means
+    return read, found.simulator
+
+
+def tables(frames: Mapping[str, pd.DataFrame], *, n_resamples: int, seed: int) -> Simulated:
+    """Summary and differences of the cases of several models, by name."""
+    seeded = {"n_resamples": n_resamples, "seed": seed}
+    reported = reported_simulability()
+    summaries, differences = [], []
+    kept = {name: cases.loc[cases["output"] != ""] for name, cases in frames.items()}
+    for name, cases in kept.items():
+        found = summarise(cases, **seeded)
+        if cases.empty:
+            found = pd.DataFrame({"kind": KINDS, "n": 0, "note": "answers with no option"})
+        found["answered"] = len(cases) / len(frames[name])
+        found["right"] = float(cases["right"].mean())
+        found["paper"] = reported.get(arm_in(name), (float("nan"),))[0]
+        summaries.append(found.assign(model=name))
+        for against in [other for other in list(kept)[:2] if name not in (other, TEACHER)]:
+            for kind in KINDS:
+                row = {"model": name, "against": against, "kind": kind, "note": ""}
+                both = [part.loc[part["kind"] == kind] for part in (cases, kept[against])]
+                try:
+                    row |= las_difference(*both, **seeded)
+                except InputError as error:
+                    row["note"] = str(error)
+                differences.append(row)
+    summary = pd.concat(summaries, ignore_index=True)
+    columns = ["model", "kind", *SUMMARY, "n", *ANSWERED, "paper", "note"]
+    every = [cases.assign(model=name) for name, cases in frames.items()]
+    return Simulated(
+        summary.reindex(columns=columns),
+        pd.DataFrame(differences).reindex(columns=DIFFERENCES),
+        pd.concat(every, ignore_index=True),
+    )
+
+
+def _rows_of(
+    source: str,
+    study: SimulabilityStudy,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    reporter: Reporter,
+) -> pd.DataFrame:
+    """What a model writes for all prompts, as rows; column part is "train" or "test"."""
+    home = loading.model_folder(study.models.teacher)
+    task = open_task(study.task, model=home, split=study.split)
+    folder = loading.model_folder(source)
+    tokenizer = loading.read_tokenizer(folder)
+    if tokenizer is None:
+        raise InputError(f"model {source} has no tokenizer; put the teacher's into its folder")
+    check_tokenizers(loading.read_tokenizer(home), tokenizer)
+    model: Any = loading.read_model(folder, dtype=dtype).to(device)  # pyright: ignore
+    model.set_attn_implementation("sdpa")  # as right as eager, and faster
+    frames = []
+    # Prompts of the two parts have streams of their own, and names that tell them.
+    for which, n in (("test", study.n_test), ("train", study.n_train)):
+        prompts = draw_prompts(task, n, study.seed if which == "test" else study.seed + 10_000)
+        written: list[str] = []
+        with reporter.step(f"chains to {which}", n, "chains") as advance:
+            for start in range(0, n, batch_size):
+                some = prompts[start : start + batch_size]
+                written += _written(model, tokenizer, task, some, study.max_new_tokens)
+                advance(len(written), n)
+        rows = [
+            {**row, "id": f"{which} {row['id']}", "part": which}
+            for prompt, text in zip(prompts, written, strict=True)
+            for row in rows_of(task, prompt, text)
+        ]
+        frames.append(pd.DataFrame(rows))
+    del model
+    return pd.concat(frames, ignore_index=True)
+
+
+def _written(
+    model: Any, tokenizer: Any, task: Task, prompts: Sequence[DrawnPrompt], room: int
+) -> list[str]:
+    """Chain and answer of each prompt, as text behind the cue that opens a chain."""
+    template = PlainTemplate()
+    texts = [_input(task, prompt) + template.reason_cue for prompt in prompts]
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    tokens = greedy_tokens(
+        model,
+        encoded,
+        max_new_tokens=room,
+        end=end_tokens(model, tokenizer),
+        batch_size=len(encoded),
+    )
+    return tokenizer.batch_decode(tokens, skip_special_tokens=True)
+
+
+def _input(task: Task, prompt: DrawnPrompt) -> str:
+    return task.render(prompt, PlainTemplate()).text.removesuffix(PlainTemplate.answer_cue)
+
+
+def rows_of(task: Task, prompt: DrawnPrompt, written: str) -> list[dict[str, Any]]:
+    """One row a decision and version of the chain; output "" where it answers with no option.
+
+    Args:
+        task: of the prompt.
+        prompt: as drawn.
+        written: chain and answer, behind the cue that opens a chain.
+    """
+    template = PlainTemplate()
+    chain, _, answer = written.partition(template.answer_cue)
+    said = task.read_answer(prompt, answer.split())
+    letters, golds = prompt.letters, prompt.golds
+    said = [*said, *[NO_OPTION] * len(golds)][: len(golds)]
+    given = _input(task, prompt)
+    rows = []
+    for kind, text in versions(task, chain, len(golds)).items():
+        for event, (label, gold) in enumerate(zip(said, golds, strict=True)):
+            letter = letters.get(label)
+            rows.append(
+                {"id": prompt.id, "event": event, "kind": kind, "input": given}
+                | {"chain": template.reason_cue + text, "right": label == gold}
+                | {"question": f"{template.answer_cue} {event + 1}"}
+                | {"output": "" if letter is None else f" {letter}"}
+            )
+    return rows
+
+
+def versions(task: Task, chain: str, n_decisions: int) -> dict[str, str]:
+    """The three versions of a chain, by `KINDS`; its answer is cut already."""
+    steps = [step for step in chain.split("\n") if step.strip()]
+    decided: set[int] = set()
+    for event in range(n_decisions):
+        stages = task.stages(event, steps)
+        decided |= {number for number, stage in enumerate(stages) if stage == "fine"}
+    kept = [step for number, step in enumerate(steps) if number not in decided]
+    made = (steps, [_LETTERS.sub("", step) for step in steps], kept)
+    return {
+        kind: "".join(f"\n{step}" for step in some) for kind, some in zip(KINDS, made, strict=True)
+    }
