@@ -19,7 +19,8 @@ def test_students_are_named_by_the_flag_or_their_folder():
 
 def test_the_name_tells_the_arm():
     names = ["phases-0", "phases-p1-12", "phases-p1", "cot-seed3", "phases-p2_loop-0"]
-    arms = ["phases", "phases-p1", "phases-p1", "cot", "phases-p2_loop"]
+    names += ["phases@paper-L10-s300-r0.001-f1-t8000-0", "cot-L10-s300-r0.001-f1-t8000-0"]
+    arms = ["phases", "phases-p1", "phases-p1", "cot", "phases-p2_loop", "phases", "cot"]
     assert [arm_in(name) for name in names] == arms
 
 

@@ -68,10 +68,10 @@ def test_parts_are_put_together_and_not_done_again(right_chains, folder, tmp_pat
     flags += ["--n-resamples", "5", "--device", "cpu", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*flags, "--part", "2/2"])
     assert done.exit_code == 0, done.output
-    assert right_chains == [2, 3] and not (tmp_path / "out" / "summary.csv").exists()
+    assert right_chains == [5] and not (tmp_path / "out" / "summary.csv").exists()
     done = CliRunner().invoke(app, flags)
     assert done.exit_code == 0, done.output
-    assert right_chains == [2, 3, 2, 3]  # the teacher's, and the student's no more
+    assert right_chains == [5, 5]  # the teacher's, and the student's no more
     found = pd.read_csv(tmp_path / "out" / "summary.csv")
     assert found["model"].unique().tolist() == ["teacher", "phases-0"]
     assert found["kind"].tolist() == [*KINDS] * 2 and (found["answered"] == 1).all()

@@ -44,25 +44,25 @@ def chains(few_labels, monkeypatch):
 def test_models_are_followed_once_and_stand_beside_the_paper(chains, folder, tmp_path):
     out = tmp_path / "out"
     flags = ["study", "trajectories", "--teacher", folder, "--student", f"phases-p2-0={folder}"]
-    flags += ["--n", "3", "--n-resamples", "5", "--device", "cpu", "--out", str(out)]
+    flags += ["--n", "2", "--n-resamples", "5", "--device", "cpu", "--out", str(out)]
     done = CliRunner().invoke(app, [*flags, "--part", "2/2"])
     assert done.exit_code == 0, done.output
-    assert chains == [(3, 3)] and not (out / "table.csv").exists()
+    assert chains == [(2, 2)] and not (out / "table.csv").exists()
     done = CliRunner().invoke(app, flags)
     assert done.exit_code == 0, done.output
-    assert chains == [(3, 3), (3, 3)]  # the teacher's, and the student's no more
+    assert chains == [(2, 2), (2, 2)]  # the teacher's, and the student's no more
     table = pd.read_csv(out / "table.csv")
     own = table.query("model == 'phases-p2-0' and quantity == 'confusion_text'").set_index("t")
     assert own["paper"].to_dict() == {0.0: 0.62, 0.5: 0.65, 0.75: 0.59, 1.0: 0.57}
     focus = table.query("model == 'teacher' and quantity == 'focus'")
     assert focus["t"].tolist() == [0.0, 0.25, 1.0] and focus["paper"].isna().all()
-    assert set(table["quantity"]) == set(QUANTITIES) and (table["n"] == 3).all()
+    assert set(table["quantity"]) == set(QUANTITIES) and (table["n"] == 2).all()
     # The same weights write and say the same.
     apart = pd.read_csv(out / "differences.csv")
     assert set(apart["against"]) == {"teacher"} and np.allclose(apart["value"], 0, atol=1e-5)
     assert (out / "trajectories.html").is_file()
     values = pd.read_csv(out / "values.csv")
-    assert values.groupby("model")["id"].nunique().tolist() == [3, 3]
+    assert values.groupby("model")["id"].nunique().tolist() == [2, 2]
     assert (values.groupby(["model", "id"])["event"].nunique() == 1).all()
     refused = CliRunner().invoke(app, [*flags, "--seed", "2"])
     assert refused.exit_code != 0 and "other settings" in refused.output

@@ -56,9 +56,14 @@ def simulability(
         Literal["seen", "unseen"], typer.Option(help="Categories of the training, or not.")
     ] = "unseen",
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of a chain and its answer.")
-    ] = 768,
-    write_batch: Annotated[int, typer.Option(min=1, help="Chains written together.")] = 512,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of a chain and its answer.",
+            show_default="the longest right one, and some more",
+        ),
+    ] = None,
+    write_batch: Annotated[int, typer.Option(min=1, help="Chains written together.")] = 640,
     part: Annotated[
         str | None, typer.Option(help="I/N: every N-th model alone, and no tables.")
     ] = None,

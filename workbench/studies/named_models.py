@@ -60,8 +60,11 @@ class NamedModels:
 
 
 def arm_in(name: str) -> str:
-    """The arm that a student's name tells: `phases-p1-0` is seed 0 of `phases-p1`."""
-    return re.sub(r"[-_](seed)?\d+$", "", name)
+    """The arm that a student's name tells: `phases-p1-0` is seed 0 of `phases-p1`.
+
+    A head set behind "@", and settings from the layers on, do not count.
+    """
+    return re.sub(r"(@.*|-L\d+-.*)$|[-_](seed)?\d+$", "", name)
 
 
 def part_of(names: Sequence[str], part: str | None) -> list[str]:

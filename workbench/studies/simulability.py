@@ -37,7 +37,7 @@ from workbench.errors import InputError
 from workbench.files import alone_in, claim, make_folder, read_parquet, write_table, write_text
 from workbench.models import loading
 from workbench.models.greedy import end_tokens, greedy_tokens
-from workbench.progress import Reporter
+from workbench.progress import Reporter, beating
 from workbench.prompts.choices import open_task
 from workbench.prompts.drawn import DrawnPrompt
 from workbench.prompts.task import NO_OPTION, Task
@@ -48,6 +48,7 @@ from workbench.studies.reported import reported_simulability
 SETTINGS, ROWS, CASES, ABOUT = "settings.json", "rows.parquet", "cases.parquet", "simulator.json"
 KINDS = ("whole", "unlettered", "undecided")
 KEYS = ["id", "event", "kind"]
+SPARE = 48
 _LETTERS = re.compile(r"( [A-Z])+$")
 DIFFERENCES = ["model", "against", "kind", "value", "low", "high", "note"]
 ANSWERED = ["answered", "right"]
@@ -65,7 +66,8 @@ class SimulabilityStudy:
         n_test: prompts that it is tested on.
         split: labels of the teacher's training ("seen"), or not.
         config: how simulators are trained.
-        max_new_tokens: of a chain and its answer.
+        max_new_tokens: of a chain and its answer; unless given, what the longest right one has,
+            and `SPARE` more.
         n_resamples: behind every interval.
         seed: of prompts and resamples.
     """
@@ -77,7 +79,7 @@ class SimulabilityStudy:
     n_test: int = 256
     split: str = "unseen"
     config: SimulatorConfig = field(default_factory=SimulatorConfig)
-    max_new_tokens: int = 768
+    max_new_tokens: int | None = None
     n_resamples: int = 2000
     seed: int = 1
 
@@ -104,7 +106,7 @@ def study_simulability(
     out: Path,
     *,
     part: str | None = None,
-    batch_size: int = 512,
+    batch_size: int = 640,
     device: str | None = None,
     dtype: str = "auto",
     reporter: Reporter | None = None,
@@ -240,24 +242,35 @@ def _rows_of(
     check_tokenizers(loading.read_tokenizer(home), tokenizer)
     model: Any = loading.read_model(folder, dtype=dtype).to(device)  # pyright: ignore
     model.set_attn_implementation("sdpa")  # as right as eager, and faster
-    frames = []
     # Prompts of the two parts have streams of their own, and names that tell them.
-    for which, n in (("test", study.n_test), ("train", study.n_train)):
-        prompts = draw_prompts(task, n, study.seed if which == "test" else study.seed + 10_000)
-        written: list[str] = []
-        with reporter.step(f"chains to {which}", n, "chains") as advance:
-            for start in range(0, n, batch_size):
-                some = prompts[start : start + batch_size]
-                written += _written(model, tokenizer, task, some, study.max_new_tokens)
-                advance(len(written), n)
-        rows = [
-            {**row, "id": f"{which} {row['id']}", "part": which}
-            for prompt, text in zip(prompts, written, strict=True)
-            for row in rows_of(task, prompt, text)
-        ]
-        frames.append(pd.DataFrame(rows))
-    del model
-    return pd.concat(frames, ignore_index=True)
+    seeds = {"test": (study.n_test, study.seed), "train": (study.n_train, study.seed + 10_000)}
+    drawn = [(part, x) for part, given in seeds.items() for x in draw_prompts(task, *given)]
+    prompts = [prompt for _, prompt in drawn]
+    room = study.max_new_tokens or _room(tokenizer, task, prompts)
+    written: list[str] = []
+    with reporter.step("chains", len(prompts), "chains") as advance:
+        for start in range(0, len(prompts), batch_size):
+            some = prompts[start : start + batch_size]
+            with beating():
+                written += _written(model, tokenizer, task, some, room)
+            advance(len(written), len(prompts))
+    rows = [
+        {**row, "id": f"{part} {prompt.id}", "part": part}
+        for (part, prompt), text in zip(drawn, written, strict=True)
+        for row in rows_of(task, prompt, text)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _room(tokenizer: Any, task: Task, prompts: Sequence[DrawnPrompt]) -> int:
+    """Tokens of the longest right chain and answer, and some more."""
+    cue = PlainTemplate.answer_cue
+    texts = [
+        "".join(f"\n{step}" for step in task.chain(prompt))
+        + f"{cue} {' '.join(task.answer(prompt))}"
+        for prompt in prompts
+    ]
+    return SPARE + max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
 
 
 def _written(
