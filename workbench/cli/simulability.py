@@ -110,7 +110,8 @@ def simulability(
             write_table(out / f"{name}.csv", table, float_format="%.5g")
         shown = found.summary.set_index(["model", "kind"])
     typer.echo(shown[SHOWN].round(3).to_string())
-    for key, note in shown["note"].items():
-        if note:
-            typer.echo(f"{key if isinstance(key, str) else ', '.join(key)}: {note}")
+    for row in shown.reset_index().to_dict("records"):
+        if row["note"]:
+            named = [str(row[name]) for name in shown.index.names]
+            typer.echo(f"{', '.join(named)}: {row['note']}")
     typer.echo(f"tables: {out}")

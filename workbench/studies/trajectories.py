@@ -203,7 +203,7 @@ def _paper_table(means: pd.DataFrame) -> pd.DataFrame:
     ]
     order = {name: at for at, name in enumerate(dict.fromkeys(table["model"]))}
     table = table.sort_values("model", key=lambda names: names.map(order), kind="stable")
-    return table[TABLE].reset_index(drop=True)
+    return table.reindex(columns=TABLE).reset_index(drop=True)
 
 
 def differences(values: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -237,7 +237,7 @@ def differences(values: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0)
         t in PLACES["focus" if str(quantity).startswith("focus") else "confusion"]
         for quantity, t in zip(table["quantity"], table["t"], strict=True)
     ]
-    return table.loc[kept, DIFFERENCES].reset_index(drop=True)
+    return table.loc[kept].reindex(columns=DIFFERENCES).reset_index(drop=True)
 
 
 def at_places(values: pd.DataFrame, shares: Sequence[float]) -> pd.DataFrame:
@@ -247,4 +247,4 @@ def at_places(values: pd.DataFrame, shares: Sequence[float]) -> pd.DataFrame:
         event = event.sort_values("share")
         at = np.searchsorted(event["share"].to_numpy(float) - 1e-9, shares, "right") - 1
         rows.append(event.iloc[at.clip(min=0)].assign(share=list(shares)))
-    return pd.concat(rows, ignore_index=True)[["id", "event", "share", *QUANTITIES]]
+    return pd.concat(rows, ignore_index=True).reindex(columns=["id", "event", "share", *QUANTITIES])

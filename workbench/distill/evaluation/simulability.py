@@ -168,7 +168,7 @@ def las_difference(
         InputError: as `leakage_adjusted`, of either.
     """
     shared = set(cases["id"]) & set(against["id"])
-    both = [part.loc[part["id"].isin(shared)] for part in (cases, against)]
+    both = [part.loc[part["id"].isin(list(shared))] for part in (cases, against)]
     for part in both:
         leakage_adjusted(part, n_resamples=1)
     (one, ids), (other, _) = map(_by_prompt, both)
@@ -178,7 +178,7 @@ def las_difference(
 
 def _counts(cases: pd.DataFrame) -> dict[str, Any]:
     leaks = cases["e"].to_numpy(bool)
-    accuracies = {name: float(cases[name].mean()) if len(cases) else np.nan for name in SEEN}
+    accuracies = {name: float(np.mean(cases[name].to_numpy(float))) for name in SEEN if len(cases)}
     return {"n_leaking": int(leaks.sum()), "n_other": int((~leaks).sum()), **accuracies}
 
 
@@ -190,8 +190,10 @@ def _by_prompt(cases: pd.DataFrame) -> tuple[Float[Tensor, "prompt 1 4"], list[s
     leaks = cases["e"].to_numpy(float)
     gain = cases["xe"].to_numpy(float) - cases["x"].to_numpy(float)
     terms = np.stack([leaks * gain, leaks, (1 - leaks) * gain, 1 - leaks], axis=1)
-    sums = pd.DataFrame(terms).groupby(cases["id"].astype(str).to_numpy()).sum()
-    return torch.from_numpy(sums.to_numpy(float))[:, None], [str(name) for name in sums.index]
+    ids, prompts = np.unique(cases["id"].astype(str).to_numpy(), return_inverse=True)
+    sums = np.zeros((len(ids), terms.shape[1]))
+    np.add.at(sums, prompts, terms)
+    return torch.from_numpy(sums)[:, None], [str(name) for name in ids]
 
 
 def _interval(
@@ -201,8 +203,8 @@ def _interval(
         leaking, other = means[..., 0] / means[..., 1], means[..., 2] / means[..., 3]
         return {"las": (leaking + other) / 2, "las_leaking": leaking, "las_other": other}[name]
 
-    def statistic(*means: Tensor) -> Tensor:
-        return value(means[0]) - value(means[1]) if len(means) > 1 else value(means[0])
+    def statistic(mine: Tensor, *other: Tensor) -> Tensor:
+        return value(mine) - value(other[0]) if other else value(mine)
 
     return bootstrap(
         statistic,

@@ -94,7 +94,7 @@ def split_by_id(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFr
             f"{len(ids)} prompts cannot be split with a test share of {share:g}; both parts need "
             "at least one"
         )
-    tested = set(random.Random(seed).sample(ids, n_test))
+    tested = random.Random(seed).sample(ids, n_test)
     held = table["id"].isin(tested)
     return table.loc[~held].reset_index(drop=True), table.loc[held].reset_index(drop=True)
 
