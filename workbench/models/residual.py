@@ -182,7 +182,8 @@ def _watch(trace: _Trace, layer: int, block: nn.Module, projection: nn.Module) -
         computes = not any(module.children()) or any(True for _ in module.parameters(recurse=False))
         if computes and module not in inside and projection not in set(module.modules()):
             yield module.register_forward_hook(read, with_kwargs=True)
-    yield block.register_forward_hook(leave)
+    # First of the hooks: weights spread over devices are still whole.
+    yield block.register_forward_hook(leave, prepend=True)
 
 
 def _way(seen: _Block, left: Tensor) -> Way | None:

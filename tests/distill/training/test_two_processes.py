@@ -91,8 +91,8 @@ def test_two_processes_train_as_one_that_accumulates(teacher, trace_file, launch
 
 
 def test_sharded_weights_are_trained_stopped_and_saved(teacher, trace_file, launch, fsdp, tmp_path):
-    distil_small(teacher, trace_file.parent, tmp_path / "one", 2, interaction=0.0)
-    two, flags = tmp_path / "two", {"sharded": True, "interaction": 0.0}
+    distil_small(teacher, trace_file.parent, tmp_path / "one", 2, hidden=0.1)
+    two, flags = tmp_path / "two", {"sharded": True, "hidden": 0.1, "teacher_sharded": True}
     codes, _ = launch("two", fsdp, **flags, stop_at=5)
     assert 0 not in codes and not (two / "model.safetensors").exists()
     assert last_checkpoint(two) == str(two / "checkpoints" / "checkpoint-3")

@@ -26,11 +26,16 @@ RECOMPUTED = "FSDP_ACTIVATION_CHECKPOINTING"
 
 
 def distil_small(
-    teacher: Path, traces: Path, out: Path, accumulation: int, interaction: float = 0.1
+    teacher: Path,
+    traces: Path,
+    out: Path,
+    accumulation: int,
+    hidden: float = 0.0,
+    teacher_sharded: bool = False,
 ) -> None:
     """A few steps with every kind of mechanistic term, the same in however many processes."""
     task = make_small_task(small_icd10cm())
-    loss = LossConfig(attention=0.5, update=0.1, interaction=interaction)
+    loss = LossConfig(attention=0.5, update=0.1, interaction=0.1, hidden=hidden)
     config = replace(SMALL, loss=loss, steps=STEPS, accumulation=accumulation)
     tokenizer = loading.read_tokenizer(teacher)
     distill(
@@ -48,6 +53,7 @@ def distil_small(
             "disable_tqdm": True,
             **({"ddp_backend": "gloo"} if "RANK" in os.environ else {}),
         },
+        teacher_sharded=teacher_sharded,
         reporter=QUIET,
     )
 

@@ -5,10 +5,15 @@ small and many. torch.compile makes few kernels of them; rounding aside, results
 Elsewhere than on CUDA, and where Triton is missing, nothing is compiled. TORCHDYNAMO_DISABLE=1
 turns it off, WORKBENCH_COMPILE=blocks that of losses, which differ from arm to arm: it pays where a
 process trains many short students.
+
+Compiling takes minutes where many layers are taught, and saves little where kernels are large: of a
+student of more than `SMALL` parameters nothing is compiled.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
@@ -18,6 +23,21 @@ from torch import Tensor, nn
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+SMALL = 500_000_000
+"""Parameters of a student up to which launching kernels costs more than running them."""
+
+_eager: ContextVar[bool] = ContextVar("eager", default=False)
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """While it lasts, in this thread nothing is compiled."""
+    token = _eager.set(True)
+    try:
+        yield
+    finally:
+        _eager.reset(token)
 
 
 def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -29,8 +49,8 @@ def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        plain = os.environ.get("WORKBENCH_COMPILE") == "blocks" or not _can_compile(args[0])
-        if torch.compiler.is_compiling() or plain:
+        off = _eager.get() or os.environ.get("WORKBENCH_COMPILE") == "blocks"
+        if torch.compiler.is_compiling() or off or not _can_compile(args[0]):
             return function(*args, **kwargs)
         return compiled(*args, **kwargs)
 

@@ -9,7 +9,7 @@ A model of which nothing after some block is wanted stops there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from workbench.errors import InputError
 from workbench.heads import Head
 from workbench.models.attention import KEPT, Kept, kept_attention
 from workbench.models.residual import Way
+from workbench.models.sharded import is_sharded
 
 if TYPE_CHECKING:
     from workbench.distill.reading.positions import Marks, Written
@@ -156,20 +157,28 @@ class Capture:
             queries: whose attention is read, -1 for none; all tokens' unless given.
         """
         reading = Reading()
-        with self._listening(reading, positions, queries):
-            try:
-                output = forward()
-            except _Stop:
-                return reading
-        reading.logits = output.logits if self.wanted.logits else None
+        streams: list[Tensor] = []
+        output = None
+        with self._listening(reading, streams, positions, queries), suppress(_Stop):
+            output = forward()
+        if self._norm is not None:
+            # After it, as all that losses do with weights outside of blocks (`sharding`).
+            reading.scale = norm_scale(self._norm, streams[-1])
+        if output is not None and self.wanted.logits:
+            reading.logits = output.logits
         return reading
 
     @contextmanager
     def _listening(
-        self, reading: Reading, positions: Tensor, queries: Tensor | None
+        self,
+        reading: Reading,
+        streams: list[Tensor],
+        positions: Tensor,
+        queries: Tensor | None,
     ) -> Iterator[None]:
         wanted = self.wanted
-        stop_at = -1 if wanted.logits or wanted.scale else wanted.last_layer
+        stops = not (wanted.logits or is_sharded(self._model))  # that would not be ready to go on
+        stop_at = wanted.last_layer if stops and not wanted.scale else -1
         with ExitStack() as stack:
             if wanted.patterns or wanted.writes:
                 stack.enter_context(kept_attention(self._model, self._attentions))
@@ -193,7 +202,7 @@ class Capture:
                     keep = partial(_keep, reading, layer, layer in wanted.hidden, layer == stop_at)
                     stack.callback(block.register_forward_hook(keep).remove)
             if self._norm is not None:
-                measure = partial(_measure, reading, positions, not wanted.logits)
+                measure = partial(_measure, streams, positions, stops)
                 stack.callback(self._norm.register_forward_pre_hook(measure).remove)
             yield
 
@@ -248,8 +257,10 @@ def _keep(
         raise _Stop
 
 
-def _measure(reading: Reading, positions: Tensor, stop: bool, module: Any, args: Any) -> None:
-    reading.scale = norm_scale(module, take(args[0], positions))
+def _measure(
+    streams: list[Tensor], positions: Tensor, stop: bool, module: Any, args: Any
+) -> None:
+    streams.append(take(args[0].detach(), positions))
     if stop:
         raise _Stop
 

@@ -20,6 +20,7 @@ from workbench.distill.reading.through import call, heads_write, norm_scale
 from workbench.errors import InputError
 from workbench.models.attention import Kept
 from workbench.models.residual import Way, find_ways, multiple
+from workbench.models.sharded import gathered
 
 ROUGH = 0.05
 """How far the parts may be from the whole: modules that round their input (int8) do so to each."""
@@ -82,7 +83,9 @@ def find_written(
     for layer in sorted(layers):
         way = ways[layer]
         known = way is not None and way.splits and len(kept[layer]) == 1
-        if not (known and _adds_up(outputs[layer], kept[layer][0].z, put_out[layer], shape)):
+        with gathered(blocks[layer]):
+            found = known and _adds_up(outputs[layer], kept[layer][0].z, put_out[layer], shape)
+        if not found:
             raise InputError(
                 f"{type(model).__name__} cannot be read: what heads of layer {layer} add to the "
                 "residual stream is not known"

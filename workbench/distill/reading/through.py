@@ -18,6 +18,7 @@ from torch.nn import functional
 from workbench.distill.losses.compiling import fused
 from workbench.distill.losses.features import option_contribution
 from workbench.errors import InputError
+from workbench.models.sharded import is_sharded
 
 
 def heads_write(
@@ -100,11 +101,14 @@ def _columns(
         )
 
 
-def is_plain(module: nn.Module) -> bool:
+def is_plain(module: Any) -> bool:
     """Whether a module is a linear map by its own weight and nothing else."""
-    if type(module) is not nn.Linear or "forward" in vars(module):
+    sharded = is_sharded(module)  # of a class of its own, with hooks that gather its weights
+    if (type(module).__mro__[2] if sharded else type(module)) is not nn.Linear:
         return False
-    if module._forward_hooks or module._forward_pre_hooks:
+    if "forward" in vars(module):
+        return False
+    if not sharded and (module._forward_hooks or module._forward_pre_hooks):
         return False
     return type(module.weight) in (Tensor, nn.Parameter) and module.weight.is_floating_point()
 

@@ -66,6 +66,7 @@ from workbench.errors import InputError
 from workbench.files import claim
 from workbench.headsets.headset import HeadSet
 from workbench.models import loading
+from workbench.models.sharded import read_sharded
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
@@ -92,6 +93,7 @@ def distill(
     workers: int = 2,
     arguments: Mapping[str, Any] | None = None,
     teacher_device_map: Any = None,
+    teacher_sharded: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Train a student and write its folder; continues from the last checkpoint in `out`.
@@ -117,6 +119,8 @@ def distill(
         arguments: further `TrainingArguments`.
         teacher_device_map: "auto" spreads a teacher that is too large for one device over all of
             the machine; then train in one process.
+        teacher_sharded: spread the teacher over all processes, of which none holds the whole; they
+            run it together, so traces must be there.
         reporter: where progress is told.
 
     Returns:
@@ -133,6 +137,10 @@ def distill(
     """
     if (task is None) == (examples is None) or (examples is not None and traces is not None):
         raise InputError("give a task, with or without traces, or examples")
+    if teacher_sharded and examples is None and traces is None:
+        raise InputError(
+            "a teacher spread over processes writes no traces; make them before (workbench traces)"
+        )
     out, folder = Path(out), loading.model_folder(teacher)
     digest = loading.weights_sha256(folder)
     args = trainer_arguments(out / WORK, config, workers, checkpoint_every, arguments or {})
@@ -153,9 +161,15 @@ def distill(
             "needs the whole teacher; set it to false"
         )
     dtype = torch.float32 if args.device.type == "cpu" else torch.bfloat16
-    taught = loading.read_model(folder, dtype=dtype, device_map=teacher_device_map)
-    if teacher_device_map is None:
-        taught.to(args.device)  # pyright: ignore[reportArgumentType]
+    together = teacher_sharded and args.world_size > 1
+    if together:
+        taught = read_sharded(
+            folder, lambda model: attention_modules(model)[1], dtype=dtype, device=args.device
+        )
+    else:
+        taught = loading.read_model(folder, dtype=dtype, device_map=teacher_device_map)
+        if teacher_device_map is None:
+            taught.to(args.device)  # pyright: ignore[reportArgumentType]
     tokenizer = loading.read_tokenizer(folder)
     encode = None if task is None else word_encoder(tokenizer, folder)
     set_seed(config.seed)
@@ -196,7 +210,11 @@ def distill(
                 stream, made_of = own, {"drawn": len(examples or ()), "kept": len(own)}
                 made_of |= {"sha256": samples_sha256(own)}
             claim(out, out / WORK / TAUGHT, {"traces": made_of}, KIND)
-            headmap = _head_map(out, taught, student, pools, config, stream, scores)
+            headmap = None
+            if not together:
+                headmap = _head_map(out, taught, student, pools, config, stream, scores)
+        if together:
+            headmap = _head_map(out, taught, student, pools, config, stream, scores, keep=first)
         circuit = ()
         if config.loss.by_ablation and pools is not None:  # as many pairs as the pools have heads
             n = check_pools(pools, shape_of(taught)).total()
@@ -322,6 +340,7 @@ def _head_map(
     config: DistillationConfig,
     stream: Examples,
     scores: pd.DataFrame | None,
+    keep: bool = True,
 ) -> HeadMap | None:
     """Matched heads: those of the folder if training began there, else new ones."""
     if not config.loss.taught_pools:
@@ -333,7 +352,8 @@ def _head_map(
         except InputError as error:
             raise InputError(f"{error}; delete it, and the heads are matched again") from None
     found = pair_heads(teacher, student, pools, config, _first(stream, config), scores)
-    save(found, path)
+    if keep:
+        save(found, path)
     return found
 
 

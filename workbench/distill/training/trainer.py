@@ -11,19 +11,20 @@ mean over forwards, by their number of samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from workbench.distill.config import LossConfig
 from workbench.distill.examples.stream import DistillationStream
-from workbench.distill.losses.compiling import fuse
+from workbench.distill.losses.compiling import SMALL, eager, fuse
 from workbench.distill.losses.losses import Loss
 from workbench.distill.matching.head_map import HeadMap
 from workbench.distill.reading.batches import completed
@@ -31,10 +32,12 @@ from workbench.distill.reading.capture import Capture, Reading
 from workbench.distill.reading.parts import attention_modules, plain_model
 from workbench.distill.reading.positions import choose_queries, sampled_positions
 from workbench.distill.training.arguments import check_arguments, is_recomputed
+from workbench.distill.training.sharding import check_sharding, keep_ends_whole
 from workbench.distill.training.student import check_vocabulary
 from workbench.distill.training.terms import Models, Terms
 from workbench.errors import InputError
 from workbench.heads import Head
+from workbench.models.sharded import is_sharded
 
 Counts = Mapping[str, Float[Tensor, ""]]
 """Normaliser of each term over an accumulated step."""
@@ -51,7 +54,8 @@ class MechanisticDistillationTrainer(Trainer):
 
     Args:
         model: the student; also one that peft has wrapped.
-        teacher: moved to the training device unless it is spread over several; frozen.
+        teacher: moved to the training device unless it is spread over several, or over the
+            processes (`models/sharded`), which then run it together; frozen.
         config: the terms of the loss.
         headmap: matched heads, where a term needs them.
         circuit: (teacher head, student head) matched by ablation effect, where `circuit` is on.
@@ -64,9 +68,8 @@ class MechanisticDistillationTrainer(Trainer):
     and `predict` get the student's logits and the labels, not shifted.
 
     Raises:
-        InputError: what `check_vocabulary` and `check_arguments` refuse, a map that is missing or
-            does not fit, or, for `interaction`, `hidden` and `update` over options, weights sharded
-            over devices.
+        InputError: what `check_vocabulary`, `check_arguments` and `check_sharding` refuse, or a map
+            that is missing or does not fit.
     """
 
     # Read by the Trainer: no further division by the number of accumulated forwards.
@@ -94,17 +97,16 @@ class MechanisticDistillationTrainer(Trainer):
         if args.n_gpu > 1:  # copies of the model in one process could not be read
             args._n_gpu = 1
         self.terms = terms
-        self._student_capture = Capture(student, wanted)
-        self._teacher_capture = Capture(taught, terms.wanted["teacher"])
+        self._compiles = student.num_parameters() <= SMALL
+        with self._compiling():
+            self._student_capture = Capture(student, wanted)
+            self._teacher_capture = Capture(taught, terms.wanted["teacher"])
         super().__init__(model=model, args=args, **kwargs)
         # Known only now: `accelerate launch` says it to the accelerator, not in the arguments.
         self.is_sharded = bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        if self.is_sharded and (wanted.scale or wanted.hidden):
-            raise InputError(
-                "terms interaction, hidden, and update over options need whole weights outside the "
-                "forward; they cannot be used with weights sharded over devices; give "
-                "--interaction 0"
-            )
+        if self.is_sharded:
+            check_sharding(self, wanted)
+            self._compiles = False  # compiled, weights are read after they were let go of
         self._choose = partial(choose_queries, rows=config.rows, looks=wanted.looks)
         self._complete = partial(completed, needs=config.batch_keys)
         choose = self._choose if wanted.looks else None
@@ -112,16 +114,19 @@ class MechanisticDistillationTrainer(Trainer):
         # As `loss_is_scaled_for_ga`, for releases of transformers that do not know it.
         self.model_accepts_loss_kwargs = True
         self.teacher = teacher.eval().requires_grad_(False)
-        if getattr(teacher, "hf_device_map", None) is None:
+        if getattr(teacher, "hf_device_map", None) is None and not is_sharded(teacher):
             teacher.to(args.device)  # pyright: ignore[reportArgumentType]
         self._student_capture.recomputed = is_recomputed(self)
-        if not self.is_sharded:
+        if self._compiles and not is_sharded(teacher):
             fuse(attention_modules(taught)[1])
             if not self._student_capture.recomputed:  # compiled, it would be another computation
                 fuse(attention_modules(student)[1])
         self._weights = torch.tensor(list(config.on.values()), device=self.args.device)
         self._logged: Float[Tensor, " term"] | None = None
         self._logged_from = 0
+
+    def _compiling(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._compiles else eager()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -168,11 +173,20 @@ class MechanisticDistillationTrainer(Trainer):
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Loss], Reading]:
         """Unweighted terms of one batch, and the reading of the student."""
+        with self._compiling():
+            found = self._losses(model, inputs)
+        if isinstance(self.teacher, FSDPModule):
+            self.teacher.reshard()
+        return found
+
+    def _losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Loss], Reading]:
         inputs = self._complete(inputs)
         if self._choose.keywords["looks"] and "queries" not in inputs:
             inputs = {**inputs, "queries": self._choose(inputs)}
         samples, queries = sampled_positions(inputs, self.terms.config.rows), inputs.get("queries")
         ids = inputs["input_ids"]
+        if self.is_sharded:
+            keep_ends_whole(model, attention_modules(plain_model(self.model))[0])
         taught = Reading()
         if self.terms.config.needs_teacher:
             with torch.no_grad():
@@ -231,7 +245,8 @@ class MechanisticDistillationTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
     def _whole_counts(self, batches: list[Any]) -> Counts:
-        each = [self.terms.counts(self._complete(batch)) for batch in batches]
+        with self._compiling():
+            each = [self.terms.counts(self._complete(batch)) for batch in batches]
         names = list(self.terms.config.on)
         summed = torch.stack(
             [torch.stack([counts[name] for name in names]).to(self.args.device) for counts in each]
