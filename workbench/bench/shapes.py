@@ -11,18 +11,22 @@ No copy is made on the CPU on the way, in any dtype.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import dispatch_model, infer_auto_device_map
 from accelerate.utils.modeling import get_balanced_memory
-from torch import nn
+from torch import Tensor, nn
 from transformer_lens.utilities.devices import get_device
 from transformers import PreTrainedModel
 
+from workbench.distill.reading.parts import attention_modules
 from workbench.errors import InputError
 from workbench.models import loading
 from workbench.models.llama import LlamaShape
+from workbench.models.sharded import fill, shard
 
 STD = 0.02
 """Standard deviation of matrices, as Llama itself starts from.
@@ -42,9 +46,13 @@ DeviceMap = Mapping[str, Any]
 SHAPES: dict[str, tuple[LlamaShape, int]] = {
     "llama3-8b": (LlamaShape(32, 32, 8, 4096, 14336), 128256),
     "llama3-70b": (LlamaShape(80, 64, 8, 8192, 28672), 128256),
+    "llama3-1b": (LlamaShape(16, 32, 8, 2048, 8192), 128256),
     "tiny": (LlamaShape(4, 4, 2, 64, 128), 512),
 }
 """Name → sizes and vocabulary; `tiny` is for a first look and for tests."""
+
+TIED = ("llama3-1b",)
+"""Shapes whose embeddings are tied."""
 
 CONTEXT = 8192
 ROPE_THETA = 500_000.0
@@ -77,14 +85,37 @@ def random_model(
     return model.eval()
 
 
-def build(shape: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of a known shape on torch's default device; its embeddings are not tied."""
+def build(shape: str, dtype: torch.dtype, n_layers: int | None = None) -> PreTrainedModel:
+    """A model of a known shape, of all its layers or fewer, on torch's default device."""
     check_shape(shape)
     sizes, d_vocab = SHAPES[shape]
+    if n_layers is not None:
+        sizes = replace(sizes, n_layers=n_layers)
     rope = {"rope_type": "default", "rope_theta": ROPE_THETA}
     return sizes.build(
-        d_vocab, CONTEXT, dtype=dtype, tie_word_embeddings=False, rope_parameters=rope
+        d_vocab, CONTEXT, dtype=dtype, tie_word_embeddings=shape in TIED, rope_parameters=rope
     )
+
+
+def random_shares(
+    shape: str, dtype: torch.dtype, device: torch.device, n_layers: int | None = None
+) -> PreTrainedModel:
+    """A frozen model of a known shape over all processes, each of which draws its own rows."""
+    model = shard(
+        lambda: build(shape, dtype, n_layers), lambda model: attention_modules(model)[1], device
+    )
+    generator = torch.Generator(device).manual_seed(dist.get_rank())
+
+    def draw(name: str, rows: Tensor, first: int) -> None:
+        if rows.ndim == 1:
+            rows.fill_(1)
+        else:
+            path = name.rpartition(".")[0]
+            std = _std(path, model.get_submodule(path), model.config)
+            rows.normal_(std=std, generator=generator)
+
+    fill(model, draw)
+    return model
 
 
 def check_shape(shape: str) -> None:
@@ -128,12 +159,13 @@ def materialise(model: PreTrainedModel, device_map: DeviceMap, seed: int) -> Non
         if device not in generators:
             generators[device] = torch.Generator(device).manual_seed(seed)
         module.to_empty(device=device, recurse=False)
-        std = _std(path, module, model.config.num_hidden_layers)
+        std = _std(path, module, model.config)
         for parameter in module.parameters(recurse=False):
             if parameter.ndim == 1:  # norms, the only vectors in a Llama model
                 parameter.fill_(1)
             else:
                 parameter.normal_(std=std, generator=generators[device])
+    model.tie_weights()
     _rebuild_rotary(model)
 
 
@@ -154,10 +186,11 @@ def spread(model: PreTrainedModel, device_map: DeviceMap) -> PreTrainedModel:
     return dispatched.eval()
 
 
-def _std(path: str, module: nn.Module, n_layers: int) -> float:
-    if isinstance(module, nn.Embedding):
-        return 1.0
-    return STD / (2 * n_layers) if path.rpartition(".")[2] in WRITERS else STD
+def _std(path: str, module: nn.Module, config: Any) -> float:
+    if isinstance(module, nn.Embedding):  # tied ones make logits, too
+        return STD if config.tie_word_embeddings else 1.0
+    written = path.rpartition(".")[2] in WRITERS
+    return STD / (2 * config.num_hidden_layers) if written else STD
 
 
 def _rebuild_rotary(model: PreTrainedModel) -> None:

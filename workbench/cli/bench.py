@@ -19,6 +19,7 @@ from workbench.cli.flags import (
     some_distillation_flags,
     some_run_flags,
 )
+from workbench.errors import InputError
 
 MEASURED = "cot,cot+logits,mechanistic,minilm,hidden,circuit"
 """Arms whose steps are timed: all but those that compute what the full objective does, or part."""
@@ -251,4 +252,59 @@ def distill(
     )
     for rows in rounds:  # written after each: a stopped measurement keeps what it has
         write_text(out, json.dumps(about | {"arms": rows}, indent=1))
+    typer.echo(f"benchmark: {out}")
+
+
+@command(MAINTAINERS, of=bench, several=True, stopped="arms that were measured are in --out")
+def distill_shapes(
+    out: OutFile,
+    teacher: Annotated[str, typer.Option(help="Shape: 70b, 8b, 1b, tiny.")],
+    student: Annotated[str, typer.Option(help="Shape of the student.")],
+    arms: Annotated[str, typer.Option(help="Arms by name.")] = "cot+logits,mechanistic",
+    tokens: Annotated[int, typer.Option(help="Of an example.")] = 2048,
+    batch: Annotated[int, typer.Option(help="Examples of a forward on a card.")] = 1,
+    steps: Annotated[int, typer.Option(help="Steps that are timed, after three.")] = 8,
+    heads: Annotated[int, typer.Option(help="Heads of each pool.")] = 8,
+    teacher_sharded: Annotated[
+        bool, typer.Option(help="Spread the teacher over all processes.")
+    ] = False,
+    checkpointing: Annotated[
+        bool, typer.Option(help="Compute the student's activations again in the backward.")
+    ] = False,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers of teacher and student, T,S.", show_default="all")
+    ] = None,
+) -> None:
+    """Steps between two shapes of random weights: tokens a second and memory, on all cards.
+
+    Start it by `torchrun --nproc_per_node N -m workbench bench distill-shapes …`, one process a
+    card.
+    """
+    from workbench.bench.distill_plan import Plan, find_shape
+    from workbench.bench.distill_shapes import bench_shapes
+
+    numbers = None
+    if layers is not None:
+        given = layers.split(",")
+        if len(given) != 2 or not all(one.isdecimal() and int(one) for one in given):
+            raise InputError(f"layers {layers!r} are not TEACHER,STUDENT; give 8,4")
+        numbers = int(given[0]), int(given[1])
+    prepare()
+    plan = Plan(
+        find_shape(teacher),
+        find_shape(student),
+        tuple(arms.split(",")),
+        tokens,
+        batch,
+        steps,
+        heads,
+        source="sharded" if teacher_sharded else "whole",
+        checkpointing=checkpointing,
+        layers=numbers,
+    )
+    result = bench_shapes(plan, out, lambda line: print(line, flush=True))
+    for row in result["arms"]:
+        speed, peak = row["tokens_a_second"], row["peak_gib"]
+        ratio = f", {row['ratio']:.2f} of cot+logits" if "ratio" in row else ""
+        typer.echo(f"{row['arm']}: {speed:,.0f} tokens a second, {peak:.1f} GiB a card{ratio}")
     typer.echo(f"benchmark: {out}")

@@ -170,11 +170,7 @@ class Capture:
 
     @contextmanager
     def _listening(
-        self,
-        reading: Reading,
-        streams: list[Tensor],
-        positions: Tensor,
-        queries: Tensor | None,
+        self, reading: Reading, streams: list[Tensor], positions: Tensor, queries: Tensor | None
     ) -> Iterator[None]:
         wanted = self.wanted
         stops = not (wanted.logits or is_sharded(self._model))  # that would not be ready to go on
@@ -257,9 +253,7 @@ def _keep(
         raise _Stop
 
 
-def _measure(
-    streams: list[Tensor], positions: Tensor, stop: bool, module: Any, args: Any
-) -> None:
+def _measure(streams: list[Tensor], positions: Tensor, stop: bool, module: Any, args: Any) -> None:
     streams.append(take(args[0].detach(), positions))
     if stop:
         raise _Stop
