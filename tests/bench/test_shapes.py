@@ -80,7 +80,7 @@ def test_large_shapes_have_the_published_number_of_parameters(shape, billions):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"shape": "huge"}, "'huge' is not one of llama3-8b, llama3-70b, tiny"),
+        ({"shape": "huge"}, "'huge' is not one of llama3-8b, llama3-70b, llama3-1b, tiny"),
         ({"shape": "tiny", "dtype": "int8"}, "dtype 'int8'"),
         ({"shape": "tiny", "device": "nowhere"}, "device nowhere"),
     ],

@@ -6,6 +6,7 @@ The estimate counts weights, gradients and optimizer exactly, activations by the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -18,8 +19,8 @@ from workbench.models.memory import HEADS, INNER, STREAMS
 GIB = 2**30
 CONTEXT_BYTES = int(1.5 * GIB)
 """What CUDA and NCCL take on a card before anything else."""
-LOGIT_BYTES = 18
-"""A student's logit: bfloat16, float32, its log-probability, and two gradients."""
+LOGIT_BYTES, CHAIN_BYTES = 4, 16
+"""A student's logit and its gradient in bfloat16; where the chain is, four times in float32."""
 TARGET_BYTES = 32
 """A logit of both models where their next-token distributions are compared: eight in float32."""
 MAPS_TAUGHT, MAPS_LEARNT = 4, 10
@@ -92,30 +93,33 @@ def find_shape(name: str) -> str:
 
 def estimate(plan: Plan, world: int) -> dict[str, dict[str, float]]:
     """GiB on a card by phase ("start", "forward", "backward"): of each part, and "all"."""
-    sizes = [_sizes(plan, side) for side in (0, 1)]
+    sizes = [
+        _sizes((plan.teacher, plan.student)[side], plan.n_layers(side)) for side in (0, 1)
+    ]
     (teacher, block_t, ends_t), (student, block_s, ends_s) = sizes
     n = plan.batch * plan.tokens
     shapes = [SHAPES[name][0] for name in (plan.teacher, plan.student)]
-    vocabulary = SHAPES[plan.student][1]
+    ours, vocabulary = SHAPES[plan.student]
     shared = world > 1
     part = world if shared else 1
     sharded = plan.source == "sharded" and shared
     weights = {"whole": 2 * teacher, "sharded": 2 * teacher / part, "disk": 0}[plan.source]
-    ours = shapes[1]
     heads = (ours.n_heads + 2 * ours.n_kv_heads) * ours.d_model // ours.n_heads
     layer = 2 * (STREAMS * ours.d_model + INNER * ours.d_mlp + HEADS * heads) * n
     layers = plan.n_layers(1)
     kept = 2 * ours.d_model * n * layers + layer if plan.checkpointing else layer * layers
-    logits = reads = 0
+    chain = plan.batch * (plan.tokens - plan.question)
+    needs: list[tuple[int, int]] = []
     for name in plan.arms:
         loss = find_arm(name).loss
-        targets = plan.batch * (plan.tokens - plan.question) * vocabulary if loss.logit else 0
-        logits = max(logits, n * vocabulary * LOGIT_BYTES + targets * TARGET_BYTES)
-        logits = max(logits, logits + (2 * n * vocabulary if plan.source != "disk" else 0))
-        if loss.taught_pools:
-            rows = (plan.tokens - plan.question + plan.room) * plan.batch
-            maps = 2 * plan.heads * rows * plan.tokens * 4
-            reads = max(reads, maps * (MAPS_TAUGHT + MAPS_LEARNT))
+        logits = n * LOGIT_BYTES + chain * CHAIN_BYTES
+        if loss.logit:
+            logits += chain * TARGET_BYTES + (0 if plan.source == "disk" else 2 * n)
+        read = 2 * plan.heads if loss.attention or loss.interaction else 0
+        read = ours.n_heads * plan.n_layers(1) if loss.minilm else read
+        maps = read * (chain + plan.room * plan.batch) * plan.tokens * 4
+        needs.append((logits * vocabulary, maps * (MAPS_TAUGHT + MAPS_LEARNT)))
+    logits, reads = max(needs, key=sum)
     always = {
         "CUDA and NCCL": CONTEXT_BYTES,
         "teacher": weights,
@@ -188,13 +192,14 @@ def check_memory(
         )
 
 
-def _sizes(plan: Plan, side: int) -> tuple[int, int, int]:
+@cache
+def _sizes(shape: str, n_layers: int) -> tuple[int, int, int]:
     """Numbers of a model, of one of its blocks, and of what is no block."""
     with torch.device("meta"):
-        model: Any = build((plan.teacher, plan.student)[side], torch.float32, plan.n_layers(side))
+        model: Any = build(shape, torch.float32, n_layers)
     whole = sum(weight.numel() for weight in model.parameters())
     block = sum(weight.numel() for weight in model.model.layers[0].parameters())
-    return whole, block, whole - block * plan.n_layers(side)
+    return whole, block, whole - block * n_layers
 
 
 def _layer(shape: Any, n: int) -> int:

@@ -110,6 +110,9 @@ def distill(
             help="Scores of the run, for control heads.", show_default="beside the head set"
         ),
     ] = None,
+    teacher_sharded: Annotated[
+        bool, typer.Option(help="Spread the teacher over all processes of the launch.")
+    ] = False,
     readout_every: Annotated[int, typer.Option(min=1, help="Steps between readouts.")] = 200,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make examples.")] = 2,
@@ -166,6 +169,7 @@ def distill(
         **data,
         scores=None if wanted.heads == "pools" else _scores(scores, headset, wanted.heads),
         traces=traces,
+        teacher_sharded=teacher_sharded,
         readout_every=readout_every,
         checkpoint_every=checkpoint_every,
         workers=workers,

@@ -437,7 +437,7 @@ def test_sharded_weights_are_refused_where_they_must_be_whole(weight, make_train
         self.is_fsdp_enabled = True
 
     monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", sharded)
-    with pytest.raises(InputError, match="cannot be used with weights sharded over devices"):
+    with pytest.raises(InputError, match="need whole weights outside of the forward"):
         make_trainer(config_of(chain=1.0, **{weight: 1.0}))
     assert make_trainer(config_of(chain=1.0, attention=1.0, update=1.0)).is_sharded
 

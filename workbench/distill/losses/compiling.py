@@ -40,6 +40,11 @@ def eager() -> Iterator[None]:
         _eager.reset(token)
 
 
+def is_eager() -> bool:
+    """Whether nothing is to be compiled."""
+    return _eager.get()
+
+
 def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """The function, compiled where its first argument is on CUDA: a tensor or a mapping of them.
 

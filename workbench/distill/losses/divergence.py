@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from workbench.distill.losses.compiling import fused
+from workbench.distill.losses.compiling import fused, is_eager
 
 Weighted = tuple[Float[Tensor, " batch *row"], Float[Tensor, " batch *row"]]
 """A loss for each row, and how much the row counts."""
@@ -72,13 +72,24 @@ def logit_divergence(
     return terms.sum(dim=-1), weights.float()
 
 
-@fused
 def token_cross_entropy(
     logits: Float[Tensor, "batch position vocab"],
     labels: Int[Tensor, "batch position"],
     weights: Float[Tensor, "batch position"],
 ) -> Float[Tensor, "batch position"]:
     """Cross-entropy of each token's label, unweighted; 0 where the weight is."""
+    if not is_eager():
+        return _all_tokens(logits, labels, weights)
+    # Not compiled, every step holds a copy: of large vocabularies only of the rows that count.
+    counted = weights != 0
+    losses = functional.cross_entropy(
+        logits[counted].float(), labels[counted].long(), reduction="none"
+    )
+    return torch.zeros_like(weights).masked_scatter(counted, losses)
+
+
+@fused
+def _all_tokens(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     counted = weights != 0
     kept = torch.where(counted[..., None], logits.float(), 0.0)
     targets = torch.where(counted, labels, 0).long()
