@@ -93,9 +93,7 @@ def find_shape(name: str) -> str:
 
 def estimate(plan: Plan, world: int) -> dict[str, dict[str, float]]:
     """GiB on a card by phase ("start", "forward", "backward"): of each part, and "all"."""
-    sizes = [
-        _sizes((plan.teacher, plan.student)[side], plan.n_layers(side)) for side in (0, 1)
-    ]
+    sizes = [_sizes((plan.teacher, plan.student)[side], plan.n_layers(side)) for side in (0, 1)]
     (teacher, block_t, ends_t), (student, block_s, ends_s) = sizes
     n = plan.batch * plan.tokens
     shapes = [SHAPES[name][0] for name in (plan.teacher, plan.student)]
