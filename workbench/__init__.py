@@ -25,6 +25,7 @@ _HOME = {
     "InputError": "errors",
     "LabelRetriever": "labels.retrieval",
     "LabelSpace": "labels.space",
+    "LoraConfig": "distill.config",
     "MECHANISTIC": "distill.arms",
     "OpenRun": "runs.session",
     "Option": "prompts.prompt",

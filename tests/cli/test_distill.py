@@ -61,8 +61,10 @@ def test_layers_of_the_teacher_or_of_another_make_a_student(call, teacher, trace
         ("3", "3 cannot be copied from a model of 2 layers"),
         ("1", "1 cannot be spread"),
         ("0,two", "give numbers"),
+        ("2 --lora-alpha 3", "--lora-alpha is of an adapter; give --lora-rank, too"),
+        ("2 --lora-rank 2 --lora-saved adapter", "copied layers are in no folder"),
     ]:
-        sister = ["--student", teacher, "--student-layers", layers]
+        sister = ["--student", teacher, f"--student-layers {layers}"]
         code, _, errors = call("distill", "--out", tmp_path / "other", *given, *sister)
         assert code == 2 and message in " ".join(errors.split()), errors
 

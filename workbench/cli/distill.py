@@ -20,7 +20,7 @@ from workbench.cli.flags import (
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
-    from workbench.distill.config import CopiedLayers, DistillationConfig
+    from workbench.distill.config import CopiedLayers, DistillationConfig, LoraConfig
 
 READOUT_PROMPTS = 64
 READOUT_SEED = 2
@@ -98,6 +98,21 @@ def distill(
             show_default="all of --student",
         ),
     ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train an adapter of this rank, and not the student's own weights.",
+            show_default="no adapter",
+        ),
+    ] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="Scale of the adapter.", show_default="32")
+    ] = None,
+    lora_saved: Annotated[
+        Literal["merged", "adapter"] | None,
+        typer.Option(help="Whether the adapter is merged in the end.", show_default="merged"),
+    ] = None,
     traces: Annotated[
         Path | None,
         typer.Option(
@@ -139,7 +154,8 @@ def distill(
     arguments = trainer_flags(config, trainer or ())
     if report_to != "none":
         arguments["report_to"] = report_to
-    wanted = _config(arm, _pretrained(student, student_layers), settings)
+    lora = _adapter(lora_rank, alpha=lora_alpha, saved=lora_saved)
+    wanted = _config(arm, _pretrained(student, student_layers), settings, lora)
     folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
     pools = None if headset is None else heads_for(headset, folder, pool)
     if pools is not None and wanted.loss.taught_pools:  # one pool alone can be taught, too
@@ -191,8 +207,21 @@ def _pretrained(student: str | None, layers: str | None) -> "CopiedLayers | str 
     return CopiedLayers(layers=listed if "," in layers else listed[0], from_=student)
 
 
+def _adapter(rank: int | None, **further: Any) -> "LoraConfig | None":
+    """The adapter that is trained; None for whole weights."""
+    from workbench.distill.config import LoraConfig
+
+    given = {name: value for name, value in further.items() if value is not None}
+    if rank is None and given:
+        raise InputError(f"--lora-{next(iter(given))} is of an adapter; give --lora-rank, too")
+    return None if rank is None else LoraConfig(rank=rank, **given)
+
+
 def _config(
-    arm: str, student: "CopiedLayers | str | None", settings: Mapping[str, Any]
+    arm: str,
+    student: "CopiedLayers | str | None",
+    settings: Mapping[str, Any],
+    lora: "LoraConfig | None" = None,
 ) -> "DistillationConfig":
     """The arm's configuration with what the flags say."""
     from workbench.distill.arms import arm_config
@@ -202,9 +231,8 @@ def _config(
         names = [one.name for one in fields(settings_class)]
         return {name: settings[name] for name in names if settings.get(name) is not None}
 
-    base = replace(
-        DEFAULTS, **of(type(DEFAULTS)), student=student or StudentShape(**of(StudentShape))
-    )
+    shape = StudentShape(**of(StudentShape))
+    base = replace(DEFAULTS, **of(type(DEFAULTS)), student=student or shape, lora=lora)
     config = arm_config(arm, base)
     return replace(
         config,

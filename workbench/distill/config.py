@@ -222,6 +222,22 @@ class CopiedLayers:
         return found
 
 
+Saved = Literal["merged", "adapter"]
+
+
+@settings
+class LoraConfig:
+    """An adapter (peft) on all linear layers of a student, whose own weights stay as they are."""
+
+    rank: Annotated[int, Field(ge=1, description="Rank of the student's adapter.")] = 16
+    alpha: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="Scale of the adapter, over its rank.")
+    ] = 32.0
+    saved: Annotated[
+        Saved, Field(description="What the student's folder holds: a whole model, or its adapter.")
+    ] = "merged"
+
+
 @settings
 class DistillationConfig:
     """Everything that decides what the student becomes, besides teacher, heads and labels.
@@ -245,6 +261,9 @@ class DistillationConfig:
             "pretrained one."
         ),
     ] = StudentShape()
+    lora: Annotated[
+        LoraConfig | None, Field(description="An adapter that is trained in the student's place.")
+    ] = None
     matching: Annotated[
         Matching,
         Field(
@@ -281,6 +300,23 @@ class DistillationConfig:
         for name in ("partial", "invented"):
             if getattr(self.mix, name):
                 raise InputError(f"mix: {name} is {getattr(self.mix, name)}, must be 0 here")
+        if self.lora is None:
+            return
+        if isinstance(self.student, StudentShape):
+            raise InputError(
+                "lora: an adapter is trained beside weights that stay as they are, and those of a "
+                "new student are random; name a pretrained student, or layers to copy"
+            )
+        if self.lora.saved == "adapter" and isinstance(self.student, CopiedLayers):
+            raise InputError(
+                "lora: an adapter needs its base, and copied layers are in no folder; save the "
+                "student merged"
+            )
+        if self.loss.hidden:
+            raise InputError(
+                "lora: hidden learns projections, which an adapter's checkpoints do not hold; "
+                "train whole weights, or set hidden to 0"
+            )
 
 
 DEFAULTS = DistillationConfig()

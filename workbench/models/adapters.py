@@ -128,21 +128,27 @@ def _trained_on(folder: Path) -> str | None:
     return said if isinstance(said, str) and re.fullmatch("[0-9a-f]{64}", said) else None
 
 
-def save(model: Any, folder: Path, *, base: str, revision: str | None = None) -> None:
-    """Write the LoRA adapter of a peft model, in bfloat16, and nothing else.
+def save(
+    model: Any,
+    folder: Path,
+    *,
+    base: str,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write the LoRA adapter of a peft model, and nothing else.
 
     Args:
         model: with the adapter.
         folder: to write.
         base: how the adapter names its base: as `loading.model_folder` takes it.
         revision: of the base.
+        dtype: of what is written.
     """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = base, revision
     state = {
-        name: tensor.to(torch.bfloat16)
-        for name, tensor in model.state_dict().items()
-        if "lora_" in name
+        name: tensor.to(dtype) for name, tensor in model.state_dict().items() if "lora_" in name
     }
     model.save_pretrained(folder, state_dict=state)
     (folder / "README.md").unlink(missing_ok=True)
@@ -194,13 +200,7 @@ def _merge(model: Any, folder: Path) -> PreTrainedModel:
     left = _load(peft, adapted, folder)
     if tied:
         _load_both(adapted, embeddings.weight, output.weight, left)
-    side_by_side = _logits(adapted)
-    merged: Any = adapted.base_model.merge_and_unload().requires_grad_(True)
-    if _differ(_logits(merged), side_by_side):
-        raise InputError(
-            f"adapter {folder} cannot be merged: the merged model has other logits than base and "
-            "adapter side by side"
-        )
+    merged = unload(adapted, f"adapter {folder}")
     if tied:
         embeddings, output = merged.get_input_embeddings(), merged.get_output_embeddings()
         same = torch.equal(embeddings.weight, output.weight)
@@ -208,6 +208,22 @@ def _merge(model: Any, folder: Path) -> PreTrainedModel:
             output.weight = embeddings.weight
         for config in (merged.config, merged.config.get_text_config()):
             config.tie_word_embeddings = same
+    return merged
+
+
+def unload(adapted: Any, what: str) -> Any:
+    """The plain model that a peft model in evaluation becomes when its adapter is merged.
+
+    Raises:
+        InputError: it computes something else; `what` begins the message.
+    """
+    side_by_side = _logits(adapted)
+    merged: Any = adapted.base_model.merge_and_unload().requires_grad_(True)
+    if _differ(_logits(merged), side_by_side):
+        raise InputError(
+            f"{what} cannot be merged: the merged model has other logits than base and "
+            "adapter side by side"
+        )
     return merged
 
 

@@ -171,13 +171,17 @@ def _whole(folder: Path) -> Path:
         _opened(folder)
         return folder
     if adapters.is_adapter(folder):
-        return _base(folder)[1]
+        return base_of(folder)[1]
     folders.read_config(folder)
     return folder
 
 
-def _base(folder: Path) -> tuple[tuple[str, str | None], Path]:
-    """Recorded name and revision of an adapter's base, and its folder."""
+def base_of(folder: Path) -> tuple[tuple[str, str | None], Path]:
+    """Recorded name and revision of an adapter's base, and its folder.
+
+    Raises:
+        InputError: it is not there, or is an adapter itself.
+    """
     settings = adapters.read_settings(folder)
     named = settings["base_model_name_or_path"]
     beside = folder / Path(named).expanduser()  # an absolute path stays what it is
@@ -206,7 +210,7 @@ def provenance(folder: Path) -> Provenance:
     if not adapters.is_adapter(folder):
         digest = files_sha256(folders.weight_files(folder))
         return Provenance(digest, quantisation=catalogue.quantisation_of(folder))
-    named, base = _base(folder)
+    named, base = base_of(folder)
     below = provenance(base)
     return Provenance(
         adapters.merged_sha256(folder, below.weights_sha256),

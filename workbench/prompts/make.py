@@ -17,7 +17,7 @@ from workbench.prompts.forms.form import open_form
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
 from workbench.prompts.templates import PlainTemplate, Template
-from workbench.prompts.trained import TRAINING_RECORD
+from workbench.prompts.trained import has_record
 
 
 def make_prompts(
@@ -133,8 +133,8 @@ def settled_template(name: str, folder: Path | None, tokenizer: Any, task: str =
 
 
 def trained_here(folder: Path | None) -> bool:
-    """Whether a model's folder says so."""
-    return folder is not None and (folder / TRAINING_RECORD).is_file()
+    """Whether a model's folder says so, of itself or, of a student, of its teacher."""
+    return folder is not None and has_record(folder)
 
 
 def open_template(name: Any, tokenizer: Any) -> Template:

@@ -1,4 +1,4 @@
-"""The task that a bundled model was trained on, by the training record in its folder."""
+"""The task that a bundled model or its student was trained on, by the record in its folder."""
 
 import json
 from collections.abc import Iterator
@@ -77,15 +77,44 @@ def trained_task(model: Path) -> str:
         return DEFAULT_TASK if trained is None else trained["task"].get("name", DEFAULT_TASK)
 
 
+def has_record(model: Path) -> bool:
+    """Whether a folder says what its model, or a student's teacher, was trained on.
+
+    Raises:
+        InputError: the training record cannot be read.
+    """
+    with _record(model) as trained:
+        return trained is not None
+
+
+def training_of(model: Path) -> dict[str, Any] | None:
+    """What a model's folder says of its task and split, as a student's record passes it on.
+
+    None where it says nothing.
+
+    Raises:
+        InputError: the training record cannot be read.
+    """
+    names = ("task", "held_out", "split_seed")
+    with _record(model) as trained:
+        if trained is None or not trained.keys() >= {*names}:
+            return None
+        return {name: trained[name] for name in names}
+
+
 @contextmanager
 def _record(model: Path) -> Iterator[dict[str, Any] | None]:
-    """The configuration in the folder's training record; None where there is no record."""
+    """The configuration in the folder's training record, or its teacher's of a student.
+
+    None where there is no record, or the teacher had none.
+    """
     path = model / TRAINING_RECORD
     if not path.is_file():
         yield None
         return
     try:
-        yield json.loads(read_text(path))["config"]
+        record = json.loads(read_text(path))
+        yield record["trained_as"] if "trained_as" in record else record["config"]
     except InputError:
         raise
     except (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError) as error:

@@ -73,6 +73,12 @@ def fuse(modules: Iterable[nn.Module]) -> None:
             module.forward = torch.compile(module.forward, dynamic=True)
 
 
+def unfuse(modules: Iterable[nn.Module]) -> None:
+    """Give modules that were compiled in place their own forward again."""
+    for module in modules:
+        vars(module).pop("forward", None)
+
+
 def _can_compile(first: object) -> bool:
     if isinstance(first, Mapping):
         first = next(iter(first.values()), None)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from workbench.distill.config import CopiedLayers
-from workbench.distill.reading.parts import attention_modules
+from workbench.distill.config import CopiedLayers, DistillationConfig, LossConfig
+from workbench.distill.reading.parts import attention_modules, shape_of
 from workbench.errors import InputError
 from workbench.models import adapters, loading
 
@@ -32,6 +33,20 @@ def read_copied(wanted: CopiedLayers, folder: Path) -> PreTrainedModel:
     layers = wanted.of(config.get_text_config().num_hidden_layers)
     stored = None if adapters.is_adapter(folder) else config.dtype
     return copy_layers(loading.read_model(folder, dtype=stored or torch.float32), layers)
+
+
+def of_teacher(config: DistillationConfig) -> CopiedLayers | None:
+    """The layers of the teacher that the student is made of; None for any other student."""
+    wanted = config.student
+    return wanted if isinstance(wanted, CopiedLayers) and wanted.from_ is None else None
+
+
+def compared(config: DistillationConfig, teacher: PreTrainedModel) -> LossConfig:
+    """The loss, in which copied layers are compared with those that they were copied from."""
+    loss, wanted = config.loss, of_teacher(config)
+    if wanted is None or loss.layers is not None:
+        return loss
+    return replace(loss, layers=tuple(enumerate(wanted.of(shape_of(teacher).n_layers))))
 
 
 @torch.no_grad()

@@ -7,15 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from workbench.distill.losses.compiling import unfuse
+from workbench.distill.reading.parts import attention_modules, plain_model
+from workbench.distill.training.card import student_card
+from workbench.distill.training.sources import CARD
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.files import alone, claim, read_text, write_text
-from workbench.models import folders
+from workbench.models import adapters, folders
 
 RECORD = "training.json"
 HEADMAP = "headmap.json"
@@ -100,24 +105,45 @@ def write_student(
     trainer: MechanisticDistillationTrainer,
     tokenizer: PreTrainedTokenizerBase | None,
     record: Mapping[str, Any],
+    *,
+    base: tuple[str, str | None] | None = None,
 ) -> None:
-    """The model folder, then the record, which marks it as finished; then no checkpoints.
+    """The model's folder and its card, then the record, which marks it as finished.
+
+    Then no checkpoints. An adapter is merged, unless `base` says how it names its base, and its
+    revision.
 
     Raises:
-        InputError: the Trainer wrote no weights; the checkpoints are kept.
+        InputError: the Trainer wrote no weights, or the adapter cannot be merged; the checkpoints
+            are kept.
     """
     sharding = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
     if sharding is not None:  # of shards, in which checkpoints may be written, it makes no model
         sharding.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(out))
+    if record["config"].get("lora") is None:
+        trainer.save_model(str(out))
     if not trainer.is_world_process_zero():
         return
+    if record["config"].get("lora") is not None:
+        _write_adapted(out, trainer.accelerator.unwrap_model(trainer.model), base)
     (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nothing here reads
     try:
-        folders.weight_files(out)
+        if base is None:
+            folders.weight_files(out)
+        else:
+            adapters.read_settings(out)
     except InputError as error:
         raise InputError(f"{error}; the last checkpoint is kept in {out / WORK}") from None
     if tokenizer is not None:
         tokenizer.save_pretrained(out)
+    write_text(out / CARD, student_card(record))
     write_text(out / RECORD, json.dumps(record, indent=1))
     shutil.rmtree(out / WORK, ignore_errors=True)
+
+
+def _write_adapted(out: Path, model: Any, base: tuple[str, str | None] | None) -> None:
+    if base is not None:
+        adapters.save(model, out, base=base[0], revision=base[1], dtype=torch.float32)
+        return
+    unfuse(attention_modules(plain_model(model))[1])  # what was compiled knows the adapter
+    adapters.unload(model.eval(), f"the student's adapter ({out})").save_pretrained(out)

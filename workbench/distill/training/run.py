@@ -11,7 +11,7 @@ What was begun goes on where it stopped; other settings are refused.
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from transformers.integrations import (  # moved in later releases, and still fo
     is_fsdp_enabled,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-from workbench.distill.config import DEFAULTS, CopiedLayers, DistillationConfig, LossConfig, plain
+from workbench.distill.config import DEFAULTS, DistillationConfig, plain
 from workbench.distill.examples.own import own_examples, samples_sha256
 from workbench.distill.examples.stream import Collator, DistillationStream
 from workbench.distill.examples.traces import (
@@ -45,6 +45,7 @@ from workbench.distill.matching.pair import control_map, pair_by_ablation, pair_
 from workbench.distill.reading.batches import completed
 from workbench.distill.reading.parts import attention_modules, final_norm, shape_of
 from workbench.distill.training.arguments import trainer_arguments
+from workbench.distill.training.copied import compared, of_teacher
 from workbench.distill.training.folder import (
     HEADMAP,
     KIND,
@@ -59,7 +60,14 @@ from workbench.distill.training.folder import (
 )
 from workbench.distill.training.loss_table import LossTable
 from workbench.distill.training.monitor import Monitor
-from workbench.distill.training.student import check_vocabulary, make_student, word_encoder
+from workbench.distill.training.sources import Sources
+from workbench.distill.training.student import (
+    check_context,
+    check_vocabulary,
+    make_student,
+    with_adapter,
+    word_encoder,
+)
 from workbench.distill.training.terms import drop_projections, keep_widths
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
@@ -70,6 +78,7 @@ from workbench.models.sharded import read_sharded
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
+from workbench.prompts.trained import training_of
 
 Examples = DistillationStream | list[dict[str, Any]]
 
@@ -124,10 +133,12 @@ def distill(
         reporter: where progress is told.
 
     Returns:
-        the record that `training.json` holds: config, arguments, teacher (hash of its weights),
+        the record that `training.json` holds: config, arguments, teacher and student (hashes of the
+        weights that they were read from, None for a new student), sources (name and licence of
+        both), layers (that were copied), trained_as (what the teacher says of its own training),
         pools, headmap, circuit, traces (draws, right ones, hash of these), seconds (since it was
-        last started), device, n_parameters, and `loss`, rows of step, loss, grad_norm and
-        `loss_<term>`, every term's unweighted value.
+        last started), device, n_parameters, n_trained, and `loss`, rows of step, loss, grad_norm
+        and `loss_<term>`, every term's unweighted value.
 
     Raises:
         InputError: neither task nor examples, or both; the folder holds a finished student or one
@@ -147,11 +158,13 @@ def distill(
     if args.process_index > 0:
         reporter = Reporter(Console(quiet=True))
     reporter = reporter or Reporter()
+    sources = Sources.of(config, teacher, folder, digest)
     asked = plain(
         {
             "config": asdict(config),
             "arguments": dict(arguments or {}),
             "teacher": digest,
+            "student": sources.student and sources.student.weights_sha256,
             "pools": _listed(pools),
         }
     )
@@ -176,6 +189,8 @@ def distill(
     student = make_student(config.student, taught, tokenizer, folder)
     student.to(args.device)  # pyright: ignore[reportArgumentType]
     n_tokens = check_vocabulary(taught, student, tokenizer)
+    for model, side in ((taught, "teacher"), (student, "student")):
+        check_context(model, side, config.context)
     _check_heads(taught, student, pools, config, scores, digest)
     given = None if traces is None else read_traces(traces, digest, n_tokens)
     own = None if examples is None else own_examples(examples, config, n_tokens, reporter)
@@ -220,10 +235,12 @@ def distill(
             n = check_pools(pools, shape_of(taught)).total()
             circuit = pair_by_ablation(taught, student, n, [_first(stream, config)])
         set_seed(config.seed)
+        n_parameters = student.num_parameters()
+        learner = student if config.lora is None else with_adapter(student, config.lora)
         trainer = MechanisticDistillationTrainer(
-            student,
+            learner,
             taught,
-            _compared(config, taught),
+            compared(config, taught),
             headmap=headmap,
             circuit=circuit,
             n_tokens=n_tokens,
@@ -231,7 +248,9 @@ def distill(
             train_dataset=stream,
             data_collator=Collator(),
         )
-        if _copied(config):
+        if config.lora and trainer.is_sharded:
+            raise InputError("lora: adapters are not trained with weights sharded over devices")
+        if of_teacher(config) is not None:
             keep_widths(student)
         monitor = None if prompts is None else Monitor(out / READOUT, prompts, readout_every)
         if monitor:
@@ -240,7 +259,7 @@ def distill(
             trainer.remove_callback(theirs)
         trainer.add_callback(LossTable(reporter.console, list(config.loss.on), monitor))
         reporter.say(
-            f"student of {student.num_parameters():,} parameters, {made_of['kept']:,} "
+            f"student of {n_parameters:,} parameters, {made_of['kept']:,} "
             + ("traces" if own is None else "examples")
             + ", terms "
             + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
@@ -250,15 +269,18 @@ def distill(
         drop_projections(student)
         record = {
             **asked,
+            **sources.record(),
+            "trained_as": training_of(folder),
             "headmap": None if headmap is None else headmap.model_dump(mode="json"),
             "circuit": plain(circuit),
             "traces": made_of,
             "seconds": round(time.monotonic() - started),
             "device": torch.cuda.get_device_name() if args.device.type == "cuda" else "cpu",
-            "n_parameters": student.num_parameters(),
+            "n_parameters": n_parameters,
+            "n_trained": sum(x.numel() for x in learner.parameters() if x.requires_grad),
             "loss": _curve(trainer.state.log_history),
         }
-        write_student(out, trainer, tokenizer, record)
+        write_student(out, trainer, tokenizer, record, base=sources.base)
     return record
 
 
@@ -304,19 +326,6 @@ def _check_heads(
             attention_modules(model)
         if loss.reads_option_logits:
             final_norm(model)
-
-
-def _copied(config: DistillationConfig) -> bool:
-    """Whether the student is made of layers of the teacher."""
-    return isinstance(config.student, CopiedLayers) and config.student.from_ is None
-
-
-def _compared(config: DistillationConfig, teacher: PreTrainedModel) -> LossConfig:
-    """The loss, in which copied layers are compared with those that they were copied from."""
-    loss = config.loss
-    if not (_copied(config) and isinstance(config.student, CopiedLayers) and loss.layers is None):
-        return loss
-    return replace(loss, layers=tuple(enumerate(config.student.of(shape_of(teacher).n_layers))))
 
 
 def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> TraceConfig:

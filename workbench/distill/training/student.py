@@ -1,15 +1,17 @@
 """The model that is to learn, and checks that it reads the teacher's tokens."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workbench.distill.config import CopiedLayers, StudentShape
+from workbench.distill.config import CopiedLayers, LoraConfig, StudentShape
 from workbench.distill.training.copied import copy_layers, read_copied
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
 from workbench.models import loading
+from workbench.models.extras import extra_package
 from workbench.prompts.word_encoder import END, WordEncoder
 
 
@@ -61,6 +63,40 @@ def make_student(
             )
     check_tokenizers(tokenizer, theirs)
     return student
+
+
+def with_adapter(student: PreTrainedModel, lora: LoraConfig) -> Any:
+    """The student with an adapter drawn from torch's generator, which alone is trained.
+
+    Raises:
+        InputError: peft is not installed, or knows none of the student's linear layers.
+    """
+    peft = extra_package("peft", "a student's adapter")
+    alpha: Any = lora.alpha
+    how = peft.LoraConfig(
+        r=lora.rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    try:
+        learner: Any = peft.get_peft_model(student, how)
+    except ValueError as error:
+        raise InputError(f"lora: {type(student).__name__}: {first_line(error)}") from None
+    # Else every checkpoint asks the hub whether the base has other embeddings.
+    learner.save_pretrained = partial(learner.save_pretrained, save_embedding_layers=False)
+    return learner
+
+
+def check_context(model: PreTrainedModel, side: str, context: int) -> None:
+    """Refuse examples that are longer than what a model was made to read.
+
+    Raises:
+        InputError: says how many tokens that is.
+    """
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and context - 1 > most:
+        raise InputError(
+            f"context {context:,} lets examples have {context - 1:,} tokens, the {side} reads "
+            f"{most:,} at most; give --context {most + 1} or less"
+        )
 
 
 def check_vocabulary(
