@@ -42,7 +42,7 @@ def eager() -> Iterator[None]:
 
 def is_eager() -> bool:
     """Whether nothing is to be compiled."""
-    return _eager.get()
+    return not torch.compiler.is_compiling() and _eager.get()
 
 
 def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -54,10 +54,11 @@ def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        off = _eager.get() or os.environ.get("WORKBENCH_COMPILE") == "blocks"
-        if torch.compiler.is_compiling() or off or not _can_compile(args[0]):
+        if torch.compiler.is_compiling():  # first: what follows is no part of a graph
             return function(*args, **kwargs)
-        return compiled(*args, **kwargs)
+        off = _eager.get() or os.environ.get("WORKBENCH_COMPILE") == "blocks"
+        chosen = function if off or not _can_compile(args[0]) else compiled
+        return chosen(*args, **kwargs)
 
     return call
 
