@@ -16,6 +16,8 @@ def make_trainer(make_model, make_stream, headmap, tmp_path):
         circuit=PAIRS,
         headmap=headmap,
         n_tokens=None,
+        targets=None,
+        examples=None,
         **arguments,
     ):
         given = {
@@ -38,8 +40,9 @@ def make_trainer(make_model, make_stream, headmap, tmp_path):
             headmap=headmap,
             circuit=circuit,
             n_tokens=n_tokens,
+            targets=targets,
             args=TrainingArguments(**{**given, **arguments}),
-            train_dataset=make_stream(),
+            train_dataset=examples or make_stream(),
             data_collator=Collator(8),
         )
 

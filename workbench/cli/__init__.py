@@ -22,6 +22,7 @@ from workbench.cli import (  # noqa: F401  (they register their commands)
     steps,
     students,
     studies,
+    targets,
 )
 from workbench.cli.app import app
 

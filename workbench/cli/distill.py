@@ -30,8 +30,67 @@ ROOM = 768
 """Tokens that a chain and its answer may take in rows."""
 MIX = ("direct", "prompt_weight", "ramp")
 
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file of flags; those of the command go first.",
+        callback=read_flags,
+        is_eager=True,
+    ),
+]
+HeadFile = Annotated[
+    Path | None,
+    typer.Option(help="The teacher's head set, one made by hand, or a list of another tool's."),
+]
+OnePool = Annotated[
+    Literal["coarse", "refine"] | None,
+    typer.Option(help="Pool of all heads of another tool's list, which knows none."),
+]
+OwnPrompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="Examples: JSON lines of prompt, chain, answer and spans, or a folder of them.",
+        show_default="the teacher's task and its traces",
+    ),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        help="Task of traces and readouts: a name.",
+        show_default="the teacher's own; with --prompts, no readouts",
+    ),
+]
+OwnTemplate = Annotated[
+    Literal["auto", "plain", "chat"], typer.Option(help="How texts of --prompts are written.")
+]
+ArmName = Annotated[
+    str, typer.Option(help="What the student is trained on: cot, cot+logits, mechanistic, minilm …")
+]
+StudentModel = Annotated[
+    str | None,
+    typer.Option(help="Pretrained student: folder or hub id.", show_default="a new model"),
+]
+StudentLayers = Annotated[
+    str | None,
+    typer.Option(
+        help="A student of so many layers, or of those listed (0,3,6), copied from the teacher "
+        "or from --student.",
+        show_default="all of --student",
+    ),
+]
+TraceFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Finished trace file, or folder of all its parts.", show_default="made in --out"
+    ),
+]
+ScoresFile = Annotated[
+    Path | None,
+    typer.Option(help="Scores of the run, for control heads.", show_default="beside the head set"),
+]
 
-def _flags() -> dict[str, Flag]:
+
+def training_flags() -> dict[str, Flag]:
     """All settings but those that the arm makes, and kinds of examples that are not made here."""
     from workbench.distill.config import DEFAULTS, StudentShape
 
@@ -44,60 +103,20 @@ def _flags() -> dict[str, Flag]:
     }
 
 
-@command(STUDENTS, settings=_flags, stopped=GOES_ON, several=True)
+@command(STUDENTS, settings=training_flags, stopped=GOES_ON, several=True)
 def distill(
     out: Annotated[Path, typer.Option(help="Student's folder; a stopped one goes on.")],
     settings: dict[str, Any],
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file of flags; those of the command go first.",
-            callback=read_flags,
-            is_eager=True,
-        ),
-    ] = None,
-    headset: Annotated[
-        Path | None,
-        typer.Option(help="The teacher's head set, one made by hand, or a list of another tool's."),
-    ] = None,
-    pool: Annotated[
-        Literal["coarse", "refine"] | None,
-        typer.Option(help="Pool of all heads of another tool's list, which knows none."),
-    ] = None,
+    config: Config = None,
+    headset: HeadFile = None,
+    pool: OnePool = None,
     teacher: Teacher = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Examples: JSON lines of prompt, chain, answer and spans, or a folder of them.",
-            show_default="the teacher's task and its traces",
-        ),
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="Task of traces and readouts: a name.",
-            show_default="the teacher's own; with --prompts, no readouts",
-        ),
-    ] = None,
-    template: Annotated[
-        Literal["auto", "plain", "chat"], typer.Option(help="How texts of --prompts are written.")
-    ] = "auto",
-    arm: Annotated[
-        str,
-        typer.Option(help="What the student is trained on: cot, cot+logits, mechanistic, minilm …"),
-    ] = "mechanistic",
-    student: Annotated[
-        str | None,
-        typer.Option(help="Pretrained student: folder or hub id.", show_default="a new model"),
-    ] = None,
-    student_layers: Annotated[
-        str | None,
-        typer.Option(
-            help="A student of so many layers, or of those listed (0,3,6), copied from the teacher "
-            "or from --student.",
-            show_default="all of --student",
-        ),
-    ] = None,
+    prompts: OwnPrompts = None,
+    task: TaskName = None,
+    template: OwnTemplate = "auto",
+    arm: ArmName = "mechanistic",
+    student: StudentModel = None,
+    student_layers: StudentLayers = None,
     lora_rank: Annotated[
         int | None,
         typer.Option(
@@ -113,16 +132,14 @@ def distill(
         Literal["merged", "adapter"] | None,
         typer.Option(help="Whether the adapter is merged in the end.", show_default="merged"),
     ] = None,
-    traces: Annotated[
+    traces: TraceFile = None,
+    scores: ScoresFile = None,
+    targets: Annotated[
         Path | None,
         typer.Option(
-            help="Finished trace file, or folder of all its parts.", show_default="made in --out"
-        ),
-    ] = None,
-    scores: Annotated[
-        Path | None,
-        typer.Option(
-            help="Scores of the run, for control heads.", show_default="beside the head set"
+            help="What the teacher did, of teacher-targets; it is not run then, nor its head set "
+            "needed.",
+            show_default="the teacher runs beside the student",
         ),
     ] = None,
     teacher_sharded: Annotated[
@@ -143,23 +160,71 @@ def distill(
 
     Runs under `accelerate launch -m workbench distill …` too, on several devices.
     """
-    from workbench.distill.examples.chats import examples_from_chats
-    from workbench.distill.matching.files import heads_for
     from workbench.distill.training.run import distill as train
-    from workbench.models import loading
-    from workbench.prompts.choices import OWN_TASK, open_task
-    from workbench.prompts.make import make_prompts, needed_tokenizer
 
     prepare()
     arguments = trainer_flags(config, trainer or ())
     if report_to != "none":
         arguments["report_to"] = report_to
     lora = _adapter(lora_rank, alpha=lora_alpha, saved=lora_saved)
-    wanted = _config(arm, _pretrained(student, student_layers), settings, lora)
-    folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
+    folder, pools, wanted, data = prepared(
+        config_of(arm, pretrained(student, student_layers), settings, lora),
+        teacher=teacher,
+        headset=headset,
+        pool=pool,
+        prompts=prompts,
+        task=task,
+        template=template,
+        targets=targets,
+    )
+    record = train(
+        out,
+        folder,
+        pools,
+        wanted,
+        **data,
+        scores=scores_for(scores, headset, wanted.heads, targets),
+        traces=traces,
+        targets=targets,
+        teacher_sharded=teacher_sharded,
+        readout_every=readout_every,
+        checkpoint_every=checkpoint_every,
+        workers=workers,
+        arguments=arguments,
+    )
+    last = record["loss"][-1]["loss"] if record["loss"] else float("nan")
+    typer.echo(f"student: {out}, {record['n_parameters']:,} parameters, last loss {last:.4f}")
+
+
+def prepared(
+    wanted: "DistillationConfig",
+    *,
+    teacher: str | None,
+    headset: Path | None,
+    pool: Literal["coarse", "refine"] | None,
+    prompts: Path | None,
+    task: str | None,
+    template: str,
+    targets: Path | None = None,
+    readouts: bool = True,
+) -> tuple[Path, Any, "DistillationConfig", dict[str, Any]]:
+    """The teacher's folder, its pools, the settings for these, and what is trained on."""
+    from workbench.distill.examples.chats import examples_from_chats
+    from workbench.distill.matching.files import heads_for
+    from workbench.distill.targets.store import TEACHER, Targets
+    from workbench.models import loading
+    from workbench.prompts.choices import OWN_TASK, open_task
+    from workbench.prompts.make import make_prompts, needed_tokenizer
+
+    if targets is not None and teacher is None:
+        folder = targets / TEACHER
+        there = {pool for pool, *_ in Targets(targets).manifest.pools}
+    else:
+        folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
+        there = set()
     pools = None if headset is None else heads_for(headset, folder, pool)
-    if pools is not None and wanted.loss.taught_pools:  # one pool alone can be taught, too
-        there = {head.pool for head in pools}
+    there = {head.pool for head in pools} if pools is not None else there
+    if there and wanted.loss.taught_pools:  # one pool alone can be taught, too
         taught = tuple(pool for pool in wanted.loss.pools if pool in there)
         wanted = replace(wanted, loss=replace(wanted.loss, pools=taught))
     asked = task or OWN_TASK
@@ -173,29 +238,14 @@ def distill(
             template=template,
             prompt_weight=wanted.mix.prompt_weight,
         )
-    if prompts is None or task is not None:
+    if readouts and (prompts is None or task is not None):
         data["prompts"] = make_prompts(
             model=folder, task=asked, n_prompts=READOUT_PROMPTS, seed=READOUT_SEED
         )
-    record = train(
-        out,
-        folder,
-        pools,
-        wanted,
-        **data,
-        scores=None if wanted.heads == "pools" else _scores(scores, headset, wanted.heads),
-        traces=traces,
-        teacher_sharded=teacher_sharded,
-        readout_every=readout_every,
-        checkpoint_every=checkpoint_every,
-        workers=workers,
-        arguments=arguments,
-    )
-    last = record["loss"][-1]["loss"] if record["loss"] else float("nan")
-    typer.echo(f"student: {out}, {record['n_parameters']:,} parameters, last loss {last:.4f}")
+    return folder, pools, wanted, data
 
 
-def _pretrained(student: str | None, layers: str | None) -> "CopiedLayers | str | None":
+def pretrained(student: str | None, layers: str | None) -> "CopiedLayers | str | None":
     """The student that is not new; None for a new one."""
     from workbench.distill.config import CopiedLayers
 
@@ -217,7 +267,7 @@ def _adapter(rank: int | None, **further: Any) -> "LoraConfig | None":
     return None if rank is None else LoraConfig(rank=rank, **given)
 
 
-def _config(
+def config_of(
     arm: str,
     student: "CopiedLayers | str | None",
     settings: Mapping[str, Any],
@@ -241,10 +291,14 @@ def _config(
     )
 
 
-def _scores(given: Path | None, headset: Path | None, heads: str) -> Any:
-    """The table that control heads are chosen by."""
+def scores_for(
+    given: Path | None, headset: Path | None, heads: str, targets: Path | None = None
+) -> Any:
+    """The table that control heads are chosen by, where any are and targets do not know them."""
     import pandas as pd
 
+    if heads == "pools" or targets is not None:
+        return None
     path = given or (headset.parent / "scores.parquet" if headset else None)
     if path is None or not path.is_file():
         raise InputError(f"{heads} heads are chosen by a run's scores table; give --scores FILE")

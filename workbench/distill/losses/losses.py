@@ -233,6 +233,36 @@ def logit_loss(
     return Loss(*weighted_sum(losses, weights.float(), per))
 
 
+class TopLogits(NamedTuple):
+    """The largest logits at each position, and what all others weigh."""
+
+    value: Float[Tensor, "batch position top"]
+    index: Int[Tensor, "batch position top"]
+    rest: Float[Tensor, "batch position"]
+    """Log of the sum of exp(logit / T) over the others, at the loss's temperature T."""
+
+
+def top_logit_loss(
+    teacher: TopLogits,
+    student: Float[Tensor, "batch position vocab"],
+    weights: Shaped[Tensor, "batch position"],
+    *,
+    temperature: float = 1.0,
+    per: Per = "row",
+) -> Loss:
+    """`logit_loss` in which all tokens but the teacher's likeliest are one: never above it."""
+    chosen = weights != 0
+    index, ours = teacher.index[chosen], student[chosen].float() / temperature
+    theirs, mine = teacher.value[chosen].float() / temperature, ours.gather(-1, index)
+    if index.shape[-1] < ours.shape[-1]:
+        others = ours.scatter(-1, index, -torch.inf).logsumexp(dim=-1, keepdim=True)
+        theirs = torch.cat([theirs, teacher.rest[chosen][..., None]], dim=-1)
+        mine = torch.cat([mine, others], dim=-1)
+    kept, _ = logit_divergence(theirs, mine, weights[chosen], None)
+    losses = kept.new_zeros(weights.shape).masked_scatter(chosen, temperature**2 * kept)
+    return Loss(*weighted_sum(losses, weights.float(), per))
+
+
 def chain_loss(
     logits: Float[Tensor, "batch position vocab"],
     labels: Int[Tensor, "batch position"],

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -125,6 +125,26 @@ def pooled_heads(found: HeadSet) -> tuple[PooledHead, ...]:
 
 Pools = HeadSet | Sequence[PooledHead] | Mapping[Pool, Sequence[Head]]
 """A head set, heads read by `heads_for`, or plain heads by pool, which weigh the same."""
+
+
+def listed(pools: Pools | None) -> list[Any]:
+    """Pools as JSON holds them: what decides matching."""
+    if pools is None:
+        return []
+    if isinstance(pools, Mapping):
+        return [[pool, [list(head) for head in heads]] for pool, heads in pools.items()]
+    heads = pooled_heads(pools) if isinstance(pools, HeadSet) else pools
+    return [[head.pool, head.layer, head.head, head.weight] for head in heads]
+
+
+def from_listed(pools: Sequence[Any]) -> Pools | None:
+    """The pools of `listed`; None for none."""
+    if not pools:
+        return None
+    if len(pools[0]) == 2:
+        return {pool: [(layer, head) for layer, head in heads] for pool, heads in pools}
+    names = ("pool", "layer", "head", "weight")
+    return tuple(PooledHead(**dict(zip(names, one, strict=True))) for one in pools)
 
 
 def check_pools(pools: Pools, teacher: ModelShape) -> Counter[Pool]:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from workbench.distill.losses.features import pool_patterns
+from workbench.distill.losses.features import decision_mass, evidence_mass, pool_patterns
 from workbench.distill.reading.checks import check_attention, check_end, find_written
 from workbench.distill.reading.parts import (
     attention_modules,
@@ -37,7 +37,7 @@ from workbench.models.residual import Way
 from workbench.models.sharded import is_sharded
 
 if TYPE_CHECKING:
-    from workbench.distill.reading.positions import Marks, Written
+    from workbench.distill.reading.positions import Looking, Marks, Written
 
 
 @dataclass
@@ -78,6 +78,19 @@ class Reading:
         """What heads write together, at these places; at all that were read, without marks."""
         chosen = slice(None) if marks is None else marks.among_read(what)
         return torch.stack([self.written[head][:, chosen] for head in heads]).sum(dim=0)
+
+    def mass(
+        self, heads: Mapping[Head, float], marks: "Marks", what: "Looking"
+    ) -> Float[Tensor, "batch place option"]:
+        """Attention mass of heads on the options, from places onto them.
+
+        For "evidence" it is that from the options' tokens on each decision's evidence.
+        """
+        pattern = self.pooled(heads)
+        if what == "evidence":
+            return evidence_mass(pattern, marks.spans, marks.evidence, marks.queries)
+        rows = marks.decision_rows if what == "decisions" else getattr(marks, what).rows
+        return decision_mass(pattern, marks.spans, rows)
 
     def contribution(
         self,

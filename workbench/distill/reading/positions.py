@@ -16,6 +16,9 @@ from workbench.distill.reading.wanted import Looks
 
 Written = Literal["decisions", "samples", "early", "late"]
 """Which of the positions at which heads' writing is read; samples begin with the decisions."""
+Looking = Literal["evidence", "decisions", "early", "late"]
+"""Between which tokens attention mass is taken, by option: from options on the evidence, or from
+these positions on options."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,12 @@ class Marks:
         }
         start = {"early": sizes["samples"], "late": sizes["samples"] + sizes["early"]}.get(what, 0)
         return slice(start, start + sizes[what])
+
+    def exist(self, what: Written | Looking) -> Bool[Tensor, "batch place"]:
+        """Which of these there are."""
+        if what == "samples":
+            return self.sampled
+        return getattr(self, what).there if what in ("early", "late") else self.decided
 
     def count_rows(self, chosen: Shaped[Tensor, "batch row"], per: Per) -> Float[Tensor, ""]:
         """Count of a loss that is a sum over these rows, or over examples that have any."""

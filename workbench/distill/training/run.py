@@ -34,16 +34,12 @@ from workbench.distill.examples.traces import (
     write_traces,
 )
 from workbench.distill.matching.files import check_weights, load, save
-from workbench.distill.matching.head_map import (
-    HeadMap,
-    Pools,
-    check_pools,
-    match_by_depth,
-    pooled_heads,
-)
+from workbench.distill.matching.head_map import HeadMap, Pools, check_pools, listed, match_by_depth
 from workbench.distill.matching.pair import control_map, pair_by_ablation, pair_heads
 from workbench.distill.reading.batches import completed
 from workbench.distill.reading.parts import attention_modules, final_norm, shape_of
+from workbench.distill.targets.make import Making, make_targets
+from workbench.distill.targets.store import TEACHER, Targets
 from workbench.distill.training.arguments import trainer_arguments
 from workbench.distill.training.copied import compared, of_teacher
 from workbench.distill.training.folder import (
@@ -103,6 +99,8 @@ def distill(
     arguments: Mapping[str, Any] | None = None,
     teacher_device_map: Any = None,
     teacher_sharded: bool = False,
+    targets: Path | None = None,
+    making: Making | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Train a student and write its folder; continues from the last checkpoint in `out`.
@@ -130,15 +128,19 @@ def distill(
             the machine; then train in one process.
         teacher_sharded: spread the teacher over all processes, of which none holds the whole; they
             run it together, so traces must be there.
+        targets: what the teacher did on these examples, computed before (`targets.make`): it is
+            not run then, and of its folder only what a student is copied from must be there.
+        making: compute such targets instead of training; `out` is only worked in.
         reporter: where progress is told.
 
     Returns:
-        the record that `training.json` holds: config, arguments, teacher and student (hashes of the
-        weights that they were read from, None for a new student), sources (name and licence of
-        both), layers (that were copied), trained_as (what the teacher says of its own training),
-        pools, headmap, circuit, traces (draws, right ones, hash of these), seconds (since it was
-        last started), device, n_parameters, n_trained, and `loss`, rows of step, loss, grad_norm
-        and `loss_<term>`, every term's unweighted value.
+        what `make_targets` does, where targets are made; else the record that `training.json`
+        holds: config, arguments, teacher and student (hashes of the weights that they were read
+        from, None for a new student), sources (name and licence of both), layers (that were
+        copied), trained_as (what the teacher says of its own training), pools, headmap, circuit,
+        traces (draws, right ones, hash of these), targets (hash), seconds (since it was last
+        started), device, n_parameters, n_trained, and `loss`, rows of step, loss, grad_norm and
+        `loss_<term>`, every term's unweighted value.
 
     Raises:
         InputError: neither task nor examples, or both; the folder holds a finished student or one
@@ -152,8 +154,13 @@ def distill(
         raise InputError(
             "a teacher spread over processes writes no traces; make them before (workbench traces)"
         )
-    out, folder = Path(out), loading.model_folder(teacher)
-    digest = loading.weights_sha256(folder)
+    out, kept = Path(out), None if targets is None else Targets(targets)
+    bare = kept is not None and Path(teacher) == kept.folder / TEACHER
+    folder = Path(teacher) if bare else loading.model_folder(teacher)
+    if kept is None:
+        digest = loading.weights_sha256(folder)
+    else:
+        digest, pools = kept.manifest.teacher, kept.pools(pools, config.heads)
     args = trainer_arguments(out / WORK, config, workers, checkpoint_every, arguments or {})
     if args.process_index > 0:
         reporter = Reporter(Console(quiet=True))
@@ -165,7 +172,8 @@ def distill(
             "arguments": dict(arguments or {}),
             "teacher": digest,
             "student": sources.student and sources.student.weights_sha256,
-            "pools": _listed(pools),
+            "pools": listed(pools),
+            **({} if kept is None else {"targets": kept.manifest.sha256}),
         }
     )
     if is_fsdp_enabled():  # by its name sharding alone, in fact: with this way of loading
@@ -174,8 +182,10 @@ def distill(
             "needs the whole teacher; set it to false"
         )
     dtype = torch.float32 if args.device.type == "cpu" else torch.bfloat16
-    together = teacher_sharded and args.world_size > 1
-    if together:
+    together = teacher_sharded and args.world_size > 1 and kept is None
+    if kept is not None:
+        taught = kept.teacher()
+    elif together:
         taught = read_sharded(
             folder, lambda model: attention_modules(model)[1], dtype=dtype, device=args.device
         )
@@ -191,7 +201,8 @@ def distill(
     n_tokens = check_vocabulary(taught, student, tokenizer)
     for model, side in ((taught, "teacher"), (student, "student")):
         check_context(model, side, config.context)
-    _check_heads(taught, student, pools, config, scores, digest)
+    if kept is None:
+        _check_heads(taught, student, pools, config, scores, digest)
     given = None if traces is None else read_traces(traces, digest, n_tokens)
     own = None if examples is None else own_examples(examples, config, n_tokens, reporter)
     first = args.process_index == 0
@@ -225,13 +236,14 @@ def distill(
                 stream, made_of = own, {"drawn": len(examples or ()), "kept": len(own)}
                 made_of |= {"sha256": samples_sha256(own)}
             claim(out, out / WORK / TAUGHT, {"traces": made_of}, KIND)
-            headmap = None
-            if not together:
+            headmap = None if kept is None else kept.manifest.headmap
+            if not together and kept is None:
                 headmap = _head_map(out, taught, student, pools, config, stream, scores)
         if together:
             headmap = _head_map(out, taught, student, pools, config, stream, scores, keep=first)
-        circuit = ()
-        if config.loss.by_ablation and pools is not None:  # as many pairs as the pools have heads
+        circuit = () if kept is None else kept.manifest.circuit
+        if kept is None and config.loss.by_ablation and pools is not None:
+            # As many pairs as the pools have heads.
             n = check_pools(pools, shape_of(taught)).total()
             circuit = pair_by_ablation(taught, student, n, [_first(stream, config)])
         set_seed(config.seed)
@@ -244,6 +256,7 @@ def distill(
             headmap=headmap,
             circuit=circuit,
             n_tokens=n_tokens,
+            targets=kept,
             args=args,
             train_dataset=stream,
             data_collator=Collator(),
@@ -252,6 +265,17 @@ def distill(
             raise InputError("lora: adapters are not trained with weights sharded over devices")
         if of_teacher(config) is not None:
             keep_widths(student)
+        if making is not None:
+            return make_targets(
+                trainer,
+                stream,
+                making,
+                teacher=digest,
+                pools=listed(pools),
+                heads=config.heads,
+                source=folder,
+                reporter=reporter,
+            )
         monitor = None if prompts is None else Monitor(out / READOUT, prompts, readout_every)
         if monitor:
             trainer.add_callback(monitor)
@@ -282,16 +306,6 @@ def distill(
         }
         write_student(out, trainer, tokenizer, record, base=sources.base)
     return record
-
-
-def _listed(pools: Pools | None) -> list[Any]:
-    """What decides matching, as JSON holds it."""
-    if pools is None:
-        return []
-    if isinstance(pools, Mapping):
-        return [[pool, plain(list(heads))] for pool, heads in pools.items()]
-    heads = pooled_heads(pools) if isinstance(pools, HeadSet) else pools
-    return [[head.pool, head.layer, head.head, head.weight] for head in heads]
 
 
 def _check_heads(

@@ -21,6 +21,7 @@ from workbench.distill.reading.capture import Reading
 from workbench.distill.reading.parts import shape_of
 from workbench.distill.reading.positions import Marks
 from workbench.distill.reading.wanted import Wanted
+from workbench.distill.targets.requests import Answers
 from workbench.errors import InputError
 from workbench.heads import Head, ModelShape
 from workbench.phases import POOLS, Pool
@@ -131,9 +132,17 @@ class Terms:
     ) -> dict[str, Loss]:
         """Every term that is on, unweighted, as total and count over this batch."""
         read = batch, teacher, student
+        if isinstance(teacher, Answers):  # looks up plain data that a graph would hold as constants
+            return self._losses(*read, list(self._terms))
         found = self._fused_losses(*read, self._one_graph) if self._one_graph else {}
         found |= self._losses(*read, self._alone) if self._alone else {}
         return {name: found[name] for name in self._terms}
+
+    def of(
+        self, name: str, batch: Mapping[str, Tensor], teacher: Reading, student: Reading
+    ) -> Loss:
+        """One term, as it is in the sum."""
+        return self._losses(batch, teacher, student, [name])[name]
 
     def _losses(
         self, batch: Mapping[str, Tensor], teacher: Reading, student: Reading, names: Sequence[str]

@@ -30,7 +30,8 @@ from workbench.distill.matching.head_map import HeadMap
 from workbench.distill.reading.batches import completed
 from workbench.distill.reading.capture import Capture, Reading
 from workbench.distill.reading.parts import attention_modules, plain_model
-from workbench.distill.reading.positions import choose_queries, sampled_positions
+from workbench.distill.reading.positions import Marks, choose_queries, sampled_positions
+from workbench.distill.targets.store import Targets
 from workbench.distill.training.arguments import check_arguments, is_recomputed
 from workbench.distill.training.sharding import check_sharding, keep_ends_whole
 from workbench.distill.training.student import check_vocabulary
@@ -62,6 +63,8 @@ class MechanisticDistillationTrainer(Trainer):
         n_tokens: entries of the tokenizer that both have, over which next-token distributions are
             compared; as many as both have rows of embeddings unless given.
         args: as the Trainer's; `remove_unused_columns` becomes False.
+        targets: what the teacher did, computed before; then it is not run, and `teacher` is
+            `targets.teacher()`, without weights.
         kwargs: of the Trainer.
 
     `is_sharded` says whether weights are spread over devices (FSDP, DeepSpeed). `compute_metrics`
@@ -85,6 +88,7 @@ class MechanisticDistillationTrainer(Trainer):
         headmap: HeadMap | None = None,
         circuit: Sequence[tuple[Head, Head]] = (),
         n_tokens: int | None = None,
+        targets: Targets | None = None,
         **kwargs: Any,
     ) -> None:
         student, taught = plain_model(model), plain_model(teacher)
@@ -96,29 +100,39 @@ class MechanisticDistillationTrainer(Trainer):
         args.remove_unused_columns = False
         if args.n_gpu > 1:  # copies of the model in one process could not be read
             args._n_gpu = 1
-        self.terms = terms
+        self.terms, self.taught, self.targets = terms, taught, targets
+        self.headmap, self.circuit, self.n_tokens = headmap, circuit, n_tokens
         self._compiles = student.num_parameters() <= SMALL
         with self._compiling():
             self._student_capture = Capture(student, wanted)
-            self._teacher_capture = Capture(taught, terms.wanted["teacher"])
+            if targets is None:
+                self._teacher_capture = Capture(taught, terms.wanted["teacher"])
+        if targets is not None:
+            targets.use(config, n_tokens)
         super().__init__(model=model, args=args, **kwargs)
         # Known only now: `accelerate launch` says it to the accelerator, not in the arguments.
         self.is_sharded = bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
         if self.is_sharded:
             check_sharding(self, wanted)
             self._compiles = False  # compiled, weights are read after they were let go of
-        self._choose = partial(choose_queries, rows=config.rows, looks=wanted.looks)
-        self._complete = partial(completed, needs=config.batch_keys)
-        choose = self._choose if wanted.looks else None
-        self.data_collator = partial(_collated, self.data_collator, self._complete, choose)
+        looks, needs = wanted.looks, config.batch_keys
+        if targets is not None:  # their rows and places may be more, of further terms
+            looks = looks and looks | set(targets.manifest.looks)
+            needs = {**needs, "targets": targets.manifest.keys}
+        self._choose = partial(choose_queries, rows=config.rows, looks=looks)
+        self._complete = partial(completed, needs=needs)
+        choose = self._choose if looks else None
+        self.data_collator = partial(_collated, self.data_collator, self._complete, choose, targets)
         # As `loss_is_scaled_for_ga`, for releases of transformers that do not know it.
         self.model_accepts_loss_kwargs = True
         self.teacher = teacher.eval().requires_grad_(False)
-        if getattr(teacher, "hf_device_map", None) is None and not is_sharded(teacher):
+        spread = is_sharded(teacher) or getattr(teacher, "hf_device_map", None) is not None
+        if targets is None and not spread:
             teacher.to(args.device)  # pyright: ignore[reportArgumentType]
         self._student_capture.recomputed = is_recomputed(self)
         if self._compiles and not is_sharded(teacher):
-            fuse(attention_modules(taught)[1])
+            if targets is None:
+                fuse(attention_modules(taught)[1])
             if not self._student_capture.recomputed:  # compiled, it would be another computation
                 fuse(attention_modules(student)[1])
         self._weights = torch.tensor(list(config.on.values()), device=self.args.device)
@@ -183,20 +197,40 @@ class MechanisticDistillationTrainer(Trainer):
         inputs = self._complete(inputs)
         if self._choose.keywords["looks"] and "queries" not in inputs:
             inputs = {**inputs, "queries": self._choose(inputs)}
-        samples, queries = sampled_positions(inputs, self.terms.config.rows), inputs.get("queries")
-        ids = inputs["input_ids"]
         if self.is_sharded:
             keep_ends_whole(model, attention_modules(plain_model(self.model))[0])
-        taught = Reading()
-        if self.terms.config.needs_teacher:
-            with torch.no_grad():
-                taught = self._teacher_capture.run(
-                    lambda: self.teacher(input_ids=ids, use_cache=False), samples, queries
-                ).to(ids.device)
-        learnt = self._student_capture.run(
-            lambda: model(input_ids=ids, use_cache=False), samples, queries
-        )
+        taught = self.read_teacher(inputs)
+        learnt = self.read_student(model, inputs)
         return self.terms(inputs, taught, learnt), learnt
+
+    def read_teacher(self, inputs: Mapping[str, Tensor]) -> Reading:
+        """What the terms need of the teacher in a collated batch, from targets where they are."""
+        if not self.terms.config.needs_teacher:
+            return Reading()
+        rows, ids = self.terms.config.rows, inputs["input_ids"]
+        if self.targets is not None:
+            return self.targets.reading(inputs, Marks.of(inputs, rows))
+        samples = sampled_positions(inputs, rows)
+        with torch.no_grad():
+            return self._teacher_capture.run(
+                lambda: self.teacher(input_ids=ids, use_cache=False), samples, inputs.get("queries")
+            ).to(ids.device)
+
+    def read_student(self, model: Any, inputs: Mapping[str, Tensor]) -> Reading:
+        """What the terms need of the student in a collated batch."""
+        samples = sampled_positions(inputs, self.terms.config.rows)
+        return self._student_capture.run(
+            lambda: model(input_ids=inputs["input_ids"], use_cache=False),
+            samples,
+            inputs.get("queries"),
+        )
+
+    def collated(
+        self, samples: Sequence[Mapping[str, Any]], *, here: bool = False
+    ) -> dict[str, Tensor]:
+        """A batch of samples, on the training device; where they are if `here`."""
+        batch = cast(Any, self.data_collator)(samples)
+        return batch if here else cast(Any, self)._prepare_inputs(batch)
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
@@ -257,9 +291,12 @@ class MechanisticDistillationTrainer(Trainer):
         return dict(zip(names, summed, strict=True))
 
 
-def _collated(collate: Any, complete: Any, choose: Any, samples: Any) -> dict[str, Tensor]:
+def _collated(
+    collate: Any, complete: Any, choose: Any, targets: Targets | None, samples: Any
+) -> dict[str, Tensor]:
     batch = complete(collate(samples))
-    return {**batch, "queries": choose(batch)} if choose else {**batch}
+    batch = {**batch, "queries": choose(batch)} if choose else {**batch}
+    return batch if targets is None else targets.collated(batch, samples)
 
 
 @contextmanager

@@ -69,13 +69,12 @@ class Logit(Term):
         return marks.count_rows(marks.targets, self.config.per)
 
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        from workbench.distill.losses.losses import logit_loss
+        from workbench.distill.losses.losses import TopLogits, logit_loss, top_logit_loss
 
-        assert teacher.logits is not None and student.logits is not None
-        return logit_loss(
-            teacher.logits[..., self._tokens],
-            student.logits[..., self._tokens],
-            marks.targets,
-            temperature=self.config.logit_temperature,
-            per=self.config.per,
-        )
+        theirs, ours = teacher.logits, student.logits
+        assert theirs is not None and ours is not None
+        how = {"temperature": self.config.logit_temperature, "per": self.config.per}
+        ours = ours[..., self._tokens]
+        if isinstance(theirs, TopLogits):  # of targets on disk
+            return top_logit_loss(theirs, ours, marks.targets, **how)
+        return logit_loss(theirs[..., self._tokens], ours, marks.targets, **how)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.distill.losses.losses import Loss
     from workbench.distill.matching.head_map import Group
     from workbench.distill.reading.capture import Reading
-    from workbench.distill.reading.positions import Marks
+    from workbench.distill.reading.positions import Looking, Marks
     from workbench.distill.training.terms import Models
 
 
@@ -147,6 +147,7 @@ class Interaction(Term):
         super().__init__(models)
         self.unembeddings = models.unembeddings()
         self.heads = {side: models.pooled_heads(side) for side in SIDES}
+        self.looking: Looking = "decisions" if self.config.route == "decision" else "evidence"
 
     @staticmethod
     def pools(config: "LossConfig") -> Collection[Pool]:
@@ -173,7 +174,7 @@ class Interaction(Term):
 
         (theirs, wrote_theirs), (ours, wrote_ours) = (
             (
-                self.mass(marks, reading.pooled(self.heads[side]["coarse"])),
+                reading.mass(self.heads[side]["coarse"], marks, self.looking),
                 reading.contribution(self.heads[side]["refine"], marks, self.unembeddings[side]),
             )
             for side, reading in zip(SIDES, (teacher, student), strict=True)
@@ -188,11 +189,3 @@ class Interaction(Term):
             temperature=self.config.interaction_temperature,
             per=self.config.per,
         )
-
-    def mass(self, marks: "Marks", pattern: "Tensor") -> "Tensor":
-        """Attention mass [batch, decision, option] of the coarse heads, by the route."""
-        from workbench.distill.losses.features import decision_mass, evidence_mass
-
-        if self.config.route == "decision":
-            return decision_mass(pattern, marks.spans, marks.decision_rows)
-        return evidence_mass(pattern, marks.spans, marks.evidence, marks.queries)

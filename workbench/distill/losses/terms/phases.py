@@ -239,10 +239,8 @@ class _Both(_Phase):
 
     def product(self, marks: "Marks", side: Side, reading: "Reading") -> "tuple[Tensor, Tensor]":
         """Attention mass and contribution [batch, place, option]."""
-        from workbench.distill.losses.features import decision_mass
-
-        heads, rows = self.whole[side], self.rows(marks).rows
-        mass = decision_mass(reading.pooled(heads), marks.spans, rows)
+        heads = self.whole[side]
+        mass = reading.mass(heads, marks, "early" if self.phase == "p1" else "late")
         return mass, reading.contribution(heads, marks, self.unembeddings[side], self.what)
 
 

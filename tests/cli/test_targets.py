@@ -1,0 +1,68 @@
+import json
+
+import pytest
+import torch
+from fixtures.chats import write_rows
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from workbench.cli import app
+
+STUDENT = "--n-layers 2 --n-heads 2 --n-kv-heads 1 --d-model 16 --d-mlp 24 --no-bf16"
+STEPS = "--steps 2 --batch-size 4 --warmup-steps 1"
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    words = [word for each in arguments for word in str(each).split(" ")]
+    result = CliRunner().invoke(app, words)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def folder(qwen_tokenizer, make_model, tmp_path):
+    """A teacher, heads of it that someone chose, and rows of text."""
+    make_model(vocab_size=len(qwen_tokenizer) + 3).save_pretrained(tmp_path / "teacher")
+    qwen_tokenizer.save_pretrained(tmp_path / "teacher")
+    heads = [{"layer": 0, "head": 1, "pool": "coarse"}, {"layer": 1, "head": 2, "pool": "refine"}]
+    (tmp_path / "heads.json").write_text(json.dumps({"heads": heads}))
+    write_rows(tmp_path / "rows.jsonl")
+    return tmp_path
+
+
+def test_a_student_of_targets_needs_no_teacher(folder):
+    teacher = ["--teacher", folder / "teacher", "--headset", folder / "heads.json"]
+    data = ["--prompts", folder / "rows.jsonl", STUDENT, STEPS]
+    code, _, errors = call("distill", "--out", folder / "a", *teacher, *data, "--workers 0")
+    assert code == 0, errors
+    made = ["teacher-targets", "--out", folder / "targets", *teacher, *data]
+    code, _, errors = call(*made, "--dry-run")
+    assert code == 0 and "an example" in errors and not (folder / "targets").exists()
+    for part in (1, 0):
+        code, said, errors = call(*made, f"--exact --block 5 --part {part}/2")
+        assert code == 0 and "12 examples" in said, errors
+    assert "3 of 3 blocks" in errors
+    (folder / "teacher" / "model.safetensors").unlink()
+    given = ["--targets", folder / "targets", *data, "--workers 0"]
+    code, _, errors = call("distill", "--out", folder / "b", *given)
+    assert code == 0, errors
+    one, two = (json.loads((folder / name / "training.json").read_text()) for name in "ab")
+    for name in ("teacher", "headmap", "traces"):
+        assert one[name] == two[name]
+    for mine, theirs in zip(one["loss"], two["loss"], strict=True):
+        assert theirs == pytest.approx(mine, abs=2e-5)
+    whole, other = (load_file(folder / name / "model.safetensors") for name in "ab")
+    for name, weight in whole.items():
+        torch.testing.assert_close(other[name], weight, atol=1e-6, rtol=1e-5)
+
+
+def test_targets_refuse_in_one_line(folder):
+    teacher = ["--teacher", folder / "teacher", "--headset", folder / "heads.json"]
+    made = ["teacher-targets", "--out", folder / "targets", *teacher]
+    for flags, message in (
+        ("--part 2/2", "part '2/2' is not WHICH/PARTS"),
+        ("--top 8", "give --traces or --prompts"),
+    ):
+        code, _, errors = call(*made, flags)
+        assert code == 2 and message in errors
