@@ -48,6 +48,7 @@ SHAPES: dict[str, tuple[LlamaShape, int]] = {
     "llama3-70b": (LlamaShape(80, 64, 8, 8192, 28672), 128256),
     "llama3-1b": (LlamaShape(16, 32, 8, 2048, 8192), 128256),
     "tiny": (LlamaShape(4, 4, 2, 64, 128), 512),
+    "tiny-4k": (LlamaShape(4, 4, 2, 64, 128), 4096),
 }
 """Name → sizes and vocabulary; `tiny` is for a first look and for tests."""
 

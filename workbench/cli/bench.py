@@ -20,6 +20,7 @@ from workbench.cli.flags import (
     some_run_flags,
 )
 from workbench.errors import InputError
+from workbench.processes import Processes
 
 MEASURED = "cot,cot+logits,mechanistic,minilm,hidden,circuit"
 """Arms whose steps are timed: all but those that compute what the full objective does, or part."""
@@ -307,4 +308,32 @@ def distill_shapes(
         speed, peak = row["tokens_a_second"], row["peak_gib"]
         ratio = f", {row['ratio']:.2f} of cot+logits" if "ratio" in row else ""
         typer.echo(f"{row['arm']}: {speed:,.0f} tokens a second, {peak:.1f} GiB a card{ratio}")
+    typer.echo(f"benchmark: {out}")
+
+
+@command(MAINTAINERS, of=bench, several=True)
+def steps(
+    out: OutFile,
+    shape: Annotated[str, typer.Option(help="Random weights of it: 70b, 8b, 1b, tiny.")] = "8b",
+    prompts: Annotated[int, typer.Option(min=2, help="How many.")] = 64,
+    heads: Annotated[int, typer.Option(min=1, help="Heads that are patched.")] = 32,
+    dtype: Dtype = "bfloat16",
+    force: Force = False,
+) -> None:
+    """Scores and patches on a shape, shared among all processes of a launch: seconds of each.
+
+    Start it by `accelerate launch --num_processes N -m workbench bench steps …`, one process a
+    card.
+    """
+    from workbench.bench.steps import bench_steps
+    from workbench.progress import Reporter
+
+    if Processes.here().is_main:
+        check_new(out, force)
+    prepare()
+    result = bench_steps(
+        shape, out, n_prompts=prompts, n_heads=heads, dtype=dtype, reporter=Reporter()
+    )
+    for name in ("score", "patch"):
+        typer.echo(f"{name}: {result[name]['seconds']:.1f} s")
     typer.echo(f"benchmark: {out}")
