@@ -27,7 +27,7 @@ from workbench.distill.reading.batches import completed
 from workbench.distill.training.arguments import trainer_arguments
 from workbench.distill.training.copied import copy_layers
 from workbench.distill.training.student import check_vocabulary
-from workbench.distill.training.terms import drop_projections
+from workbench.distill.training.terms import drop_projections, keep_widths
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.models import loading
 from workbench.studies.students.asked import REPORT, SEEN, SELECT, Asked, ask, rows_for
@@ -203,6 +203,7 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
         train_dataset=rows,
         data_collator=Collator(),
     )
+    keep_widths(student)  # its hidden states are the teacher's to begin with
     for theirs in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(theirs)
     result: Result = {
