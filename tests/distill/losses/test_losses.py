@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from workbench.distill.losses import divergence
 from workbench.distill.losses.losses import (
     IGNORED,
     HiddenLoss,
@@ -147,6 +148,25 @@ def test_debiased_cka_is_the_estimator_of_song_et_al():
     k, l = teacher @ teacher.T, student @ student.T  # noqa: E741
     expected = 1 - hsic(k, l) / (hsic(k, k) * hsic(l, l)).sqrt()
     torch.testing.assert_close(update_loss(teacher, student, debiased=True).mean, expected)
+
+
+@pytest.mark.parametrize("debiased", [False, True])
+def test_cka_of_many_samples_is_the_same_by_channels(debiased: bool, monkeypatch):
+    teacher, student = random(60, 5) + 2, random(60, 7, seed=1) + random(60, 5)[:, :1]
+    mask = random(60, seed=2) < 0.8
+    student[~mask] = NAN
+    found = []
+    for many in (60, 0):
+        monkeypatch.setattr(divergence, "MANY", many)
+        ours = student.clone().requires_grad_(True)
+        loss = update_loss(teacher, ours, mask, debiased=debiased)
+        loss.total.backward()
+        found.append((loss, ours.grad))
+    torch.testing.assert_close(*(loss for loss, _ in found))
+    torch.testing.assert_close(*(gradient for _, gradient in found), rtol=1e-4, atol=1e-6)
+    assert not found[1][1][~mask].any() and found[1][1][mask].abs().max() > 1e-4
+    monkeypatch.setattr(divergence, "MANY", 0)
+    assert update_loss(teacher, torch.zeros(60, 7), mask, debiased=debiased).mean == 1
 
 
 def test_debiasing_takes_the_bias_of_small_batches_away():

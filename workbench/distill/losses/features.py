@@ -16,12 +16,12 @@ def pool_patterns(
     patterns: Sequence[Float[Tensor, "batch query key"]], weights: Sequence[float]
 ) -> Float[Tensor, "batch query key"]:
     """Weighted mean of some heads' attention patterns; weights need not sum to 1."""
-    if len(patterns) == 1:
-        return patterns[0].float()
-    with torch.autocast(patterns[0].device.type, enabled=False):
-        stacked = torch.stack(list(patterns), dim=1).float()
-        shares = torch.tensor(weights, device=stacked.device) / sum(weights)
-        return einsum(stacked, shares, "batch head query key, head -> batch query key")
+    whole = sum(weights)
+    # Not as a tensor of weights: sending it to a device would make the host wait for it.
+    pooled = patterns[0].float() * (weights[0] / whole)
+    for pattern, weight in zip(patterns[1:], weights[1:], strict=True):
+        pooled = pooled.add(pattern.float(), alpha=weight / whole)
+    return pooled
 
 
 def decision_mass(
