@@ -3,20 +3,17 @@
 import random
 from typing import Any
 
-from torch import Tensor
-
 from workbench.bench.distill_plan import Plan
 from workbench.bench.shapes import SHAPES
-from workbench.distill.examples.stream import Collator
 
 DECISION_TOKENS = 4
 """From one decision of an answer to the next."""
 
 
-def make_batches(plan: Plan, n: int) -> list[dict[str, Tensor]]:
-    """Batches of random tokens: a note with evidence, options, a chain that names them, answers."""
+def make_samples(plan: Plan, n: int) -> list[dict[str, Any]]:
+    """Samples of random tokens: a note with evidence, options, a chain that names them, answers."""
     rng = random.Random(0)
-    return [Collator()([_sample(plan, rng) for _ in range(plan.batch)]) for _ in range(n)]
+    return [_sample(plan, rng) for _ in range(n)]
 
 
 def _sample(plan: Plan, rng: random.Random) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,26 @@ import psutil
 import torch
 import torch.distributed as dist
 from accelerate.utils.memory import clear_device_cache
+from rich.console import Console
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
-from workbench.bench.distill_batches import make_batches
+from workbench.bench.distill_batches import make_samples
 from workbench.bench.distill_plan import Plan, check_memory, estimate, pools, table
 from workbench.bench.shapes import build, materialise, random_shares
 from workbench.distill.arms import find_arm
 from workbench.distill.config import plain
-from workbench.distill.matching.head_map import match_by_depth
+from workbench.distill.examples.stream import Collator
+from workbench.distill.losses.compiling import eager
+from workbench.distill.matching.head_map import listed, match_by_depth
 from workbench.distill.reading.parts import shape_of
+from workbench.distill.targets.make import Making, make_targets
+from workbench.distill.targets.packing import Packing
+from workbench.distill.targets.store import Targets
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.files import read_text, write_text
 from workbench.processes import Processes
+from workbench.progress import Reporter
 from workbench.runs.manifest import versions
 
 SCHEMA = "workbench.distill-shapes/1"
@@ -54,18 +61,31 @@ FSDP = {
 Say = Callable[[str], None]
 
 
-def bench_shapes(plan: Plan, out: Path, say: Say) -> dict[str, Any]:
+def bench_shapes(
+    plan: Plan, out: Path, say: Say, *, targets: Path | None = None, sharded: bool = False
+) -> dict[str, Any]:
     """Measure the arms that are not in `out` yet; each is written there when it is known.
 
+    Args:
+        plan: what is measured.
+        out: file of JSON.
+        say: told lines on how far it is.
+        targets: folder where targets are made, and read from, if the plan's teacher is on disk.
+        sharded: spread the teacher that makes them over all processes.
+
     Returns:
-        what the file holds: `plan`, `estimate` (GiB a card), `devices`, `seconds_to_teacher`, and
-        `arms`, rows of arm, seconds_to_first_step (of the arm, and since the command began),
-        step_seconds (mean, best), tokens_a_second (all cards together), tokens_a_second_a_card,
-        peak_gib (the largest of a card, allocated), reserved_gib, ratio (speed to "cot+logits").
+        what the file holds: `plan`, `estimate` (GiB a card), `devices`, and `arms`, rows of arm,
+        seconds_to_first_step (of the arm), seconds_since_start (of the command, at that step),
+        step_seconds and best_step_seconds, tokens_a_second (all cards together),
+        tokens_a_second_a_card, peak_gib (allocated, of the card where it is most), reserved_gib,
+        ratio (speed to "cot+logits"); of targets from disk also targets_seconds and
+        targets_mib_an_example.
 
     Raises:
-        InputError: the plan does not fit, or `out` holds another one's.
+        InputError: the plan does not fit, `out` holds another one's, or no folder for targets.
     """
+    if (plan.source == "disk") != (targets is not None):
+        raise InputError("say where targets are kept (--targets), if the teacher's are to be read")
     here = Processes.here()
     if here.world > 1:
         os.environ |= FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": str(plan.checkpointing).lower()}
@@ -78,14 +98,10 @@ def bench_shapes(plan: Plan, out: Path, say: Say) -> dict[str, Any]:
     left = [name for name in plan.arms if name not in {row["arm"] for row in result["arms"]}]
     if not left:
         return result
-    say(f"at {_age():.0f} s: {here.world} processes on {args.device.type}; making the teacher")
+    say(f"at {_age():.0f} s: {here.world} processes on {args.device.type}")
     _watch()
     try:
-        started = time.perf_counter()
-        teacher = _teacher(plan, args.device, here.world)
-        _wait(args.device)
-        result["seconds_to_teacher"] = time.perf_counter() - started
-        say(f"at {_age():.0f} s: teacher made, {_peak(args.device, reset=True)[0]:.1f} GiB")
+        teacher = None if targets is not None else _teacher(plan, args.device, here.world, say)
         for name in left:
             row: dict[str, Any] = {"arm": name}
 
@@ -97,7 +113,12 @@ def bench_shapes(plan: Plan, out: Path, say: Say) -> dict[str, Any]:
                 if here.is_main:
                     write_text(out, json.dumps(result, indent=1) + "\n")
 
-            _measure(plan, name, teacher, args, here, measured, say)
+            kept = None
+            if targets is not None:
+                make = replace(plan, source="sharded" if sharded else "whole")
+                measured(_make_targets(make, name, targets / name, args, here, say))
+                kept = Targets(targets / name)
+            _measure(plan, name, teacher or kept, args, here, measured, say)
     finally:
         faulthandler.cancel_dump_traceback_later()
     return result
@@ -135,7 +156,7 @@ def _arguments(plan: Plan, folder: Path, here: Processes) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=WARMUP_STEPS + plan.steps,
-        per_device_train_batch_size=1,  # an item is a whole batch
+        per_device_train_batch_size=plan.batch,
         learning_rate=1e-4,
         bf16=True,
         use_cpu=not on_gpu,
@@ -151,56 +172,98 @@ def _arguments(plan: Plan, folder: Path, here: Processes) -> TrainingArguments:
     )
 
 
-def _teacher(plan: Plan, device: torch.device, world: int) -> PreTrainedModel:
+def _teacher(plan: Plan, device: torch.device, world: int, say: Say) -> PreTrainedModel:
+    started = time.perf_counter()
     if plan.source == "sharded" and world > 1:
-        return random_shares(plan.teacher, torch.bfloat16, device, plan.n_layers(0))
+        model = random_shares(plan.teacher, torch.bfloat16, device, plan.n_layers(0))
+    else:
+        model = _model(plan.teacher, torch.bfloat16, plan.n_layers(0), device)
+    _wait(device)
+    took, held = time.perf_counter() - started, _peak(device, reset=True)[0]
+    say(f"at {_age():.0f} s: teacher made in {took:.0f} s, {held:.1f} GiB")
+    return model
+
+
+def _model(shape: str, dtype: torch.dtype, n_layers: int, device: torch.device) -> PreTrainedModel:
     with torch.device("meta"):
-        model = build(plan.teacher, torch.bfloat16, plan.n_layers(0))
+        model = build(shape, dtype, n_layers)
     materialise(model, {"": device}, seed=0)
     return model.eval()
+
+
+def _trainer(
+    plan: Plan, name: str, teacher: Any, dtype: torch.dtype, args: TrainingArguments, **more: Any
+) -> tuple[MechanisticDistillationTrainer, list[dict[str, Any]]]:
+    """The trainer of an arm with a new student, and its samples; `teacher` may be its targets."""
+    student = _model(plan.student, dtype, plan.n_layers(1), args.device)
+    targets = teacher if isinstance(teacher, Targets) else None
+    taught = teacher if targets is None else targets.teacher()
+    loss = find_arm(name).loss
+    headmap = None if targets is None else targets.manifest.headmap
+    if loss.taught_pools and targets is None:
+        headmap = match_by_depth(pools(plan), shape_of(taught), shape_of(student))
+    samples = make_samples(plan, 2 * args.world_size * plan.batch)
+    trainer = MechanisticDistillationTrainer(
+        student,
+        taught,
+        loss,
+        headmap=headmap,
+        targets=targets,
+        args=args,
+        train_dataset=samples,  # pyright: ignore[reportArgumentType]
+        data_collator=Collator(),
+        **more,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer, samples
+
+
+def _make_targets(
+    plan: Plan, name: str, folder: Path, args: TrainingArguments, here: Processes, say: Say
+) -> dict[str, float]:
+    """Let a teacher that is gone afterwards say what the terms of an arm will ask of it."""
+    started = time.perf_counter()
+    teacher = _teacher(plan, args.device, here.world, say)
+    trainer, samples = _trainer(plan, name, teacher, torch.bfloat16, args)
+    begun = time.perf_counter()
+    making = Making(folder, Packing(), block=plan.batch)
+    with eager():
+        made = make_targets(
+            trainer,
+            samples,
+            making,
+            teacher="random",
+            pools=listed(pools(plan)),
+            heads="pools",
+            reporter=Reporter(Console(quiet=True)),
+        )
+    _wait(args.device)
+    ended = time.perf_counter()
+    say(f"at {_age():.0f} s: {name}: targets in {folder} after {ended - started:.0f} s")
+    del trainer, teacher
+    clear_device_cache(garbage_collection=True)
+    _peak(args.device, reset=True)
+    size = made["bytes"] / len(samples) / 2**20
+    return {"targets_seconds": ended - begun, "targets_mib_an_example": size}
 
 
 def _measure(
     plan: Plan,
     name: str,
-    teacher: PreTrainedModel,
+    teacher: Any,
     args: TrainingArguments,
     here: Processes,
     measured: Callable[[Mapping[str, Any]], None],
     say: Say,
 ) -> None:
-    started = time.perf_counter()
-    device = args.device
-    with torch.device("meta"):
-        student = build(plan.student, torch.float32, plan.n_layers(1))
-    materialise(student, {"": device}, seed=1)
-    loss = find_arm(name).loss
-    headmap = None
-    if loss.taught_pools:
-        headmap = match_by_depth(pools(plan), shape_of(teacher), shape_of(student))
-    batches = make_batches(plan, 2 * here.world)
-    clock = _Clock(plan, name, here.world, device, started, measured, say)
-    trainer = MechanisticDistillationTrainer(
-        student,
-        teacher,
-        loss,
-        headmap=headmap,
-        args=args,
-        train_dataset=batches,  # pyright: ignore[reportArgumentType]
-        data_collator=_only,
-        callbacks=[clock],
-    )
-    trainer.remove_callback(PrinterCallback)
-    say(f"at {_age():.0f} s: {name}: student made, terms {', '.join(loss.on)}")
+    clock = _Clock(plan, name, here.world, args.device, measured, say)
+    trainer, _ = _trainer(plan, name, teacher, torch.float32, args, callbacks=[clock])
+    say(f"at {_age():.0f} s: {name}: student made, terms {', '.join(trainer.terms.config.on)}")
     trainer.train()
     trainer.accelerator.free_memory()
-    del trainer, student
+    del trainer
     clear_device_cache(garbage_collection=True)
-    _peak(device, reset=True)
-
-
-def _only(items: list[Any]) -> Any:
-    return items[0]
+    _peak(args.device, reset=True)
 
 
 class _Clock(TrainerCallback):
@@ -212,14 +275,13 @@ class _Clock(TrainerCallback):
         name: str,
         world: int,
         device: torch.device,
-        started: float,
         measured: Callable[[Mapping[str, Any]], None],
         say: Say,
     ) -> None:
         self._name, self._world, self._device = name, world, device
         self._tokens = plan.batch * plan.tokens * world
         self._part = max(1, plan.steps // 4)
-        self._started, self._measured, self._say = started, measured, say
+        self._started, self._measured, self._say = time.perf_counter(), measured, say
         self._parts: list[float] = []
         self._last = 0.0
         self._found: dict[str, Any] = {}

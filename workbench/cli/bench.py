@@ -269,6 +269,10 @@ def distill_shapes(
     teacher_sharded: Annotated[
         bool, typer.Option(help="Spread the teacher over all processes.")
     ] = False,
+    targets: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the teacher's targets, made first and then trained on."),
+    ] = None,
     checkpointing: Annotated[
         bool, typer.Option(help="Compute the student's activations again in the backward.")
     ] = False,
@@ -299,11 +303,13 @@ def distill_shapes(
         batch,
         steps,
         heads,
-        source="sharded" if teacher_sharded else "whole",
+        source="disk" if targets is not None else "sharded" if teacher_sharded else "whole",
         checkpointing=checkpointing,
         layers=numbers,
     )
-    result = bench_shapes(plan, out, lambda line: print(line, flush=True))
+    result = bench_shapes(
+        plan, out, lambda line: print(line, flush=True), targets=targets, sharded=teacher_sharded
+    )
     for row in result["arms"]:
         speed, peak = row["tokens_a_second"], row["peak_gib"]
         ratio = f", {row['ratio']:.2f} of cot+logits" if "ratio" in row else ""

@@ -210,20 +210,21 @@ class MechanisticDistillationTrainer(Trainer):
         rows, ids = self.terms.config.rows, inputs["input_ids"]
         if self.targets is not None:
             return self.targets.reading(inputs, Marks.of(inputs, rows))
-        samples = sampled_positions(inputs, rows)
-        with torch.no_grad():
+        with self._compiling(), torch.no_grad():
+            samples = sampled_positions(inputs, rows)
             return self._teacher_capture.run(
                 lambda: self.teacher(input_ids=ids, use_cache=False), samples, inputs.get("queries")
             ).to(ids.device)
 
     def read_student(self, model: Any, inputs: Mapping[str, Tensor]) -> Reading:
         """What the terms need of the student in a collated batch."""
-        samples = sampled_positions(inputs, self.terms.config.rows)
-        return self._student_capture.run(
-            lambda: model(input_ids=inputs["input_ids"], use_cache=False),
-            samples,
-            inputs.get("queries"),
-        )
+        with self._compiling():
+            samples = sampled_positions(inputs, self.terms.config.rows)
+            return self._student_capture.run(
+                lambda: model(input_ids=inputs["input_ids"], use_cache=False),
+                samples,
+                inputs.get("queries"),
+            )
 
     def collated(
         self, samples: Sequence[Mapping[str, Any]], *, here: bool = False
