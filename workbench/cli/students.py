@@ -186,7 +186,7 @@ def students_heads(
     import workbench as wb
     from workbench.distill.matching.head_map import pooled_heads
     from workbench.files import make_folder, write_table
-    from workbench.phases import POOLS
+    from workbench.phases import POOLS, Pool
     from workbench.studies.students.heads import choose_heads, described, head_table, write_heads
 
     prepare()
@@ -200,9 +200,9 @@ def students_heads(
     for name in names:
         if not (tables / f"{name}.csv").is_file():
             raise InputError(f"{tables}: has no {name}.csv")
-    read = [pd.read_csv(tables / f"{name}.csv") for name in names]
-    table = head_table(*read, pd.read_csv(knows))
-    pools = None
+    scores, at_chain, at_answer = (pd.read_csv(tables / f"{name}.csv") for name in names)
+    table = head_table(scores, at_chain, at_answer, pd.read_csv(knows))
+    pools: dict[Pool, Any] | None = None
     if headset is not None:
         pooled = pooled_heads(wb.load_headset(headset))
         pools = {pool: [(x.layer, x.head) for x in pooled if x.pool == pool] for pool in POOLS}

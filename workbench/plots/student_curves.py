@@ -42,10 +42,11 @@ def student_curves(table: pd.DataFrame, *, over: str, teacher: float | None = No
     figure = make_subplots(cols=len(sizes), subplot_titles=names, shared_yaxes=True)
     for column, size in enumerate(sizes, start=1):
         for series, colour in colours.items():
-            rows = table[(table["layers"] == size) & (table["series"] == series)].sort_values(over)
+            rows = table.loc[(table["layers"] == size) & (table["series"] == series)]
+            rows = rows.sort_values(by=over)
             if rows.empty:
                 continue
-            if rows["n_seeds"].max() > 1:
+            if (rows["n_seeds"] > 1).to_numpy().any():
                 figure.add_trace(band(rows[over], rows, "", colour), row=1, col=column)
             hover = f"{series}, {over} %{{x}}: %{{y:.3f}}"
             figure.add_trace(line(rows, over, "value", series, colour, hover), row=1, col=column)

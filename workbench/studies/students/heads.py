@@ -110,7 +110,7 @@ def _random(
 ) -> dict[str, Pooled]:
     """Two sets of as many heads of the same layers, none of them pooled or in two pools."""
     sets: dict[str, Pooled] = {}
-    n_heads, norms = int(table["head"].max()) + 1, table.assign(output_norm=1.0)
+    n_heads, norms = 1 + int(table["head"].to_numpy().max()), table.assign(output_norm=1.0)
     for draw in (0, 1):
         drawn: dict[Pool, Sequence[Head]] = {}
         for pool, heads in pools.items():
@@ -134,7 +134,8 @@ def _in_turn(table: pd.DataFrame, size: int, *, ascending: bool = True) -> Poole
 def _first(table: pd.DataFrame, size: int) -> list[Head]:
     if len(table) < size:
         raise InputError(f"{len(table)} heads are left for a pool of {size}")
-    return [(int(one.layer), int(one.head)) for one in table.head(size).itertuples()]
+    first = table.head(size)
+    return [(int(a), int(b)) for a, b in zip(first["layer"], first["head"], strict=True)]
 
 
 def write_heads(sets: Mapping[str, Pooled], out: Path) -> None:

@@ -8,6 +8,7 @@ knows nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,7 @@ from workbench.prompts.text import tokenize
 RIDGE = 1.0
 """Penalty, in units of the features' mean variance times the number of samples / 100."""
 FOLDS = 8
+COLUMNS = ["layer", "head", "early", "late", "n_early", "n_late"]
 Step = tuple[int, int, list[int]]
 """Token before whose last and middle tokens it is read, and the options that are right."""
 
@@ -40,7 +42,8 @@ def knowing(
     Args:
         model: a causal language model of transformers; it runs where it is, one row at a time.
         tokenizer: its own, of the fast kind.
-        rows: with `early`, `late`, `shortlist`, `gold`, `near_options` and `options`.
+        rows: with `early` and `late` (which say their decision), `gold`, `near_options` and
+            `options`.
         progress: called with rows done and all.
 
     Raises:
@@ -58,13 +61,8 @@ def knowing(
         ids, steps = _steps(tokenizer, row)
         read: list[Tensor] = []
         places = torch.tensor([at for kind in steps for step in steps[kind] for at in step[:2]])
-        hooks = [
-            output.register_forward_pre_hook(
-                lambda module, args, read=read, places=places: read.append(args[0][0, places])
-            )
-            for output in outputs
-            if output is not None
-        ]
+        keep = partial(_keep, read, places)
+        hooks = [one.register_forward_pre_hook(keep) for one in outputs if one is not None]
         try:
             model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
         finally:
@@ -83,10 +81,8 @@ def knowing(
                 at += 1
         if progress:
             progress(number + 1, len(rows))
-    table: dict[str, Any] = {
-        "layer": [layer for layer in range(shape.n_layers) for _ in range(shape.n_heads)],
-        "head": list(range(shape.n_heads)) * shape.n_layers,
-    }
+    layers = [layer for layer in range(shape.n_layers) for _ in range(shape.n_heads)]
+    table: dict[str, Any] = {"layer": layers, "head": list(range(shape.n_heads)) * shape.n_layers}
     for kind in found:
         z = torch.stack(found[kind]).flatten(1, 2)
         target, fold = torch.stack(wanted[kind]), torch.tensor(folds[kind])
@@ -95,7 +91,11 @@ def knowing(
             for head in range(z.shape[1])
         ]
         table |= {kind: values, f"n_{kind}": len(target)}
-    return pd.DataFrame(table)[["layer", "head", "early", "late", "n_early", "n_late"]]
+    return pd.DataFrame(table, columns=COLUMNS)
+
+
+def _keep(read: list[Tensor], places: Tensor, module: Any, args: tuple[Tensor]) -> None:
+    read.append(args[0][0, places])
 
 
 def read_area(
@@ -130,7 +130,7 @@ def _area(
 
 def _steps(tokenizer: Any, row: Mapping[str, Any]) -> tuple[list[int], dict[str, list[Step]]]:
     """Token ids of prompt and chain, and the steps that shortlist and that weigh."""
-    for key in ("early", "late", "shortlist", "gold", "near_options", "options"):
+    for key in ("early", "late", "gold", "near_options", "options"):
         if key not in row:
             raise InputError(f"a row has no {key!r}; a probe needs rows with all places")
     start = len(row["prompt"])
@@ -146,14 +146,9 @@ def _steps(tokenizer: Any, row: Mapping[str, Any]) -> tuple[list[int], dict[str,
         if row["gold"][decision] is not None
     }
     found: dict[str, list[Step]] = {"early": [], "late": []}
-    for span in row["early"]:
-        inside = [
-            one["decision"]
-            for one in row["shortlist"]
-            if span[0] <= one["span"][0] and one["span"][1] <= span[1]
-        ]
-        if inside and inside[0] in decided:
-            found["early"].append((*places(span), decided[inside[0]]))
+    for one in row["early"]:
+        if one["decision"] in decided:
+            found["early"].append((*places(one["span"]), decided[one["decision"]]))
     for one in row["late"]:
         if one["decision"] in decided:
             found["late"].append((*places(one["span"]), decided[one["decision"]][:1]))
