@@ -340,6 +340,17 @@ def traces(
         Literal["teacher", "rule"],
         typer.Option(help="Who writes the chains of --task: the rule needs no teacher's weights."),
     ] = "teacher",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Rows of documents, with what a model chose: a folder of predict."),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(help="How --predictions were asked.", show_default="as their folder says"),
+    ] = None,
+    choices: Annotated[
+        int, typer.Option(min=1, help="Options in an answer about a document, best first.")
+    ] = 1,
     part: Annotated[
         str, typer.Option(help="Which of how many parts to write, from 0: 3/8.")
     ] = "0/1",
@@ -350,6 +361,7 @@ def traces(
     import torch
 
     from workbench.distill.config import DEFAULTS
+    from workbench.distill.examples.document_rows import write_document_rows
     from workbench.distill.examples.row_files import Draws
     from workbench.distill.examples.traces import write_traces
     from workbench.distill.examples.written_rows import write_task_rows
@@ -366,8 +378,14 @@ def traces(
     whole = {name: value for name, value in settings.items() if value is not None}
     config = trace_config(replace(DEFAULTS, **whole), (int(which), int(parts)))
     folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
+    draws = Draws(config.n, config.seed, config.part)
+    if predictions is not None:
+        kept = write_document_rows(
+            out, predictions, folder, draws, task=task, form=form, n_choices=choices
+        )
+        typer.echo(f"rows: {out}, {kept}")
+        return
     if task is not None:
-        draws = Draws(config.n, config.seed, config.part)
         room = settings["max_new_tokens"] or ROOM
         kept = write_task_rows(
             out, task, folder, draws, by=by, room=room, batch_size=batch_size, device=device

@@ -1,7 +1,5 @@
 """Whole splits: every document's labels, in the order in which a model holds them probable."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,7 +219,6 @@ def _asked(
     decides = {k: v for k, v in asdict(config).items() if k not in _NOT_DECIDING}
     if given is not None:
         decides |= {"ways": "given", "shortlisted": file_sha256(given)}
-    text = json.dumps({k: v for k, v in asdict(form).items() if k != "where"}, sort_keys=True)
     return {
         "task": task,
         "corpus": corpus.name,
@@ -230,7 +227,7 @@ def _asked(
         "n_documents": n,
         "way": asker.way,
         "max_tokens": asker.max_tokens,
-        "form": {"name": form.name, "sha256": hashlib.sha256(text.encode()).hexdigest()},
+        "form": {"name": form.name, "sha256": form.sha256},
         "model": {
             "name": model.name,
             "revision": model.revision,

@@ -174,6 +174,21 @@ class Asker:
         ((ids, _),) = encode_many(self._tokenizer, [head + cues.opening], [question.quoted])
         return tuple(ids)
 
+    def messages(self, question: Question) -> list[dict[str, str]]:
+        """The turns of a question in a chat form, as a chat template takes them.
+
+        Raises:
+            InputError: the question is no chat.
+        """
+        if self.way == "plain":
+            raise InputError("a plain question has no turns")
+        begin, end = len(self._before), len(question.text) - len(self._after)
+        ending = self._layout(len(question.names)).names.lead
+        turn = question.text[begin : end - len(ending)]
+        system = self.form.written("system")
+        first = [{"role": "system", "content": system}] if system else []
+        return [*first, {"role": "user", "content": turn}]
+
     def listed(self, reply: str, options: Sequence[str]) -> list[int]:
         """The options that a free reply names, by their text or by their name, in its order."""
         return listed(reply, options, self._layout(len(options)).names.names)

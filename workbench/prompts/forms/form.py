@@ -3,10 +3,12 @@
 A form is a TOML file; those that come with the package lie beside this module.
 """
 
+import hashlib
+import json
 import string
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -64,6 +66,12 @@ class Form:
     @cached_property
     def _line(self) -> list[tuple[str, str | None]]:
         return self.filled("option", ("name", "text"), required=True)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its texts, wherever they were read."""
+        texts = {name: text for name, text in asdict(self).items() if name != "where"}
+        return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
 
     def option_line(self, name: str, text: str) -> str:
         """The line of an option."""
