@@ -26,6 +26,12 @@ def call():
     return run
 
 
+@pytest.fixture
+def few_readouts(monkeypatch):
+    monkeypatch.setattr("workbench.cli.distill.READOUT_PROMPTS", 4)
+
+
+@pytest.mark.usefixtures("few_readouts")
 def test_parts_of_rows_train_a_student_that_is_read_out(call, teacher, tmp_path):
     rows = tmp_path / "rows"
     given = ["--task icd10cm --by rule --n-traces 6 --model", teacher]

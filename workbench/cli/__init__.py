@@ -23,6 +23,7 @@ from workbench.cli import (  # noqa: F401  (they register their commands)
     students,
     studies,
     targets,
+    traces,
 )
 from workbench.cli.app import app
 
