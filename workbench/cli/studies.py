@@ -284,8 +284,8 @@ def trajectories(
     for name, table in vars(found).items():
         write_table(out / f"{name}.csv", table, float_format="%.5g")
     write_figure(out / "trajectories.html", figure(found.along, reported_along()))
-    shown = found.table.pivot_table("value", ["quantity", "t"], "model", sort=False)
-    typer.echo(shown.round(3).to_string())
+    shown = found.table.pivot_table("value", ["quantity", "t"], "model")
+    typer.echo(shown[list(models.all)].round(3).to_string())
     typer.echo(f"tables and figure: {out}")
 
 

@@ -4,17 +4,11 @@ Every model writes a chain and an answer to the same prompts, of labels that non
 simulator of its own learns from some of the prompts what the model answers, and is tested on the
 others: one example a decision (see `workbench.distill.evaluation.simulability`).
 
-The part with the answer is cut from every chain. What is left may still say the answer, so there
-are three versions of each chain, and one simulator reads all of them:
-
-    whole       as it was written: the letter of the answer stands in it
-    unlettered  without the letters of options at the ends of steps: labels by their texts alone
-    undecided   without the steps that rule out and decide: shortlists, and what is said of them
+Chains stand in three versions, and one simulator reads all of them (see `simulated_chains`).
 """
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +17,6 @@ import pandas as pd
 import torch
 from transformer_lens.utilities.devices import get_device
 
-from workbench.analysis.chains.generation import draw_prompts
 from workbench.distill.evaluation.simulability import (
     SEEN,
     SUMMARY,
@@ -36,20 +29,16 @@ from workbench.distill.training.student import check_tokenizers
 from workbench.errors import InputError
 from workbench.files import alone_in, claim, make_folder, read_parquet, write_table, write_text
 from workbench.models import loading
-from workbench.models.greedy import end_tokens, greedy_tokens
-from workbench.progress import Reporter, beating
+from workbench.progress import Reporter
 from workbench.prompts.choices import open_task
-from workbench.prompts.drawn import DrawnPrompt
-from workbench.prompts.task import NO_OPTION, Task
-from workbench.prompts.templates import PlainTemplate
 from workbench.studies.named_models import TEACHER, NamedModels, arm_in, part_of
 from workbench.studies.reported import reported_simulability
+from workbench.studies.simulated_chains import KINDS, written_rows
 
 SETTINGS, ROWS, CASES, ABOUT = "settings.json", "rows.parquet", "cases.parquet", "simulator.json"
-KINDS = ("whole", "unlettered", "undecided")
 KEYS = ["id", "event", "kind"]
-SPARE = 48
-_LETTERS = re.compile(r"( [A-Z])+$")
+LEARNT = 10_000
+"""Added to the seed for prompts that simulators learn from."""
 DIFFERENCES = ["model", "against", "kind", "value", "low", "high", "note"]
 ANSWERED = ["answered", "right"]
 
@@ -67,7 +56,7 @@ class SimulabilityStudy:
         split: labels of the teacher's training ("seen"), or not.
         config: how simulators are trained.
         max_new_tokens: of a chain and its answer; unless given, what the longest right one has,
-            and `SPARE` more.
+            and some more.
         n_resamples: behind every interval.
         seed: of prompts and resamples.
     """
@@ -232,7 +221,7 @@ def _rows_of(
     dtype: torch.dtype,
     reporter: Reporter,
 ) -> pd.DataFrame:
-    """What a model writes for all prompts, as rows; column part is "train" or "test"."""
+    """Rows of a model's chains; column part is "train" or "test", which have seeds of their own."""
     home = loading.model_folder(study.models.teacher)
     task = open_task(study.task, model=home, split=study.split)
     folder = loading.model_folder(source)
@@ -242,94 +231,12 @@ def _rows_of(
     check_tokenizers(loading.read_tokenizer(home), tokenizer)
     model: Any = loading.read_model(folder, dtype=dtype).to(device)  # pyright: ignore
     model.set_attn_implementation("sdpa")  # as right as eager, and faster
-    # Prompts of the two parts have streams of their own, and names that tell them.
-    seeds = {"test": (study.n_test, study.seed), "train": (study.n_train, study.seed + 10_000)}
-    drawn = [(part, x) for part, given in seeds.items() for x in draw_prompts(task, *given)]
-    prompts = [prompt for _, prompt in drawn]
-    room = study.max_new_tokens or _room(tokenizer, task, prompts)
-    written: list[str] = []
-    with reporter.step("chains", len(prompts), "chains") as advance:
-        for start in range(0, len(prompts), batch_size):
-            some = prompts[start : start + batch_size]
-            with beating():
-                written += _written(model, tokenizer, task, some, room)
-            advance(len(written), len(prompts))
-    rows = [
-        {**row, "id": f"{part} {prompt.id}", "part": part}
-        for (part, prompt), text in zip(drawn, written, strict=True)
-        for row in rows_of(task, prompt, text)
-    ]
-    return pd.DataFrame(rows)
-
-
-def _room(tokenizer: Any, task: Task, prompts: Sequence[DrawnPrompt]) -> int:
-    """Tokens of the longest right chain and answer, and some more."""
-    cue = PlainTemplate.answer_cue
-    texts = [
-        "".join(f"\n{step}" for step in task.chain(prompt))
-        + f"{cue} {' '.join(task.answer(prompt))}"
-        for prompt in prompts
-    ]
-    return SPARE + max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
-
-
-def _written(
-    model: Any, tokenizer: Any, task: Task, prompts: Sequence[DrawnPrompt], room: int
-) -> list[str]:
-    """Chain and answer of each prompt, as text behind the cue that opens a chain."""
-    template = PlainTemplate()
-    texts = [_input(task, prompt) + template.reason_cue for prompt in prompts]
-    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    tokens = greedy_tokens(
+    return written_rows(
         model,
-        encoded,
-        max_new_tokens=room,
-        end=end_tokens(model, tokenizer),
-        batch_size=len(encoded),
+        tokenizer,
+        task,
+        {"test": (study.n_test, study.seed), "train": (study.n_train, study.seed + LEARNT)},
+        room=study.max_new_tokens,
+        batch_size=batch_size,
+        reporter=reporter,
     )
-    return tokenizer.batch_decode(tokens, skip_special_tokens=True)
-
-
-def _input(task: Task, prompt: DrawnPrompt) -> str:
-    return task.render(prompt, PlainTemplate()).text.removesuffix(PlainTemplate.answer_cue)
-
-
-def rows_of(task: Task, prompt: DrawnPrompt, written: str) -> list[dict[str, Any]]:
-    """One row a decision and version of the chain; output "" where it answers with no option.
-
-    Args:
-        task: of the prompt.
-        prompt: as drawn.
-        written: chain and answer, behind the cue that opens a chain.
-    """
-    template = PlainTemplate()
-    chain, _, answer = written.partition(template.answer_cue)
-    said = task.read_answer(prompt, answer.split())
-    letters, golds = prompt.letters, prompt.golds
-    said = [*said, *[NO_OPTION] * len(golds)][: len(golds)]
-    given = _input(task, prompt)
-    rows = []
-    for kind, text in versions(task, chain, len(golds)).items():
-        for event, (label, gold) in enumerate(zip(said, golds, strict=True)):
-            letter = letters.get(label)
-            rows.append(
-                {"id": prompt.id, "event": event, "kind": kind, "input": given}
-                | {"chain": template.reason_cue + text, "right": label == gold}
-                | {"question": f"{template.answer_cue} {event + 1}"}
-                | {"output": "" if letter is None else f" {letter}"}
-            )
-    return rows
-
-
-def versions(task: Task, chain: str, n_decisions: int) -> dict[str, str]:
-    """The three versions of a chain, by `KINDS`; its answer is cut already."""
-    steps = [step for step in chain.split("\n") if step.strip()]
-    decided: set[int] = set()
-    for event in range(n_decisions):
-        stages = task.stages(event, steps)
-        decided |= {number for number, stage in enumerate(stages) if stage == "fine"}
-    kept = [step for number, step in enumerate(steps) if number not in decided]
-    made = (steps, [_LETTERS.sub("", step) for step in steps], kept)
-    return {
-        kind: "".join(f"\n{step}" for step in some) for kind, some in zip(KINDS, made, strict=True)
-    }

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from fixtures.distillation import build
+from fixtures.distillation import QUIET, build
 
-from workbench.distill.evaluation.simulated import Asked
+from workbench.distill.evaluation.simulated import Asked, read_simulated
 from workbench.distill.evaluation.simulator import NO_LABEL, Simulator, SimulatorConfig, packed
 from workbench.errors import InputError
 
@@ -48,6 +48,16 @@ def test_all_of_an_output_must_be_right():
     made = Oracle(model, Tokenizer(), SimulatorConfig())
     assert made.right([ASKED], "xe") == [True, False]
     assert made.right([ASKED, SHORT], "xe")[:2] == [True, True]  # the first row is the short one
+
+
+def test_all_weights_are_trained(tokenizer):
+    """Those of a merged adapter come frozen."""
+    model = build(vocab_size=len(tokenizer), n_layers=1).requires_grad_(False)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    row = {"id": "p", "input": "note:", "chain": " 1 in A", "output": " A"}
+    made = Simulator(model, tokenizer, SimulatorConfig(steps=2, batch_size=1), reporter=QUIET)
+    made.train(read_simulated([row]))
+    assert not any(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
 
 
 def test_settings_leave_room_for_both():

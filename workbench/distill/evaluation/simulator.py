@@ -131,6 +131,7 @@ class Simulator:
         """
         config, model = self._config, self._model
         asked = self._read(table)
+        model.requires_grad_(True)  # of a merged adapter, peft leaves most weights frozen
         rng = random.Random(config.seed)
         torch.manual_seed(config.seed)
         optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=0.0)
