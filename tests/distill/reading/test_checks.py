@@ -85,6 +85,16 @@ def test_contributions_through_another_final_norm_are_refused(kind):
         Capture(build(kind), Wanted(scale=True))
 
 
+def test_a_channel_that_is_exactly_zero_does_not_hide_the_final_norm():
+    model = build("llama")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[3, 5] = 0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[5] = 0
+            layer.mlp.down_proj.weight[5] = 0
+    Capture(model, Wanted(scale=True))
+
+
 def test_a_model_in_training_stays_so():
     model = build("llama").train()
     Capture(model, WRITES)
