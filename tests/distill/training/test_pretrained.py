@@ -65,7 +65,7 @@ def test_copied_layers_are_read_back_by_all(distilled, teacher, tmp_path, tokeni
         loading.read_model(loading.model_folder(out), dtype=torch.float32),
         AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager"),
     ):
-        assert torch.equal(logits(model), trained)
+        assert torch.equal(logits(model), trained) and model.config.use_cache
     assert AutoTokenizer.from_pretrained(out).get_vocab() == tokenizer.get_vocab()
     assert record["layers"] == [1] and record["n_trained"] == record["n_parameters"]
     assert str(tmp_path) not in (out / "config.json").read_text()

@@ -31,7 +31,7 @@ def read_copied(wanted: CopiedLayers, folder: Path) -> PreTrainedModel:
     """
     config = loading.hf_config(folder)
     layers = wanted.of(config.get_text_config().num_hidden_layers)
-    stored = None if adapters.is_adapter(folder) else config.dtype
+    stored: Any = None if adapters.is_adapter(folder) else config.dtype
     return copy_layers(loading.read_model(folder, dtype=stored or torch.float32), layers)
 
 
@@ -123,7 +123,7 @@ def _is_the_rest(
     for layer, block in zip(layers, attention_modules(copy)[1], strict=True):
         if _settings(blocks[layer]) != _settings(block):
             return False
-    ids = torch.tensor([[at % copy.get_input_embeddings().num_embeddings for at in range(1, 9)]])
+    ids = torch.arange(1, 9)[None] % model.config.get_text_config().vocab_size
     training = model.training
     model.eval()
     with _without([block for at, block in enumerate(blocks) if at not in layers]):

@@ -198,6 +198,7 @@ def distill(
     set_seed(config.seed)
     student = make_student(config.student, taught, tokenizer, folder)
     student.to(args.device)  # pyright: ignore[reportArgumentType]
+    caches = getattr(student.config, "use_cache", None)
     n_tokens = check_vocabulary(taught, student, tokenizer)
     for model, side in ((taught, "teacher"), (student, "student")):
         check_context(model, side, config.context)
@@ -291,6 +292,8 @@ def distill(
         started = time.monotonic()
         trainer.train(resume_from_checkpoint=last_checkpoint(out))
         drop_projections(student)
+        if caches is not None:  # the Trainer turns it off, and who writes with the student wants it
+            student.config.use_cache = caches
         record = {
             **asked,
             **sources.record(),
