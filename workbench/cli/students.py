@@ -31,6 +31,12 @@ def students(
     factors: Annotated[
         str, typer.Option(help="Factors of all weights beside that of the chains.")
     ] = "0.3,1,3",
+    rates_alone: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates of chains alone, which have no factor.", show_default="--rates"
+        ),
+    ] = None,
     traces: Annotated[str, typer.Option(help="Rows of a student.")] = "8000",
     seeds: Annotated[int, typer.Option(min=1, help="Students of each, from seed 0.")] = 1,
     few_seeds: Annotated[int, typer.Option(min=1, help="Students of each of --few.")] = 2,
@@ -46,6 +52,7 @@ def students(
         int, typer.Option(min=1, help="Rows read, of which a seed draws its own.")
     ] = 24_000,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 24,
+    accumulation: Annotated[int, typer.Option(min=1, help="Forwards of a step.")] = 1,
     report: Annotated[int, typer.Option(min=1, help="Prompts that results are of.")] = 256,
     select: Annotated[int, typer.Option(min=1, help="Prompts that settings are chosen on.")] = 128,
     seen: Annotated[int, typer.Option(min=1, help="Prompts of labels of the training.")] = 128,
@@ -88,6 +95,7 @@ def students(
         steps=_list("--steps", steps, int),
         rates=_list("--rates", rates, float),
         factors=_list("--factors", factors, float),
+        rates_alone=_list("--rates-alone", rates_alone or rates, float),
         traces=_list("--traces", traces, int),
         seeds=range(seeds),
         few=dict.fromkeys(filter(None, few.split(",")), few_seeds),
@@ -103,6 +111,7 @@ def students(
         "task": task,
         "heads": files,
         "batch_size": batch_size,
+        "accumulation": accumulation,
         "evaluations": _list("--evaluations", evaluations, float),
         "report": report,
         "select": select,

@@ -54,6 +54,7 @@ def study(few_labels, make_model, tokenizer, tmp_path, monkeypatch):
         "task": "icd10cm",
         "heads": {"own": str(heads)},
         "batch_size": 2,
+        "accumulation": 1,
         "evaluations": [1.0],
         "report": 3,
         "select": 2,

@@ -14,6 +14,7 @@ PLAN = Plan(
     steps=[300],
     rates=[3e-4, 1e-3],
     factors=[0.3, 1.0, 3.0],
+    rates_alone=[3e-4, 1e-3],
     traces=[8000],
     seeds=range(1),
     few={},
@@ -39,11 +40,21 @@ def test_the_same_grid_for_every_arm_middle_first_and_arms_innermost():
     assert counts == {"cot": 2, "phases@paper": 6, "phases@random": 6}
     assert [job.series for job in jobs[:3]] == ["cot", "phases@paper", "phases@random"]
     assert {job.factor for job in jobs[:6]} == {1.0}, "what is cut off is the rim"
+    alone = replace(PLAN, rates=[1e-3], rates_alone=[3e-4, 1e-3, 2e-3]).grid()
+    rates = [job.rate for job in alone if job.series == "cot"]
+    assert rates == [1e-3, 3e-4, 2e-3] and sum(job.arm == "phases" for job in alone) == 6
     assert len({job.name for job in jobs}) == len(jobs)
 
 
 def test_seeds_are_outermost_and_fewer_where_asked():
-    jobs = replace(PLAN, seeds=range(5), few={"phases@random": 2}, rates=[1e-3], factors=[1.0])
+    jobs = replace(
+        PLAN,
+        seeds=range(5),
+        few={"phases@random": 2},
+        rates=[1e-3],
+        factors=[1.0],
+        rates_alone=[1e-3],
+    )
     found = [(job.seed, job.series) for job in jobs.grid()]
     assert found == sorted(found, key=lambda one: one[0])
     assert sum(series == "phases@random" for _, series in found) == 2

@@ -3,14 +3,12 @@
 Norms, rotations, activations, attention patterns and losses are elementwise over large tensors, or
 small and many. torch.compile makes few kernels of them; rounding aside, results stay the same.
 Elsewhere than on CUDA, and where Triton is missing, nothing is compiled. TORCHDYNAMO_DISABLE=1
-turns it off, WORKBENCH_COMPILE=blocks that of losses, which differ from arm to arm: it pays where a
-process trains many short students.
+turns it off.
 
 Compiling takes minutes where many layers are taught, and saves little where kernels are large: of a
 student of more than `SMALL` parameters nothing is compiled.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -56,8 +54,7 @@ def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         if torch.compiler.is_compiling():  # first: what follows is no part of a graph
             return function(*args, **kwargs)
-        off = _eager.get() or os.environ.get("WORKBENCH_COMPILE") == "blocks"
-        chosen = function if off or not _can_compile(args[0]) else compiled
+        chosen = function if _eager.get() or not _can_compile(args[0]) else compiled
         return chosen(*args, **kwargs)
 
     return call

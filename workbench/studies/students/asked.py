@@ -43,11 +43,6 @@ class Asked:
                 longest = max(longest, len(self._tokenizer.encode(reply).ids))
         self.most = longest + SPARE
 
-    @property
-    def room(self) -> int:
-        """Tokens of the longest prompt and reply."""
-        return max(map(len, self.ids)) + self.most
-
     def __len__(self) -> int:
         return len(self.ids)
 

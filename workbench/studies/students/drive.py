@@ -124,12 +124,10 @@ def _start(
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
         if compiled == "none":
             environment["TORCHDYNAMO_DISABLE"] = "1"
-        elif compiled == "blocks":
-            environment["WORKBENCH_COMPILE"] = "blocks"
         if devices:
             environment["CUDA_VISIBLE_DEVICES"] = str(number % devices)
             environment.setdefault("OMP_NUM_THREADS", "2")
-        command = [sys.executable, "-m", "workbench.studies.students.worker", str(out)]
+        command = [sys.executable, "-m", "workbench.studies.students.worker", str(out), compiled]
         with (out / LOGS / f"{number}.log").open("ab") as log:
             running.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
     return running

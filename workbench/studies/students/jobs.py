@@ -88,6 +88,7 @@ class Plan:
         arms: arms, as `parse_series` reads them.
         heads: names of the head sets.
         layers, steps, rates, factors, traces: values of the settings, see `Job`.
+        rates_alone: of arms that have no factor, so that they have as many settings.
         seeds: students of each.
         few: arms (as in `arms`) that get fewer seeds, and how many.
     """
@@ -98,6 +99,7 @@ class Plan:
     steps: Sequence[int]
     rates: Sequence[float]
     factors: Sequence[float]
+    rates_alone: Sequence[float]
     traces: Sequence[int]
     seeds: Sequence[int]
     few: Mapping[str, int]
@@ -105,7 +107,7 @@ class Plan:
     def grid(self) -> list[Job]:
         """All of them, seeds outermost and arms innermost, so that what is done is balanced.
 
-        Settings that are the middle of their list come first. An arm of chains alone has no factor.
+        An arm of chains alone has no factor.
 
         Raises:
             InputError: what `parse_series` refuses, or nothing to do.
@@ -116,27 +118,39 @@ class Plan:
             for layers in self.layers:
                 for steps in self.steps:
                     for traces in self.traces:
-                        for factor in _middle_first(self.factors):
-                            for rate in self.rates:
-                                for given, (arm, heads) in zip(self.arms, pairs, strict=True):
-                                    if seed >= self.few.get(given, seed + 1):
-                                        continue
-                                    own = factor if has_factor(arm) else 1.0
-                                    job = Job(arm, heads, layers, steps, rate, own, traces, seed)
+                        for at in range(self.n_settings):
+                            for given, (arm, heads) in zip(self.arms, pairs, strict=True):
+                                settings = self.settings(arm)
+                                if at < len(settings) and seed < self.few.get(given, seed + 1):
+                                    rate, factor = settings[at]
+                                    job = Job(arm, heads, layers, steps, rate, factor, traces, seed)
                                     jobs[job] = None
         if not jobs:
             raise InputError("there is no student to train: give arms, layers, steps and seeds")
         return list(jobs)
 
+    def settings(self, arm: str) -> list[tuple[float, float]]:
+        """Rates and factors that are tried for an arm, those in the middle of their list first."""
+        if not has_factor(arm):
+            return [(rate, 1.0) for rate in _middle_first(self.rates_alone)]
+        factors = _middle_first(self.factors)
+        return [(rate, factor) for factor in factors for rate in self.rates]
+
+    @property
+    def n_settings(self) -> int:
+        """Of the arm that has most."""
+        return max(len(self.rates_alone), len(self.rates) * len(self.factors))
+
     def chosen(self, results: Sequence[Mapping[str, Any]]) -> list[Job]:
         """The same with each arm's best rate and factor, of those that were tried with seed 0.
 
         An arm that was not tried has those of the arm that it is made of (`phases-p1` those of
-        `phases`), with the same heads or the first ones; if that was not either, the first rate
-        and factor of the plan.
+        `phases`), with the same heads or the first ones; if that was not either, the first that
+        would be tried.
         """
         best = best_settings(results)
-        once = replace(self, rates=self.rates[:1], factors=self.factors[:1])
+        first = _middle_first(self.factors)[:1], _middle_first(self.rates_alone)[:1]
+        once = replace(self, rates=self.rates[:1], factors=first[0], rates_alone=first[1])
         found: dict[Job, None] = {}
         for job in once.grid():
             sources = [job.series, *_kin(job, self.heads)]

@@ -52,6 +52,7 @@ class Setup:
         samples: that rows for training are drawn from.
         asked: prompts by `asked.REPORT`, `SELECT` and `SEEN`.
         batch_size: rows of a step.
+        accumulation: forwards of a step; arms that hold more have more (`ACCUMULATION`).
         warmup: share of the steps up to the peak of the learning rate.
         evaluations: shares of the steps after which a student is asked.
         workers: processes that collate.
@@ -64,6 +65,7 @@ class Setup:
     samples: Samples
     asked: Mapping[str, Asked]
     batch_size: int = 24
+    accumulation: int = 1
     warmup: float = 0.1
     evaluations: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     workers: int = 0
@@ -130,8 +132,8 @@ class Setup:
         if self._kept.get("writer", (None,))[0] != layers:
             self._kept.pop("writer", None)
             n = max(sum(len(self.asked[name]) for name in (REPORT, SELECT)), len(self.asked[SEEN]))
-            room = max(one.room for one in self.asked.values())
-            room += max(one.most for one in self.asked.values())  # the longest of either
+            room = max(len(row) for one in self.asked.values() for row in one.ids)
+            room += max(one.most for one in self.asked.values())
             writer = Writer(model.config, self.device, self.tokenizer.eos_token_id, n, room)
             self._kept["writer"] = layers, writer
         writer = self._kept["writer"][1]
@@ -168,8 +170,9 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
 
     Returns:
         job, finished, device, n_parameters, layers, headmap (pairs of heads), traces_seen, loss
-        (rows), seconds (making, training, asking), and curve: step, seconds of training so far,
-        `Asked.marks` by set; at the end also of labels of the training (`seen`).
+        (rows), seconds (making, training, asking), and curve: step, seconds of training so far and
+        `Asked.marks` of the prompts to report on; at the end also of those to select on, and of
+        labels of the training (`seen`).
 
     Raises:
         TimeUp: before the last step.
@@ -224,7 +227,8 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
 
     def note(step: int, model: Any) -> None:
         clock.to("training" if step else "making")
-        marks = ask(setup.writer(model), both)
+        wanted = both if step == job.steps else {REPORT: both[REPORT]}
+        marks = ask(setup.writer(model), wanted)
         result["curve"].append({"step": step, "seconds": round(times["training"], 2), **marks})
         clock.to("asking")
         write(result)
@@ -257,7 +261,7 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
 def _settings(setup: Setup, job: Job) -> tuple[DistillationConfig, Any]:
     """Configuration and the Trainer's arguments of a student."""
     mapped = tuple(enumerate(setup.layers(job.layers)))
-    parts = ACCUMULATION.get(job.arm, 1)
+    parts = max(setup.accumulation, ACCUMULATION.get(job.arm, 1))
     parts = parts if setup.batch_size % parts == 0 else 1
     config = DistillationConfig(
         loss=replace(job.loss, layers=mapped),

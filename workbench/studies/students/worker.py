@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ FIRST_GUESS = 60.0
 """Seconds that a student takes, where none of its size is finished."""
 
 
-def main(out: Path) -> None:
-    """Train students of the study in a folder."""
+def main(out: Path, compiled: str = "none") -> None:
+    """Train students of the study in a folder; losses are compiled only where `compiled` is all."""
     study, asked = (json.loads((out / name).read_text()) for name in (STUDY, JOBS))
     jobs = [Job(**one) for one in asked["jobs"]]
     setup: Any = None
@@ -43,19 +44,22 @@ def main(out: Path) -> None:
         if failed >= FAILURES or not _is_open(out, job, asked["until"]) or not _claim(out, job):
             continue
         setup = setup or _setup(out, study, asked["until"])
-        said = _try(out, setup, job)
+        said = _try(out, setup, job, compiled)
         if said is not None and "OutOfMemoryError" in said:  # others share the device
             time.sleep(PAUSE)
-            said = _try(out, setup, job)
+            said = _try(out, setup, job, compiled)
         failed = 0 if said is None else failed + 1
         if said is not None:
             write_text(out / ERRORS / f"{job.name}.txt", said)
 
 
-def _try(out: Path, setup: Any, job: Job) -> str | None:
+def _try(out: Path, setup: Any, job: Job, compiled: str) -> str | None:
     """Do a job; what it failed with, if it did. None also where there was no time to end it."""
+    from workbench.distill.losses.compiling import eager
+
     try:
-        _do(out, setup, job)
+        with nullcontext() if compiled == "all" else eager():
+            _do(out, setup, job)
     except Exception as error:
         return None if type(error).__name__ == "TimeUp" else traceback.format_exc()
     finally:
@@ -91,6 +95,7 @@ def _setup(out: Path, study: Mapping[str, Any], until: float) -> Any:
             for name in (REPORT, SELECT, SEEN)
         },
         batch_size=study["batch_size"],
+        accumulation=study["accumulation"],
         evaluations=tuple(study["evaluations"]),
         workers=study["workers"],
         keep=out / MODELS if study["keep"] else None,
@@ -159,4 +164,4 @@ def _claim(out: Path, job: Job) -> bool:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
