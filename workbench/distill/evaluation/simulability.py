@@ -30,6 +30,7 @@ from workbench.analysis.statistics import Interval, bootstrap
 from workbench.distill.evaluation.simulated import read_simulated, split_by_id
 from workbench.distill.evaluation.simulator import Simulator, SimulatorConfig
 from workbench.errors import InputError, require
+from workbench.phases import MIN_PROMPTS
 from workbench.progress import Reporter
 
 SEEN = ("x", "e", "xe")
@@ -50,7 +51,7 @@ class Simulability:
             right from the input alone (x), from the chain alone (e: the example leaks), and from
             both (xe).
         summary: by kind of chain: the columns of `leakage_adjusted`, n (examples), and note, which
-            says why LAS is missing.
+            says why LAS is missing or says little.
         simulator: what the simulator is and how it was trained.
     """
 
@@ -110,11 +111,14 @@ def simulability(
 
 
 def summarise(cases: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """LAS by kind of chain; where it is not defined the rest is there, and a note."""
+    """LAS by kind of chain; a note says where it is not defined, or a group has few examples."""
     rows = []
     for kind, part in cases.groupby("kind", sort=False):
         try:
-            found, note = leakage_adjusted(part, n_resamples=n_resamples, seed=seed), ""
+            found = leakage_adjusted(part, n_resamples=n_resamples, seed=seed)
+            fewest = min(found["n_leaking"], found["n_other"])
+            few = fewest < MIN_PROMPTS
+            note = f"half of LAS is the mean of {fewest} examples: it says little" if few else ""
         except InputError as error:
             found, note = _counts(part), str(error)
         rows.append({"kind": kind, **found, "n": len(part), "note": note})
