@@ -16,6 +16,7 @@ from workbench.distill.training import run
 from workbench.distill.training.run import distill
 from workbench.errors import InputError
 from workbench.models import loading
+from workbench.models.hooked import HookedModel
 from workbench.prompts.make import trained_here
 from workbench.prompts.trained import training_of
 
@@ -66,6 +67,8 @@ def test_copied_layers_are_read_back_by_all(distilled, teacher, tmp_path, tokeni
         AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager"),
     ):
         assert torch.equal(logits(model), trained) and model.config.use_cache
+    [hooked] = HookedModel.load(out, device="cpu").run([list(range(1, 40))])
+    torch.testing.assert_close(hooked.logits, trained[0, -1])
     assert AutoTokenizer.from_pretrained(out).get_vocab() == tokenizer.get_vocab()
     assert record["layers"] == [1] and record["n_trained"] == record["n_parameters"]
     assert str(tmp_path) not in (out / "config.json").read_text()
@@ -78,7 +81,7 @@ def test_copied_layers_are_read_back_by_all(distilled, teacher, tmp_path, tokeni
         f"| teacher | teacher | apache-2.0 | `{digest}` |",
         "| refine | 1-2 | 0-2 | 0.500 |",
         "| interaction | 0.1 |",
-        f"24 examples of 24; SHA-256 `{record['traces']['sha256']}`",
+        f"24 examples, of 24; SHA-256 `{record['traces']['sha256']}`",
     ):
         assert said in card, card
     assert str(tmp_path) not in card and "Answer" not in card

@@ -29,7 +29,7 @@ A LoRA adapter (rank {{ lora.rank }}, alpha {{ "%g" % lora.alpha }}, all linear 
 {%- endif %}
 {{ "{:,}".format(n_parameters) }} parameters, of which {{ "{:,}".format(n_trained) }} were trained.
 
-    workbench answer --model FOLDER …
+    workbench run --model FOLDER --out RUN
     transformers.AutoModelForCausalLM.from_pretrained(FOLDER)
 
 ## Where it comes from
@@ -39,10 +39,11 @@ A LoRA adapter (rank {{ lora.rank }}, alpha {{ "%g" % lora.alpha }}, all linear 
 {% for role, source in sources -%}
 | {{ role }} | {{ source.name }}{% if source.revision %} at {{ source.revision }}{% endif %}{% if source.hub %} ({{ source.hub }}){% endif %} | {{ source.licence or "not known here" }} | `{{ source.weights_sha256 }}` |
 {% endfor %}
-{% if new %}Its weights were drawn at random, and are nobody's; what the teacher's licence says of what it writes is the user's to look up.
-{%- elif licence == "other" %}Whether it may be passed on depends on the licences above.
-{%- endif %}
-
+{%- if new %}
+Its weights were drawn at random. What the teacher's licence says of students is the user's to look up.
+{% elif licence == "other" %}
+Whether it may be passed on depends on the licences above.
+{% endif %}
 ## Heads
 {% if headmap %}
 Matched {{ {"depth": "by depth", "attention": "by what they look at", "copied": "by the layers that were copied", "given": "as control heads"}[headmap.method] }}.
@@ -67,7 +68,7 @@ All settings are in `training.json`.
 
 ## Data
 
-{{ "{:,}".format(traces.kept) }} examples of {{ "{:,}".format(traces.drawn) }}; SHA-256 `{{ traces.sha256 }}`. They are not part of the model.
+{{ "{:,}".format(traces.kept) }} examples, of {{ "{:,}".format(traces.drawn) }}; SHA-256 `{{ traces.sha256 }}`. No text of them is in this card.
 """
 
 
