@@ -21,6 +21,7 @@ Heads = Literal["pools", "random", "norm"]
 UpdateSpace = Literal["residual", "options"]
 HiddenKind = Literal["mse", "cosine"]
 Supervision = Literal["teacher", "gold"]
+Over = Literal["step", "forward"]
 
 
 def weights(terms: Iterable[type[Term]]) -> Any:
@@ -96,6 +97,13 @@ class LossConfig(weights(TERMS.values())):
     debiased: Annotated[
         bool, Field(description="Unbiased CKA; the biased one is near 1 where samples are few.")
     ] = True
+    cka: Annotated[
+        Over,
+        Field(
+            description="Samples of CKA: those of a whole step, of all its forwards and processes, "
+            "or of each forward alone."
+        ),
+    ] = "step"
     hidden_kind: Annotated[HiddenKind, Field(description="Distance of hidden states.")] = "mse"
     layers: Annotated[
         tuple[tuple[int, int], ...] | None,

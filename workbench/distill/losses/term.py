@@ -73,6 +73,11 @@ class Term(ABC):
         """Whether it compares what heads add to the options' logits."""
         return False
 
+    @classmethod
+    def by_cka(cls, config: "LossConfig") -> bool:
+        """Whether it is a CKA, so that it is taken over all samples of a step (`together`)."""
+        return False
+
     @staticmethod
     def reads(config: "LossConfig") -> Collection[str]:
         """Keys that a batch must have for it, besides `input_ids`."""

@@ -10,6 +10,7 @@ A model of which nothing after some block is wanted stops there.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,13 @@ class Capture:
             self._ways = find_written(model, self._attentions, self._blocks, written_in)
         if self._norm is not None:
             check_end(model, self._norm, list(self._ways.values()))
+
+    def only(self, wanted: Wanted) -> "Capture":
+        """One that reads a part of what this one does."""
+        part = copy(self)
+        part.wanted = wanted
+        part._norm = self._norm if wanted.scale else None
+        return part
 
     def run(
         self,

@@ -1,7 +1,8 @@
 """The terms of the loss for two loaded models: what they need of them, and their sum's parts."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -16,6 +17,7 @@ from workbench.distill.losses.compiling import fused
 from workbench.distill.losses.losses import Loss
 from workbench.distill.losses.term import SIDES, TERMS, Side
 from workbench.distill.losses.terms.unpooled import PROJECTIONS
+from workbench.distill.losses.together import Step, Together
 from workbench.distill.matching.head_map import Group, HeadMap, map_layers
 from workbench.distill.reading.capture import Reading
 from workbench.distill.reading.parts import shape_of
@@ -38,6 +40,7 @@ class Models:
         headmap: pairs of matched heads, where a term compares pools.
         circuit: (teacher head, student head) paired by ablation effect, where a term needs them.
         n_tokens: token ids that both read; None for as many as both have rows.
+        together: through which terms take CKA.
 
     Raises:
         InputError: a map that a term needs is missing, lacks a pool, or is for models of another
@@ -50,6 +53,7 @@ class Models:
     headmap: HeadMap | None = None
     circuit: Sequence[tuple[Head, Head]] = ()
     n_tokens: int | None = None
+    together: Together = field(default_factory=Together)
 
     def __post_init__(self) -> None:
         taught = self.config.taught_pools
@@ -116,27 +120,59 @@ class Terms:
         self.config = models.config
         # What the terms look up is plain data and modules: compiled code asks for no more.
         self._terms = {name: TERMS[name](models) for name in self.config.on}
+        self._together = models.together
+        self._by_cka = [name for name in self._terms if TERMS[name].by_cka(self.config)]
         self._one_graph = [name for name, term in self._terms.items() if term.one_graph]
-        self._alone = [name for name in self._terms if name not in self._one_graph]
         self._fused_losses = fused(self._losses)
         self.counts = fused(self._counts)
         # The student always runs to its end: in several processes every weight must take part.
         least = {"teacher": Wanted(), "student": Wanted(logits=True)}
-        self.wanted = {
-            side: reduce(or_, (term.needs(side) for term in self._terms.values()), least[side])
-            for side in SIDES
-        }
+        self.wanted = {side: self._needs(side, self._terms) | least[side] for side in SIDES}
+        self.collected = {side: self._needs(side, self._by_cka) for side in SIDES}
+
+    def _needs(self, side: Side, names: Collection[str]) -> Wanted:
+        return reduce(or_, (self._terms[name].needs(side) for name in names), Wanted())
+
+    @property
+    def by_cka(self) -> bool:
+        """Whether any term is a CKA that is to be taken over whole steps."""
+        return bool(self._by_cka) and self.config.cka == "step"
 
     def __call__(
-        self, batch: Mapping[str, Tensor], teacher: Reading, student: Reading
+        self,
+        batch: Mapping[str, Tensor],
+        teacher: Reading,
+        student: Reading,
+        step: Step | None = None,
     ) -> dict[str, Loss]:
-        """Every term that is on, unweighted, as total and count over this batch."""
+        """Every term that is on, unweighted, as total and count over this batch.
+
+        With a step, of which it is the next forward, CKA is that of the whole step.
+        """
         read = batch, teacher, student
-        if isinstance(teacher, Answers):  # looks up plain data that a graph would hold as constants
-            return self._losses(*read, list(self._terms))
-        found = self._fused_losses(*read, self._one_graph) if self._one_graph else {}
-        found |= self._losses(*read, self._alone) if self._alone else {}
+        # Answers are plain data, which a graph would hold as constants.
+        fuses = [] if isinstance(teacher, Answers) else self._one_graph
+        fuses = fuses if step is None else [name for name in fuses if name not in self._by_cka]
+        found = self._fused_losses(*read, fuses) if fuses else {}
+        alone = [name for name in self._terms if name not in fuses]
+        with self._in_step(step):
+            found |= self._losses(*read, alone) if alone else {}
         return {name: found[name] for name in self._terms}
+
+    def collect(
+        self, batch: Mapping[str, Tensor], teacher: Reading, student: Reading, step: Step
+    ) -> None:
+        """Let a step have the samples of its next forward; of readings it takes `collected`."""
+        with self._in_step(step):
+            self._losses(batch, teacher, student, self._by_cka)
+
+    @contextmanager
+    def _in_step(self, step: Step | None) -> Iterator[None]:
+        self._together.step = step
+        try:
+            yield
+        finally:
+            self._together.step = None
 
     def of(
         self, name: str, batch: Mapping[str, Tensor], teacher: Reading, student: Reading

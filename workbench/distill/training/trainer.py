@@ -6,8 +6,9 @@ wrapped by nothing, the terms of the loss, and their values in the log.
 
 Each term is divided by its own count over the whole accumulated step, of all processes; what is
 counted follows from the batches alone. So accumulation changes nothing for terms that are sums
-over tokens, rows or examples. CKA (`update`, `circuit`) is no sum: its accumulated value is the
-mean over forwards, by their number of samples.
+over tokens, rows or examples. CKA (`update`, `circuit`, `p1_write`, `p2_write`) is no sum: it is
+taken over the samples of the whole step (`rehearsal`), or where `LossConfig.cka` is "forward" of
+each forward, whose mean is taken by their number of samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -26,13 +27,16 @@ from workbench.distill.config import LossConfig
 from workbench.distill.examples.stream import DistillationStream
 from workbench.distill.losses.compiling import SMALL, eager, fuse
 from workbench.distill.losses.losses import Loss
+from workbench.distill.losses.together import Step
 from workbench.distill.matching.head_map import HeadMap
 from workbench.distill.reading.batches import completed
 from workbench.distill.reading.capture import Capture, Reading
 from workbench.distill.reading.parts import attention_modules, plain_model
 from workbench.distill.reading.positions import Marks, choose_queries, sampled_positions
+from workbench.distill.reading.wanted import Wanted
 from workbench.distill.targets.store import Targets
 from workbench.distill.training.arguments import check_arguments, is_recomputed
+from workbench.distill.training.rehearsal import Rehearsal
 from workbench.distill.training.sharding import check_sharding, keep_ends_whole
 from workbench.distill.training.student import check_vocabulary
 from workbench.distill.training.terms import Models, Terms
@@ -138,6 +142,7 @@ class MechanisticDistillationTrainer(Trainer):
         self._weights = torch.tensor(list(config.on.values()), device=self.args.device)
         self._logged: Float[Tensor, " term"] | None = None
         self._logged_from = 0
+        self._rehearsal: Rehearsal | None = None
 
     def _compiling(self) -> AbstractContextManager[None]:
         return nullcontext() if self._compiles else eager()
@@ -154,7 +159,13 @@ class MechanisticDistillationTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         """The batches of a step, and the normaliser of each term."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, self._whole_counts(batches) if batches else None
+        self._rehearsal = None
+        if not batches:
+            return batches, None
+        counts = self._whole_counts(batches)
+        if self.terms.by_cka and (len(batches) > 1 or self.accelerator.num_processes > 1):
+            self._rehearsal = Rehearsal(self, batches)
+        return batches, counts
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -166,7 +177,9 @@ class MechanisticDistillationTrainer(Trainer):
         counts = num_items_in_batch
         if not isinstance(counts, Mapping):
             counts = self._whole_counts([inputs])
-        losses, reading = self.losses(model, inputs)
+        rehearsal = self._rehearsal if model.training else None
+        with rehearsal.next() if rehearsal else nullcontext(None) as step:
+            losses, reading = self.losses(model, inputs, step)
         weights = self.terms.config.on
         # All terms at once: many operations on single numbers would cost as much as a term.
         divisors = torch.stack([counts[name] for name in weights])
@@ -185,42 +198,71 @@ class MechanisticDistillationTrainer(Trainer):
                 total = total + 0.0 * reading.logits.float().mean()  # every weight takes part
         return (total, {"logits": reading.logits}) if return_outputs else total
 
-    def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Loss], Reading]:
-        """Unweighted terms of one batch, and the reading of the student."""
+    def losses(
+        self, model: Any, inputs: Mapping[str, Tensor], step: Step | None = None
+    ) -> tuple[dict[str, Loss], Reading]:
+        """Unweighted terms of one batch, and the reading of the student.
+
+        With a step, of which it is the next forward, CKA is that of the whole step.
+        """
         with self._compiling():
-            found = self._losses(model, inputs)
+            found = self._losses(model, inputs, step)
         if isinstance(self.teacher, FSDPModule):
             self.teacher.reshard()
         return found
 
-    def _losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Loss], Reading]:
+    def collect(self, model: Any, inputs: Mapping[str, Tensor], step: Step) -> None:
+        """Give a step what its next forward's CKA compares; without a graph."""
+        inputs, wanted = self.ready(inputs), self.terms.collected
+        with self._compiling(), torch.no_grad(), self.compute_loss_context_manager():
+            taught = self.read_teacher(inputs, wanted["teacher"])
+            learnt = self.read_student(model, inputs, wanted["student"])
+            self.terms.collect(inputs, taught, learnt, step)
+        if isinstance(self.teacher, FSDPModule):
+            self.teacher.reshard()
+
+    def ready(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A batch with all that terms look at."""
         inputs = self._complete(inputs)
         if self._choose.keywords["looks"] and "queries" not in inputs:
             inputs = {**inputs, "queries": self._choose(inputs)}
+        return inputs
+
+    def _losses(
+        self, model: Any, inputs: Mapping[str, Tensor], step: Step | None
+    ) -> tuple[dict[str, Loss], Reading]:
+        inputs = self.ready(inputs)
         if self.is_sharded:
             keep_ends_whole(model, attention_modules(plain_model(self.model))[0])
         taught = self.read_teacher(inputs)
         learnt = self.read_student(model, inputs)
-        return self.terms(inputs, taught, learnt), learnt
+        return self.terms(inputs, taught, learnt, step), learnt
 
-    def read_teacher(self, inputs: Mapping[str, Tensor]) -> Reading:
-        """What the terms need of the teacher in a collated batch, from targets where they are."""
+    def read_teacher(self, inputs: Mapping[str, Tensor], part: Wanted | None = None) -> Reading:
+        """What the terms need of the teacher in a collated batch, from targets where they are.
+
+        Or a part of it.
+        """
         if not self.terms.config.needs_teacher:
             return Reading()
         rows, ids = self.terms.config.rows, inputs["input_ids"]
         if self.targets is not None:
             return self.targets.reading(inputs, Marks.of(inputs, rows))
+        capture = self._teacher_capture if part is None else self._teacher_capture.only(part)
         with self._compiling(), torch.no_grad():
             samples = sampled_positions(inputs, rows)
-            return self._teacher_capture.run(
+            return capture.run(
                 lambda: self.teacher(input_ids=ids, use_cache=False), samples, inputs.get("queries")
             ).to(ids.device)
 
-    def read_student(self, model: Any, inputs: Mapping[str, Tensor]) -> Reading:
-        """What the terms need of the student in a collated batch."""
+    def read_student(
+        self, model: Any, inputs: Mapping[str, Tensor], part: Wanted | None = None
+    ) -> Reading:
+        """What the terms need of the student in a collated batch, or a part of it."""
+        capture = self._student_capture if part is None else self._student_capture.only(part)
         with self._compiling():
             samples = sampled_positions(inputs, self.terms.config.rows)
-            return self._student_capture.run(
+            return capture.run(
                 lambda: model(input_ids=inputs["input_ids"], use_cache=False),
                 samples,
                 inputs.get("queries"),

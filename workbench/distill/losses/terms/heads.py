@@ -92,11 +92,16 @@ class Update(_Grouped):
     def __init__(self, models: "Models") -> None:
         super().__init__(models)
         self.over_options = self.reads_option_logits(models.config)
+        self.together = models.together
         self.unembeddings = models.unembeddings() if self.over_options else {}
 
     @staticmethod
     def reads_option_logits(config: "LossConfig") -> bool:
         return config.update_space == "options"
+
+    @classmethod
+    def by_cka(cls, config: "LossConfig") -> bool:
+        return not cls.reads_option_logits(config)
 
     @staticmethod
     def reads(config: "LossConfig") -> Collection[str]:
@@ -114,14 +119,14 @@ class Update(_Grouped):
     def of_group(
         self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
     ) -> "Loss":
-        from workbench.distill.losses.losses import option_update_loss, update_loss
+        from workbench.distill.losses.losses import option_update_loss
 
         if not self.over_options:
-            return update_loss(
+            return self.together.loss(
                 teacher.summed(group.teacher, marks),
                 student.summed(group.student, marks),
                 marks.sampled,
-                debiased=self.config.debiased,
+                self.config.debiased,
             )
         theirs = teacher.contribution(group.teacher, marks, self.unembeddings["teacher"])
         ours = student.contribution(group.student, marks, self.unembeddings["student"])

@@ -114,6 +114,7 @@ class _Write(_Grouped):
     def __init__(self, models: "Models") -> None:
         super().__init__(models)
         self.over_options = self.reads_option_logits(self.config)
+        self.together = models.together
         needed = self.over_options or self.by_labels
         self.unembeddings = models.unembeddings() if needed else {}
 
@@ -124,6 +125,10 @@ class _Write(_Grouped):
     @staticmethod
     def reads_option_logits(config: "LossConfig") -> bool:
         return config.update_space == "options"
+
+    @classmethod
+    def by_cka(cls, config: "LossConfig") -> bool:
+        return not cls.reads_option_logits(config)
 
     @classmethod
     def reads(cls, config: "LossConfig") -> Collection[str]:
@@ -154,7 +159,7 @@ class _Write(_Grouped):
         self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
     ) -> "Loss":
         from workbench.distill.losses.chain_rows import shares
-        from workbench.distill.losses.losses import FLOOR, option_update_loss, update_loss
+        from workbench.distill.losses.losses import FLOOR, option_update_loss
         from workbench.distill.reading.through import token_directions
 
         counted = self.counted(marks)
@@ -165,7 +170,7 @@ class _Write(_Grouped):
             else:
                 theirs = teacher.summed(group.teacher, marks, self.what)
             ours = student.summed(group.student, marks, self.what)
-            return update_loss(theirs, ours, counted, debiased=self.config.debiased)
+            return self.together.loss(theirs, ours, counted, self.config.debiased)
         ours = student.contribution(group.student, marks, self.unembeddings["student"], self.what)
         if self.by_labels:
             likely = shares(self.labelled(marks)).clamp(min=FLOOR).log()

@@ -115,7 +115,11 @@ class Circuit(Term):
 
     def __init__(self, models: "Models") -> None:
         super().__init__(models)
-        self.pairs = models.circuit
+        self.pairs, self.together = models.circuit, models.together
+
+    @classmethod
+    def by_cka(cls, config: "LossConfig") -> bool:
+        return True
 
     @staticmethod
     def reads(config: "LossConfig") -> Collection[str]:
@@ -128,14 +132,14 @@ class Circuit(Term):
         return marks.count_samples(self.config.debiased)
 
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        from workbench.distill.losses.losses import average, update_loss
+        from workbench.distill.losses.losses import average
 
         losses = [
-            update_loss(
+            self.together.loss(
                 teacher.summed([theirs], marks),
                 student.summed([ours], marks),
                 marks.sampled,
-                debiased=self.config.debiased,
+                self.config.debiased,
             )
             for theirs, ours in self.pairs
         ]
