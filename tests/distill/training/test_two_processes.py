@@ -10,6 +10,8 @@ import pytest
 from distill.training.two_processes import RECOMPUTED, STEPS, distil_small, in_process
 from safetensors.torch import load_file
 
+from workbench.distill.targets.make import Making
+from workbench.distill.targets.packing import Packing
 from workbench.distill.training.folder import last_checkpoint
 
 TESTS = Path(__file__).parents[2]
@@ -82,16 +84,28 @@ def assert_alike(one: Path, two: Path) -> None:
     for mine, theirs in zip(losses(one), losses(two), strict=True):
         assert theirs == pytest.approx(mine, abs=1e-4)
 
+    whole, other = (load_file(folder / "model.safetensors") for folder in (one, two))
+    for name, weight in whole.items():
+        assert other[name].allclose(weight, atol=1e-5), name
 
-def test_two_processes_train_as_one_that_accumulates(teacher, trace_file, launch, tmp_path):
-    distil_small(teacher, trace_file.parent, tmp_path / "one", 2)
-    codes, errors = launch("two")
+
+def test_a_step_is_the_same_of_one_forward_several_or_two_processes(
+    teacher, trace_file, launch, tmp_path
+):
+    distil_small(teacher, trace_file.parent, tmp_path / "one", 1, size=8, own=True)
+    distil_small(teacher, trace_file.parent, tmp_path / "halves", 2, own=True)
+    assert_alike(tmp_path / "one", tmp_path / "halves")
+    codes, errors = launch("two", own=True)
     assert codes == [0, 0], errors[-2000:]
     assert_alike(tmp_path / "one", tmp_path / "two")
 
 
 def test_sharded_weights_are_trained_stopped_and_saved(teacher, trace_file, launch, fsdp, tmp_path):
-    distil_small(teacher, trace_file.parent, tmp_path / "one", 2, hidden=0.1)
+    # Beside the teacher's targets on disk and no teacher; the processes share the teacher itself.
+    given, targets = (teacher, trace_file.parent), tmp_path / "targets"
+    making = Making(targets, Packing(exact=True))
+    distil_small(*given, tmp_path / "work", 2, hidden=0.1, making=making)
+    distil_small(*given, tmp_path / "one", 2, hidden=0.1, targets=targets)
     two, flags = tmp_path / "two", {"sharded": True, "hidden": 0.1, "teacher_sharded": True}
     codes, _ = launch("two", fsdp, **flags, stop_at=5)
     assert 0 not in codes and not (two / "model.safetensors").exists()
@@ -100,9 +114,6 @@ def test_sharded_weights_are_trained_stopped_and_saved(teacher, trace_file, laun
     codes, errors = launch("two", fsdp | {RECOMPUTED: "true"}, **flags, begin_at=3)
     assert codes == [0, 0], errors[-2000:]
     assert_alike(tmp_path / "one", two)
-    whole, saved = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", two))
-    for name, weight in whole.items():
-        assert saved[name].allclose(weight, atol=1e-5), name
     readouts = [pd.read_parquet(folder / "readout.parquet") for folder in (tmp_path / "one", two)]
     pd.testing.assert_frame_equal(*readouts, atol=1e-4)
     assert not (two / "checkpoints").exists()

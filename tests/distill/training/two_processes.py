@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
-from fixtures.distillation import POOLS, QUIET, SMALL, make_small_task
+from fixtures.distillation import POOLS, QUIET, SMALL, make_small_task, placed
 from fixtures.small_icd10cm import small_icd10cm
 from torch.distributed.tensor import DTensor
 
 from workbench.distill.config import LossConfig
+from workbench.distill.examples.stream import DistillationStream
+from workbench.distill.examples.traces import read_traces
 from workbench.distill.training.run import distill
+from workbench.distill.training.student import word_encoder
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.models import loading
 from workbench.prompts.events import make_events
@@ -30,22 +33,38 @@ def distil_small(
     traces: Path,
     out: Path,
     accumulation: int,
+    size: int = 4,
     hidden: float = 0.0,
+    own: bool = False,
     teacher_sharded: bool = False,
+    **further: Any,
 ) -> None:
-    """A few steps with every kind of mechanistic term, the same in however many processes."""
+    """A few steps with every kind of mechanistic term, the same in however many processes.
+
+    On the task's traces, or on examples of one's own that have places in chains.
+    """
     task = make_small_task(small_icd10cm())
     loss = LossConfig(attention=0.5, update=0.1, interaction=0.1, hidden=hidden)
-    config = replace(SMALL, loss=loss, steps=STEPS, accumulation=accumulation)
     tokenizer = loading.read_tokenizer(teacher)
+    data: dict[str, Any] = {
+        "task": task,
+        "traces": traces,
+        "prompts": make_events(task, PlainTemplate(), tokenizer, n_prompts=5, seed=9),
+    }
+    if own:
+        loss = replace(loss, p1_write=0.3, p2_write=0.3)
+        read = read_traces(traces, loading.weights_sha256(teacher), 800)
+        encode = word_encoder(tokenizer, teacher)
+        sizes = {"n_samples": 24, "context": 400, "same_size": 4, "seed": 0}
+        stream = DistillationStream(task, encode, read, SMALL.mix, **sizes)
+        data = {"examples": [placed(stream[i]) for i in range(24)]}
+    config = replace(SMALL, loss=loss, steps=STEPS, accumulation=accumulation, batch_size=size)
     distill(
         out,
         teacher,
         POOLS,
         config,
-        task=task,
-        prompts=make_events(task, PlainTemplate(), tokenizer, n_prompts=5, seed=9),
-        traces=traces,
+        **data,
         readout_every=3,
         checkpoint_every=3,
         workers=0,
@@ -55,6 +74,7 @@ def distil_small(
         },
         teacher_sharded=teacher_sharded,
         reporter=QUIET,
+        **further,
     )
 
 

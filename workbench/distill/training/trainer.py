@@ -216,7 +216,8 @@ class MechanisticDistillationTrainer(Trainer):
         inputs, wanted = self.ready(inputs), self.terms.collected
         with self._compiling(), torch.no_grad(), self.compute_loss_context_manager():
             taught = self.read_teacher(inputs, wanted["teacher"])
-            learnt = self.read_student(model, inputs, wanted["student"])
+            whole = Wanted(logits=self.is_sharded)  # shards gather and let go as they do to the end
+            learnt = self.read_student(model, inputs, wanted["student"] | whole)
             self.terms.collect(inputs, taught, learnt, step)
         if isinstance(self.teacher, FSDPModule):
             self.teacher.reshard()
