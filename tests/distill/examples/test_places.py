@@ -78,14 +78,17 @@ def test_near_misses_are_the_options_unless_a_row_says_where(qwen_tokenizer):
 
 
 def test_rows_with_and_without_places_make_a_batch(qwen_tokenizer):
-    bare = {"prompt": "Note: old cough\n", "answer": "D"}
+    bare = {"prompt": "Note: old cough\n", "answer": "D B A", "labels": ["D", "B", "A"]}
     samples = examples_from_chats([PLACED, bare], qwen_tokenizer)
-    marks = Marks.of(Collator()(samples))
+    batch = Collator()(samples)
+    apart = Collator()([sample_of(PLACED, qwen_tokenizer), sample_of(bare, qwen_tokenizer)])
+    assert batch.keys() == apart.keys() and all(x.equal(apart[name]) for name, x in batch.items())
+    marks = Marks.of(batch)
     for rows, name in ((marks.early, "early"), (marks.late, "late")):
         assert isinstance(rows, ChainRows)
         assert rows.there.sum(dim=1).tolist() == [len(samples[0][name]), 0]
         assert rows.positions[0][rows.there[0]].tolist() == samples[0][name]
-    assert marks.gold.tolist() == [[0, 1], [-1, -1]]
+    assert marks.gold.tolist() == [[0, 1, -1], [-1, -1, -1]]
     assert marks.near[1].tolist() == [[-1, 0, 0]] * 2
     starts = marks.among_read("early"), marks.among_read("late")
     assert marks.read_at[:, starts[0]].equal(marks.early.positions)

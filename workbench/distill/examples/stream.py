@@ -168,15 +168,15 @@ class Collator:
         `length` and `question`, the tokens of the whole and of the prompt, are [batch].
         `option_spans` are [batch, option, 2], `option_tokens` [batch, option], `evidence`
         [batch, decision, 2], `decisions` [batch, decision] and the places in the chain (see
-        `places`), where samples have them; missing spans are (0, 0), decisions and positions -1.
+        `places`), where any sample has them; missing spans are (0, 0), decisions and positions -1.
         """
         longest = max(len(sample["ids"]) for sample in samples)
         width = -(-longest // self._multiple) * self._multiple
         ids = [sample["ids"] for sample in samples]
         places = {
-            name: _padded([sample[name] for sample in samples], filling)
+            name: _padded([_places(sample, name, filling) for sample in samples], filling)
             for name, filling in PLACES.items()
-            if name in samples[0]
+            if any(name in sample for sample in samples)
         }
         return {
             "input_ids": _padded(ids, 0, width),
@@ -186,6 +186,12 @@ class Collator:
             "question": torch.tensor([sample["question"] for sample in samples]),
             **places,
         }
+
+
+def _places(sample: dict[str, Any], name: str, filling: Any) -> Sequence[Any]:
+    """Places of a sample, which may have none where others do."""
+    n = len(sample.get("decisions", ())) if name in ("evidence", "gold") else 0
+    return sample.get(name, [filling] * n)
 
 
 def _padded(rows: Sequence[Sequence[Any]], filling: Any, width: int | None = None) -> Tensor:
