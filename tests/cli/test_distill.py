@@ -50,7 +50,8 @@ def test_distill_from_a_head_set_made_by_hand(call, teacher, trace_file, by_hand
 
 
 def test_layers_of_the_teacher_or_of_another_make_a_student(call, teacher, trace_file, tmp_path):
-    given = ["--teacher", teacher, "--traces", trace_file, "--arm cot", SMALL, SHORT]
+    given = ["--teacher", teacher, "--traces", trace_file, "--arm cot", SHORT]
+    given += ["--no-bf16 --workers 0"]
     out = tmp_path / "student"
     code, _, errors = call("distill", "--out", out, *given, "--student-layers 1,")
     assert code == 0, errors
@@ -61,6 +62,7 @@ def test_layers_of_the_teacher_or_of_another_make_a_student(call, teacher, trace
         ("3", "3 cannot be copied from a model of 2 layers"),
         ("1", "1 cannot be spread"),
         ("0,two", "give numbers"),
+        ("2 --d-model 64", "--d-model is of a new student"),
         ("2 --lora-alpha 3", "--lora-alpha is of an adapter; give --lora-rank, too"),
         ("2 --lora-rank 2 --lora-saved adapter", "copied layers are in no folder"),
     ]:

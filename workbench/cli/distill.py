@@ -267,11 +267,17 @@ def config_of(
     from workbench.distill.arms import arm_config
     from workbench.distill.config import DEFAULTS, StudentShape
 
+    new = StudentShape()
+
     def of(settings_class: type) -> dict[str, Any]:
         names = [one.name for one in fields(settings_class)]
         return {name: settings[name] for name in names if settings.get(name) is not None}
 
     shape = StudentShape(**of(StudentShape))
+    changed = [name for name in of(StudentShape) if getattr(shape, name) != getattr(new, name)]
+    if student and changed:
+        flag = changed[0].replace("_", "-")
+        raise InputError(f"--{flag} is of a new student; leave it out for a pretrained one")
     base = replace(DEFAULTS, **of(type(DEFAULTS)), student=student or shape, lora=lora)
     config = arm_config(arm, base)
     return replace(
