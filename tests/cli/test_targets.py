@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import pytest
 import torch
 from fixtures.chats import write_rows
 from safetensors.torch import load_file
+from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
 from workbench.cli import app
@@ -43,6 +45,16 @@ def test_a_student_of_targets_needs_no_teacher(folder):
         code, said, errors = call(*made, f"--exact --block 5 --part {part}/2")
         assert code == 0 and "12 examples" in said, errors
     assert "3 of 3 blocks" in errors
+    short, targets = [*data[:2], STEPS, "--no-bf16"], ["--targets", folder / "targets"]
+    other = folder / "other"
+    shutil.copytree(folder / "teacher", other)
+    LlamaForCausalLM.from_pretrained(other).to(torch.bfloat16).save_pretrained(other)
+    for flags, message in (
+        ("--student-layers 2", "copied from the teacher's weights, which targets do not hold"),
+        (f"--teacher {other} --student-layers 2", "is not the teacher that the targets are of"),
+    ):
+        code, _, errors = call("distill", "--out", folder / "c", *targets, *short, flags)
+        assert code == 2 and message in " ".join(errors.split()), errors
     (folder / "teacher" / "model.safetensors").unlink()
     given = ["--targets", folder / "targets", *data, "--workers 0"]
     code, _, errors = call("distill", "--out", folder / "b", *given)

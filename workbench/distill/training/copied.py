@@ -31,14 +31,33 @@ def read_copied(wanted: CopiedLayers, folder: Path) -> PreTrainedModel:
     """
     config = loading.hf_config(folder)
     layers = wanted.of(config.get_text_config().num_hidden_layers)
-    stored: Any = None if adapters.is_adapter(folder) else config.dtype
-    return copy_layers(loading.read_model(folder, dtype=stored or torch.float32), layers)
+    merged = not folder.is_dir() or adapters.is_adapter(folder)  # or one GGUF file
+    dtype = torch.float32 if merged or config.dtype is None else config.dtype
+    assert isinstance(dtype, torch.dtype)
+    return copy_layers(loading.read_model(folder, dtype=dtype), layers)
 
 
 def of_teacher(config: DistillationConfig) -> CopiedLayers | None:
     """The layers of the teacher that the student is made of; None for any other student."""
     wanted = config.student
     return wanted if isinstance(wanted, CopiedLayers) and wanted.from_ is None else None
+
+
+def check_teacher(folder: Path, digest: str, config: DistillationConfig, *, bare: bool) -> None:
+    """Refuse another teacher than that of the targets, whose weights have this hash.
+
+    `bare` says that the folder is the targets' own, without weights.
+
+    Raises:
+        InputError: its weights are others, or there are none to copy layers from.
+    """
+    if bare and of_teacher(config) is not None:
+        raise InputError(
+            "layers are copied from the teacher's weights, which targets do not hold; give "
+            "--teacher, too"
+        )
+    if not bare and loading.weights_sha256(folder) != digest:
+        raise InputError(f"{folder}: is not the teacher that the targets are of ({digest[:12]})")
 
 
 def compared(config: DistillationConfig, teacher: PreTrainedModel) -> LossConfig:

@@ -41,7 +41,7 @@ from workbench.distill.reading.parts import attention_modules, final_norm, shape
 from workbench.distill.targets.make import Making, make_targets
 from workbench.distill.targets.store import TEACHER, Targets
 from workbench.distill.training.arguments import trainer_arguments
-from workbench.distill.training.copied import compared, of_teacher
+from workbench.distill.training.copied import check_teacher, compared, of_teacher
 from workbench.distill.training.folder import (
     HEADMAP,
     KIND,
@@ -161,6 +161,7 @@ def distill(
         digest = loading.weights_sha256(folder)
     else:
         digest, pools = kept.manifest.teacher, kept.pools(pools, config.heads)
+        check_teacher(folder, digest, config, bare=bare)
     args = trainer_arguments(out / WORK, config, workers, checkpoint_every, arguments or {})
     if args.process_index > 0:
         reporter = Reporter(Console(quiet=True))
