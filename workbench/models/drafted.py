@@ -17,7 +17,7 @@ from workbench.models.greedy import greedy_tokens
 from workbench.models.rotary import switches
 from workbench.progress import beating, pulse
 
-ROUNDS = 12
+ROUNDS = 16
 """Forwards that a draft is given."""
 BACK, AHEAD = 4, 16
 """How far from a wrong token the draft may have the right one: it was left out, or is one more."""

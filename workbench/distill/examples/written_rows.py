@@ -10,9 +10,9 @@ from workbench.distill.examples.row_files import BLOCK, Draws, Writer, drawn_row
 from workbench.errors import InputError
 from workbench.models import loading
 from workbench.models.drafted import drafted_tokens
-from workbench.progress import Reporter
+from workbench.predicting.model import load_plain
+from workbench.progress import Reporter, beating
 from workbench.prompts.choices import open_task
-from workbench.prompts.make import needed_tokenizer
 from workbench.prompts.templates import PlainTemplate
 from workbench.prompts.text import encode_many
 
@@ -68,13 +68,11 @@ def write_task_rows(
 def _teacher(
     folder: Path, device: str | None, room: int, batch_size: int, reporter: Reporter
 ) -> Writer:
-    tokenizer = needed_tokenizer(folder)
-    with reporter.step("teacher"):
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
-        model: Any = loading.read_model(folder, dtype=dtype)
-        model.to(place).eval()
-    return teacher_writer(model, tokenizer, max_new_tokens=room, batch_size=batch_size)
+    place = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with reporter.step("teacher"), beating():
+        dtype = "float32" if place.startswith("cpu") else "bfloat16"
+        model = load_plain(folder, dtype=dtype, device=place, reporter=reporter)
+    return teacher_writer(model.hf, model.tokenizer, max_new_tokens=room, batch_size=batch_size)
 
 
 def teacher_writer(
