@@ -65,20 +65,21 @@ def test_rows_ask_as_was_asked_and_answer_as_the_teacher_did(
     table = pd.read_parquet(predicted(way) / "predictions.parquet")
     assert len(rows) == len(table) == 9
     some_gold = 0
-    for row, sample, given in zip(rows, samples, table.itertuples(), strict=True):
+    for row, sample, given in zip(rows, samples, table.to_dict("records"), strict=True):
         turn = row["prompt"] if way == "plain" else row["prompt"][-1]["content"]
         options = [turn[slice(*option["span"])] for option in row["options"]]
-        shown = [corpus.label_texts[label] for label in given.retrieved[:5]]
+        shown = [corpus.label_texts[label] for label in given["retrieved"][:5]]
         assert [line.partition(". ")[2] for line in options] == shown
         named = ["A", "B", "C", "D", "E"][: len(shown)]
-        best = [corpus.label_texts[label] for label in given.labels[:2]]
+        best = [corpus.label_texts[label] for label in given["labels"][:2]]
         assert [shown[named.index(label)] for label in row["labels"]] == best
-        right = {corpus.label_texts[label] for label in given.gold}
+        right = {corpus.label_texts[label] for label in given["gold"]}
         for at, near, chosen in zip(row["gold"], row["near_options"], best, strict=True):
             assert (at is None) == right.isdisjoint(shown)
             some_gold += at is not None
-            assert at is None or shown[at] in right
-            assert chosen not in right or shown[at] == chosen
+            true = None if at is None else shown[at]
+            assert true is None or true in right
+            assert chosen not in right or true == chosen
             assert near and right.isdisjoint(shown[x] for x in near)
             assert chosen not in [shown[x] for x in near]
         if way == "plain":  # this tokenizer has two tokens for " A"
@@ -112,8 +113,7 @@ def reasoned(predicted, tmp_path):
     table = pd.read_parquet(out / "predictions.parquet")
     texts = open_corpus(TASK).label_texts
     chains = [
-        f"\nIt is the second one.\n\n# Answer\n{texts[row.retrieved[1]]}"
-        for row in table.itertuples()
+        f"\nIt is the second one.\n\n# Answer\n{texts[found[1]]}" for found in table["retrieved"]
     ]
     chains[2], chains[4] = "\nIt never comes to an end", "\nNothing\n\n# Answer\nnone"
     write_table(

@@ -24,6 +24,12 @@ def drawn(task, number=3):
     return task.draw(str(number), random.Random(number))
 
 
+def ruled_row(task, prompt):
+    row = task_row(task, prompt, ruled_reply(task, prompt))
+    assert row is not None
+    return row
+
+
 def read(row, place):
     return row["prompt" if place.get("in") == "prompt" else "chain"][slice(*place["span"])]
 
@@ -35,7 +41,7 @@ def of(row, key, event):
 def test_places_of_a_chain_about_sides(sides, space):
     for number in range(20):
         prompt = drawn(sides, number)
-        row = task_row(sides, prompt, ruled_reply(sides, prompt))
+        row = ruled_row(sides, prompt)
         letters = prompt.letters
         for event, gold in enumerate(prompt.golds):
             letter = letters[gold]
@@ -64,7 +70,7 @@ def test_places_of_a_chain_about_sides(sides, space):
 
 def test_places_of_a_chain_of_letters(small_task):
     prompt = drawn(small_task)
-    row = task_row(small_task, prompt, ruled_reply(small_task, prompt))
+    row = ruled_row(small_task, prompt)
     for event, gold in enumerate(prompt.golds):
         letter = prompt.letters[gold]
         assert of(row, "shortlist", event) == [letter]
@@ -73,7 +79,7 @@ def test_places_of_a_chain_of_letters(small_task):
 
 
 def test_samples_of_rows_are_prompt_chain_and_answer_in_tokens(task, qwen_tokenizer):
-    rows = [task_row(task, prompt, ruled_reply(task, prompt)) for prompt in map(drawn, [task] * 2)]
+    rows = [ruled_row(task, drawn(task, number)) for number in (3, 4)]
     samples = examples_from_chats(rows, qwen_tokenizer, template="plain")
     for row, sample in zip(rows, samples, strict=True):
         text = row["prompt"] + row["chain"] + "\n" + row["answer"]
@@ -95,10 +101,10 @@ def test_samples_of_rows_are_prompt_chain_and_answer_in_tokens(task, qwen_tokeni
 def test_what_a_model_writes_is_kept_where_its_answer_is_the_tasks(task):
     prompt = drawn(task)
     right = ruled_reply(task, prompt)
-    assert task_row(task, prompt, right)["prompt"] == question(task, prompt)
+    assert ruled_row(task, prompt)["prompt"] == question(task, prompt)
     free = "\n anything at all" + right[right.index(PlainTemplate.answer_cue) :]
     row = task_row(task, prompt, free)
-    assert row["chain"].endswith("anything at all")
+    assert row is not None and row["chain"].endswith("anything at all")
     assert row["early"] == row["late"] == row["shortlist"] == []
     for wrong in (right + " A", right[:-1] + "?", right.split("\nanswer")[0], right + right):
         assert task_row(task, prompt, wrong) is None

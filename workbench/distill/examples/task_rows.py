@@ -86,26 +86,27 @@ def _places(
         stages = task.stages(event, steps)
         told = set(task.telling(event, steps))
 
-        def add(kind: str, span: CharSpan, event: int = event, **more: str) -> None:
-            found[kind].append({"span": list(span), "decision": event, **more})
+        def add(kind: str, span: CharSpan, event: int = event) -> None:
+            found[kind].append({"span": list(span), "decision": event})
 
         for at, (span, step, stage) in enumerate(zip(spans, steps, stages, strict=True)):
             if stage == "coarse":
                 add("early", span)
-                for place in _named(step, letters[gold]):
-                    add("shortlist", (span[0] + place[0], span[0] + place[1]))
+                for place in _named(step, letters[gold], span[0]):
+                    add("shortlist", place)
             if stage == "fine":
                 add("late", span)
             if at in told:
                 add("shortlist", span)
             if stage in ("coarse", "fine"):
                 for option in near[event]:
-                    for place in _named(step, letters[option]):
-                        add("near", (span[0] + place[0], span[0] + place[1]), **{"in": "chain"})
+                    for place in _named(step, letters[option], span[0]):
+                        add("near", place)
+    found["near"] = [{**place, "in": "chain"} for place in found["near"]]
     return found
 
 
-def _named(step: str, letter: str) -> list[CharSpan]:
+def _named(step: str, letter: str, start: int) -> list[CharSpan]:
     """Where a step names an option by its letter: the last time, as words may be letters, too."""
-    places = [match.span() for match in re.finditer(rf"(?<!\S){re.escape(letter)}(?!\S)", step)]
-    return places[-1:]
+    found = list(re.finditer(rf"(?<!\S){re.escape(letter)}(?!\S)", step))[-1:]
+    return [(start + match.start(), start + match.end()) for match in found]
