@@ -168,7 +168,7 @@ def _arguments(plan: Plan, folder: Path, here: Processes) -> TrainingArguments:
         ddp_timeout=300,
         # On one card there is no FSDP, which would have its own.
         gradient_checkpointing=plan.checkpointing and here.world == 1,
-        **({} if on_gpu or here.world == 1 else {"ddp_backend": "gloo"}),
+        ddp_backend=None if on_gpu or here.world == 1 else "gloo",
     )
 
 
@@ -197,7 +197,7 @@ def _trainer(
     """The trainer of an arm with a new student, and its samples; `teacher` may be its targets."""
     student = _model(plan.student, dtype, plan.n_layers(1), args.device)
     targets = teacher if isinstance(teacher, Targets) else None
-    taught = teacher if targets is None else targets.teacher()
+    taught: Any = teacher if targets is None else targets.teacher()
     loss = find_arm(name).loss
     headmap = None if targets is None else targets.manifest.headmap
     if loss.taught_pools and targets is None:

@@ -56,6 +56,7 @@ from workbench.distill.training.folder import (
 )
 from workbench.distill.training.loss_table import LossTable
 from workbench.distill.training.monitor import Monitor
+from workbench.distill.training.sharding import fuse_attention
 from workbench.distill.training.sources import Sources
 from workbench.distill.training.student import (
     check_context,
@@ -199,6 +200,8 @@ def distill(
     set_seed(config.seed)
     student = make_student(config.student, taught, tokenizer, folder)
     student.to(args.device)  # pyright: ignore[reportArgumentType]
+    for model in (taught, student):
+        fuse_attention(model)
     caches = getattr(student.config, "use_cache", None)
     n_tokens = check_vocabulary(taught, student, tokenizer)
     for model, side in ((taught, "teacher"), (student, "student")):

@@ -1,4 +1,4 @@
-"""A student under FSDP, and what its losses need of weights that are spread over processes.
+"""Large models: a student under FSDP, and what its losses need of weights that are spread.
 
 Blocks gather their weights when they run; what heads write is read then. Terms that compare what
 is added to logits, and hidden states, use weights between forward and backward: of the last norm,
@@ -10,8 +10,22 @@ from typing import Any
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from workbench.distill.losses.compiling import SMALL
 from workbench.distill.reading.wanted import Wanted
 from workbench.errors import InputError
+
+
+def fuse_attention(model: Any) -> None:
+    """Let a large model that holds whole attention maps compute attention by torch's own kernel.
+
+    Its maps alone are gigabytes a layer. Models that the kernel is not known to fit stay as they
+    are: those that cap scores, and those of which transformers says so.
+    """
+    config = model.config.get_text_config()
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    fits = getattr(model, "_supports_sdpa", False) and not capped
+    if fits and config._attn_implementation == "eager" and model.num_parameters() > SMALL:
+        model.set_attn_implementation("sdpa")
 
 
 def check_sharding(trainer: Any, wanted: Wanted) -> None:
