@@ -5,6 +5,7 @@ teacher, its heads matched, the Trainer and its terms. Left out is what one stud
 here: folders, checkpoints, traces of its own.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from workbench.distill.config import CopiedLayers, DistillationConfig
 from workbench.distill.examples.stream import Collator
 from workbench.distill.matching.ablation import ablation_effects, match_by_ablation
 from workbench.distill.matching.files import heads_for
-from workbench.distill.matching.head_map import PooledHead
+from workbench.distill.matching.head_map import HeadMap, PooledHead
 from workbench.distill.matching.pair import pair_heads
 from workbench.distill.reading.batches import completed
 from workbench.distill.training.arguments import trainer_arguments
@@ -29,16 +30,21 @@ from workbench.distill.training.copied import copy_layers
 from workbench.distill.training.student import check_vocabulary
 from workbench.distill.training.terms import drop_projections, keep_widths
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
+from workbench.files import write_text
+from workbench.heads import Head
 from workbench.models import loading
 from workbench.studies.students.asked import REPORT, SEEN, SELECT, Asked, ask, rows_for
 from workbench.studies.students.jobs import TEACHER, Job
 from workbench.studies.students.samples import Samples
 from workbench.studies.students.writer import Writer
 
-MATCHING_SIZE = 16
-"""Rows on which heads are matched."""
+MATCHING_SIZE = 8
+"""Rows on which heads are matched by attention."""
+ABLATED_SIZE = 4
+"""Rows on which they are matched by ablation, a forward for every head and row."""
 ACCUMULATION = {"minilm": 4, "hidden": 2, "cot+logits": 2}
 """Forwards of a step of arms that compare whole maps or streams, so that several fit on a card."""
+EFFECTS = "effects.json"
 Result = dict[str, Any]
 
 
@@ -56,6 +62,7 @@ class Setup:
         warmup: share of the steps up to the peak of the learning rate.
         evaluations: shares of the steps after which a student is asked.
         workers: processes that collate.
+        scratch: folder for what one process measures for all.
         keep: folder for the models of seed 0, in bfloat16.
         until: seconds since the epoch after which no student is trained on.
     """
@@ -69,6 +76,7 @@ class Setup:
     warmup: float = 0.1
     evaluations: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     workers: int = 0
+    scratch: Path | None = None
     keep: Path | None = None
     until: float = math.inf
     _kept: dict[Any, Any] = field(default_factory=dict)
@@ -140,11 +148,32 @@ class Setup:
         writer.load(model)
         return writer
 
-    def teacher_effects(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """How much the loss rises without each of the teacher's heads."""
-        if "effects" not in self._kept:
-            self._kept["effects"] = ablation_effects(self.model, [batch])
-        return self._kept["effects"]
+    def headmap(self, job: Job, student: Any, config: DistillationConfig) -> HeadMap:
+        """Heads of the teacher and of a student as it begins, which is the same for all seeds."""
+        key = "headmap", job.heads, job.layers
+        if key not in self._kept:
+            batch = completed(self._batch(MATCHING_SIZE), config.loss.batch_keys)
+            found = pair_heads(self.model, student, self.pools(job.heads), config, batch)
+            self._kept[key] = found
+        return self._kept[key]
+
+    def _batch(self, n: int) -> dict[str, Tensor]:
+        return Collator()([self.samples[at % len(self.samples)] for at in range(n)])
+
+    def circuit(self, student: Any, n: int) -> tuple[tuple[Head, Head], ...]:
+        """`n` heads of the teacher and of a student, paired by ablation effect.
+
+        On the same rows for all; what the teacher's effects are is measured once for all processes.
+        """
+        batch = self._batch(ABLATED_SIZE)
+        kept = None if self.scratch is None else self.scratch / EFFECTS
+        if kept is not None and kept.is_file():
+            theirs = torch.tensor(json.loads(kept.read_text()))
+        else:
+            theirs = ablation_effects(self.model, [batch])
+            if kept is not None:
+                write_text(kept, json.dumps(theirs.tolist()))
+        return match_by_ablation(theirs, ablation_effects(student, [batch]), n)
 
 
 def ask_teacher(setup: Setup) -> Result:
@@ -185,15 +214,10 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
     rows = setup.samples.of(chosen)
     student = setup.student(job.layers)
     pools = setup.pools(job.heads) if job.heads else None
-    first = [rows[at % len(rows)] for at in range(MATCHING_SIZE)]
-    batch = completed(Collator()(first), config.loss.batch_keys)
-    headmap = None
-    if config.loss.taught_pools:
-        headmap = pair_heads(setup.model, student, pools, config, batch)
+    headmap = setup.headmap(job, student, config) if config.loss.taught_pools else None
     circuit = ()
     if config.loss.by_ablation and pools is not None:
-        theirs, ours = setup.teacher_effects(batch), ablation_effects(student, [batch])
-        circuit = match_by_ablation(theirs, ours, len(pools))
+        circuit = setup.circuit(student, len(pools))
     set_seed(job.seed)
     trainer = MechanisticDistillationTrainer(
         student,

@@ -98,6 +98,7 @@ def _setup(out: Path, study: Mapping[str, Any], until: float) -> Any:
         accumulation=study["accumulation"],
         evaluations=tuple(study["evaluations"]),
         workers=study["workers"],
+        scratch=out,
         keep=out / MODELS if study["keep"] else None,
         until=until,
     )
