@@ -17,7 +17,9 @@ def test_weights_and_optimizer_are_shared_among_the_cards():
         assert eight[part] == pytest.approx(four[part] / 2)
     assert four["all"] == pytest.approx(sum(four.values()) - four["all"])
     assert four["all"] < 79 < estimate(replace(LARGE, batch=4), 4)["backward"]["all"]
-    assert "teacher" not in estimate(replace(LARGE, source="disk"), 4)["backward"]
+    disk = estimate(replace(LARGE, source="disk"), 4, sharded=True)
+    assert "teacher" not in disk["backward"]
+    assert disk["targets"]["teacher"] == pytest.approx(four["teacher"])
     assert table(estimate(LARGE, 4))[-1].split()[:1] == ["all"]
 
 

@@ -91,8 +91,12 @@ def find_shape(name: str) -> str:
     return f"llama3-{name}" if f"llama3-{name}" in SHAPES else name
 
 
-def estimate(plan: Plan, world: int) -> dict[str, dict[str, float]]:
-    """GiB on a card by phase ("start", "forward", "backward"): of each part, and "all"."""
+def estimate(plan: Plan, world: int, *, sharded: bool = False) -> dict[str, dict[str, float]]:
+    """GiB on a card by phase ("start", "forward", "backward"): of each part, and "all".
+
+    Where targets are kept on disk there is a phase before, "targets", in which they are made, by a
+    teacher that is `sharded` over the cards or whole on each.
+    """
     sizes = [_sizes((plan.teacher, plan.student)[side], plan.n_layers(side)) for side in (0, 1)]
     (teacher, block_t, ends_t), (student, block_s, ends_s) = sizes
     n = plan.batch * plan.tokens
@@ -100,8 +104,9 @@ def estimate(plan: Plan, world: int) -> dict[str, dict[str, float]]:
     ours, vocabulary = SHAPES[plan.student]
     shared = world > 1
     part = world if shared else 1
-    sharded = plan.source == "sharded" and shared
-    weights = {"whole": 2 * teacher, "sharded": 2 * teacher / part, "disk": 0}[plan.source]
+    sharded = shared and (sharded if plan.source == "disk" else plan.source == "sharded")
+    held = 2 * teacher / (part if sharded else 1)
+    weights = 0 if plan.source == "disk" else held
     heads = (ours.n_heads + 2 * ours.n_kv_heads) * ours.d_model // ours.n_heads
     layer = 2 * (STREAMS * ours.d_model + INNER * ours.d_mlp + HEADS * heads) * n
     layers = plan.n_layers(1)
@@ -130,10 +135,8 @@ def estimate(plan: Plan, world: int) -> dict[str, dict[str, float]]:
         "forward": always
         | {
             "AdamW": 8 * student / part,
-            "teacher's gathered weights": gathered_t,
-            "activations of a teacher's block": 0
-            if plan.source == "disk"
-            else _layer(shapes[0], n),
+            "teacher's gathered weights": gathered_t if weights else 0,
+            "a block of the teacher": _layer(shapes[0], n) if weights else 0,
         },
         "backward": always
         | {
@@ -145,6 +148,17 @@ def estimate(plan: Plan, world: int) -> dict[str, dict[str, float]]:
             "attention maps": reads,
         },
     }
+    if plan.source == "disk":
+        making = {
+            "CUDA and NCCL": CONTEXT_BYTES,
+            "teacher": held,
+            "teacher's gathered weights": gathered_t,
+            "a block of the teacher": _layer(shapes[0], n),
+            "student, to ask its terms": 2 * student,
+            "logits and losses": logits,
+            "attention maps": reads,
+        }
+        phases = {"targets": making, **phases}
     return {
         phase: {name: size / GIB for name, size in parts.items() if size}
         | {"all": sum(parts.values()) / GIB}

@@ -89,7 +89,7 @@ def bench_shapes(
     here = Processes.here()
     if here.world > 1:
         os.environ |= FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": str(plan.checkpointing).lower()}
-    estimated = estimate(plan, here.world)
+    estimated = estimate(plan, here.world, sharded=sharded)
     for line in table(estimated):
         say(line)
     args = _arguments(plan, Path(tempfile.gettempdir()) / f"distill-shapes-{os.getpid()}", here)
