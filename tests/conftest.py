@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import typechecks  # noqa: F401 (before anything of the package)
 from fixtures.small_icd10cm import small_icd10cm
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
