@@ -10,17 +10,21 @@ from workbench.labels.icd10cm import category
 from workbench.labels.words import words
 
 
-@pytest.fixture(autouse=True)
-def taxonomy(space, monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def taxonomy(space):
     """A small ICD-10-CM."""
-    for module in ("bench.notes", "labels.mimic4"):
-        monkeypatch.setattr(f"workbench.{module}.load_icd10cm", lambda: space)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("bench.notes", "labels.mimic4"):
+            patch.setattr(f"workbench.{module}.load_icd10cm", lambda: space)
+        yield
 
 
-@pytest.fixture
-def folder(tmp_path):
-    write_notes(tmp_path / "notes", n=30, n_training=10, seed=3)
-    return tmp_path / "notes"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, taxonomy):
+    """Notes that no test changes."""
+    path = tmp_path_factory.mktemp("made") / "notes"
+    write_notes(path, n=30, n_training=10, seed=3)
+    return path
 
 
 def read(folder):

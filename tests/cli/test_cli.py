@@ -83,7 +83,6 @@ def test_step_by_step_from_prompts_to_report(
         ["patch", *common, "--n-nominated", "2", *fast],
         ["pool", *common, *fast],
         ["paths", *common, *fast, "--sources", "0-1", "--destinations", "1-2"],
-        ["report", "--out", out],
     ):
         result = invoke(*arguments)
         assert result.exit_code == 0, result.output
@@ -96,7 +95,9 @@ def test_step_by_step_from_prompts_to_report(
     assert (whole["n"] == len(prompts)).all() and (whole["n_excluded"] == 0).all()
     verified = patching[patching["half"] == "verify"]
     assert (verified["n"] == verified["n"].max()).all() and verified["n"].max() > 0
-    assert "<html" in (out / "report.html").read_text()
+    if architecture == "gpt2":  # reports look the same for all
+        result = invoke("report", "--out", out)
+        assert result.exit_code == 0 and "<html" in (out / "report.html").read_text()
     headset = json.loads((out / "headset.json").read_text())
     assert headset["model"]["n_kv_heads"] == (4 if architecture == "gpt2" else 2)
     assert headset["prompts"]["sha256"] == prompts.sha256
@@ -232,23 +233,18 @@ def test_models_that_cannot_be_read(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("heads", "reason"),
-    [
-        ("9-1", "head (layer 9, head 1) is not in model"),
-        ("1-1,1-1", "1-1 is listed twice"),
-        ("best", "is not LAYER-HEAD"),
-    ],
-)
-def test_heads_the_model_lacks(
-    heads: str, reason: str, given: Given, tmp_path: Path, invoke: Invoke
-) -> None:
+def test_heads_the_model_lacks(given: Given, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "run"
     invoke("score", *given, "--out", out, *FAST[:4])
     before = content(out)
-    message = refusal(invoke("patch", *given, "--out", out, "--heads", heads))
-    assert reason in message
-    assert content(out) == before
+    for heads, reason in (
+        ("9-1", "head (layer 9, head 1) is not in model"),
+        ("1-1,1-1", "1-1 is listed twice"),
+        ("best", "is not LAYER-HEAD"),
+    ):
+        message = refusal(invoke("patch", *given, "--out", out, "--heads", heads))
+        assert reason in message
+        assert content(out) == before
     # A refused list of heads leaves the step open for a right one.
     right = invoke("patch", *given, "--out", out, "--heads", "1-3,0-2")
     assert right.exit_code == 0, right.output

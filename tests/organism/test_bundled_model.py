@@ -83,7 +83,7 @@ def test_its_chief_head_carries_the_label_and_is_called_a_carrier(model):
 
     Its score is taken for granted: whether it is nominated is another matter.
     """
-    prompts = wb.make_prompts(n_prompts=24)
+    prompts = wb.make_prompts(n_prompts=16)
     halves = Halves(frozenset(prompts.prompt_ids), frozenset())
     base = baseline(model, prompts, halves)
     runs = ("far_with_clean", "near_with_clean", "far_with_near")

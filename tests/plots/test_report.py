@@ -143,22 +143,22 @@ def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
     assert Page(html).text.count(NASTY) >= 7
 
 
-def test_prompt_text_is_there_only_when_given(tmp_path: Path, report: str) -> None:
+def test_prompt_text_is_there_only_when_given_and_ids_of_events_never(
+    tmp_path: Path, report: str
+) -> None:
     assert "Prompts" not in Page(report).text
     prompts = [
         {"id": "p0", "event": 0, "clean": {"text": "pt w/ fever", "input_ids": [9731]}},
         {"id": "p1", "near": "cough"},
     ]
-    text = Page(make_report(tmp_path, prompts=prompts)).text
+    baseline = make_baseline()
+    baseline["id"] = "patient-" + baseline["id"]
+    html = make_report(tmp_path, prompts=prompts, baseline=baseline)
+    text = Page(html).text
     assert "pt w/ fever" in text
     assert "cough" in text
     assert "9731" not in text
-
-
-def test_prompt_ids_stay_out(tmp_path: Path) -> None:
-    baseline = make_baseline()
-    baseline["id"] = "patient-" + baseline["id"]
-    assert "patient-" not in make_report(tmp_path, baseline=baseline)
+    assert "patient-" not in html
 
 
 def test_summary_gives_heads_effect_controls_and_counts(report: str) -> None:
@@ -192,15 +192,16 @@ def test_why_a_pool_is_empty_stands_with_it(tmp_path: Path) -> None:
     assert "<li>4-3 comes near: 0.02 missing</li><li>what may help: &lt;more&gt;</li>" in html
 
 
-def test_heads_that_no_score_named_are_listed(tmp_path: Path) -> None:
+def test_heads_that_no_score_named_are_listed(tmp_path: Path, report: str) -> None:
+    assert "since no score of theirs beats its null" not in report
     headset = make_headset()
     headset["method"] = {"thresholds": {"false_discovery_rate": 0.05}}
     for head in headset["heads"]:
         head["scores"] = {"coarse_q": 0.01, "refine_q": None}
-    assert "since no score of theirs beats its null" not in make_report(tmp_path, headset=headset)
+    assert unscored_heads(headset) == []
     headset["heads"][0]["scores"] = {"coarse_q": 0.5, "refine_q": 0.9}
     assert unscored_heads(headset) == ["4-3"]
-    html = make_report(tmp_path / "more", headset=headset)
+    html = make_report(tmp_path, headset=headset)
     assert "since no score of theirs beats its null" in html
 
 

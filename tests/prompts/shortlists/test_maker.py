@@ -77,7 +77,7 @@ def document(number: int, *labels: int, filler: int = 2) -> Document:
     return Document(f"d{number}", f"Visit {number}", " ".join(text), labels)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def corpus() -> Corpus:
     """Every label is in three documents of the test split, no two labels in more than one."""
     own = [document(k, k % 16, (k + 5) % 16, (k + 9) % 16) for k in range(16)]
@@ -97,6 +97,12 @@ def make(corpus, setting, n_prompts=16, config=SMALL, seed=0, **more):
     )
 
 
+@pytest.fixture(scope="module")
+def made(corpus, setting):
+    """Prompts of all documents, and the report."""
+    return make(corpus, setting)
+
+
 def words(tokenizer, event, span) -> str:
     return tokenizer.decode(event.clean[slice(*span)]).strip()
 
@@ -105,10 +111,12 @@ def by_role(event, role: str) -> list[str]:
     return [event.options[place].label for place in event.with_role(role)]
 
 
-def test_evidence_is_the_gold_sentence_and_the_swaps_name_a_far_and_a_near_option(corpus, setting):
+def test_evidence_is_the_gold_sentence_and_the_swaps_name_a_far_and_a_near_option(
+    corpus, setting, made
+):
     _, tokenizer = setting
     text_of = dict(zip(corpus.label_ids, corpus.label_texts, strict=True))
-    prompts, report = make(corpus, setting)
+    prompts, report = made
     assert report.n_used == len(prompts) == 16 and report.told == {1: 16}
     for event in prompts:
         (gold,) = by_role(event, "gold")
@@ -123,9 +131,9 @@ def test_evidence_is_the_gold_sentence_and_the_swaps_name_a_far_and_a_near_optio
             assert swapped in options
 
 
-def test_roles_follow_clusters_and_further_gold_labels_are_left_out(corpus, setting):
+def test_roles_follow_clusters_and_further_gold_labels_are_left_out(corpus, made):
     gold_of = {doc.labels for doc in corpus.documents("test")}
-    for event in make(corpus, setting)[0]:
+    for event in made[0]:
         (gold,) = by_role(event, "gold")
         assert len(event.options) == 8
         assert {corpus.group[label] for label in by_role(event, "near")} == {corpus.group[gold]}
@@ -137,11 +145,11 @@ def test_roles_follow_clusters_and_further_gold_labels_are_left_out(corpus, sett
         assert offered & set(whole) == right
 
 
-def test_options_and_the_rest_of_the_document_are_in_the_aligned_suffix(corpus, setting):
+def test_options_and_the_rest_of_the_document_are_in_the_aligned_suffix(corpus, setting, made):
     template, tokenizer = setting
     plain = template.name == "plain"
     text_of = dict(zip(corpus.label_ids, corpus.label_texts, strict=True))
-    for event in make(corpus, setting)[0]:
+    for event in made[0]:
         start = len(event.clean) - event.aligned_suffix
         assert start == event.evidence[1] <= min(option.span[0] for option in event.options)
         for option in event.options:
