@@ -36,7 +36,7 @@ QUIET = Reporter(Console(quiet=True))
 def opened(tmp_path_factory: pytest.TempPathFactory) -> OpenRun:
     folder = tmp_path_factory.mktemp("evidence")
     save_model("llama", folder / "model")
-    prompts = save_prompts(folder / "model", folder / "prompts.jsonl", n_prompts=20)
+    prompts = save_prompts(folder / "model", folder / "prompts.jsonl", n_prompts=12)
     model = HookedModel.load(folder / "model", device="cpu")
     opened = open_run(folder / "run", model=model, prompts=prompts, config=FAST, reporter=QUIET)
     wb.score(opened)

@@ -10,7 +10,7 @@ FAST = {"heads": "nominated", "positions": ("span",), "n_resamples": 50, "n_perm
 
 
 def test_pools_by_the_papers_rule_say_so_and_are_patched_beside_controls(tmp_path):
-    planted = plant(3, 2, 4, n_prompts=30)
+    planted = plant(3, 2, 4, n_prompts=12)
     heads = [(layer, head) for layer in range(2) for head in range(4)]
     chain = pd.DataFrame(heads, columns=["layer", "head"])
     chain["coarse_chain"] = [9.0, 1.0, *[0.0] * 6]
