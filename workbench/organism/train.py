@@ -42,6 +42,7 @@ from workbench.organism.examples import (
     TrainingStream,
     train_tokenizer,
 )
+from workbench.organism.trainer_settings import trainer_settings
 from workbench.progress import Reporter
 from workbench.prompts.coding import CodingTask, TaskConfig, split_categories
 from workbench.prompts.word_encoder import END, end_token
@@ -254,38 +255,10 @@ def training_arguments(
     compile_model: bool,
     **others: Any,
 ) -> TrainingArguments:
-    """Settings of the Trainer; `config` gives steps, batch_size, learning_rate, warmup and seed.
-
-    `others` are the Trainer's own, in place of those here.
-    """
-    on_gpu = torch.cuda.is_available()
-    settings: dict[str, Any] = {
-        "output_dir": str(out / "checkpoints"),
-        "max_steps": config.steps,
-        "per_device_train_batch_size": config.batch_size,
-        "learning_rate": config.learning_rate,
-        "warmup_steps": config.warmup_steps,
-        "lr_scheduler_type": "cosine",
-        "weight_decay": getattr(config, "weight_decay", 0.0),
-        "adam_beta2": 0.95,
-        "max_grad_norm": 1.0,
-        "bf16": True,
-        "use_cpu": not on_gpu,
-        "torch_compile": compile_model,
-        "dataloader_num_workers": workers,
-        "dataloader_prefetch_factor": 4 if workers else None,
-        "dataloader_persistent_workers": workers > 0,
-        "dataloader_pin_memory": on_gpu,
-        "remove_unused_columns": False,
-        "logging_steps": min(50, max(1, config.steps // 20)),
-        "logging_nan_inf_filter": False,  # it waits for the device at every step
-        "save_steps": checkpoint_every,
-        "save_total_limit": 1,
-        "report_to": "none",
-        "seed": config.seed,
-        "data_seed": config.seed,
-    }
-    return TrainingArguments(**settings | others)
+    """Settings of the Trainer, those of `trainer_settings` and `others`, in place of those here."""
+    settings = trainer_settings(config, workers=workers, checkpoint_every=checkpoint_every)
+    own = {"output_dir": str(out / "checkpoints"), "bf16": True, "torch_compile": compile_model}
+    return TrainingArguments(**settings | own | others)
 
 
 def _write(

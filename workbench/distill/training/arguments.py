@@ -5,12 +5,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from workbench.distill.config import DistillationConfig
 from workbench.distill.reading.wanted import Wanted
 from workbench.errors import InputError, first_line
+from workbench.organism.trainer_settings import trainer_settings
 
 NAMES = {field.name for field in fields(TrainingArguments)}
 SETTINGS = {
@@ -48,34 +48,13 @@ def trainer_arguments(
             raise InputError(f"trainer: TrainingArguments has no {name!r}")
         if name in SETTINGS:
             raise InputError(f"trainer: {name} is set by {SETTINGS[name]}")
-    on_gpu = torch.cuda.is_available()
-    settings: dict[str, Any] = {
+    settings = trainer_settings(config, workers=workers, checkpoint_every=checkpoint_every)
+    settings |= {
         "output_dir": str(out),
-        "max_steps": config.steps,
-        "per_device_train_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.accumulation,
-        "learning_rate": config.learning_rate,
-        "warmup_steps": config.warmup_steps,
-        "lr_scheduler_type": "cosine",
-        "weight_decay": config.weight_decay,
-        "adam_beta2": 0.95,
-        "max_grad_norm": 1.0,
         "bf16": config.bf16,
-        "use_cpu": not on_gpu,
-        "dataloader_num_workers": workers,
-        "dataloader_prefetch_factor": 4 if workers else None,
-        "dataloader_persistent_workers": workers > 0,
-        "dataloader_pin_memory": on_gpu,
-        "remove_unused_columns": False,
         # What is read of the student lies outside the outputs of its forward.
         "ddp_find_unused_parameters": False,
-        "logging_steps": min(50, max(1, config.steps // 20)),
-        "logging_nan_inf_filter": False,  # it waits for the device at every step
-        "save_steps": checkpoint_every,
-        "save_total_limit": 1,
-        "report_to": "none",
-        "seed": config.seed,
-        "data_seed": config.seed,
     }
     try:
         return TrainingArguments(**{**settings, **further})
