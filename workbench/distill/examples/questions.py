@@ -86,7 +86,7 @@ def make_question(task: Task, prompt: DrawnPrompt, encode: Encoder) -> Question:
     """Render a prompt with the plain template and find its places in tokens."""
     rendered = task.render(prompt, PlainTemplate())
     text = rendered.text.removesuffix(PlainTemplate.answer_cue)
-    spans = [*rendered.mentions, *rendered.options]
+    spans = [*task.evidence(prompt, rendered), *rendered.options]
     borders = sorted({0, len(text), *(border for span in spans for border in span)})
     token_at, ids = {0: 0}, []
     for start, end in pairwise(borders):
