@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 from rich.console import Console
-from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
+from transformers import PrinterCallback, ProgressCallback, set_seed
 from transformers.integrations import (  # moved in later releases, and still found here
     is_fsdp_enabled,  # pyright: ignore[reportPrivateImportUsage]
 )
@@ -33,17 +33,14 @@ from workbench.distill.examples.traces import (
     read_traces,
     write_traces,
 )
-from workbench.distill.matching.files import check_weights, load, save
-from workbench.distill.matching.head_map import HeadMap, Pools, check_pools, listed, match_by_depth
-from workbench.distill.matching.pair import control_map, pair_by_ablation, pair_heads
-from workbench.distill.reading.batches import completed
-from workbench.distill.reading.parts import attention_modules, final_norm, shape_of
+from workbench.distill.matching.head_map import Pools, check_pools, listed
+from workbench.distill.matching.pair import pair_by_ablation
+from workbench.distill.reading.parts import attention_modules, shape_of
 from workbench.distill.targets.make import Making, make_targets
 from workbench.distill.targets.store import TEACHER, Targets
 from workbench.distill.training.arguments import trainer_arguments
 from workbench.distill.training.copied import check_teacher, compared, of_teacher
 from workbench.distill.training.folder import (
-    HEADMAP,
     KIND,
     READOUT,
     TAUGHT,
@@ -54,6 +51,7 @@ from workbench.distill.training.folder import (
     last_checkpoint,
     write_student,
 )
+from workbench.distill.training.heads import Examples, check_heads, first_batch, matched_heads
 from workbench.distill.training.loss_table import LossTable
 from workbench.distill.training.monitor import Monitor
 from workbench.distill.training.sharding import fuse_attention
@@ -69,18 +67,12 @@ from workbench.distill.training.terms import drop_projections, keep_widths
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 from workbench.files import claim
-from workbench.headsets.headset import HeadSet
 from workbench.models import loading
 from workbench.models.sharded import read_sharded
 from workbench.progress import Reporter
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
 from workbench.prompts.trained import training_of
-
-Examples = DistillationStream | list[dict[str, Any]]
-
-MATCHING_SIZE = 16
-"""Examples on which heads are matched by attention or by ablation effect."""
 
 
 def distill(
@@ -207,7 +199,7 @@ def distill(
     for model, side in ((taught, "teacher"), (student, "student")):
         check_context(model, side, config.context)
     if kept is None:
-        _check_heads(taught, student, pools, config, scores, digest)
+        check_heads(taught, student, pools, config, scores, digest)
     given = None if traces is None else read_traces(traces, digest, n_tokens)
     own = None if examples is None else own_examples(examples, config, n_tokens, reporter)
     first = args.process_index == 0
@@ -243,14 +235,14 @@ def distill(
             claim(out, out / WORK / TAUGHT, {"traces": made_of}, KIND)
             headmap = None if kept is None else kept.manifest.headmap
             if not together and kept is None:
-                headmap = _head_map(out, taught, student, pools, config, stream, scores)
+                headmap = matched_heads(out, taught, student, pools, config, stream, scores)
         if together:
-            headmap = _head_map(out, taught, student, pools, config, stream, scores, keep=first)
+            headmap = matched_heads(out, taught, student, pools, config, stream, scores, keep=first)
         circuit = () if kept is None else kept.manifest.circuit
         if kept is None and config.loss.by_ablation and pools is not None:
             # As many pairs as the pools have heads.
             n = check_pools(pools, shape_of(taught)).total()
-            circuit = pair_by_ablation(taught, student, n, [_first(stream, config)])
+            circuit = pair_by_ablation(taught, student, n, [first_batch(stream, config)])
         set_seed(config.seed)
         n_parameters = student.num_parameters()
         learner = student if config.lora is None else with_adapter(student, config.lora)
@@ -315,40 +307,6 @@ def distill(
     return record
 
 
-def _check_heads(
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
-    pools: Pools | None,
-    config: DistillationConfig,
-    scores: pd.DataFrame | None,
-    digest: str,
-) -> None:
-    """All that can be refused before traces are drawn and the folder is claimed."""
-    loss = config.loss
-    if loss.taught_pools or loss.by_ablation:
-        if pools is None:
-            raise InputError(
-                f"{loss.about_heads} need the teacher's pooled heads: give a head set (--headset), "
-                "or an arm without (--arm cot)"
-            )
-        if isinstance(pools, HeadSet):
-            check_weights("head set", pools.model.weights_sha256, digest)
-        missing = sorted(loss.taught_pools - check_pools(pools, shape_of(teacher)).keys())
-        if missing:
-            raise InputError(
-                f"loss terms {loss.of_pool(missing[0])} need heads of the {missing[0]} pool, the "
-                f"head set has none; {loss.without(missing[0])}"
-            )
-    if loss.taught_pools and pools is not None:
-        shapes = shape_of(teacher), shape_of(student)
-        control_map(match_by_depth(pools, *shapes), config.heads, scores, config.seed)
-    for model in (teacher, student):
-        if loss.needs_teacher:
-            attention_modules(model)
-        if loss.reads_option_logits:
-            final_norm(model)
-
-
 def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> TraceConfig:
     """How the traces of a distillation, or one part of them, are drawn."""
     return TraceConfig(
@@ -360,37 +318,6 @@ def trace_config(config: DistillationConfig, part: tuple[int, int] = (0, 1)) -> 
         max_new_tokens=config.max_new_tokens,
         part=part,
     )
-
-
-def _head_map(
-    out: Path,
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
-    pools: Pools | None,
-    config: DistillationConfig,
-    stream: Examples,
-    scores: pd.DataFrame | None,
-    keep: bool = True,
-) -> HeadMap | None:
-    """Matched heads: those of the folder if training began there, else new ones."""
-    if not config.loss.taught_pools:
-        return None
-    path = out / HEADMAP
-    if path.is_file():
-        try:
-            return load(path, shape_of(teacher), shape_of(student))
-        except InputError as error:
-            raise InputError(f"{error}; delete it, and the heads are matched again") from None
-    found = pair_heads(teacher, student, pools, config, _first(stream, config), scores)
-    if keep:
-        save(found, path)
-    return found
-
-
-def _first(stream: Examples, config: DistillationConfig) -> Mapping[str, torch.Tensor]:
-    """The batch on which heads are matched."""
-    batch = Collator()([stream[i % len(stream)] for i in range(MATCHING_SIZE)])
-    return completed(batch, config.loss.batch_keys)
 
 
 def _curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
