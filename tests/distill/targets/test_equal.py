@@ -113,6 +113,7 @@ def test_sizes_said_beforehand_are_those_of_the_files(made, tmp_path):
     _, record = made(LossConfig(**ALL), Packing(top=8), "some", block=12)
     files = sum(path.stat().st_size for path in (tmp_path / "some").glob("block-*"))
     assert record["bytes"] == pytest.approx(files, rel=0.05)
+    assert record["bytes_of_70b"] > record["bytes"]  # what heads write is wider, to 1,024 numbers
     assert record["examples"] == 12 and record["blocks"] == [1, 1]
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 PROBED = 8
 """Examples on which the terms are asked what they want of the teacher."""
+LARGE = {"d_model": 8192, "d_vocab": 128_256, "head": 64}
+"""Sizes of a teacher of 70 billion parameters, by the names of axes."""
 SIZED = 256
 """Examples of which sizes are taken, to say how large all will be."""
 
@@ -86,8 +88,9 @@ def make_targets(
         reporter: where progress is told.
 
     Returns:
-        "examples", "blocks" (made so far, of all), "bytes" (expected of all), and "lost", the mean
-        share that is cut off, by request.
+        "examples", "bytes" (expected of all), "bytes_of_70b" (if the teacher were as wide as one of
+        70 billion parameters), and if not `making.dry` "blocks" (made so far, of all) and "lost",
+        the mean share that is cut off, by request.
 
     Raises:
         InputError: the folder holds targets of other settings, or no term reads the teacher.
@@ -118,11 +121,18 @@ def make_targets(
     )
     some = list(at.values())
     step = max(1, len(some) // SIZED)
-    sizes = sizes_of(trainer, [examples[i] for i in some[::step][:SIZED]], requests, packing)
+    measured = [examples[i] for i in some[::step][:SIZED]]
+    sizes = sizes_of(trainer, measured, requests, packing)
     whole = sum(sizes) * len(at)
     for line in describe(requests, sizes, packing, len(at), kept):
         reporter.say(line)
+    large = sum(sizes_of(trainer, measured, [request.like(LARGE) for request in requests], packing))
+    reporter.say(
+        f"  of a teacher of 70B (width {LARGE['d_model']:,}) with as many groups of heads: "
+        f"{human(large)} an example"
+    )
     record: dict[str, Any] = {"examples": len(at), "bytes": round(whole)}
+    record |= {"bytes_of_70b": round(large * len(at))}
     if making.dry:
         return record
     manifest.write(making.folder)

@@ -6,7 +6,7 @@ terms alone, also from those that are registered later.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from inspect import signature, unwrap
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -58,6 +58,11 @@ class Request:
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
+
+    def like(self, sizes: Mapping[str, int]) -> "Request":
+        """The same of a model of other sizes, by the names of axes."""
+        of = zip(self.axes, self.sizes, strict=True)
+        return replace(self, sizes=tuple(sizes.get(axis, size) for axis, size in of))
 
     @property
     def key(self) -> tuple[str, Arguments]:
