@@ -178,7 +178,7 @@ def probe(
     least: list[float] = []
     with torch.no_grad(), trainer.compute_loss_context_manager():
         theirs, ours = trainer.read_teacher(batch), trainer.read_student(trainer.model, batch)
-        unembedding = trainer.taught.get_output_embeddings()
+        unembedding = trainer.unembedding
         for name in config.on:
             if TERMS[name].runs_teacher(config):
                 asked = Noted(theirs, marks, unembedding)
@@ -283,7 +283,7 @@ def _block(
         marks = Marks.of(batch, manifest.loss["rows"])
         with torch.no_grad(), trainer.compute_loss_context_manager():
             reading = trainer.read_teacher(batch)
-            unembedding = trainer.taught.get_output_embeddings()
+            unembedding = trainer.unembedding
             for i, request in enumerate(manifest.requests):
                 answer = request.put(reading, marks, unembedding)
                 packed, each, lost = manifest.packing.pack(request, answer, marks)

@@ -229,7 +229,7 @@ class Targets:
                 raise InputError(
                     f"{self.folder}: holds targets for {', '.join(made.terms)}, none for {name}"
                 )
-        settings = {"rows": config.rows}
+        settings: dict[str, Any] = {"rows": config.rows}
         if "logit" in wanted and not made.packing.exact:
             settings["logit_temperature"] = config.logit_temperature
         for name, value in settings.items():

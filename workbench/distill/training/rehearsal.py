@@ -36,9 +36,9 @@ class Rehearsal:
         self._next = 0
         if not several:
             return
-        trainer.model.train()
         # Wrapped for several processes alone where their weights are spread.
-        model = trainer.model_wrapped if trainer.is_sharded else trainer.model
+        model: Any = trainer.model_wrapped if trainer.is_sharded else trainer.model
+        model.train()
         for number, batch in enumerate(batches):
             self._states.append(_random_state(trainer.args.device))
             self.step.begin(number)

@@ -269,6 +269,11 @@ class MechanisticDistillationTrainer(Trainer):
                 inputs.get("queries"),
             )
 
+    @property
+    def unembedding(self) -> Any:
+        """The teacher's module that makes logits."""
+        return self.taught.get_output_embeddings()
+
     def collated(
         self, samples: Sequence[Mapping[str, Any]], *, here: bool = False
     ) -> dict[str, Tensor]:
