@@ -79,6 +79,9 @@ def test_a_norms_scale_is_all_that_it_does_and_its_weight_learns(make_model):
     torch.testing.assert_close(scale * stream, norm(stream))
     scale.sum().backward()
     assert stream.grad is None and norm.weight.grad is not None
+    norm.zero_grad()
+    norm_scale(norm, stream.detach().masked_fill(stream < 0, 0.0)).sum().backward()
+    assert norm.weight.grad.isfinite().all(), "also where the stream is exactly 0"
 
 
 @pytest.mark.parametrize(("kind", "off"), [(Int4, 1e-6), (Int8, 0.03)])

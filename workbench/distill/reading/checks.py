@@ -132,7 +132,7 @@ def check_end(model: Any, norm: Any, ways: Sequence[Way]) -> None:
             f"{type(model).__name__} has no final root-mean-square norm, which direct "
             "contributions to logits need"
         )
-    if _differ(logits, expected) or any(way.carry != 1 for way in ways):
+    if _differ(logits, expected, logits.dtype) or any(way.carry != 1 for way in ways):
         raise InputError(
             f"{type(model).__name__} cannot be read: its logits are more than a final "
             "root-mean-square norm and the unembedding, which direct contributions need"

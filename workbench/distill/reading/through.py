@@ -83,7 +83,9 @@ def norm_scale(
     """
     stream = stream.detach().float()
     # Not called: that would run the hooks of who asks, which stand at this norm.
-    return torch.where(stream == 0, 0.0, norm.forward(stream).float() / stream)
+    # Nothing is divided by 0: the gradient of what `where` leaves out would be NaN.
+    zero = stream == 0
+    return torch.where(zero, 0.0, norm.forward(stream).float() / stream.masked_fill(zero, 1.0))
 
 
 @fused
