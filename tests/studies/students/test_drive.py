@@ -1,6 +1,7 @@
 """A whole study in one process: rows, teacher, grid, more seeds, and what is not run."""
 
 import json
+import math
 import random
 from pathlib import Path
 
@@ -105,6 +106,12 @@ def test_what_there_is_no_time_for_is_left_and_failures_are_kept(study, monkeypa
     circuit = Job("circuit", "own", 2, 1, 1e-3, 1.0, 6, 0)
     assert run([circuit]) == [circuit]
     assert "ZeroDivisionError" in (out / "errors" / f"{circuit.name}.txt").read_text()
+    monkeypatch.setattr(
+        train, "keep_widths", lambda model: model.lm_head.weight.data.fill_(math.nan)
+    )
+    assert run([CHAINS]) == [CHAINS]
+    said = (out / "errors" / f"{CHAINS.name}.txt").read_text()
+    assert "the loss is" in said and "at step 1" in said
 
 
 def test_students_guess_how_long_they_take():

@@ -30,6 +30,7 @@ from workbench.distill.training.copied import copy_layers
 from workbench.distill.training.student import check_vocabulary
 from workbench.distill.training.terms import drop_projections, keep_widths
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
+from workbench.errors import InputError
 from workbench.files import write_text
 from workbench.heads import Head
 from workbench.models import loading
@@ -205,6 +206,7 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
 
     Raises:
         TimeUp: before the last step.
+        InputError: the loss is no number.
     """
     times = {"making": 0.0, "training": 0.0, "asking": 0.0}
     clock = _Clock(times, setup.device)
@@ -255,6 +257,7 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
         marks = ask(setup.writer(model), wanted)
         result["curve"].append({"step": step, "seconds": round(times["training"], 2), **marks})
         clock.to("asking")
+        result["loss"] = _losses(trainer)
         write(result)
 
     steps = sorted({max(1, round(share * job.steps)) for share in setup.evaluations} | {job.steps})
@@ -265,11 +268,7 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
     clock.to("asking")
     result["seen"] = ask(setup.writer(student), {SEEN: setup.asked[SEEN]})[SEEN]
     clock.to("asking")
-    result["loss"] = [
-        {name: round(value, 5) for name, value in row.items() if name.startswith(("loss", "step"))}
-        for row in trainer.state.log_history
-        if "loss" in row
-    ]
+    result["loss"] = _losses(trainer)
     if setup.device.type == "cuda":
         result["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         torch.cuda.reset_peak_memory_stats()
@@ -280,6 +279,15 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
     result["finished"] = True
     write(result)
     return result
+
+
+def _losses(trainer: Any) -> list[dict[str, float]]:
+    """Step, loss and every term, where the Trainer logged them."""
+    return [
+        {name: round(value, 5) for name, value in row.items() if name.startswith(("loss", "step"))}
+        for row in trainer.state.log_history
+        if "loss" in row
+    ]
 
 
 def _settings(setup: Setup, job: Job) -> tuple[DistillationConfig, Any]:
@@ -339,3 +347,9 @@ class _Evaluation(TrainerCallback):
             raise TimeUp
         if state.global_step in self._steps:
             self._note(state.global_step, kwargs["model"])
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise InputError(f"the loss is {logs['loss']} at step {state.global_step}: {logs}")
