@@ -157,8 +157,11 @@ def test_quick_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         made_elsewhere = any(word.startswith("runs/labels/") for word in rest)
         if name not in QUICK or made_elsewhere:
             continue
-        if name == "run" and went_whole:  # the next runs of a page differ in their prompts
-            name, command = "score", COMMANDS.commands["score"]
+        makes = {
+            flag for parameter in COMMANDS.commands["prompts"].params for flag in parameter.opts
+        }
+        if name == "run" and went_whole and makes.issuperset(rest[::2]):
+            name, command = "prompts", COMMANDS.commands["prompts"]  # in which the runs differ
         went_whole |= name == "run"
         folder = {"FOLDER": str(wb.bundled_model_path()), "chat": "plain"}
         rest = [folder.get(word, word) for word in rest]

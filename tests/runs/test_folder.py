@@ -30,6 +30,7 @@ LENIENT = RunConfig(
     n_permutations=20,
     draws=1,
     heads="all",
+    positions=("span",),
     false_discovery_rate=1.0,
     min_restore_low=0.0,
 )

@@ -32,7 +32,13 @@ from workbench.runs.session import OpenRun
 from workbench.runs.steps import STEPS
 
 FAST = RunConfig(
-    n_resamples=50, n_permutations=50, draws=2, n_nominated=2, n_screened=2, n_paired=2
+    n_resamples=50,
+    n_permutations=50,
+    draws=2,
+    n_nominated=2,
+    n_screened=2,
+    n_paired=2,
+    positions=("span",),
 )
 QUIET = Reporter(Console(quiet=True))
 Begin = Callable[..., OpenRun]
@@ -457,12 +463,12 @@ def test_memory_is_said_before_the_first_step(begin: Begin) -> None:
 
 def test_patched_patterns_are_kept_apart_from_patched_outputs(begin: Begin) -> None:
     """The table says which was patched, and no pool is made of patterns."""
-    opened = begin(replace(FAST, intervention="pattern", positions=("span",)))
+    opened = begin(replace(FAST, intervention="pattern"))
     wb.score(opened)
     table = wb.patch(opened)
     assert set(table["intervention"]) == {"pattern"}
     with pytest.raises(InputError, match="patched patterns: pools are made from intervention z"):
         wb.pool(opened)
-    other = begin(replace(FAST, positions=("span",)), out="z")
+    other = begin(FAST, out="z")
     wb.score(other)
     assert set(wb.patch(other)["intervention"]) == {"z"}
