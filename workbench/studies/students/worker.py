@@ -49,8 +49,11 @@ def main(out: Path, compiled: str = "none") -> None:
             time.sleep(PAUSE)
             said = _try(out, setup, job, compiled)
         failed = 0 if said is None else failed + 1
-        if said is not None:
-            write_text(out / ERRORS / f"{job.name}.txt", said)
+        path = out / ERRORS / f"{job.name}.txt"
+        if said is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_text(path, said)
 
 
 def _try(out: Path, setup: Any, job: Job, compiled: str) -> str | None:
