@@ -12,12 +12,13 @@ from functools import wraps
 from typing import Any, ForwardRef, Literal, get_args, get_origin
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeException
 from jaxtyping import AbstractArray, config
 
 _CHECKED: dict[tuple[Any, ...], Callable[..., Any]] = {}
 _whole = jaxtyping.jaxtyped
+_beartype = beartype(conf=BeartypeConf(violation_type=TypeError))  # as jaxtyping's errors are
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,7 +60,7 @@ def _has_no_axes(function: Any) -> bool:
 
 def _quick(function: Callable[..., Any]) -> Callable[..., Any] | None:
     try:
-        strict = beartype(function)
+        strict = _beartype(function)
     except BeartypeException:  # a default of another type
         return None
 

@@ -6,7 +6,7 @@ from workbench.studies.planted.models import plant
 FEW = {"n_resamples": 300, "n_permutations": 1000}
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 8, 4), (4, 8, 2), (6, 4, 4)])
+@pytest.mark.parametrize("shape", [(3, 4, 4), (4, 8, 2), (6, 4, 4)])
 def test_planted_heads_are_found_and_nothing_else(shape):
     planted = plant(11, *shape)
     found = find_pools(planted.model, planted.prompts, seed=11, **FEW)
