@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +122,26 @@ def test_each_term_is_logged_unweighted(make_trainer):
         assert row["loss"] == pytest.approx(
             sum(weight * terms[name] for name, weight in config.on.items()), rel=1e-3
         )
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_no_number_stops_the_training(where, make_trainer, make_model):
+    class Root(torch.autograd.Function):  # 0 of 0: finite, with a gradient that is not
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * math.nan
+
+    student = make_model(seed=1)
+    spoil = Root.apply if where == "gradient" else (lambda x: x * math.nan)
+    student.model.norm.register_forward_hook(lambda module, args, output: spoil(output))
+    trainer = make_trainer(config_of(chain=1.0), student=student, max_steps=2)
+    named = "grad_norm" if where == "gradient" else "loss_chain, grad_norm"
+    with pytest.raises(InputError, match=f"at step 1 {named}.* no finite numbers"):
+        trainer.train()
 
 
 def test_the_teacher_is_in_no_checkpoint(make_trainer, make_model, tmp_path):

@@ -11,6 +11,7 @@ taken over the samples of the whole step (`rehearsal`), or where `LossConfig.cka
 each forward, whose mean is taken by their number of samples.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -294,7 +295,11 @@ class MechanisticDistillationTrainer(Trainer):
         return loss, outputs["logits"].detach(), inputs["labels"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With the loss goes the unweighted mean of every term since the last time."""
+        """With the loss goes the unweighted mean of every term since the last time.
+
+        Raises:
+            InputError: a loss or the gradient is no finite number; what is trained on then is lost.
+        """
         steps = self.state.global_step - self._logged_from
         if "loss" in logs and self._logged is not None and steps > 0:
             summed = self._logged
@@ -307,7 +312,20 @@ class MechanisticDistillationTrainer(Trainer):
             }
             self._logged = None
             self._logged_from = self.state.global_step
+        self._check_finite(logs)
         super().log(logs, start_time)
+
+    def _check_finite(self, logs: Mapping[str, float]) -> None:
+        names = [name for name in logs if name == "loss" or name.startswith("loss_")]
+        if not self.args.fp16:  # whose scale of losses is found by gradients that are too large
+            names.append("grad_norm")
+        wrong = [name for name in names if not math.isfinite(logs.get(name, 0.0))]
+        if wrong:
+            raise InputError(
+                f"at step {self.state.global_step} {', '.join(wrong)} are no finite numbers, so "
+                "the weights are lost; go on from a checkpoint before that with a lower learning "
+                "rate, or without the terms named"
+            )
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; see `Trainer.train`."""
