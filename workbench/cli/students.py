@@ -257,7 +257,10 @@ def students_page(
     from workbench.studies.students.place import read_results
 
     if brief:
-        for line in page.brief(read_results(folder)):
+        results = read_results(folder)
+        if not any(one["finished"] for one in results):
+            raise InputError(f"{folder}: no student is finished")
+        for line in page.brief(results):
             typer.echo(line)
         return
     typer.echo(page.write_page(folder, out or folder / "page"))
