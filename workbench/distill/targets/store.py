@@ -206,7 +206,7 @@ class Targets:
             InputError: its configuration is missing or damaged.
         """
         try:
-            config = AutoConfig.from_pretrained(self.folder / TEACHER)
+            config = AutoConfig.from_pretrained(self.folder / TEACHER, trust_remote_code=False)
             with torch.device("meta"):
                 return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
