@@ -194,7 +194,7 @@ def prepared(
     pool: Literal["coarse", "refine"] | None,
     prompts: Path | None,
     task: str | None,
-    template: str,
+    template: OwnTemplate,
     targets: Path | None = None,
     readouts: bool = True,
 ) -> tuple[Path, Any, "DistillationConfig", dict[str, Any]]:
