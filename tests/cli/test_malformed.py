@@ -112,9 +112,8 @@ def test_malformed_command_lines(tmp_path: Path, places: list[str], monkeypatch)
         said = result.stderr.splitlines()
         usage = bool(said) and said[0].startswith(("Usage: ", "Error: "))  # of typer
         told = [text for text in said if text.startswith("error: ")]
-        clear = usage or (bool(told) and told[-1] == said[-1])
-        if not usage and line[0] != "validate":  # which says a line of every file
-            clear = clear and len(told) == 1
+        most = len(line) - 1 if line[0] == "validate" else 1  # which says a line of every file
+        clear = usage or (1 <= len(told) <= most and told[-1] == said[-1])
         strange = "Traceback" in result.output or (told and len(told[0]) > 2000)
         if result.exit_code != 2 or not clear or strange:
             wrong.append(([word[:60] for word in line], result.exit_code, result.output[-700:]))

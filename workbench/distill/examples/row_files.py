@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workbench.distill.config import plain
+from workbench.distill.examples.parts import numbers_of_part
 from workbench.distill.examples.task_rows import question, ruled_reply, task_row
 from workbench.errors import InputError
 from workbench.files import alone, parse_json, read_text, reading, write_text, writing
@@ -48,15 +49,12 @@ class Draws:
     part: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
-        which, parts = self.part
-        if not 0 <= which < parts:
-            raise InputError(f"part {which} of {parts} is not there; parts count from 0")
+        numbers_of_part(self.n, self.part)
 
     @property
     def numbers(self) -> range:
         """Of the draws of this part."""
-        which, parts = self.part
-        return range(self.n * which // parts, self.n * (which + 1) // parts)
+        return numbers_of_part(self.n, self.part)
 
 
 class _Made(BaseModel):

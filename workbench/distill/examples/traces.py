@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workbench.distill.config import plain
+from workbench.distill.examples.parts import numbers_of_part
 from workbench.distill.examples.questions import Example, Question, draw_question, traced_example
 from workbench.distill.examples.stream import check_context
 from workbench.errors import InputError
@@ -93,15 +94,12 @@ class TraceConfig:
     part: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
-        which, parts = self.part
-        if not 0 <= which < parts:
-            raise InputError(f"part {which} of {parts} is not there; parts count from 0")
+        numbers_of_part(self.n, self.part)
 
     @property
     def draws(self) -> range:
         """Numbers of the draws of this part."""
-        which, parts = self.part
-        return range(self.n * which // parts, self.n * (which + 1) // parts)
+        return numbers_of_part(self.n, self.part)
 
 
 def write_traces(
