@@ -63,7 +63,7 @@ def arms(results: Results) -> pd.DataFrame:
     Columns series, layers, steps, traces, rate, factor, against ("" for the arm itself), measure
     (exact, decisions), value, low, high (over seeds and prompts), n_seeds; of the arm itself also
     n_left, share_left with ends (Wilson), and median_left_at: the first step asked at which it had
-    left the plateau, NaN where fewer than half did.
+    left the plateau, of the students that were asked on the way; NaN where fewer than half did.
     """
     found = over_seeds(_drawn(_ends(results)), against=_against(results))
     plateau = _plateau(results)
@@ -184,19 +184,22 @@ def _against(results: Results) -> list[str]:
 
 def _plateau(results: Results) -> dict[tuple[str, tuple[int, int, int]], dict[str, Any]]:
     threshold = _threshold(results)
-    groups: dict[tuple[str, tuple[int, int, int]], list[float]] = {}
+    groups: dict[tuple[str, tuple[int, int, int]], list[tuple[float, bool]]] = {}
     for one in _ends(results):
-        job = Job(**one["job"])
-        groups.setdefault((job.series, _place(job)), []).append(_left_at(one, threshold))
+        job, followed = Job(**one["job"]), len(one["curve"]) > 1
+        at = _left_at(one, threshold)
+        groups.setdefault((job.series, _place(job)), []).append((at, followed))
     found = {}
-    for key, steps in groups.items():
-        n_left = sum(step == step for step in steps)
-        ends = binomtest(n_left, len(steps)).proportion_ci(method="wilson")
-        ordered = sorted(step if step == step else float("inf") for step in steps)
-        median = ordered[(len(ordered) - 1) // 2]
+    for key, students in groups.items():
+        n_left = sum(step == step for step, _ in students)
+        ends = binomtest(n_left, len(students)).proportion_ci(method="wilson")
+        ordered = sorted(
+            step if step == step else float("inf") for step, followed in students if followed
+        )
+        median = ordered[(len(ordered) - 1) // 2] if ordered else float("nan")
         found[key] = {
             "n_left": n_left,
-            "share_left": n_left / len(steps),
+            "share_left": n_left / len(students),
             "share_left_low": float(ends.low),
             "share_left_high": float(ends.high),
             "median_left_at": median if median < float("inf") else float("nan"),

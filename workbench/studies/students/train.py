@@ -33,7 +33,7 @@ from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.files import write_text
 from workbench.heads import Head
 from workbench.models import loading
-from workbench.studies.students.asked import REPORT, SEEN, SELECT, Asked, ask, rows_for
+from workbench.studies.students.asked import REPORT, SEEN, Asked, ask, rows_for
 from workbench.studies.students.jobs import TEACHER, Job
 from workbench.studies.students.samples import Samples
 from workbench.studies.students.writer import Writer
@@ -139,7 +139,7 @@ class Setup:
         layers = model.config.num_hidden_layers
         if self._kept.get("writer", (None,))[0] != layers:
             self._kept.pop("writer", None)
-            n = max(sum(len(self.asked[name]) for name in (REPORT, SELECT)), len(self.asked[SEEN]))
+            n = sum(map(len, self.asked.values()))
             room = max(len(row) for one in self.asked.values() for row in one.ids)
             room += max(one.most for one in self.asked.values())
             writer = Writer(model.config, self.device, self.tokenizer.eos_token_id, n, room)
@@ -180,8 +180,7 @@ def ask_teacher(setup: Setup) -> Result:
     """Its answers to all prompts."""
     started = time.monotonic()
     writer = setup.writer(setup.source)
-    both = {name: setup.asked[name] for name in (REPORT, SELECT)}
-    marks = ask(writer, both) | ask(writer, {SEEN: setup.asked[SEEN]})
+    marks = ask(writer, dict(setup.asked))
     setup._kept.pop("writer")
     seen = marks.pop(SEEN)
     job = Job(TEACHER, "", setup.source.config.num_hidden_layers, 0, 0.0, 1.0, 0, 0)
@@ -248,12 +247,14 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
         "seconds": times,
         "curve": [],
     }
-    both = {name: setup.asked[name] for name in (REPORT, SELECT)}
 
     def note(step: int, model: Any) -> None:
         clock.to("training" if step else "making")
-        wanted = both if step == job.steps else {REPORT: both[REPORT]}
-        marks = ask(setup.writer(model), wanted)
+        # At the end all at once: a token of many replies takes little longer than of few.
+        names = tuple(setup.asked) if step == job.steps else (REPORT,)
+        marks = ask(setup.writer(model), {name: setup.asked[name] for name in names})
+        if SEEN in marks:
+            result["seen"] = marks.pop(SEEN)
         result["curve"].append({"step": step, "seconds": round(times["training"], 2), **marks})
         clock.to("asking")
         result["loss"] = _losses(trainer)
@@ -264,8 +265,6 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
     clock.to("making")
     trainer.train()
     drop_projections(student)
-    clock.to("asking")
-    result["seen"] = ask(setup.writer(student), {SEEN: setup.asked[SEEN]})[SEEN]
     clock.to("asking")
     result["loss"] = _losses(trainer)
     if setup.device.type == "cuda":
