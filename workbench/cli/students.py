@@ -224,17 +224,17 @@ def students_heads(
 
 def _probed(rows: Path, n: int, teacher: str) -> Any:
     """What each head of a model knows, on the first rows."""
-    import json
     from itertools import islice
 
     import torch
 
+    from workbench.distill.examples.rows import row_lines
+    from workbench.files import parse_json
     from workbench.models import loading
     from workbench.progress import Reporter
     from workbench.studies.students.knowing import knowing
 
-    with rows.open(encoding="utf-8") as lines:
-        some = [json.loads(line) for line in islice(lines, n)]
+    some = [parse_json(line.text) for line in islice(row_lines(rows), n)]
     folder = loading.model_folder(teacher)
     model: Any = loading.read_model(folder, dtype=torch.float32)
     model.set_attn_implementation("sdpa")

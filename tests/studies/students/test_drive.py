@@ -12,7 +12,7 @@ from workbench.prompts.choices import open_task
 from workbench.prompts.templates import PlainTemplate
 from workbench.studies.students import drive, train, worker
 from workbench.studies.students.jobs import Job
-from workbench.studies.students.place import read_results
+from workbench.studies.students.place import SAMPLES, read_results
 
 CHAINS = Job("cot", "", 2, 2, 1e-3, 1.0, 6, 0)
 HEADS = {"coarse": [(0, 1), (1, 2)], "refine": [(2, 3)]}
@@ -95,6 +95,9 @@ def test_students_are_trained_asked_and_gone_on_with(study):
     with pytest.raises(InputError, match=r"other settings \(batch_size\)"):
         run(jobs, batch_size=4)
     assert any("rows are samples" in line for line in said)
+    (out / SAMPLES).write_bytes(b"\x80\x05]")
+    with pytest.raises(InputError, match=f"{SAMPLES}: holds no samples"):
+        run(jobs)
 
 
 def test_what_there_is_no_time_for_is_left_and_failures_are_kept(study, monkeypatch):

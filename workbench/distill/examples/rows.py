@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -74,7 +74,26 @@ class Row(_Strict):
     near_options: tuple[tuple[int, ...], ...] | None = None
 
 
-Rows = str | Path | pd.DataFrame | Iterable[Mapping[str, Any]]
+class Line(NamedTuple):
+    """A row as the text that a file has, and what messages call it."""
+
+    place: str
+    text: str
+
+
+Rows = str | Path | pd.DataFrame | Iterable[Mapping[str, Any] | Line]
+
+
+def row_lines(source: str | Path) -> Iterator[Line]:
+    """Lines of the files of rows that a path stands for; each file is read when it comes.
+
+    Raises:
+        InputError: as `row_files`, or a file that cannot be read.
+    """
+    for path in row_files(source):
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
+            if line.strip():
+                yield Line(f"{path}: line {number}", line)
 
 
 def read_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
@@ -103,13 +122,13 @@ def read_rows(rows: Rows) -> Iterator[tuple[str, Row]]:
 
 def _each(rows: Rows) -> Iterator[tuple[str, Any]]:
     if isinstance(rows, str | Path):
-        for path in row_files(rows):
-            for number, line in enumerate(read_text(path).split("\n"), start=1):
-                if line.strip():
-                    yield f"{path}: line {number}", line
+        yield from row_lines(rows)
         return
     each: Iterable[Any] = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
     for number, row in enumerate(each):
+        if isinstance(row, Line):
+            yield row
+            continue
         if not isinstance(row, Mapping):
             raise InputError(f"rows[{number}] is {type(row).__name__}, must be a mapping")
         yield f"rows[{number}]", row

@@ -72,16 +72,18 @@ def run_students(
         those that are not finished.
 
     Raises:
-        InputError: the folder is of other settings, or bad rows.
+        InputError: the folder is of other settings, bad rows, or a damaged file of samples.
     """
+    from workbench.studies.students.samples import make_samples, read_samples
+
     if processes < 1:
         raise InputError(f"{processes} processes, must be at least 1")
     with alone_in(out):
         _claim(out, settings, rows, n_rows)
         folder = loading.model_folder(settings["teacher"])
-        if not (out / SAMPLES).is_file():
-            from workbench.studies.students.samples import make_samples
-
+        if (out / SAMPLES).is_file():
+            read_samples(out / SAMPLES)  # a damaged one is refused here, not in every process
+        else:
             started = time.monotonic()
             context = loading.hf_config(folder).get_text_config().max_position_embeddings
             n = make_samples(rows, folder, context, n_rows, out / SAMPLES)

@@ -10,7 +10,7 @@ from workbench.studies.students.jobs import Job
 
 STUDY = "study.json"
 JOBS = "jobs.json"
-SAMPLES = "samples.pkl"
+SAMPLES = "samples.safetensors"
 RESULTS = "results"
 CLAIMS = "claims"
 ERRORS = "errors"
