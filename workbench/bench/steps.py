@@ -7,6 +7,7 @@ the prompts, as `workbench score` and `workbench patch` do. Run it with one proc
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from workbench.bench.ways import spread_evenly
 from workbench.files import write_text
 from workbench.models import loading
 from workbench.models.hooked import HookedModel
-from workbench.processes import Processes, Work
+from workbench.processes import Alone, Processes, Work
 from workbench.progress import Reporter
 from workbench.prompts.make import make_prompts
 from workbench.prompts.prompt import DecisionEvent
@@ -80,9 +81,7 @@ def bench_steps(
     }
     for work in works.values():
         next(iter(work(prompts.events[:1])))  # for warming up
-    together = Team.meet(out.parent / f".{out.name}", reporter=reporter)
-    with together.failing():
-        together.everyone()
+    with met(out, here, reporter) as together:
         for name, work in works.items():
             together.begin_step()
             together.told(lambda: None)
@@ -92,5 +91,20 @@ def bench_steps(
             result[name] = {"seconds": time.perf_counter() - started, "events": len(done)}
             if here.is_main:
                 write_text(out, json.dumps(result, indent=1) + "\n")
-    together.close()
     return result
+
+
+@contextmanager
+def met(out: Path, here: Processes, reporter: Reporter) -> Iterator[Alone]:
+    """The processes of this launch, in a hidden folder beside a file, which goes when they part."""
+    folder = out.parent / f".{out.name}"
+    try:
+        together = Team.meet(folder, here=here, reporter=reporter)
+        with together.failing():
+            together.everyone()
+            yield together
+        together.close()
+    finally:
+        if here.is_main:
+            with suppress(OSError):  # it was never made, or is not empty
+                folder.rmdir()
