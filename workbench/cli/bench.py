@@ -320,7 +320,7 @@ def distill_shapes(
 @command(MAINTAINERS, of=bench, several=True)
 def steps(
     out: OutFile,
-    shape: Annotated[str, typer.Option(help="Random weights of it: 70b, 8b, 1b, tiny.")] = "8b",
+    shape: Annotated[str, typer.Option(help="Random weights of it: 70b, 8b, 1b, tiny-4k.")] = "8b",
     prompts: Annotated[int, typer.Option(min=2, help="How many.")] = 64,
     heads: Annotated[int, typer.Option(min=1, help="Heads that are patched.")] = 32,
     dtype: Dtype = "bfloat16",
