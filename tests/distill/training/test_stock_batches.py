@@ -1,16 +1,16 @@
 """Batches of others' collators, and samples of one's own, in the Trainer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from fixtures.losses import config_of
 from transformers import DataCollatorForSeq2Seq
 
-from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.examples.stream import Collator
 from workbench.distill.losses.losses import IGNORED
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
-
-NOTHING = dict.fromkeys(TERMS, 0.0)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def stock():
 
 
 def test_stock_batches_give_the_models_own_loss(stock, make_trainer):
-    trainer = make_trainer(LossConfig(**{**NOTHING, "chain": 1.0, "logit": 1.0}))
+    trainer = make_trainer(config_of(chain=1.0, logit=1.0))
     losses, _ = trainer.losses(trainer.model, stock)
     theirs = trainer.model(**stock).loss
     torch.testing.assert_close(losses["chain"].mean, theirs, atol=1e-5, rtol=1e-5)
@@ -37,7 +37,7 @@ def test_stock_batches_give_the_models_own_loss(stock, make_trainer):
 
 def test_stock_and_own_batches_are_the_same_online(stock, make_trainer):
     """What a row is worth does not depend on who collated it."""
-    trainer = make_trainer(LossConfig(**{**NOTHING, "chain": 1.0, "logit": 1.0}))
+    trainer = make_trainer(config_of(chain=1.0, logit=1.0))
     samples = [
         {
             "ids": [int(token) for token in ids[:n]],
@@ -67,13 +67,13 @@ def test_stock_and_own_batches_are_the_same_online(stock, make_trainer):
     ],
 )
 def test_terms_name_the_key_that_a_batch_lacks(term, key, stock, make_trainer):
-    trainer = make_trainer(LossConfig(**{**NOTHING, "chain": 1.0, term: 1.0}))
+    trainer = make_trainer(config_of(chain=1.0, **{term: 1.0}))
     with pytest.raises(InputError, match=f"loss term {term} needs '{key}'"):
         trainer.losses(trainer.model, stock)
 
 
 def test_rows_of_the_reply_need_no_options(stock, make_trainer):
-    config = LossConfig(**{**NOTHING, "attention": 1.0}, rows="target")
+    config = replace(config_of(attention=1.0), rows="target")
     trainer = make_trainer(config)
     losses, _ = trainer.losses(trainer.model, stock)
     assert losses["attention"].total > 0 and losses["attention"].count == 9 + 6
@@ -89,14 +89,14 @@ def test_rows_of_the_reply_need_no_options(stock, make_trainer):
     ],
 )
 def test_batches_that_would_be_read_wrongly_are_refused(change, message, stock, make_trainer):
-    trainer = make_trainer(LossConfig(**{**NOTHING, "chain": 1.0}))
+    trainer = make_trainer(config_of(chain=1.0))
     batch = {name: x for name, x in {**stock, **change}.items() if x is not None}
     with pytest.raises(InputError, match=message):
         trainer.losses(trainer.model, batch)
 
 
 def test_a_stock_collator_trains(stock, make_trainer, qwen_tokenizer):
-    trainer = make_trainer(LossConfig(**{**NOTHING, "chain": 1.0, "logit": 0.5}), max_steps=3)
+    trainer = make_trainer(config_of(chain=1.0, logit=0.5), max_steps=3)
     rows = [{"input_ids": [5, 6, 7, 8], "labels": [IGNORED, 6, 7, 8]}, {"input_ids": [9, 4, 2]}]
     rows[1]["labels"] = rows[1]["input_ids"]
     collate = DataCollatorForSeq2Seq(qwen_tokenizer)

@@ -6,16 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fixtures.distillation import placed
+from fixtures.losses import config_of
 
 from workbench.distill.arms import ARMS, BY_PHASE, PHASES
-from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.examples.stream import Collator
 from workbench.distill.losses.losses import update_loss
 from workbench.distill.matching.head_map import swap_teacher
 from workbench.errors import InputError
 
-NOTHING = dict.fromkeys(TERMS, 0.0)
-EVERY = LossConfig(**{**NOTHING, **dict.fromkeys(PHASES, 1.0)}, interaction_temperature=0.1)
+EVERY = replace(config_of(**dict.fromkeys(PHASES, 1.0)), interaction_temperature=0.1)
 FLOOR = 1e-6
 
 
