@@ -1,28 +1,15 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
+from fixtures.calling import call
 
 from workbench.bench import distill as speed
-from workbench.cli import app
 from workbench.distill.evaluation.students import Student
 
 SMALL = "--n-layers 2 --n-heads 2 --n-kv-heads 1 --d-model 16 --d-mlp 24 --no-bf16 --workers 0"
 SHORT = "--steps 2 --batch-size 2 --readout-every 2 --warmup-steps 1"
 
 pytestmark = pytest.mark.usefixtures("few_labels")
-
-
-@pytest.fixture
-def call():
-    def run(*arguments: object) -> tuple[int, str, str]:
-        words = [word for each in arguments for word in str(each).split(" ")]
-        result = CliRunner().invoke(app, words)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return run
 
 
 @pytest.fixture
@@ -34,7 +21,7 @@ def by_hand(tmp_path):
     return path
 
 
-def test_distill_from_a_head_set_made_by_hand(call, teacher, trace_file, by_hand, tmp_path):
+def test_distill_from_a_head_set_made_by_hand(teacher, trace_file, by_hand, tmp_path):
     out = tmp_path / "student"
     given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file.parent]
     code, said, errors = call("distill", "--out", out, *given, SMALL, SHORT, "--attention 1")
@@ -49,7 +36,7 @@ def test_distill_from_a_head_set_made_by_hand(call, teacher, trace_file, by_hand
     assert code == 2 and "holds a trained student already" in errors
 
 
-def test_layers_of_the_teacher_or_of_another_make_a_student(call, teacher, trace_file, tmp_path):
+def test_layers_of_the_teacher_or_of_another_make_a_student(teacher, trace_file, tmp_path):
     given = ["--teacher", teacher, "--traces", trace_file, "--arm cot", SHORT]
     given += ["--no-bf16 --workers 0"]
     out = tmp_path / "student"
@@ -78,7 +65,7 @@ def only_coarse(tmp_path):
     return path
 
 
-def test_one_pool_alone_is_taught(call, teacher, trace_file, only_coarse, tmp_path):
+def test_one_pool_alone_is_taught(teacher, trace_file, only_coarse, tmp_path):
     out = tmp_path / "student"
     given = ["--teacher", teacher, "--headset", only_coarse, "--traces", trace_file]
     code, _, errors = call("distill", "--out", out, *given, SMALL, SHORT, "--interaction 0")
@@ -89,7 +76,7 @@ def test_one_pool_alone_is_taught(call, teacher, trace_file, only_coarse, tmp_pa
     assert Student.read("one", out).arm == "mechanistic-interaction"
 
 
-def test_distill_refuses_in_one_line(call, teacher, trace_file, by_hand, only_coarse, tmp_path):
+def test_distill_refuses_in_one_line(teacher, trace_file, by_hand, only_coarse, tmp_path):
     given = ["--teacher", teacher, "--traces", trace_file.parent, SMALL, SHORT]
     out = tmp_path / "student"
     for arguments, message in [
@@ -105,7 +92,7 @@ def test_distill_refuses_in_one_line(call, teacher, trace_file, by_hand, only_co
         assert errors.count("\n") == 1
 
 
-def test_a_part_of_the_traces(call, teacher, tmp_path):
+def test_a_part_of_the_traces(teacher, tmp_path):
     path = tmp_path / "traces" / "1.jsonl"
     arguments = ["--teacher", teacher, "--n-traces 4 --max-new-tokens 4 --part 1/2"]
     code, said, errors = call("traces", "--out", path, *arguments)
@@ -117,7 +104,7 @@ def test_a_part_of_the_traces(call, teacher, tmp_path):
     assert code == 2 and "part '2' is not WHICH/PARTS" in errors
 
 
-def test_a_study_passes_further_flags_on_and_names_what_failed(call, teacher, tmp_path):
+def test_a_study_passes_further_flags_on_and_names_what_failed(teacher, tmp_path):
     out = tmp_path / "study"
     arguments = ["--arms cot --main-seeds 1 --steps 2 --", "--teacher", teacher, "--n-traces none"]
     code, _, errors = call("study distillation", "--out", out, *arguments, SMALL)
@@ -131,7 +118,7 @@ def warm_at_once(monkeypatch):
 
 
 @pytest.mark.usefixtures("warm_at_once")
-def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand, tmp_path):
+def test_steps_of_arms_are_timed_side_by_side(teacher, trace_file, by_hand, tmp_path):
     out = tmp_path / "cost.json"
     given = ["--teacher", teacher, "--headset", by_hand, "--traces", trace_file]
     short = "--arms cot,cot+logits,mechanistic --batch-size 2 --n-steps 1 --repeats 2 --no-bf16"
@@ -150,7 +137,7 @@ def test_steps_of_arms_are_timed_side_by_side(call, teacher, trace_file, by_hand
 
 @pytest.mark.usefixtures("warm_at_once")
 def test_a_stopped_measurement_keeps_its_rounds(
-    call, teacher, trace_file, by_hand, tmp_path, monkeypatch
+    teacher, trace_file, by_hand, tmp_path, monkeypatch
 ):
     timed, times = speed._timed, []
 

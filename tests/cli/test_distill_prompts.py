@@ -4,22 +4,9 @@ import json
 
 import pytest
 import torch
+from fixtures.calling import call
 from fixtures.chats import ROWS, write_rows
 from transformers import LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
-from typer.testing import CliRunner
-
-from workbench.cli import app
-
-
-@pytest.fixture
-def call():
-    def run(*arguments: object) -> tuple[int, str]:
-        result = CliRunner().invoke(app, [str(one) for one in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stderr
-
-    return run
 
 
 @pytest.fixture
@@ -53,15 +40,15 @@ def config(folders):
     return path
 
 
-def test_ones_own_lines_a_list_of_heads_and_a_file_of_flags(call, folders, config):
+def test_ones_own_lines_a_list_of_heads_and_a_file_of_flags(folders, config):
     heads = folders / "retrieval.json"
     heads.write_text(json.dumps({"0-1": [0.5, 0.9], "1-2": [0.0], "1-3": [0.3]}))
     out, lines = folders / "out", write_rows(folders / "mine.jsonl")
     given = ["--config", config, "--prompts", lines, "--template", "chat", "--out", out]
     given += ["--headset", heads, "--trainer", "max_grad_norm=0.5"]
-    code, errors = call("distill", *given)
+    code, _, errors = call("distill", *given)
     assert code == 2 and "does not say pools; give --pool coarse" in errors
-    code, errors = call("distill", *given, "--pool", "coarse", "--warmup-steps", "2")
+    code, _, errors = call("distill", *given, "--pool", "coarse", "--warmup-steps", "2")
     assert code == 0, errors
     record = json.loads((out / "training.json").read_text())
     arguments = {"logging_steps": 1, "save_strategy": "no", "max_grad_norm": 0.5}
@@ -77,7 +64,7 @@ def test_ones_own_lines_a_list_of_heads_and_a_file_of_flags(call, folders, confi
     assert LlamaForCausalLM.from_pretrained(out).config.num_hidden_layers == 2
 
 
-def test_refusals_are_one_line(call, folders, config):
+def test_refusals_are_one_line(folders, config):
     lines = write_rows(folders / "mine.jsonl")
     wrong = folders / "wrong.yaml"
     base = ["--config", config, "--out", folders / "out", "--prompts", lines, "--arm", "cot"]
@@ -92,12 +79,12 @@ def test_refusals_are_one_line(call, folders, config):
         ("", ["--traces", lines], "give a task, with or without traces, or examples"),
     ]:
         wrong.write_text(text)
-        code, errors = call("distill", *base, *more)
+        code, _, errors = call("distill", *base, *more)
         assert code == 2 and message in errors, errors
         assert errors.count("\n") == 1
 
 
-def test_stopped_training_on_ones_own_lines_goes_on(call, folders, config, monkeypatch):
+def test_stopped_training_on_ones_own_lines_goes_on(folders, config, monkeypatch):
     from workbench.distill.training import run
 
     compute, steps = run.MechanisticDistillationTrainer.compute_loss, []

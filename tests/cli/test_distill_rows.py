@@ -4,9 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
-
-from workbench.cli import app
+from fixtures.calling import call
 
 SMALL = "--n-layers 2 --n-heads 2 --n-kv-heads 1 --d-model 16 --d-mlp 24 --no-bf16 --workers 0"
 SHORT = "--steps 2 --batch-size 2 --readout-every 2 --warmup-steps 1 --arm cot"
@@ -15,24 +13,12 @@ pytestmark = pytest.mark.usefixtures("few_labels")
 
 
 @pytest.fixture
-def call():
-    def run(*arguments: object) -> tuple[int, str, str]:
-        words = [word for each in arguments for word in str(each).split(" ")]
-        result = CliRunner().invoke(app, words)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return run
-
-
-@pytest.fixture
 def few_readouts(monkeypatch):
     monkeypatch.setattr("workbench.cli.distill.READOUT_PROMPTS", 4)
 
 
 @pytest.mark.usefixtures("few_readouts")
-def test_parts_of_rows_train_a_student_that_is_read_out(call, teacher, tmp_path):
+def test_parts_of_rows_train_a_student_that_is_read_out(teacher, tmp_path):
     rows = tmp_path / "rows"
     given = ["--task icd10cm --by rule --n-traces 6 --model", teacher]
     for which in (0, 1):
@@ -51,7 +37,7 @@ def test_parts_of_rows_train_a_student_that_is_read_out(call, teacher, tmp_path)
     assert code == 2 and "task 'nothing' is not one of" in errors
 
 
-def test_rows_that_cannot_be_are_refused_in_one_line(call, teacher, tmp_path):
+def test_rows_that_cannot_be_are_refused_in_one_line(teacher, tmp_path):
     out = tmp_path / "rows.jsonl"
     for arguments, message in [
         ("--by rule", "--by rule writes rows of a task; give --task"),

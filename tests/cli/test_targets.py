@@ -3,23 +3,13 @@ import shutil
 
 import pytest
 import torch
+from fixtures.calling import call
 from fixtures.chats import write_rows
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
-from typer.testing import CliRunner
-
-from workbench.cli import app
 
 STUDENT = "--n-layers 2 --n-heads 2 --n-kv-heads 1 --d-model 16 --d-mlp 24 --no-bf16"
 STEPS = "--steps 2 --batch-size 4 --warmup-steps 1"
-
-
-def call(*arguments: object) -> tuple[int, str, str]:
-    words = [word for each in arguments for word in str(each).split(" ")]
-    result = CliRunner().invoke(app, words)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture
