@@ -6,7 +6,7 @@ are read where torch must not be loaded, so files of terms import it inside of t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 from workbench.distill.reading.wanted import Wanted
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from workbench.distill.config import LossConfig
     from workbench.distill.losses.losses import Loss
+    from workbench.distill.matching.head_map import Group
     from workbench.distill.reading.capture import Reading
     from workbench.distill.reading.positions import Marks
     from workbench.distill.training.terms import Models
@@ -97,6 +98,25 @@ class Term(ABC):
     @abstractmethod
     def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
         """Total and count over a batch, unweighted."""
+
+
+class ByGroup(Term):
+    """Compares matched heads layer by layer of the student; a mean by pool weights."""
+
+    groups: "Sequence[Group]"
+
+    def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
+        """See `Term.loss`."""
+        from workbench.distill.losses.losses import average
+
+        losses = [self.of_group(marks, teacher, student, group) for group in self.groups]
+        return average(losses, [group.weight for group in self.groups])
+
+    @abstractmethod
+    def of_group(
+        self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
+    ) -> "Loss":
+        """Total and count of one group of matched heads."""
 
 
 ROW_KEYS: dict[str, tuple[str, ...]] = {

@@ -1,10 +1,9 @@
 """Terms on matched heads: where they look, what they write, and both together."""
 
-from abc import abstractmethod
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from workbench.distill.losses.term import ROW_KEYS, SIDES, Side, Term, register
+from workbench.distill.losses.term import ROW_KEYS, SIDES, ByGroup, Side, Term, register
 from workbench.distill.reading.wanted import Looks, Wanted
 from workbench.heads import Head
 from workbench.phases import POOLS, Pool
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from workbench.distill.training.terms import Models
 
 
-class _Grouped(Term):
-    """Compares the heads of each pool layer by layer of the student; a mean by pool weights."""
+class _Grouped(ByGroup):
+    """Compares the heads of every pool that the configuration names."""
 
     def __init__(self, models: "Models") -> None:
         super().__init__(models)
@@ -34,18 +33,6 @@ class _Grouped(Term):
     def heads(self, side: Side) -> frozenset[Head]:
         """All heads of one side."""
         return frozenset(head for group in self.groups for head in getattr(group, side))
-
-    def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        from workbench.distill.losses.losses import average
-
-        losses = [self.of_group(marks, teacher, student, group) for group in self.groups]
-        return average(losses, [group.weight for group in self.groups])
-
-    @abstractmethod
-    def of_group(
-        self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
-    ) -> "Loss":
-        """Total and count of one group of matched heads."""
 
 
 @register

@@ -3,11 +3,10 @@
 See `phases`, which has the terms themselves.
 """
 
-from abc import abstractmethod
 from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
-from workbench.distill.losses.term import SIDES, PhaseName, Side, Term
+from workbench.distill.losses.term import SIDES, ByGroup, PhaseName, Side, Term
 from workbench.distill.reading.wanted import Looks, Wanted
 from workbench.heads import Head
 from workbench.phases import Pool
@@ -74,29 +73,13 @@ class Phase(Term):
         return marks.count_rows(self.counted(marks), self.config.per)
 
 
-class ByGroup(Phase):
-    """Compares the heads of the pool layer by layer of the student; a mean by pool weights."""
-
-    def loss(self, marks: "Marks", teacher: "Reading", student: "Reading") -> "Loss":
-        from workbench.distill.losses.losses import average
-
-        losses = [self.of_group(marks, teacher, student, group) for group in self.groups]
-        return average(losses, [group.weight for group in self.groups])
-
-    @abstractmethod
-    def of_group(
-        self, marks: "Marks", teacher: "Reading", student: "Reading", group: "Group"
-    ) -> "Loss":
-        """Total and count of one group of matched heads."""
-
-
 def label_keys(phase: PhaseName) -> tuple[str, ...]:
     """Keys of a batch that say which options are right at a phase's rows."""
     own = ("early_decision", "near_options") if phase == "p1" else ("late_decision",)
     return ("option_spans", "gold", *own)
 
 
-class Write(ByGroup):
+class Write(ByGroup, Phase):
     """Distance between what the pool's heads write; see `Update`.
 
     By labels they are to write what raises the logits of the right options: the rows of the

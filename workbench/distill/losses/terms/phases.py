@@ -12,8 +12,8 @@ is not to be had. The weights are those of the objective without phases, shared 
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from workbench.distill.losses.term import Side, register
-from workbench.distill.losses.terms.phase import Both, ByGroup, Write, label_keys
+from workbench.distill.losses.term import ByGroup, Side, register
+from workbench.distill.losses.terms.phase import Both, Phase, Write, label_keys
 from workbench.distill.reading.wanted import Wanted
 from workbench.phases import Pool
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @register
-class P1Attention(ByGroup):
+class P1Attention(ByGroup, Phase):
     """KL between pooled attention patterns.
 
     By labels: minus the logarithm of the mass on gold's evidence and the options of its family.
@@ -100,7 +100,7 @@ class P1Interaction(Both):
 
 
 @register
-class P2Loop(ByGroup):
+class P2Loop(ByGroup, Phase):
     """KL between attention on the chain's own true shortlist, on near misses and on the rest.
 
     Rows that see no shortlist of their decision do not count. By labels: minus the logarithm of the
