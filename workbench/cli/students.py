@@ -66,7 +66,9 @@ def students(
     minutes: Annotated[float | None, typer.Option(min=0, help="Time for all.")] = None,
     until: Annotated[str | None, typer.Option(help="When all ends: HH:MM.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Collating processes of each.")] = 0,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep models of seed 0.")] = False,
+    keep: Annotated[
+        int | None, typer.Option(min=0, help="Keep the models of this seed.", show_default="none")
+    ] = None,
     compiled: Annotated[
         Literal["none", "blocks", "all"],
         typer.Option("--compile", help="Compile nothing, models, or losses of every arm, too."),

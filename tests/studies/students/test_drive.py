@@ -61,7 +61,7 @@ def study(few_labels, make_model, tokenizer, tmp_path, monkeypatch):
         "select": 2,
         "seen": 1,
         "workers": 0,
-        "keep": True,
+        "keep": 0,
     }
     said: list[str] = []
 

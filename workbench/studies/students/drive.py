@@ -57,7 +57,8 @@ def run_students(
         out: the study's folder.
         jobs: in the order in which they are begun.
         settings: teacher, task, heads (files by name), batch_size, evaluations (shares of the
-            steps), report, select and seen (prompts), workers, keep; those that decide results are
+            steps), report, select and seen (prompts), workers, keep (a seed
+            whose models are kept, or None); those that decide results are
             the same for all that a folder holds.
         rows: file of JSON lines, or folder of such; the first `n_rows` are used.
         n_rows: of which every student has its own.

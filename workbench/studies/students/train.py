@@ -63,7 +63,8 @@ class Setup:
         evaluations: shares of the steps after which a student is asked.
         workers: processes that collate.
         scratch: folder for what one process measures for all.
-        keep: folder for the models of seed 0, in bfloat16.
+        keep: folder for the models of `kept_seed`, in bfloat16.
+        kept_seed: students of which are kept.
         until: seconds since the epoch after which no student is trained on.
     """
 
@@ -78,6 +79,7 @@ class Setup:
     workers: int = 0
     scratch: Path | None = None
     keep: Path | None = None
+    kept_seed: int = 0
     until: float = math.inf
     _kept: dict[Any, Any] = field(default_factory=dict)
 
@@ -270,7 +272,7 @@ def train_student(setup: Setup, job: Job, write: Callable[[Result], None]) -> Re
     if setup.device.type == "cuda":
         result["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         torch.cuda.reset_peak_memory_stats()
-    if setup.keep is not None and job.seed == 0:
+    if setup.keep is not None and job.seed == setup.kept_seed:
         folder = setup.keep / job.name
         student.to(torch.bfloat16).save_pretrained(folder)
         setup.tokenizer.save_pretrained(folder)

@@ -102,7 +102,8 @@ def _setup(out: Path, study: Mapping[str, Any], until: float) -> Any:
         evaluations=tuple(study["evaluations"]),
         workers=study["workers"],
         scratch=out,
-        keep=out / MODELS if study["keep"] else None,
+        keep=None if study["keep"] is None else out / MODELS,
+        kept_seed=study["keep"] or 0,
         until=until,
     )
 
