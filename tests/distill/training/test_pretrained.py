@@ -118,6 +118,13 @@ def test_an_adapter_is_saved_as_asked_and_read_back(saved, distilled, sister, te
         assert loading.provenance(out).adapter.trained_on == digest
 
 
+def test_an_adapter_of_mixed_precision_is_merged(distilled, sister, tmp_path):
+    config = replace(CONFIG, student=str(sister), lora=LORA, loss=CHAINS, bf16=True)
+    _, trained = distilled(tmp_path / "student", config)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    assert (logits(merged) - trained).abs().mean() < 0.03 * trained.std()  # bfloat16's rounding
+
+
 def test_a_stopped_adapter_ends_as_if_it_had_not_been(distilled, sister, tmp_path, monkeypatch):
     student = CopiedLayers(2, from_=str(sister))
     config = replace(CONFIG, student=student, lora=LORA, steps=3, loss=CHAINS)

@@ -125,7 +125,8 @@ def write_student(
     if not trainer.is_world_process_zero():
         return
     if record["config"].get("lora") is not None:
-        _write_adapted(out, trainer.accelerator.unwrap_model(trainer.model), base)
+        learner = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        _write_adapted(out, learner, base)  # without the autocast of mixed precision
     (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nothing here reads
     try:
         if base is None:
