@@ -34,12 +34,13 @@ def test_a_student_of_targets_needs_no_teacher(folder):
     for part in (1, 0):
         code, said, errors = call(*made, f"--exact --block 5 --part {part}/2")
         assert code == 0 and "12 examples" in said, errors
-    assert "3 of 3 blocks" in errors
+    assert "3 of 3 blocks" in errors and "targets: 7 examples" in errors  # of its two blocks
     short, targets = [*data[:2], STEPS, "--no-bf16"], ["--targets", folder / "targets"]
     other = folder / "other"
     shutil.copytree(folder / "teacher", other)
     LlamaForCausalLM.from_pretrained(other).to(torch.bfloat16).save_pretrained(other)
     for flags, message in (
+        ("--n-layers 3 --n-heads 4", "targets are for a student of 2 layers × 2 heads"),
         ("--student-layers 2", "copied from the teacher's weights, which targets do not hold"),
         (f"--teacher {other} --student-layers 2", "is not the teacher that the targets are of"),
     ):

@@ -4,10 +4,12 @@ import numpy as np
 import peft
 import pytest
 import torch
+from fixtures.distillation import SMALL
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.reading.parts import plain_model
+from workbench.distill.training.arguments import reporting, trainer_arguments
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
 
@@ -100,6 +102,24 @@ def test_what_the_loss_would_ignore_is_refused(make_trainer):
             args=trainer.args,
             compute_loss_func=lambda *_: 0,
         )
+
+
+class _ServiceError(Exception):
+    __module__ = "wandb.errors.errors"
+
+
+def test_a_service_that_cannot_be_reported_to_is_named(tmp_path):
+    def arguments(service):
+        return trainer_arguments(tmp_path, SMALL, 0, 2, {"report_to": service})
+
+    with pytest.raises(InputError, match="report_to wandbb: wandbb is not supported, only"):
+        arguments("wandbb")
+    args = arguments("none")
+    args.report_to = ["wandb"]
+    with pytest.raises(InputError, match="report_to wandb: no API key"), reporting(args):
+        raise _ServiceError("no API key")
+    with pytest.raises(KeyError), reporting(args):
+        raise KeyError("ours")
 
 
 def test_metrics_and_predictions_get_the_students_logits(make_trainer, make_stream):

@@ -133,6 +133,21 @@ def test_interrupted_distillation_ends_as_uninterrupted(distilled, stopped, tmp_
         distilled(out)
 
 
+def test_training_that_ended_takes_no_step_more(distilled, monkeypatch, tmp_path):
+    out, whole = tmp_path / "student", distilled(tmp_path / "whole")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "write_student", full)
+        with pytest.raises(OSError):
+            distilled(out)
+    assert distilled(out)["loss"] == whole["loss"]
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "student")]
+    assert all(weight.equal(weights[1][name]) for name, weight in weights[0].items())
+
+
 def test_a_checkpoint_that_was_cut_off_is_passed_over(distilled, stopped):
     out, _ = stopped(3)
     whole, cut = out / "checkpoints" / "checkpoint-2", out / "checkpoints" / "checkpoint-3"

@@ -143,20 +143,22 @@ def make_targets(
     missing = [i for i, path in paths.items() if not path.is_file()]
     trainer.accelerator.wait_for_everyone()  # all know the same, before any is written
     # Processes over which a teacher is spread run it equally often.
-    rounds = -(-len(missing) // world)
-    with reporter.step("targets", rounds * size, "examples") as advance:
-        for number in range(rounds):
-            mine = missing[number * world + trainer.args.process_index :][:1]
-            at_block = mine[0] if mine else missing[0]
-            own = keys[at_block * size : (at_block + 1) * size]
+    own = missing[trainer.args.process_index :: world]
+    runs = own + missing[: -(-len(missing) // world) - len(own)]
+    of_block = {i: keys[i * size : (i + 1) * size] for i in runs}
+    total = sum(len(of_block[i]) for i in runs)
+    done = 0
+    with reporter.step("targets", total, "examples") as advance:
+        for number, i in enumerate(runs):
             block = _block(
                 trainer,
-                {key: examples[at[key]] for key in own},
+                {key: examples[at[key]] for key in of_block[i]},
                 manifest,
-                lambda n, done=number * size: advance(done + n, rounds * size),
+                lambda n, done=done: advance(done + n, total),
             )
-            if mine:
-                write_block(paths[at_block], *block)
+            done += len(of_block[i])
+            if number < len(own):
+                write_block(paths[i], *block)
     trainer.accelerator.wait_for_everyone()
     return record | _summary(making.folder, manifest, reporter)
 

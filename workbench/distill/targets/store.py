@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from workbench.distill.config import LossConfig
 from workbench.distill.losses.term import TERMS
-from workbench.distill.matching.head_map import HeadMap, Pools, from_listed, listed
+from workbench.distill.matching.head_map import HeadMap, Pools, describe, from_listed, listed
 from workbench.distill.reading.capture import Reading
 from workbench.distill.reading.positions import Marks
 from workbench.distill.reading.wanted import Looks
@@ -32,6 +32,7 @@ from workbench.distill.targets.packing import Packing
 from workbench.distill.targets.requests import Answers, Arguments, Request
 from workbench.errors import InputError, first_line
 from workbench.files import claim, make_folder, read_json, replacing
+from workbench.heads import ModelShape
 
 MANIFEST = "targets.json"
 TEACHER = "teacher"
@@ -214,6 +215,19 @@ class Targets:
             raise InputError(
                 f"{self.folder / TEACHER}: holds no configuration of the teacher ({why})"
             ) from None
+
+    def check_student(self, shape: ModelShape) -> None:
+        """Refuse a student of other layers or heads than those that were matched.
+
+        Raises:
+            InputError: says both shapes.
+        """
+        headmap = self.manifest.headmap
+        if headmap is not None and headmap.student != shape:
+            raise InputError(
+                f"{self.folder}: targets are for a student of {describe(headmap.student)}, this "
+                f"one has {describe(shape)}; make them with the flags of this student"
+            )
 
     def use(self, config: LossConfig, n_tokens: int) -> None:
         """Take these terms from here.

@@ -1,11 +1,13 @@
 """Which of the Trainer's arguments go with our loss, and with activations that are read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks  # pyright: ignore[reportPrivateImportUsage]
 
 from workbench.distill.config import DistillationConfig
 from workbench.distill.reading.wanted import Wanted
@@ -41,7 +43,8 @@ def trainer_arguments(
     """The Trainer's arguments for a distillation into `out`, with further ones of the user's.
 
     Raises:
-        InputError: a further one that there is not, is another setting, or is refused.
+        InputError: a further one that there is not, is another setting, or is refused; a service to
+            report to that is unknown or not installed.
     """
     for name in further:
         if name not in NAMES:
@@ -57,9 +60,36 @@ def trainer_arguments(
         "ddp_find_unused_parameters": False,
     }
     try:
-        return TrainingArguments(**{**settings, **further})
+        made = TrainingArguments(**{**settings, **further})
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"trainer: {first_line(error)}") from None
+    for name in made.report_to:
+        _check_reporter(name)
+    return made
+
+
+def _check_reporter(name: str) -> None:
+    try:
+        for callback in get_reporting_integration_callbacks([name]):
+            callback()
+    except (ValueError, ImportError, RuntimeError) as error:  # unknown, or not installed
+        raise InputError(f"report_to {name}: {first_line(error)}") from None
+
+
+@contextmanager
+def reporting(args: TrainingArguments) -> Iterator[None]:
+    """Say in a line what a service that losses are reported to refuses, as a login does.
+
+    Raises:
+        InputError: an exception of one of the packages in `report_to`.
+    """
+    try:
+        yield
+    except Exception as error:
+        package = type(error).__module__.partition(".")[0]
+        if package not in args.report_to:
+            raise
+        raise InputError(f"report_to {package}: {first_line(error)}") from error
 
 
 def check_arguments(args: TrainingArguments, wanted: Wanted, model: Any, loss: Any = None) -> None:

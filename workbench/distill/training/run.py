@@ -38,7 +38,7 @@ from workbench.distill.matching.pair import pair_by_ablation
 from workbench.distill.reading.parts import attention_modules, shape_of
 from workbench.distill.targets.make import Making, make_targets
 from workbench.distill.targets.store import TEACHER, Targets
-from workbench.distill.training.arguments import trainer_arguments
+from workbench.distill.training.arguments import reporting, trainer_arguments
 from workbench.distill.training.copied import check_teacher, compared, of_teacher
 from workbench.distill.training.folder import (
     KIND,
@@ -286,7 +286,8 @@ def distill(
             + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
         )
         started = time.monotonic()
-        trainer.train(resume_from_checkpoint=last_checkpoint(out))
+        with reporting(args):
+            trainer.train(resume_from_checkpoint=last_checkpoint(out))
         drop_projections(student)
         if caches is not None:  # the Trainer turns it off, and who writes with the student wants it
             student.config.use_cache = caches

@@ -32,7 +32,7 @@ from workbench.distill.losses.together import Step
 from workbench.distill.matching.head_map import HeadMap
 from workbench.distill.reading.batches import completed
 from workbench.distill.reading.capture import Capture, Reading
-from workbench.distill.reading.parts import attention_modules, plain_model
+from workbench.distill.reading.parts import attention_modules, plain_model, shape_of
 from workbench.distill.reading.positions import Marks, choose_queries, sampled_positions
 from workbench.distill.reading.wanted import Wanted
 from workbench.distill.targets.store import Targets
@@ -97,6 +97,8 @@ class MechanisticDistillationTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         student, taught = plain_model(model), plain_model(teacher)
+        if targets is not None:
+            targets.check_student(shape_of(student))
         both = check_vocabulary(taught, student)
         n_tokens = min(both, n_tokens or both)
         terms = Terms(Models(config, taught, student, headmap, circuit, n_tokens))
@@ -159,8 +161,12 @@ class MechanisticDistillationTrainer(Trainer):
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The batches of a step, and the normaliser of each term."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._rehearsal = None
+        if 0 < self.state.max_steps <= self.state.global_step:
+            # Begun again from the checkpoint of its end, the Trainer would take a step more.
+            self.control.should_training_stop = True
+            return [], None
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
         counts = self._whole_counts(batches)
