@@ -101,6 +101,9 @@ CASES = [
         "begin with the same token",
     ),
     ({"prompt": row(0)["prompt"] + "\nReply: "}, "a token holds the end of the prompt"),
+    ({"prompt": [{"role": "user"}]}, r"prompt\.list\[0\]\.content: key is missing"),
+    ({"options": [{"span": [0.5, 4]}]}, r"options\[0\]\.span\.list\[0\]: input should be a valid"),
+    ({"labels": None}, "answer, with no labels, is the label of no option"),
     ({"prompt": [{"role": "user", "content": ""}]}, "must be a user's, and hold text"),
 ]
 

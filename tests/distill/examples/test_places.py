@@ -105,6 +105,8 @@ CASES = [
     ({"gold": [0]}, "gold has 1 entries, must have one for each of the 2 decisions"),
     ({"gold": [4, None]}, r"gold\[0\]: 4 is none of the 4 options"),
     ({"near_options": [[1], [9]]}, r"near_options\[1\]: 9 is none of the 4 options"),
+    ({"gold": [0, 1], "near_options": [[1], [1]]}, r"near_options\[1\]: option 1 is gold"),
+    ({"late": [{"span": LISTED, "decision": -1}]}, r"late\[0\]\.part\.decision: .* equal to 0"),
     ({"chain": ""}, "early, late and shortlist are places of a chain, and there is none"),
     ({"early": [[LISTED.index("A B") + 3, LISTED.index("A B") + 4]]}, r"early\[0\] holds no token"),
 ]

@@ -150,7 +150,10 @@ class _Builder:
                 sample["option_tokens"] = self._option_tokens(text[:at], labels)
                 wanted = row.labels or (answer.strip(),)
                 if row.decisions is None:
-                    _check_options(labels, sample["option_tokens"], wanted, starts, ids)
+                    names = [
+                        name if row.labels else f"{name}, with no labels," for name, _ in decided
+                    ]
+                    _check_options(labels, sample["option_tokens"], wanted, starts, ids, names)
                     sample["gold"] = [labels.index(label) for label in wanted]
         if row.evidence is not None:
             if len(row.evidence) != len(starts):
@@ -164,7 +167,11 @@ class _Builder:
             ]
         chain = (len(prompt), len(prompt) + len(row.chain))
         spans = sample.get("option_spans")
-        return sample | chain_places(row, tokens, turn, chain, len(starts), spans)
+        sample |= chain_places(row, tokens, turn, chain, len(starts), spans)
+        for i, one in sample.get("near_options", ()):
+            if one == sample.get("gold", {i: None})[i]:
+                raise InputError(f"near_options[{i}]: option {one} is gold, the right one there")
+        return sample
 
     def _prompt(self, row: Row) -> tuple[str, CharSpan]:
         """The prompt's text, and where in it the user's turn is."""
@@ -250,15 +257,20 @@ class _Builder:
 
 
 def _check_options(
-    labels: list[str], tokens: list[int], wanted: tuple[str, ...], starts: list[int], ids: list[int]
+    labels: list[str],
+    tokens: list[int],
+    wanted: tuple[str, ...],
+    starts: list[int],
+    ids: list[int],
+    names: list[str],
 ) -> None:
     """Every label that is decided about is an option's, and begins with that option's token."""
-    for i, (label, start) in enumerate(zip(wanted, starts, strict=True)):
+    for named, label, start in zip(names, wanted, starts, strict=True):
         if label not in labels:
-            raise InputError(f"labels[{i}] is the label of no option")
+            raise InputError(f"{named} is the label of no option")
         if ids[start] != tokens[labels.index(label)]:
             raise InputError(
-                f"labels[{i}] begins with another token than its option does at the first "
+                f"{named} begins with another token than its option does at the first "
                 "decision; write the same before each label, a space or a line break"
             )
 

@@ -3,17 +3,29 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from workbench.distill.examples.row_files import row_files
 from workbench.errors import InputError, explain
 from workbench.files import parse_json, read_text
 from workbench.prompts.templates import CharSpan
 
-Place = CharSpan | str
+
+def _kind(value: Any) -> str:
+    """Which kind of a union is meant, so that a message is about that one alone."""
+    return "text" if isinstance(value, str) else "list"
+
+
+def _kind_or_part(value: Any) -> str:
+    return "part" if isinstance(value, Mapping) else _kind(value)
+
+
+Place = Annotated[
+    Annotated[CharSpan, Tag("list")] | Annotated[str, Tag("text")], Discriminator(_kind)
+]
 """Characters, first and end; or the words themselves, where they occur once."""
 
 
@@ -28,6 +40,13 @@ class Message(_Strict):
     content: str
 
 
+Prompt = Annotated[
+    Annotated[str, Field(min_length=1), Tag("text")]
+    | Annotated[tuple[Message, ...], Field(min_length=1), Tag("list")],
+    Discriminator(_kind),
+]
+
+
 class Offered(_Strict):
     """An option of the prompt: where it stands, and the text that answers with it."""
 
@@ -40,6 +59,14 @@ class Weighed(_Strict):
 
     span: Place
     decision: int | None = Field(default=None, ge=0)
+
+
+PlaceOrPart = Annotated[
+    Annotated[CharSpan, Tag("list")]
+    | Annotated[str, Tag("text")]
+    | Annotated[Weighed, Tag("part")],
+    Discriminator(_kind_or_part),
+]
 
 
 class Named(_Strict):
@@ -59,15 +86,15 @@ class Row(_Strict):
     """One example; see `chats.examples_from_chats`."""
 
     id: str | int | None = None
-    prompt: str | tuple[Message, ...] = Field(min_length=1)
+    prompt: Prompt
     chain: str = ""
     answer: str | None = Field(default=None, min_length=1)
     labels: tuple[str, ...] | None = Field(default=None, min_length=1)
     options: tuple[Offered, ...] | None = Field(default=None, min_length=1)
     evidence: tuple[Place | None, ...] | None = None
     decisions: tuple[Place, ...] | None = Field(default=None, min_length=1)
-    early: tuple[Place | Weighed, ...] | None = None
-    late: tuple[Place | Weighed, ...] | None = None
+    early: tuple[PlaceOrPart, ...] | None = None
+    late: tuple[PlaceOrPart, ...] | None = None
     shortlist: tuple[Named, ...] | None = None
     near: tuple[NearNamed, ...] | None = None
     gold: tuple[int | None, ...] | None = None

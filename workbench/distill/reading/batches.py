@@ -52,7 +52,8 @@ def completed(
         users = [term for term, keys in needs.items() if name in keys]
         if name not in batch and (users or name == "input_ids"):
             terms = f"loss term {users[0]} needs" if users else "training needs"
-            raise InputError(f"{terms} {name!r}, and batches have no such key")
+            instead = "; say it of the examples, or leave the term out (weight 0)" if users else ""
+            raise InputError(f"{terms} {name!r}, and batches have no such key{instead}")
     ids = batch["input_ids"]
     n, width = ids.shape
     found = {name: value for name, value in batch.items() if name != "attention_mask"}
