@@ -63,9 +63,15 @@ def trainer_arguments(
         made = TrainingArguments(**{**settings, **further})
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"trainer: {first_line(error)}") from None
-    for name in made.report_to:
+    for name in _services(made):
         _check_reporter(name)
     return made
+
+
+def _services(args: TrainingArguments) -> list[str]:
+    """That losses are reported to."""
+    given = args.report_to
+    return [given] if isinstance(given, str) else list(given or ())
 
 
 def _check_reporter(name: str) -> None:
@@ -87,7 +93,7 @@ def reporting(args: TrainingArguments) -> Iterator[None]:
         yield
     except Exception as error:
         package = type(error).__module__.partition(".")[0]
-        if package not in args.report_to:
+        if package not in _services(args):
             raise
         raise InputError(f"report_to {package}: {first_line(error)}") from error
 
