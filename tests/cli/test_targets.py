@@ -40,6 +40,7 @@ def test_a_student_of_targets_needs_no_teacher(folder):
     shutil.copytree(folder / "teacher", other)
     LlamaForCausalLM.from_pretrained(other).to(torch.bfloat16).save_pretrained(other)
     for flags, message in (
+        (f"{STUDENT} --template chat", "holds no targets for 12 of 12 examples; make"),
         ("--n-layers 3 --n-heads 4", "targets are for a student of 2 layers × 2 heads"),
         ("--student-layers 2", "copied from the teacher's weights, which targets do not hold"),
         (f"--teacher {other} --student-layers 2", "is not the teacher that the targets are of"),

@@ -275,6 +275,19 @@ class Targets:
         """Whether there are targets for an example."""
         return sample_key(sample) in self._at
 
+    def check_examples(self, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse examples without targets before training; processes that make batches would later.
+
+        Raises:
+            InputError: says how many have none.
+        """
+        missing = sum(not self.has(sample) for sample in samples)
+        if missing:
+            raise InputError(
+                f"{self.folder}: holds no targets for {missing:,} of {len(samples):,} examples; "
+                "make targets with the same --prompts and --template"
+            )
+
     def collated(
         self, batch: Mapping[str, Tensor], samples: Sequence[Mapping[str, Any]]
     ) -> dict[str, Tensor]:

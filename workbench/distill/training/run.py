@@ -202,6 +202,8 @@ def distill(
         check_heads(taught, student, pools, config, scores, digest)
     given = None if traces is None else read_traces(traces, digest, n_tokens)
     own = None if examples is None else own_examples(examples, config, n_tokens, reporter)
+    if kept is not None and own is not None:
+        kept.check_examples(own)
     first = args.process_index == 0
     with held(out) if first else nullcontext():
         with args.main_process_first(local=False, desc="claim, traces and head map"):
