@@ -19,7 +19,7 @@ from workbench.studies.students.jobs import TEACHER, Job, best_settings
 LEFT = 0.5
 """A student has left the plateau when it has this share of the teacher's accuracy."""
 N_RESAMPLES = 2000
-AGAINST = ("cot", "phases-gold")
+AGAINST = ("cot", "cot+logits", "phases-gold")
 """Arms that the others are compared with, seed by seed and prompt by prompt."""
 Results = Sequence[Mapping[str, Any]]
 WHERE = ["layers", "steps", "traces"]
