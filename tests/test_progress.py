@@ -66,10 +66,48 @@ def test_a_step_with_a_unit_says_how_many_a_second(clock: _Clock) -> None:
             advance(done, 40)
     assert text.getvalue().splitlines() == [
         "documents: 40 documents",
-        "documents: 16 of 40, 2 documents a second, about 12 s left",
+        "documents: 16 of 40",
         "documents: 32 of 40, 2 documents a second, about 4 s left",
         "documents: finished in 24 s",
     ]
+
+
+@pytest.mark.parametrize("unit", ["", "documents"])
+def test_a_first_batch_is_no_single_event(clock: _Clock, unit: str) -> None:
+    reporter, text = _reporter()
+    with reporter.step("search", 1280, unit) as advance:
+        for done in (128, 256):
+            clock.now += 16
+            advance(done, 1280)
+    speed = ", 8 documents a second" if unit else ""
+    assert text.getvalue().splitlines()[1:3] == [
+        "search: 128 of 1280",
+        f"search: 256 of 1280{speed}, about 2 min 8 s left",
+    ]
+
+
+@pytest.mark.parametrize("unit", ["", "steps"])
+def test_what_was_there_before_has_no_part_in_the_pace(clock: _Clock, unit: str) -> None:
+    reporter, text = _reporter()
+    with reporter.step("train", 1000, unit) as advance:
+        for done in (901, 902, 903):
+            clock.now += 10
+            advance(done, 1000)
+    speed = ", 0.1 steps a second" if unit else ""
+    assert text.getvalue().splitlines()[1:4] == [
+        "train: 901 of 1000",
+        f"train: 902 of 1000{speed}, about 16 min 20 s left",
+        f"train: 903 of 1000{speed}, about 16 min 10 s left",
+    ]
+
+
+def test_a_slow_start_does_not_stay_in_the_pace(clock: _Clock) -> None:
+    reporter, text = _reporter()
+    with reporter.step("train", 20) as advance:
+        for done, seconds in ((1, 100), (2, 1), (12, 10)):
+            clock.now += seconds
+            advance(done, 20)
+    assert "train: 12 of 20, about 8 s left" in text.getvalue()
 
 
 def test_what_cannot_say_that_it_moves_is_said_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +138,20 @@ def test_a_bar_says_what_moves(clock: _Clock) -> None:
         pulse("layers", 12)
         advance(1, 2)
     assert "patch" in text.getvalue()
+
+
+def test_a_bar_says_the_speed_once_it_is_known(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        progress.Progress, "update", lambda *_, **to: said.append(to["description"])
+    )
+    with _reporter(terminal=True)[0].step("train", 1000, "steps") as advance:
+        for done in (901, 921):
+            clock.now += 10.0
+            advance(done, 1000)
+    assert said == ["train", "train, 2 steps a second", "train"]
 
 
 def test_progress_in_a_log_is_plain_lines(clock: _Clock) -> None:

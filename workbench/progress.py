@@ -59,6 +59,42 @@ class _Parts:
         self._counts.clear()
 
 
+class _Pace:
+    """How long an event takes, and how long is left.
+
+    Events of the first advance may have been there before, or be a batch, and nothing says how many
+    are new: what is known counts from it on. A single one is taken to be new.
+    """
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self._first: tuple[int, float] | None = None
+        self._done = 0
+        self.seconds: float | None = None
+        """An event; None while that is not known."""
+
+    def advance(self, done: int) -> None:
+        """So many are done now."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done, now
+            self.seconds = now - self._started if done == 1 else None
+        elif done > self._first[0]:
+            self.seconds = (now - self._first[1]) / (done - self._first[0])
+        self._done, self._last = done, now
+
+    def speed(self, unit: str) -> str:
+        """Events a second, to be said behind a name; nothing while that is not known."""
+        return f", {1 / self.seconds:.2g} {unit} a second" if self.seconds and unit else ""
+
+    def left(self, total: int | None) -> str:
+        """The time left, likewise."""
+        if self.seconds is None or not total or self._done >= total:
+            return ""
+        gone = time.monotonic() - self._last
+        return f", about {duration(max(0.0, self.seconds * (total - self._done) - gone))} left"
+
+
 _LISTENING: list[_Parts] = []
 """Steps that run, the innermost last. No context variable: gradients have threads of their own."""
 
@@ -116,8 +152,7 @@ class Reporter:
         Args:
             name: of the step.
             total: events; None where they cannot be counted.
-            unit: what an event is, in the plural: then a line says how many a second are done, and
-                none of them was there before.
+            unit: what an event is, in the plural: then a line says how many a second are done.
         """
         if self.console.is_terminal:
             with self._bar(name, total, unit) as advance:
@@ -142,7 +177,7 @@ class Reporter:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         ]
-        started = time.monotonic()
+        pace = _Pace()
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(name, total=total)
             parts = _Parts(
@@ -152,8 +187,8 @@ class Reporter:
 
             def advance(done: int, of: int) -> None:
                 parts.clear()
-                pace = done / max(1e-9, time.monotonic() - started)
-                said = f"{name}, {pace:.2g} {unit} a second" if unit else name
+                pace.advance(done)
+                said = name + pace.speed(unit)
                 progress.update(task, completed=done, total=of, description=said)
 
             with _listening(parts):
@@ -163,28 +198,20 @@ class Reporter:
     @contextmanager
     def _lines(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
         started = time.monotonic()
-        first = count = 0
-        pace: float | None = None  # seconds an event, without those that were there before
+        count, pace = 0, _Pace()
 
         def show(moved: str) -> None:
             said = f"{name}: {count} of {total}" if total else f"{name}:"
             said += f" and {moved}" if total and moved else f" {moved}" if moved else ""
-            if pace and unit:
-                said += f", {1 / pace:.2g} {unit} a second"
-            if pace is not None and total and count < total:
-                gone = time.monotonic() - started
-                left = max(0.0, pace * (total - first) - gone)
-                said += f", about {duration(left)} left"
-            self.say(said)
+            self.say(said + pace.speed(unit) + pace.left(total))
 
         parts = _Parts(show, SECONDS_BETWEEN_LINES)
 
         def advance(done: int, of: int) -> None:
-            nonlocal first, count, pace, total
+            nonlocal count, total
             parts.clear()
-            first = done - 1 if pace is None and not unit else first
+            pace.advance(done)
             count, total = done, of
-            pace = (time.monotonic() - started) / max(1, done - first)
             if parts.due and done < of:
                 parts.shown()
                 show("")
