@@ -22,10 +22,12 @@ from workbench.analysis.scores import registry
 from workbench.analysis.scores.registry import known_scores
 from workbench.cli import app
 from workbench.distill.matching.files import heads_for
+from workbench.models.loading import KNOWN
 from workbench.prompts import choices
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
+CARDS = sorted((ROOT / "data").glob("*/README.md"))
 BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(
     r"^```python\n((?:(?!```).)*)^```\n\nIt prints\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL
@@ -200,6 +202,14 @@ def test_links(page: Path) -> None:
     for link in LINK.findall(text):
         if not link.startswith(("http", *generated)):
             assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_models_by_name_are_known(page: Path) -> None:
+    """Or of the repository; folders of a user's own have capitals, or lie in `runs`."""
+    for name in re.findall(r"--model ([a-z][^\s`]*)", page.read_text(encoding="utf-8")):
+        there = name.startswith("data/") and (ROOT / name).is_dir()
+        assert name in KNOWN or there or name.startswith("runs/"), name
 
 
 def test_readme_is_short() -> None:

@@ -115,6 +115,6 @@ def _base(model: str | Path, plain: PlainModel) -> tuple[str, str | None]:
 
 
 def _write(out: Path, record: Mapping[str, Any]) -> None:
-    write_text(out / "README.md", adapter_card(record, out.name))
+    write_text(out / "README.md", adapter_card(record))
     write_text(out / RECORD, json.dumps(record, indent=1))
     shutil.rmtree(out / "checkpoints", ignore_errors=True)

@@ -5,6 +5,8 @@ from typing import Any
 
 import jinja2
 
+from workbench.prompts.forms.form import PACKAGED, Form, open_form
+
 _CARD = """\
 ---
 license: other
@@ -14,9 +16,10 @@ library_name: peft
 
 A LoRA adapter (rank {{ config.rank }}, all linear layers, {{ "{:,}".format(n_parameters) }} parameters, {{ megabytes }} MB) of
 `{{ model }}`. Shown a document and {{ config.candidates }} retrieved labels, it says which are right. It was made on the
-training split alone, and is of use for this label set and this way of asking:
+training split alone, and is of use for this label set and this way of asking.
+FOLDER is where this card lies{% if not packaged %}; FORM, a file with the texts that `adapting.json` has under `form`{% endif %}:
 
-    workbench predict --task … --model {{ out }} --form {{ form.name }} --candidates {{ config.candidates }} --max-tokens {{ config.max_tokens }} --way {{ counts.way }} --out …
+    workbench predict --task TASK --model FOLDER --form {{ form.name if packaged else "FORM" }} --candidates {{ config.candidates }} --max-tokens {{ config.max_tokens }} --way {{ counts.way }} --out OUT
 
 Whether it may be passed on depends on the licences of the model and of the documents.
 
@@ -45,15 +48,20 @@ All settings are in `adapting.json`.
 """
 
 
-def adapter_card(record: Mapping[str, Any], out: str) -> str:
+def adapter_card(record: Mapping[str, Any]) -> str:
     """The README of an adapter's folder.
 
     Args:
         record: as `adapt` makes it.
-        out: what the folder is called.
     """
     template = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=False, keep_trailing_newline=True
     ).from_string(_CARD)
     measures = list(record["held_out"]["retrieved"])
-    return template.render(**record, measures=measures, out=out)
+    return template.render(**record, measures=measures, packaged=_is_packaged(record["form"]))
+
+
+def _is_packaged(form: Mapping[str, Any]) -> bool:
+    """Whether its name is enough: a file of its user may have the name of another one."""
+    name = form["name"]
+    return name in PACKAGED and open_form(name, "") == Form(**form)
