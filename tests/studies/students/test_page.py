@@ -64,6 +64,24 @@ def test_arms_are_compared_with_intervals_and_by_who_left_the_plateau(results):
     assert table.loc["phases@paper", 8000, "", "decisions"]["value"] == pytest.approx(5.55)
 
 
+def test_who_was_asked_at_the_end_alone_says_nothing_about_when_it_left_the_plateau(results):
+    for one in results:
+        if one["job"]["arm"] == "phases":
+            one["curve"] = one["curve"] if one["job"]["seed"] == 1 else one["curve"][-1:]
+    full = tables.arms(results).set_index(["series", "traces", "against", "measure"])
+    full = full.loc["phases@paper", 8000, "", "exact"]
+    assert (full["n_seeds"], full["n_left"], full["median_left_at"]) == (3, 3, 150)
+
+
+def test_arms_are_compared_with_chains_and_with_logits(results):
+    logits = replace(CHAINS, arm="cot+logits")
+    results += [result(replace(logits, seed=seed), 0.0, 0.7) for seed in range(3)]
+    table = tables.arms(results).set_index(["series", "traces", "against", "measure"])
+    for against, more in (("cot", 0.55), ("cot+logits", 0.15)):
+        row = table.loc["phases@paper", 8000, against, "exact"]
+        assert row["value"] == pytest.approx(more) and row["low"] <= more <= row["high"]
+
+
 def test_only_students_with_the_setting_of_their_arm_are_compared(results):
     kept = tables.compared(results)
     assert replace(PHASES, factor=3.0) not in kept and replace(PHASES, traces=500) in kept
