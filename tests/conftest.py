@@ -15,7 +15,12 @@ from workbench.organism.examples import train_tokenizer
 from workbench.prompts.coding import CodingTask, split_categories
 from workbench.prompts.word_encoder import END
 
-pytest_plugins = ["fixtures.tiny_model", "fixtures.distillation", "fixtures.chats"]
+pytest_plugins = [
+    "fixtures.tiny_model",
+    "fixtures.distillation",
+    "fixtures.chats",
+    "fixtures.mimic4",
+]
 
 # Tensors this small run faster on one thread, far faster when the cores are busy.
 torch.set_num_threads(1)
