@@ -1,86 +1,28 @@
+"""Steps of a run, one after the other: what they find, keep, refuse and go on with."""
+
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fixtures.tiny_runs import save_model, save_prompts, save_reader
+from fixtures.begun_runs import FAST, QUIET, Begin, Stopped, loud, page_of
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerFast
 
 import workbench as wb
 from workbench.errors import InputError
-from workbench.labels import LabelSpace
 from workbench.models import loading
-from workbench.models.hooked import HookedModel
 from workbench.phases import RUNS
 from workbench.progress import Reporter
-from workbench.prompts.coding import split_categories
 from workbench.prompts.prompt import PromptSet, to_json
-from workbench.runs.config import RunConfig
-from workbench.runs.opening import open_run
 from workbench.runs.parts import Parts
-from workbench.runs.session import OpenRun
 from workbench.runs.steps import STEPS
-
-FAST = RunConfig(
-    n_resamples=50,
-    n_permutations=50,
-    draws=2,
-    n_nominated=2,
-    n_screened=2,
-    n_paired=2,
-    positions=("span",),
-)
-QUIET = Reporter(Console(quiet=True))
-Begin = Callable[..., OpenRun]
-
-pytestmark = pytest.mark.usefixtures("few_labels")
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model("llama", tmp_path_factory.mktemp("llama") / "model")
-
-
-@pytest.fixture(scope="session")
-def model(folder: Path) -> HookedModel:
-    return HookedModel.load(folder, device="cpu")
-
-
-@pytest.fixture(scope="session")
-def prompts(folder: Path) -> PromptSet:
-    """Half of ten prompts is what an interval needs here."""
-    return save_prompts(folder, folder.parent / "prompts.jsonl", n_prompts=12)
-
-
-@pytest.fixture
-def begin(model: HookedModel, prompts: PromptSet, tmp_path: Path) -> Begin:
-    """Opens a run in the test's folder."""
-
-    def begin(config: RunConfig = FAST, out: str = "run", **given: Any) -> OpenRun:
-        given = {"model": model, "prompts": prompts, "reporter": QUIET} | given
-        return open_run(tmp_path / out, config=config, **given)
-
-    return begin
-
-
-def loud() -> tuple[io.StringIO, Reporter]:
-    """What a reporter says, and the reporter."""
-    stream = io.StringIO()
-    return stream, Reporter(Console(file=stream, width=200))
-
-
-class Stopped(Exception):
-    """Stands for Ctrl-C."""
 
 
 def test_a_stopped_sweep_goes_on_and_gives_the_same_tables(
@@ -119,10 +61,6 @@ def test_a_stopped_sweep_goes_on_and_gives_the_same_tables(
     events = [pd.read_parquet(out / "patching_events.parquet") for out in tmp_path.iterdir()]
     pd.testing.assert_frame_equal(*events)
     assert not (tmp_path / "broken" / "parts").exists()
-
-
-def page_of(opened: OpenRun) -> str:
-    return wb.report(opened.folder.path, reporter=QUIET).read_text()
 
 
 def groups_of(patched: pd.DataFrame) -> dict[str, set[tuple[int, int]]]:
@@ -237,68 +175,6 @@ def test_options_that_hold_little_are_said_by_score_patch_and_summary(
     assert counts["mean"] == pytest.approx(clean.mean()) and 0 < counts["least"] <= counts["mean"]
 
 
-def test_paths_between_named_heads_are_measured_on_the_held_out_half(begin: Begin) -> None:
-    ends = replace(FAST, heads="all", sources="0-1", destinations="1-0,1-3")
-    stream, reporter = loud()
-    opened = begin(ends, reporter=reporter)
-    table = wb.paths(opened)
-    for first in ("score", "patch", "pool"):
-        assert f"{first} is not finished and is done first" in stream.getvalue()
-    assert set(table["ends"]) == {"0-1 > 1-0 1-3"}
-    assert set(zip(table["dst_heads"], table["route"], strict=True)) == {
-        ("1-0", "q"), ("1-0 1-1", "k"), ("1-0 1-1", "v"),
-        ("1-3", "q"), ("1-2 1-3", "k"), ("1-2 1-3", "v"),
-    }  # fmt: skip
-    shared = "by key and value 1-0 means 1-0 1-1, 1-3 means 1-2 1-3"
-    assert stream.getvalue().count(shared) == 1
-    assert (table["n"] == len(opened.held_out)).all() and set(table["half"]) == {"verify"}
-    assert "Paths between heads" in page_of(opened)
-
-
-def test_paths_that_were_stopped_go_on_beside_those_of_other_ends(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened = begin(replace(FAST, heads="all", sources="0-1", destinations="1-0"))
-    wb.pool(opened)
-    real = Parts.__setitem__
-
-    def stop(self: Parts, number: int | str, table: pd.DataFrame) -> None:
-        real(self, number, table)
-        raise Stopped
-
-    with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(Parts, "__setitem__", stop)
-        wb.paths(opened)
-    assert list(opened.folder.parts("paths")) == [0]
-    other = begin(replace(opened.config, destinations="1-3"))
-    into = wb.paths(other).groupby("ends")["dst_heads"].agg(set).to_dict()
-    assert into == {"0-1 > 1-0": {"1-0", "1-0 1-1"}, "0-1 > 1-3": {"1-3", "1-2 1-3"}}
-
-
-def test_without_pooled_heads_there_are_no_paths_and_it_is_said(begin: Begin) -> None:
-    stream, reporter = loud()
-    strict = replace(FAST, min_restore_low=5.0, n_paired=0)
-    opened = begin(strict, reporter=reporter)
-    wb.score(opened)
-    wb.patch(opened)
-    assert not wb.pool(opened).heads
-    assert wb.paths(opened).empty
-    said = stream.getvalue()
-    assert "paths: none between pooled heads (no head is pooled, so" in said
-    assert "every destination lies" not in said
-    assert "Paths between heads" not in page_of(opened)
-    with pytest.raises(InputError, match=r"no head is pooled.* name both ends"):
-        wb.paths(begin(replace(strict, sources="0-1")))
-    backwards = replace(strict, sources="1-0", destinations="0-1")
-    with pytest.raises(InputError, match="every destination lies at or below every source"):
-        wb.paths(begin(backwards))
-    # What was refused is forgotten; ends that give a path are measured, and the page shows them.
-    named = replace(strict, sources="0-1", destinations="1-2")
-    assert set(wb.paths(begin(named))["ends"]) == {"0-1 > 1-2"}
-    page = page_of(opened)
-    assert "Paths between heads" in page and "Only paths asked for by name: 0-1 &gt; 1-2" in page
-
-
 def test_a_model_that_cannot_do_the_task_gives_an_empty_headset_and_says_so(
     begin: Begin, prompts: PromptSet, tmp_path: Path
 ) -> None:
@@ -340,69 +216,6 @@ def test_the_prompt_file_is_restored_after_a_stop_before_it_was_written(begin: B
         begin(prompts=None)
     begin()
     assert begin(prompts=None).prompts.sha256 == opened.prompts.sha256
-
-
-@pytest.fixture(scope="session")
-def with_tokenizer(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
-) -> Path:
-    """A model folder with tokenizer and training record, as the bundled one has."""
-    folder = save_reader(tokenizer, tmp_path_factory.mktemp("organism") / "model", n_layers=1)
-    task = {"n_mentions": [1, 2], "n_families": [2, 3], "family_size": [2, 3]}
-    task |= {"same_family": 0.0, "inclusion_term": 0.0, "max_description_words": 8}
-    shorthand = dict.fromkeys(("set_abbreviation", "cut", "drop_vowels", "reorder"), 0.5)
-    record = {
-        "config": {"task": {**task, "shorthand": shorthand}, "held_out": 0.3, "split_seed": 5}
-    }
-    (folder / "training.json").write_text(json.dumps(record))
-    return folder
-
-
-def test_made_prompts_have_the_trained_task_at_full_size(
-    with_tokenizer: Path, tmp_path: Path, space: LabelSpace
-) -> None:
-    path = tmp_path / "prompts.jsonl"
-    config = RunConfig(n_prompts=3)
-    made = wb.make_prompts(path, model=with_tokenizer, **config.of_prompts())
-    assert [len(event.options) for event in made] == [9, 9, 9]
-    assert wb.read_prompts(path).sha256 == made.sha256
-    _, unseen = split_categories(space, held_out=0.3, seed=5)
-    assert {option.label[:3] for event in made for option in event.options} <= set(unseen)
-
-
-def test_only_the_report_with_text_holds_text(with_tokenizer: Path, tmp_path: Path) -> None:
-    def more(count: int) -> RunConfig:
-        return RunConfig(n_prompts=count, n_resamples=20, n_permutations=20)
-
-    config = more(2)
-    wb.run(tmp_path, model=with_tokenizer, config=config, device="cpu", reporter=QUIET)
-    for path in tmp_path.iterdir():
-        assert b"note: 1 ." not in path.read_bytes()
-    with_text = wb.report(
-        tmp_path, show_text=True, model=with_tokenizer, reporter=QUIET
-    ).read_text()
-    assert "note: 1 ." in with_text
-    # The same call goes on with the prompts it made; more of them begin with these.
-    file = tmp_path / "prompts.jsonl"
-    made = file.read_bytes()
-    file.write_bytes(made[:-9])
-    with pytest.raises(InputError, match=r"prompts.jsonl: was changed since the run began"):
-        wb.report(tmp_path, show_text=True, model=with_tokenizer, reporter=QUIET)
-    wb.run(tmp_path, model=with_tokenizer, config=config, device="cpu", reporter=QUIET)
-    assert file.read_bytes() == made
-    grown = open_run(tmp_path, model=with_tokenizer, config=more(3), make=True, reporter=QUIET)
-    assert len(grown.prompts) == 3 and file.read_bytes().startswith(made)
-    assert grown.folder.manifest["prompts"]["batches"] == [2, 1]
-    with pytest.raises(InputError, match="n_prompts is 3 there and 2 now"):
-        open_run(tmp_path, model=with_tokenizer, config=config, make=True, reporter=QUIET)
-
-
-def test_a_bad_training_record_is_named(with_tokenizer: Path, tmp_path: Path) -> None:
-    copytree(with_tokenizer, tmp_path, dirs_exist_ok=True)
-    for content in ('{"config": {"task": {}}}', "[" * 100_000):
-        (tmp_path / "training.json").write_text(content)
-        with pytest.raises(InputError, match="is not the training record"):
-            wb.make_prompts(model=tmp_path, n_prompts=2)
 
 
 def test_a_run_on_an_adapter_says_and_records_what_was_merged(
