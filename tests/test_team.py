@@ -1,12 +1,16 @@
 import re
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 
+import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 from workbench.errors import InputError
+from workbench.messages import encode
 from workbench.presence import FOLDER
 from workbench.processes import Alone, Processes, SaidElsewhere, ShareDone
 from workbench.progress import Reporter
@@ -169,7 +173,7 @@ def test_what_an_earlier_launch_left_is_no_part_of_this_one(together, tmp_path):
     left = tmp_path / "run" / FOLDER
     (left / "abc").mkdir(parents=True)
     (left / "session.json").write_text('{"session": "abc", "world": 2, "admitted": []}')
-    (left / "abc" / "0-1-1.pkl").write_bytes(b"no pickle")
+    (left / "abc" / "0-1-1").write_bytes(b"no message")
 
     def do(team, rank):
         found = team.spread(squares, range(4), everywhere=True)
@@ -186,3 +190,54 @@ def test_processes_that_see_different_events_are_refused(together):
 
     ends, _ = together(do)
     assert "has 5 events where another has 4" in str(ends[0])
+
+
+@dataclass(frozen=True)
+class Found:
+    number: int
+    table: pd.DataFrame
+
+
+def test_data_frames_tensors_and_records_are_results(together):
+    def work(items):
+        for item in items:
+            table = pd.DataFrame({"item": [item]})
+            yield Found(item, table), {(0, item): torch.full((2,), item)}
+
+    def do(team, rank):
+        found = team.spread(work, range(3), everywhere=True, records=(Found,))
+        told = team.told(lambda: Found(7, found[0][0].table), (Found,))
+        team.close()
+        return found, told
+
+    ends, _ = together(do)
+    for found, told in ends:
+        assert [type(one) for one, _ in found] == [Found] * 3
+        assert [one.table["item"].tolist() for one, _ in found] == [[0], [1], [2]]
+        assert [by[0, at].tolist() for at, (_, by) in enumerate(found)] == [[0, 0], [1, 1], [2, 2]]
+        assert type(told) is Found and told.number == 7
+
+
+def test_a_result_of_an_unknown_kind_is_refused_where_it_was_made(together):
+    def do(team, rank):
+        team.spread(lambda items: ({item} for item in items), range(4))
+
+    ends, _ = together(do)
+    assert str(ends[0]).startswith("process 1 of 2: processes cannot send each other a builtins.se")
+    assert type(ends[0]) is InputError
+
+
+@pytest.mark.parametrize("content", [b"", b"no message", encode({"found": []}), "half"])
+def test_what_no_process_wrote_is_refused_in_one_line(together, content):
+    def do(team, rank):
+        put = team._put
+
+        def other(name, whole):
+            put(name, whole[: len(whole) // 2] if content == "half" else content)
+
+        team._put = other
+        team.spread(squares, range(4))
+
+    ends, _ = together(do)
+    line = r".*/0-1-1: is (no message, or only a part of one|another message than).*"
+    assert type(ends[0]) is InputError and re.fullmatch(line, str(ends[0]))

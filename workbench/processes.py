@@ -23,10 +23,12 @@ from workbench.progress import Advance, Reporter
 Work = Callable[[Sequence[Any]], Iterable[Any]]
 """Takes items and yields one result for each, in their order."""
 Spread = Callable[..., list[Any]]
-"""(work, items, progress=None, *, everywhere=False) → a result for each item, in their order.
+"""(work, items, progress=None, *, everywhere=False, records=()) → a result for each item.
 
-`progress` is called with (items done, items). Several processes share the items, and the main one
-has all results; so have the others with `everywhere`, without it they leave the step there.
+They are in the order of the items. `progress` is called with (items done, items). Several processes
+share the items, and the main one has all results; so have the others with `everywhere`, without it
+they leave the step there. Results are values as `workbench.messages` knows them, and `records` the
+dataclasses and named tuples in them.
 """
 
 _RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -143,7 +145,12 @@ def started_alone(environment: Mapping[str, str] | None = None) -> bool:
 
 
 def in_order(
-    work: Work, items: Sequence[Any], progress: Advance | None = None, *, everywhere: bool = False
+    work: Work,
+    items: Sequence[Any],
+    progress: Advance | None = None,
+    *,
+    everywhere: bool = False,
+    records: Sequence[type] = (),
 ) -> list[Any]:
     """The `Spread` of one process: all items, one after the other."""
     found = []
@@ -166,11 +173,12 @@ class Alone:
         progress: Advance | None = None,
         *,
         everywhere: bool = False,
+        records: Sequence[type] = (),
     ) -> list[Any]:
         """A `Spread`."""
         return in_order(work, items, progress)
 
-    def told(self, value: Callable[[], Any]) -> Any:
+    def told(self, value: Callable[[], Any], records: Sequence[type] = ()) -> Any:
         """What the main process finds; the others do not look."""
         return value()
 

@@ -3,22 +3,32 @@
 All they need is a file system that all of them see. What they say of their work lies beside what
 they say of themselves (`workbench.presence`):
 
-    .team/SESSION/4-2-1.pkl  what process 1 found in the second shared loop of the fourth step
-    .team/SESSION/told-3     the third thing that the main process told all
+    .team/SESSION/4-2-1   what process 1 found in the second shared loop of the fourth step
+    .team/SESSION/told-3  the third thing that the main process told all
 
-Who waits says for whom, and how far that one is.
+Both are messages (`workbench.messages`). Who waits says for whom, and how far that one is.
 """
 
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench import presence
 from workbench.errors import InputError
+from workbench.messages import decode, encode
 from workbench.presence import Presence
 from workbench.processes import Alone, Gone, Processes, ShareDone, Work
 from workbench.progress import Advance, Reporter
+
+
+class _Share(NamedTuple):
+    """What one process found of the items of a loop."""
+
+    of: int
+    """How many items there are for all."""
+    found: list[Any]
+    error: tuple[int, str] | None
+    """The item that has one, and what it says."""
 
 
 class Team(Presence, Alone):
@@ -57,6 +67,7 @@ class Team(Presence, Alone):
         progress: Advance | None = None,
         *,
         everywhere: bool = False,
+        records: Sequence[type] = (),
     ) -> list[Any]:
         """A `Spread`: process n of m does items n, n + m, ….
 
@@ -64,6 +75,7 @@ class Team(Presence, Alone):
             InputError: that of the first item that has one, in all processes.
             Gone: another process failed or is gone.
             ShareDone: in all but the main process, unless results are wanted everywhere.
+            TypeError: a result that is none of the kinds that messages hold.
         """
         self._turn += 1
         name, total = f"{self._step}-{self._turn}", len(items)
@@ -86,43 +98,46 @@ class Team(Presence, Alone):
                 progress(min(total, self._done(name)), total)
             if self._stopped(name) < number:
                 break
-        share = {"of": total, "found": found, "error": error}
+        share, sent = _Share(total, found, error), (_Share, *records)
         if everywhere or not self.is_main:
-            self._put(f"{name}-{self.here.rank}.pkl", pickle.dumps(share))
+            self._put(f"{name}-{self.here.rank}", encode(share, sent))
         self._say()
         if not (everywhere or self.is_main):
             raise ShareDone
         shares = [
-            share if rank == self.here.rank else self._share(name, rank, keep=everywhere)
+            share if rank == self.here.rank else self._share(name, rank, sent, keep=everywhere)
             for rank in range(self.here.world)
         ]
         for rank, other in enumerate(shares):
-            if other["of"] != total:
+            if other.of != total:
                 raise Gone(
-                    f"process {rank} has {other['of']} events where another has {total}; have all "
+                    f"process {rank} has {other.of} events where another has {total}; have all "
                     "machines the same versions of all packages?"
                 )
-        if errors := [other["error"] for other in shares if other["error"]]:
+        if errors := [other.error for other in shares if other.error]:
             raise InputError(min(errors)[1])
         if progress is not None and total:
             progress(total, total)
-        return [shares[at % self.here.world]["found"][at // self.here.world] for at in range(total)]
+        return [shares[at % self.here.world].found[at // self.here.world] for at in range(total)]
 
-    def told(self, value: Callable[[], Any]) -> Any:
+    def told(self, value: Callable[[], Any], records: Sequence[type] = ()) -> Any:
         """What the main process finds; the others wait for it.
+
+        `records` are the dataclasses and named tuples that may come.
 
         Raises:
             Gone: another process failed or is gone.
+            TypeError: this is none of the kinds that messages hold.
         """
         self._n_told += 1
         name = f"told-{self._n_told}"
         if self.is_main:
-            self._put(name, pickle.dumps(value()))
+            self._put(name, encode(value(), records))
         self.wait((self._below / name).is_file, "the main process")
-        return _read(self._below / name)
+        return _read(self._below / name, records)
 
-    def _share(self, name: str, rank: int, *, keep: bool) -> dict[str, Any]:
-        path = self._below / f"{name}-{rank}.pkl"
+    def _share(self, name: str, rank: int, records: Sequence[type], *, keep: bool) -> _Share:
+        path = self._below / f"{name}-{rank}"
 
         def far() -> str:
             state = self._look().get(rank, {})
@@ -131,7 +146,9 @@ class Team(Presence, Alone):
             return f"process {rank} ({counts})"
 
         self.wait(path.is_file, far)
-        share = _read(path)
+        share = _read(path, records)
+        if not isinstance(share, _Share):
+            raise Gone(f"{path}: is another message than the share of a process")
         if not keep:
             path.unlink(missing_ok=True)
         return share
@@ -147,6 +164,9 @@ class Team(Presence, Alone):
         return float(min(at, default=float("inf")))
 
 
-def _read(path: Path) -> Any:
-    """What another process of this session wrote, in a folder that is this user's alone."""
-    return pickle.loads(path.read_bytes())
+def _read(path: Path, records: Sequence[type]) -> Any:
+    """What another process of this session wrote."""
+    try:
+        return decode(path.read_bytes(), records)
+    except ValueError as error:
+        raise Gone(f"{path}: {error}; the same command goes on where it stopped") from None

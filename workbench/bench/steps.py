@@ -16,7 +16,7 @@ import torch
 from transformer_lens.utilities.devices import get_device
 
 from workbench.analysis.patching.patching import sweep_event
-from workbench.analysis.scores.scores import EventScores, score_event
+from workbench.analysis.scores.scores import RECORDS, EventScores, score_event
 from workbench.bench.distill_plan import find_shape
 from workbench.bench.shapes import random_model
 from workbench.bench.ways import spread_evenly
@@ -87,7 +87,9 @@ def bench_steps(
             together.told(lambda: None)
             started = time.perf_counter()
             with reporter.step(name, len(prompts.events)) as advance:
-                done = together.spread(work, prompts.events, advance, everywhere=True)
+                done = together.spread(
+                    work, prompts.events, advance, everywhere=True, records=RECORDS
+                )
             result[name] = {"seconds": time.perf_counter() - started, "events": len(done)}
             if here.is_main:
                 write_text(out, json.dumps(result, indent=1) + "\n")

@@ -23,7 +23,7 @@ from workbench.analysis.chains.trajectories import chain_trajectory, chain_value
 from workbench.analysis.curves.areas import faithfulness_tables
 from workbench.analysis.curves.faithfulness import curve_event, plan_curves, wanted_sets
 from workbench.analysis.curves.orderings import order_scores, read_orders
-from workbench.analysis.scores.scores import EventScores, score_event
+from workbench.analysis.scores.scores import RECORDS, EventScores, score_event
 from workbench.errors import InputError
 from workbench.heads import head_name
 from workbench.headsets.pooling import pool_heads
@@ -130,7 +130,7 @@ def stability(subject: Subject, tables: Tables) -> Made:
         return (score_event(subject.model, event, weights) for event in events)
 
     with subject.reporter.step("scores of every event", len(chosen)) as advance:
-        scores = subject.together.spread(scored, chosen.events, advance)
+        scores = subject.together.spread(scored, chosen.events, advance, records=RECORDS)
     limits = thresholds_of(subject.config)
     ids = [event.id for event in chosen]
     given = (scores, ids, tables["patching_events"], tables["baseline"])

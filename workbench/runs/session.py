@@ -202,13 +202,13 @@ class OpenRun(Subject):
                 "files": {name: file_sha256(at) for name, at in paths.items() if at.is_file()},
             }
 
-        self.together.told(order)
+        self.together.told(order, (RunConfig,))
 
     def _serve(self) -> None:
         """Do this process's share of the steps that the main one does."""
         while True:
             self.together.begin_step()
-            order = self.together.told(lambda: None)
+            order = self.together.told(lambda: None, (RunConfig,))
             if order is None:
                 return
             self.folder.manifest = order["manifest"]

@@ -43,6 +43,10 @@ class EventScores:
         return values if isinstance(values, Tensor) else values.own
 
 
+RECORDS = (EventScores, RoleValues, RoutedValues)
+"""What the scores of an event are made of, for processes that send them to one another."""
+
+
 def score_heads(
     model: HookedModel,
     prompts: PromptSet,
@@ -65,7 +69,7 @@ def score_heads(
     def scored(events: Sequence[DecisionEvent]) -> Iterator[EventScores]:
         return (score_event(model, event, output_weights) for event in events)
 
-    scores = spread(scored, prompts.events, progress)
+    scores = spread(scored, prompts.events, progress, records=RECORDS)
     ids = [event.id for event in prompts]
     return scores_table(
         scores, ids, n_resamples=n_resamples, n_permutations=n_permutations, seed=seed
