@@ -77,7 +77,7 @@ def _encoded(value: Any, records: Sequence[type], arrays: list[Any]) -> Any:
     if kind is dict:
         return {"dict": [[inside(key), inside(one)] for key, one in value.items()]}
     if kind is torch.Tensor:
-        # A copy: of a view, safetensors would refuse the rest.
+        # A copy: safetensors refuses arrays that share memory.
         whole = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": kept(whole)}
     if kind is pd.DataFrame:
