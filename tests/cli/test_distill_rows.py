@@ -5,6 +5,9 @@ import json
 import pandas as pd
 import pytest
 from fixtures.calling import call
+from fixtures.chats import write_rows
+
+from workbench.cli.distill import config_of, prepared
 
 SMALL = "--n-layers 2 --n-heads 2 --n-kv-heads 1 --d-model 16 --d-mlp 24 --no-bf16 --workers 0"
 SHORT = "--steps 2 --batch-size 2 --readout-every 2 --warmup-steps 1 --arm cot"
@@ -35,6 +38,38 @@ def test_parts_of_rows_train_a_student_that_is_read_out(teacher, tmp_path):
     assert len(pd.read_parquet(out / "readout.parquet"))
     code, _, errors = call("distill --task nothing", *student)
     assert code == 2 and "task 'nothing' is not one of" in errors
+
+
+@pytest.mark.usefixtures("few_readouts")
+@pytest.mark.parametrize(("template", "reply"), [("auto", True), ("plain", False)])
+def test_readouts_of_a_teacher_that_chats(template, reply, make_model, chat_tokenizer, tmp_path):
+    teacher, rows = tmp_path / "teacher", tmp_path / "rows.jsonl"
+    make_model(vocab_size=len(chat_tokenizer)).save_pretrained(teacher)
+    chat_tokenizer.save_pretrained(teacher)
+    given = ["--task icd10cm --by rule --n-traces 4 --model", teacher]
+    code, _, errors = call("traces --out", rows, *given)
+    assert code == 0, errors
+    *_, data = prepared(
+        config_of("cot", None, {}),
+        teacher=str(teacher),
+        headset=None,
+        pool=None,
+        prompts=rows,
+        task="icd10cm",
+        template=template,
+    )
+    for event in data["prompts"]:
+        assert ("<reply>" in chat_tokenizer.decode(event.clean)) == reply
+
+
+@pytest.mark.parametrize("name", ["file/student", "gone/student"])
+def test_a_folder_that_cannot_be_made_is_named_itself(name, teacher, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    rows = write_rows(tmp_path / "mine.jsonl")
+    given = ["--teacher", teacher, "--prompts", rows, SMALL, SHORT]
+    code, _, errors = call("distill --out", tmp_path / name, *given)
+    assert code == 2 and f"error: {tmp_path / name}: cannot be written" in errors, errors
 
 
 def test_rows_that_cannot_be_are_refused_in_one_line(teacher, tmp_path):

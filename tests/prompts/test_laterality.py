@@ -10,6 +10,7 @@ from workbench.prompts.chat import ChatTemplate
 from workbench.prompts.events import make_events
 from workbench.prompts.laterality import LateralityConfig, LateralityTask, ReasonedLaterality
 from workbench.prompts.laterality_chain import laterality_stages
+from workbench.prompts.make import settled_template
 from workbench.prompts.prompt import PromptSet
 from workbench.prompts.references import in_order, side_path, words_path
 from workbench.prompts.templates import PlainTemplate
@@ -176,6 +177,12 @@ def test_decisions_in_a_chain_have_the_steps_of_the_chain_as_evidence(task, sett
         )
     with pytest.raises(InputError, match="holds a chain already"):
         question_cases(PromptSet("laterality", (event,)), tokenizer)
+
+
+def test_chains_are_asked_for_as_they_are_written(chat_tokenizer):
+    """A teacher that has a chat template, and was not trained here."""
+    assert settled_template("auto", None, chat_tokenizer, "laterality-chain") == "plain"
+    assert settled_template("auto", None, chat_tokenizer, "laterality") == "chat"
 
 
 def test_an_event_of_the_mentions_that_a_function_names(task, tokenizer):

@@ -93,7 +93,7 @@ def training_flags() -> dict[str, Flag]:
     }
 
 
-@command(STUDENTS, settings=training_flags, stopped=GOES_ON, several=True)
+@command(STUDENTS, settings=training_flags, stopped=GOES_ON, several=True, beats=True)
 def distill(
     out: Annotated[Path, typer.Option(help="Student's folder; a stopped one goes on.")],
     settings: dict[str, Any],
@@ -221,7 +221,11 @@ def prepared(
     data: dict[str, Any] = {}
     if readouts and (prompts is None or task is not None):
         data["prompts"] = make_prompts(
-            model=folder, task=asked, n_prompts=READOUT_PROMPTS, seed=READOUT_SEED
+            model=folder,
+            task=asked,
+            n_prompts=READOUT_PROMPTS,
+            template="plain" if template == "plain" else "auto",  # chat may not be a task's
+            seed=READOUT_SEED,
         )
     if prompts is None:
         data["task"] = open_task(asked, model=folder, split="seen", full_size=False)

@@ -34,12 +34,14 @@ class TaskKind:
             where it is: "module:function".
         takes_folder: whether it is of a folder.
         stages: reads the steps of a chain, as `Task.stages` does; or where it is.
+        plain: whether its prompts are of the plain template alone.
     """
 
     name: str
     opener: str | Callable[..., Any]
     takes_folder: bool = False
     stages: str | Callable[[int, Sequence[str]], Sequence[str]] = "chain:numbered_stages"
+    plain: bool = False
 
     @property
     def form(self) -> str:
@@ -53,7 +55,7 @@ KINDS = {
     for kind in (
         TaskKind(DEFAULT_TASK, "trained:open_trained"),
         TaskKind("laterality", "trained:open_laterality", stages=_SIDED),
-        TaskKind("laterality-chain", "trained:open_laterality", stages=_SIDED),
+        TaskKind("laterality-chain", "trained:open_laterality", stages=_SIDED, plain=True),
         TaskKind("xmc", "documents:open_documents", takes_folder=True),
         TaskKind("mimic4", "documents:open_documents", takes_folder=True),
     )

@@ -71,7 +71,7 @@ def make_prompts(
     if isinstance(drawn_from, Task):
         check_template(template, check_task(task))
         check_limits(limits, way, task)
-        form = open_template(settled_template(template, folder, tokenizer), tokenizer)
+        form = open_template(settled_template(template, folder, tokenizer, task), tokenizer)
         if n_options is not None:
             drawn_from = drawn_from.sized(n_options)
         prompts = make_events(drawn_from, form, tokenizer, n_prompts=n_prompts, seed=seed)
@@ -118,16 +118,17 @@ def needed_tokenizer(source: str | Path) -> Any:
 
 
 def settled_template(name: str, folder: Path | None, tokenizer: Any, task: str = OWN_TASK) -> str:
-    """The template of a name; of "auto" plain for models that were trained here.
+    """The template of a name; of "auto" plain for models trained here and tasks of no other.
 
     For others it is the form of a task's documents, else chat where they have a chat form. What is
     known by its tokenizer alone, without a folder, was not trained here.
     """
     if name != "auto":
         return name
-    if trained_here(folder):
+    kind = check_task(task)
+    if kind.plain or trained_here(folder):
         return "plain"
-    if check_task(task).takes_folder:
+    if kind.takes_folder:
         return open_form(None, task).name
     return "chat" if getattr(tokenizer, "chat_template", None) else "plain"
 
