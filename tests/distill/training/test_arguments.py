@@ -108,6 +108,13 @@ class _ServiceError(Exception):
     __module__ = "wandb.errors.errors"
 
 
+def test_the_old_name_of_checkpointing_warns_of_nothing(tmp_path, recwarn):
+    given = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"a": 1}}
+    args = trainer_arguments(tmp_path, SMALL, 0, 1, given)
+    assert args.gradient_checkpointing and args.gradient_checkpointing_kwargs == {"a": 1}
+    assert not [one for one in recwarn if one.category is FutureWarning]
+
+
 def test_a_service_that_cannot_be_reported_to_is_named(tmp_path):
     def arguments(service):
         return trainer_arguments(tmp_path, SMALL, 0, 2, {"report_to": service})

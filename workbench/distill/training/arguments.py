@@ -31,6 +31,11 @@ SETTINGS = {
     "remove_unused_columns": "the collator, which needs all columns",
 }
 """Arguments that other settings decide, with the flag of each."""
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Old names, which still hold and which newer releases warn of, and their new ones."""
 
 
 def trainer_arguments(
@@ -59,13 +64,20 @@ def trainer_arguments(
         # What is read of the student lies outside the outputs of its forward.
         "ddp_find_unused_parameters": False,
     }
+    given = {_present(name, further): value for name, value in further.items()}
     try:
-        made = TrainingArguments(**{**settings, **further})
+        made = TrainingArguments(**{**settings, **given})
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"trainer: {first_line(error)}") from None
     for name in _services(made):
         _check_reporter(name)
     return made
+
+
+def _present(name: str, given: Mapping[str, Any]) -> str:
+    """The name that an argument has in this release, unless both are given."""
+    new = RENAMED.get(name, name)
+    return new if new in NAMES and new not in given else name
 
 
 def _services(args: TrainingArguments) -> list[str]:
