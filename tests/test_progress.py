@@ -131,6 +131,21 @@ def test_work_between_steps_is_silent_until_it_is_long(clock: _Clock) -> None:
     assert text.getvalue().splitlines()[2:] == ["patch: 31 layers"]
 
 
+def test_seconds_are_counted_once_and_anew_after_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.5)
+    reporter, text = _reporter()
+    at = "training"
+    with reporter.between("whole"), progress.beating():
+        with reporter.between(lambda: at) as shown, progress.beating():
+            time.sleep(1.2)
+            shown()
+            at = "training, 1 of 2 steps"
+            time.sleep(1.2)
+        time.sleep(1.2)
+    said = ["training: 1 seconds", "training, 1 of 2 steps: 1 seconds", "whole: 1 seconds"]
+    assert text.getvalue().splitlines() == said
+
+
 def test_a_bar_says_what_moves(clock: _Clock) -> None:
     reporter, text = _reporter(terminal=True)
     with reporter.step("patch", 2) as advance:

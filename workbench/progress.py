@@ -105,9 +105,16 @@ def pulse(unit: str, count: int = 1) -> None:
         _LISTENING[-1].add(unit, count)
 
 
+_BEAT = threading.Lock()
+"""Held while something beats: two would count every second twice."""
+
+
 @contextmanager
 def beating(unit: str = "seconds") -> Iterator[None]:
-    """Say every second that something still runs which cannot say so itself."""
+    """Say every second that something still runs which cannot say so itself; once, where nested."""
+    if not _BEAT.acquire(blocking=False):
+        yield
+        return
     over = threading.Event()
 
     def beat() -> None:
@@ -121,6 +128,7 @@ def beating(unit: str = "seconds") -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+        _BEAT.release()
 
 
 @contextmanager
@@ -162,11 +170,21 @@ class Reporter:
                 yield advance
 
     @contextmanager
-    def between(self, name: str) -> Iterator[None]:
-        """Lines about work that is usually too short to be a step, once it is long."""
-        parts = _Parts(lambda moved: self.say(f"{name}: {moved}"), SECONDS_BETWEEN_LINES)
+    def between(self, name: str | Callable[[], str]) -> Iterator[Callable[[], None]]:
+        """Lines about work that is usually too short to be a step, once it is long.
+
+        `name` may be what says how far the work is. What is given says that the work has shown
+        itself otherwise: time and parts count anew.
+        """
+        said = name if callable(name) else lambda: name
+        parts = _Parts(lambda moved: self.say(f"{said()}: {moved}"), SECONDS_BETWEEN_LINES)
+
+        def shown() -> None:
+            parts.clear()
+            parts.shown()
+
         with _listening(parts):
-            yield
+            yield shown
 
     @contextmanager
     def _bar(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:

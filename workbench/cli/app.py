@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from functools import update_wrapper
+from functools import update_wrapper, wraps
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -176,14 +176,17 @@ def command(
     of: typer.Typer = app,
     stopped: str = NOTHING,
     several: bool = False,
+    beats: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command. With `settings`, its parameter of that name takes all their values.
 
     `stopped` says after Ctrl-C what becomes of what was done; `several`, that processes of one
-    launch can share it: of any other command, only the main one does something.
+    launch can share it: of any other command, only the main one does something; `beats`, that it
+    has parts which do not say that they move, such as imports: a line does, while they are long.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
+        function = _beating(function) if beats else function
         function.several = several  # pyright: ignore[reportFunctionMemberAccess]
         function.stopped = stopped  # pyright: ignore[reportFunctionMemberAccess]
         registered: Any = function if settings is None else _later(function, settings)
@@ -191,6 +194,17 @@ def command(
         return function
 
     return register
+
+
+def _beating(function: Callable[..., None]) -> Callable[..., None]:
+    @wraps(function)
+    def told(*given: Any, **named: Any) -> None:
+        from workbench.progress import Reporter, beating
+
+        with Reporter().between(function.__name__.replace("_", "-")), beating():
+            function(*given, **named)
+
+    return told
 
 
 def _later(function: Callable[..., None], settings: Callable[[], dict[str, "Flag"]]) -> Any:

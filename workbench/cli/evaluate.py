@@ -14,7 +14,11 @@ PAGE = "students.html"
 
 
 @command(
-    STUDENTS, "evaluate-students", settings=lambda: some_run_flags("n_resamples"), stopped=GOES_ON
+    STUDENTS,
+    "evaluate-students",
+    settings=lambda: some_run_flags("n_resamples"),
+    stopped=GOES_ON,
+    beats=True,
 )
 def evaluate(
     students: Annotated[list[Path], typer.Argument(help="Folders of finished students.")],

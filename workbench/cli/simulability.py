@@ -17,7 +17,7 @@ def _flags() -> dict[str, Flag]:
     return setting_flags(SimulatorConfig) | some_run_flags("n_resamples")
 
 
-@command(STUDENTS, settings=_flags, stopped=GOES_ON)
+@command(STUDENTS, settings=_flags, stopped=GOES_ON, beats=True)
 def simulability(
     out: Annotated[Path, typer.Option(help="Folder for the tables; taken up if it is there.")],
     settings: dict[str, Any],

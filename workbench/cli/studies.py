@@ -240,7 +240,13 @@ def reasoning(
     typer.echo(f"tables and figure: {out}")
 
 
-@command(MAINTAINERS, of=study, settings=lambda: some_run_flags("n_resamples"), stopped=GOES_ON)
+@command(
+    MAINTAINERS,
+    of=study,
+    settings=lambda: some_run_flags("n_resamples"),
+    stopped=GOES_ON,
+    beats=True,
+)
 def trajectories(
     out: Annotated[Path, typer.Option(help="Folder of the study: new, or the same study's.")],
     settings: dict[str, Any],

@@ -30,7 +30,7 @@ from workbench.errors import InputError
 WORK = ".work"
 
 
-@command(STUDENTS, settings=training_flags, stopped=GOES_ON, several=True)
+@command(STUDENTS, settings=training_flags, stopped=GOES_ON, several=True, beats=True)
 def teacher_targets(
     out: Annotated[Path, typer.Option(help="Folder of the targets; what is missing is made.")],
     settings: dict[str, Any],
@@ -74,6 +74,7 @@ def teacher_targets(
     from workbench.distill.targets.make import Making
     from workbench.distill.targets.packing import Packing
     from workbench.distill.training.run import distill
+    from workbench.files import make_folder
 
     prepare()
     which, slash, parts = part.partition("/")
@@ -93,6 +94,7 @@ def teacher_targets(
     )
     work = out / f"{WORK}-{which}"
     try:
+        make_folder(out)
         record = distill(
             work,
             folder,

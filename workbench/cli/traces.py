@@ -23,7 +23,7 @@ def _trace_flags() -> dict[str, Flag]:
     return some_distillation_flags(*TRACES) | length
 
 
-@command(STUDENTS, settings=_trace_flags, stopped=GOES_ON)
+@command(STUDENTS, settings=_trace_flags, stopped=GOES_ON, beats=True)
 def traces(
     out: Annotated[Path, typer.Option(help="Trace file (.jsonl), continued if it is there.")],
     settings: dict[str, Any],

@@ -14,6 +14,7 @@ from workbench.distill.reading.wanted import Wanted
 from workbench.distill.training.loss_table import LossTable
 from workbench.errors import InputError
 from workbench.files import settings
+from workbench.progress import Reporter
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_new_term_trains_is_logged_and_is_checked(with_sharpness, make_model, 
         save_strategy="no",
     )
     console = Console(record=True, width=200, file=io.StringIO())
-    trainer.add_callback(LossTable(console, list(trainer.terms.config.on)))
+    trainer.add_callback(LossTable(Reporter(console), list(trainer.terms.config.on)))
     trainer.train()
     first, second = (row["loss_sharpness"] for row in trainer.state.log_history if "loss" in row)
     assert 0 < second < first

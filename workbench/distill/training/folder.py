@@ -19,7 +19,7 @@ from workbench.distill.training.card import student_card
 from workbench.distill.training.sources import CARD
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
-from workbench.files import alone, claim, read_text, write_text
+from workbench.files import alone, check_writable, claim, make_folder, read_text, write_text
 from workbench.models import adapters, folders
 
 RECORD = "training.json"
@@ -32,6 +32,17 @@ TAUGHT = "traces.json"
 KIND = "a distillation"
 
 
+def check_new(out: Path) -> None:
+    """Refuse before the work a folder that cannot be made, or whose student is finished.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    check_writable(out)
+    if (out / RECORD).is_file():
+        raise InputError(f"{out}: holds a trained student already; give another --out")
+
+
 @contextmanager
 def held(out: Path) -> Iterator[None]:
     """The only process that trains into a folder, or the first of those that do so together.
@@ -39,8 +50,8 @@ def held(out: Path) -> Iterator[None]:
     Raises:
         InputError: another one does, or the student in it is finished.
     """
-    if (out / RECORD).is_file():
-        raise InputError(f"{out}: holds a trained student already; give another --out")
+    check_new(out)
+    make_folder(out)  # what is refused is the folder that the user gave, none in it
     busy = f"{out}: another process is training into it; give another --out"
     with alone(out / WORK / ".lock", busy):
         yield

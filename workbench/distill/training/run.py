@@ -46,6 +46,7 @@ from workbench.distill.training.folder import (
     TAUGHT,
     TRACES,
     WORK,
+    check_new,
     claim_folder,
     held,
     last_checkpoint,
@@ -155,6 +156,7 @@ def distill(
     else:
         digest, pools = kept.manifest.teacher, kept.pools(pools, config.heads)
         check_teacher(folder, digest, config, bare=bare)
+    check_new(out)
     args = trainer_arguments(out / WORK, config, workers, checkpoint_every, arguments or {})
     if args.process_index > 0:
         reporter = Reporter(Console(quiet=True))
@@ -280,7 +282,8 @@ def distill(
             trainer.add_callback(monitor)
         for theirs in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(theirs)
-        trainer.add_callback(LossTable(reporter.console, list(config.loss.on), monitor))
+        table = LossTable(reporter, list(config.loss.on), monitor)
+        trainer.add_callback(table)
         reporter.say(
             f"student of {n_parameters:,} parameters, {made_of['kept']:,} "
             + ("traces" if own is None else "examples")
@@ -288,7 +291,7 @@ def distill(
             + ", ".join(f"{name} {weight:g}" for name, weight in config.loss.on.items())
         )
         started = time.monotonic()
-        with reporting(args):
+        with reporting(args), table.beating():
             trainer.train(resume_from_checkpoint=last_checkpoint(out))
         drop_projections(student)
         if caches is not None:  # the Trainer turns it off, and who writes with the student wants it
