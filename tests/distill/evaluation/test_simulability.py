@@ -38,6 +38,20 @@ def test_each_group_counts_half_whatever_its_size():
     assert found["las_low"] < 0.375 < found["las_high"]
 
 
+def test_a_group_of_few_examples_has_no_interval():
+    many = pd.concat([CASES.assign(id=CASES["id"] + f" {n}") for n in range(10)])
+    lone = pd.DataFrame([("p2 0", True, False, True)], columns=CASES.columns)
+    one = pd.concat([many.loc[many["e"]], lone], ignore_index=True)
+    found = leakage_adjusted(one, n_resamples=200)
+    assert found["n_other"] == 1 and found["las_other"] == 0
+    ends = [found[f"{name}{end}"] for name in ("las", "las_other") for end in ("_low", "_high")]
+    assert all(pd.isna(end) for end in ends)
+    assert found["las_leaking_low"] < found["las_leaking"] < found["las_leaking_high"]
+    apart = las_difference(many, one, n_resamples=200)
+    assert pd.notna(apart["value"]) and pd.isna(apart["low"]) and pd.isna(apart["high"])
+    assert pd.notna(las_difference(many, many.assign(xe=many["x"]), n_resamples=200)["low"])
+
+
 def test_an_empty_group_is_refused_and_said():
     for leaks, said in ((True, "every chain tells"), (False, "no chain tells")):
         with pytest.raises(InputError, match=f"{said}.*LAS is not defined"):

@@ -15,6 +15,7 @@ So each group counts half, however many examples it has. Without an example in o
 LAS is not defined.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,13 @@ from workbench.progress import Reporter
 SEEN = ("x", "e", "xe")
 """What the simulator is shown: the input, the chain, both."""
 VALUES = ("las", "las_leaking", "las_other")
+GROUPS = {
+    "las": ("n_leaking", "n_other"),
+    "las_leaking": ("n_leaking",),
+    "las_other": ("n_other",),
+}
+"""Whose examples each value rests on. The interval of a group of one example that is right both
+times would have no width, that of a few may end beyond what a share can be."""
 SUMMARY = [
     *(f"{name}{end}" for name in VALUES for end in ("", "_low", "_high")),
     *("n_leaking", "n_other", *SEEN),
@@ -137,8 +145,9 @@ def leakage_adjusted(
         seed: of the resamples.
 
     Returns:
-        las, las_leaking, las_other (each group's own mean) with `_low` and `_high`; n_leaking,
-        n_other (examples of each group); x, e, xe (the simulator's accuracies).
+        las, las_leaking, las_other (each group's own mean) with `_low` and `_high`, which are NaN
+        where they rest on a group of fewer than `MIN_PROMPTS` examples; n_leaking, n_other
+        (examples of each group); x, e, xe (the simulator's accuracies).
 
     Raises:
         InputError: columns missing, no row, or an empty group.
@@ -157,6 +166,8 @@ def leakage_adjusted(
     found: dict[str, Any] = {}
     for name in VALUES:
         interval = _interval(name, [sums], ids, n_resamples, seed)
+        if any(counts[group] < MIN_PROMPTS for group in GROUPS[name]):
+            interval = Interval(interval[0], math.nan, math.nan)
         found |= {
             f"{name}{end}": float(x) for end, x in zip(("", "_low", "_high"), interval, strict=True)
         }
@@ -168,15 +179,18 @@ def las_difference(
 ) -> dict[str, Any]:
     """LAS of one model less that of another, on the prompts that both have; value, low, high.
 
+    The ends are NaN where a group of either has fewer than `MIN_PROMPTS` examples.
+
     Raises:
         InputError: as `leakage_adjusted`, of either.
     """
     shared = set(cases["id"]) & set(against["id"])
     both = [part.loc[part["id"].isin(list(shared))] for part in (cases, against)]
-    for part in both:
-        leakage_adjusted(part, n_resamples=1)
+    counts = [leakage_adjusted(part, n_resamples=1) for part in both]
     (one, ids), (other, _) = map(_by_prompt, both)
     found = _interval("las", [one, other], ids, n_resamples, seed)
+    if any(each[group] < MIN_PROMPTS for each in counts for group in GROUPS["las"]):
+        found = Interval(found[0], math.nan, math.nan)
     return {end: float(x) for end, x in zip(("value", "low", "high"), found, strict=True)}
 
 

@@ -22,7 +22,7 @@ from workbench.progress import Advance
 from workbench.prompts.text import tokenize
 
 RIDGE = 1.0
-"""Penalty, in units of the features' mean variance times the number of samples / 100."""
+"""Penalty, in units of the features' mean variance times the number of samples."""
 FOLDS = 8
 COLUMNS = ["layer", "head", "early", "late", "n_early", "n_late"]
 Step = tuple[int, int, list[int]]
