@@ -37,11 +37,7 @@ from workbench.progress import Reporter
 SEEN = ("x", "e", "xe")
 """What the simulator is shown: the input, the chain, both."""
 VALUES = ("las", "las_leaking", "las_other")
-GROUPS = {
-    "las": ("n_leaking", "n_other"),
-    "las_leaking": ("n_leaking",),
-    "las_other": ("n_other",),
-}
+GROUPS = {"las": ("n_leaking", "n_other"), "las_leaking": ("n_leaking",), "las_other": ("n_other",)}
 """Whose examples each value rests on. The interval of a group of one example that is right both
 times would have no width, that of a few may end beyond what a share can be."""
 SUMMARY = [
