@@ -15,7 +15,6 @@ So each group counts half, however many examples it has. Without an example in o
 LAS is not defined.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +162,7 @@ def leakage_adjusted(
     for name in VALUES:
         interval = _interval(name, [sums], ids, n_resamples, seed)
         if any(counts[group] < MIN_PROMPTS for group in GROUPS[name]):
-            interval = Interval(interval[0], math.nan, math.nan)
+            interval = _without_ends(interval)
         found |= {
             f"{name}{end}": float(x) for end, x in zip(("", "_low", "_high"), interval, strict=True)
         }
@@ -186,8 +185,13 @@ def las_difference(
     (one, ids), (other, _) = map(_by_prompt, both)
     found = _interval("las", [one, other], ids, n_resamples, seed)
     if any(each[group] < MIN_PROMPTS for each in counts for group in GROUPS["las"]):
-        found = Interval(found[0], math.nan, math.nan)
+        found = _without_ends(found)
     return {end: float(x) for end, x in zip(("value", "low", "high"), found, strict=True)}
+
+
+def _without_ends(found: Interval) -> Interval:
+    none = torch.full_like(found[0], torch.nan)
+    return Interval(found[0], none, none)
 
 
 def _counts(cases: pd.DataFrame) -> dict[str, Any]:
