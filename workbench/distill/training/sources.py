@@ -50,11 +50,6 @@ class Source:
             base,
         )
 
-    @property
-    def chain(self) -> tuple["Source", ...]:
-        """It, and what it was made of."""
-        return (self, *(self.base.chain if self.base else ()))
-
 
 @dataclass(frozen=True)
 class Sources:
