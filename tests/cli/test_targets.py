@@ -70,3 +70,34 @@ def test_targets_refuse_in_one_line(folder):
     ):
         code, _, errors = call(*made, flags)
         assert code == 2 and message in errors
+
+
+def test_targets_of_one_pool_or_of_heads_paired_for_another_student(folder):
+    data = ["--prompts", folder / "rows.jsonl", STEPS, "--no-bf16"]
+    one = [{"layer": 0, "head": 1, "pool": "coarse"}]
+    (folder / "one.json").write_text(json.dumps({"heads": one}))
+    teacher = ["--teacher", folder / "teacher"]
+    heads, pool = ["--headset", folder / "heads.json"], ["--headset", folder / "one.json"]
+    for name, flags in (
+        ("pool", [*pool, "--interaction 0", STUDENT]),
+        ("circuit", [*heads, "--arm circuit", STUDENT]),
+        ("attention", [*heads, "--matching attention", STUDENT]),
+    ):
+        code, _, errors = call("teacher-targets", "--out", folder / name, *teacher, *data, *flags)
+        assert code == 0, errors
+    given = [*teacher, "--targets", folder / "pool", "--interaction 0", STUDENT, "--workers 0"]
+    code, _, errors = call("distill", "--out", folder / "one", *data, *given)
+    assert code == 0, errors
+    assert json.loads((folder / "one/training.json").read_text())["config"]["loss"]["pools"] == [
+        "coarse"
+    ]
+    for name, flags, what in (
+        ("circuit", ["--arm circuit", STUDENT, "--seed 3"], "seed"),
+        ("circuit", ["--arm circuit", STUDENT.replace("layers 2", "layers 3")], "student"),
+        ("attention", [STUDENT], "matching"),
+        ("attention", ["--matching attention", STUDENT, "--seed 3"], "seed"),
+    ):
+        code, _, errors = call(
+            "distill", "--out", folder / "c", *data, "--targets", folder / name, *flags
+        )
+        assert code == 2 and f"were paired for another {what}; make" in " ".join(errors.split())

@@ -235,6 +235,7 @@ def _make_targets(
             teacher="random",
             pools=listed(pools(plan)),
             heads="pools",
+            pairing={},
             reporter=Reporter(Console(quiet=True)),
         )
     _wait(args.device)

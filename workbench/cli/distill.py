@@ -206,12 +206,11 @@ def prepared(
     from workbench.prompts.choices import OWN_TASK, open_task
     from workbench.prompts.make import make_prompts, needed_tokenizer
 
+    there = set() if targets is None else {one for one, *_ in Targets(targets).manifest.pools}
     if targets is not None and teacher is None:
         folder = targets / TEACHER
-        there = {pool for pool, *_ in Targets(targets).manifest.pools}
     else:
         folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
-        there = set()
     pools = None if headset is None else heads_for(headset, folder, pool)
     there = {head.pool for head in pools} if pools is not None else there
     if there and wanted.loss.taught_pools:  # one pool alone can be taught, too

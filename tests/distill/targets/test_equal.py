@@ -29,9 +29,8 @@ def made(make_trainer, examples, tmp_path):
     def make(config, packing=EXACT, name="targets", **options):
         trainer = make_trainer(config, examples=examples)
         making = Making(tmp_path / name, packing, **{"block": 5, **options})
-        record = make_targets(
-            trainer, examples, making, teacher="0" * 64, pools=[], heads="pools", reporter=QUIET
-        )
+        who = {"teacher": "0" * 64, "pools": [], "heads": "pools", "pairing": {}}
+        record = make_targets(trainer, examples, making, **who, reporter=QUIET)
         return Targets(tmp_path / name), record
 
     return make

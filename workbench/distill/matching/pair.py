@@ -1,13 +1,15 @@
 """Pairing the heads of two loaded models: by the pools, by control heads, by ablation effect."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from workbench.distill.config import CopiedLayers, DistillationConfig, Heads, StudentShape
+from workbench.distill.config import CopiedLayers, DistillationConfig, Heads, StudentShape, plain
 from workbench.distill.matching.ablation import ablation_effects, match_by_ablation
 from workbench.distill.matching.distances import attention_distances
 from workbench.distill.matching.head_map import (
@@ -49,7 +51,7 @@ def pair_heads(
         raise InputError(f"{names} need the teacher's pooled heads: give a head set")
     theirs, ours = shape_of(teacher), shape_of(student)
     auto, wanted = config.matching == "auto", config.student
-    if config.matching == "depth" or (auto and isinstance(wanted, StudentShape)):
+    if _by_depth(config):
         found = match_by_depth(pools, theirs, ours)
     else:
         rows = Marks.of(batch, config.loss.rows).rows
@@ -59,6 +61,32 @@ def pair_heads(
         else:
             found = match_by_attention(pools, compare, theirs, ours)
     return control_map(found, config.heads, scores, config.seed)
+
+
+def _by_depth(config: DistillationConfig) -> bool:
+    """Whether heads are matched by their places alone."""
+    new = isinstance(config.student, StudentShape)
+    return config.matching == "depth" or (config.matching == "auto" and new)
+
+
+def paired_by(config: DistillationConfig, weights: str | None) -> dict[str, Any]:
+    """What decides which heads are paired, besides teacher, pools, examples and both shapes.
+
+    `weights` is the hash of the student's, None for those of a new one or of the teacher.
+    """
+    found: dict[str, Any] = {}
+    pooled, wanted = bool(config.loss.taught_pools), config.student
+    if pooled:
+        found["matching"] = "depth" if _by_depth(config) else "attention"
+        if config.heads == "random":
+            found["seed"] = config.seed
+    if config.loss.by_ablation or (pooled and not _by_depth(config)):
+        found["student"] = weights
+        if isinstance(wanted, StudentShape):
+            found |= {"student": plain(asdict(wanted)), "seed": config.seed}
+        if isinstance(wanted, CopiedLayers):
+            found["layers"] = plain(wanted.layers)
+    return found
 
 
 def control_map(

@@ -69,6 +69,7 @@ def make_targets(
     teacher: str,
     pools: list[Any],
     heads: str,
+    pairing: Mapping[str, Any],
     source: Path | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def make_targets(
         teacher: hash of the teacher's weights.
         pools: its pooled heads, listed.
         heads: which of its heads teach, those or others.
+        pairing: what else decided which heads were paired (`pair.paired_by`).
         source: the teacher's folder, of which all but weights is kept beside the targets.
         reporter: where progress is told.
 
@@ -108,6 +110,7 @@ def make_targets(
         teacher=teacher,
         pools=pools,
         heads=heads,
+        pairing=pairing,
         loss=plain(asdict(config)),
         examples={"n": len(at), "sha256": digest},
         block=making.block,

@@ -36,13 +36,15 @@ from workbench.heads import ModelShape
 
 MANIFEST = "targets.json"
 TEACHER = "teacher"
-SCHEMA = "workbench.targets/1"
+SCHEMA = "workbench.targets/2"
 LOST = "lost"
 """Part that holds the share which was cut off, by batch."""
 PREFIX = "teacher/"
 """Of the keys of a batch that hold targets."""
 NOT_OF_THE_TEACHER = ("weights",)
 """Keys of a sample that change nothing of what the teacher does."""
+_PLAIN = ("teacher", "pools", "heads", "pairing", "loss", "examples", "block", "terms")
+"""What a manifest holds that is in its file as it is."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Manifest:
         teacher: hash of its weights.
         pools: its pooled heads as given, listed.
         heads: which of its heads teach: those, or others (`DistillationConfig.heads`).
+        pairing: what else decides which heads are paired (`pair.paired_by`).
         loss: the settings of the terms that they are for.
         examples: how many there are, and the hash of which they are.
         block: examples of a block.
@@ -68,6 +71,7 @@ class Manifest:
     teacher: str
     pools: list[Any]
     heads: str
+    pairing: Mapping[str, Any]
     loss: Mapping[str, Any]
     examples: Mapping[str, Any]
     block: int
@@ -82,7 +86,7 @@ class Manifest:
     @property
     def asked(self) -> dict[str, Any]:
         """All that decides what is in the folder, as JSON holds it."""
-        names = ("teacher", "pools", "heads", "loss", "examples", "block", "looks", "keys", "terms")
+        names = (*_PLAIN, "looks", "keys")
         return {
             "schema": SCHEMA,
             **json.loads(json.dumps({name: getattr(self, name) for name in names})),
@@ -109,10 +113,7 @@ class Manifest:
                 headmap = HeadMap.model_validate_json(json.dumps(headmap))
             circuit = [[tuple(head) for head in pair] for pair in found["circuit"]]
             return cls(
-                **{
-                    name: found[name]
-                    for name in ("teacher", "pools", "heads", "loss", "examples", "block", "terms")
-                },
+                **{name: found[name] for name in _PLAIN},
                 packing=Packing(**found["packing"]),
                 looks=tuple(found["looks"]),
                 keys=tuple(found["keys"]),
@@ -227,6 +228,23 @@ class Targets:
             raise InputError(
                 f"{self.folder}: targets are for a student of {describe(headmap.student)}, this "
                 f"one has {describe(shape)}; make them with the flags of this student"
+            )
+
+    def check_pairing(self, pairing: Mapping[str, Any]) -> None:
+        """Refuse a student whose heads would be paired otherwise than those of the targets were.
+
+        Args:
+            pairing: what decides that for the terms of this student.
+
+        Raises:
+            InputError: names what differs.
+        """
+        made = self.manifest.pairing
+        different = [name for name, value in pairing.items() if made.get(name) != value]
+        if different:
+            raise InputError(
+                f"{self.folder}: heads of the targets were paired for another "
+                f"{' and '.join(different)}; make them with the flags of this student"
             )
 
     def use(self, config: LossConfig, n_tokens: int) -> None:

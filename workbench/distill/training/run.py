@@ -34,7 +34,7 @@ from workbench.distill.examples.traces import (
     write_traces,
 )
 from workbench.distill.matching.head_map import Pools, check_pools, listed
-from workbench.distill.matching.pair import pair_by_ablation
+from workbench.distill.matching.pair import pair_by_ablation, paired_by
 from workbench.distill.reading.parts import attention_modules, shape_of
 from workbench.distill.targets.make import Making, make_targets
 from workbench.distill.targets.store import TEACHER, Targets
@@ -162,6 +162,9 @@ def distill(
         reporter = Reporter(Console(quiet=True))
     reporter = reporter or Reporter()
     sources = Sources.of(config, teacher, folder, digest)
+    pairing = paired_by(config, sources.student and sources.student.weights_sha256)
+    if kept is not None:
+        kept.check_pairing(pairing)
     asked = plain(
         {
             "config": asdict(config),
@@ -274,6 +277,7 @@ def distill(
                 teacher=digest,
                 pools=listed(pools),
                 heads=config.heads,
+                pairing=pairing,
                 source=folder,
                 reporter=reporter,
             )
