@@ -21,7 +21,7 @@ base_model:
 # A student of {{ teacher.name }}
 
 {{ made }}
-It was trained on the teacher's chains of thought{% if terms %} and on what the teacher computes ({{ terms | join(", ") }}){% endif %}.
+It was trained on the teacher's chains of thought{% if terms %} and on what the teacher computes ({{ terms | join(", ") }}){% endif %}{% if labelled %} and, in its chains, on what the labels say ({{ labelled | join(", ") }}){% endif %}.
 {%- if saved == "adapter" %}
 This folder holds a LoRA adapter (rank {{ lora.rank }}, alpha {{ "%g" % lora.alpha }}, all linear layers) of `{{ base }}`, not the whole model.
 {%- elif saved == "merged" %}
@@ -90,7 +90,15 @@ def student_card(record: Mapping[str, Any]) -> str:
     of = _chain(own or teacher)
     known = {source["licence"] and source["licence"].lower() for source in of}
     lora = config.get("lora")
-    weights = {name: config["loss"][name] for name in TERMS if config["loss"].get(name)}
+    loss = config["loss"]
+    weights = {
+        name: loss[name] * (loss[f"lambda_{term.phase}"] if term.phase else 1.0)
+        for name, term in TERMS.items()
+        if loss.get(name)
+    }
+    weights = {name: weight for name, weight in weights.items() if weight}
+    of_phases = [name for name in weights if TERMS[name].phase]
+    labelled = of_phases if loss["supervision"] == "gold" else []
     return (
         jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
         .from_string(_CARD)
@@ -107,7 +115,8 @@ def student_card(record: Mapping[str, Any]) -> str:
             licence=known.pop() if len(known) == 1 and None not in known and not new else "other",
             made=_made(wanted, layers, (own or teacher)["name"]),
             weights=weights,
-            terms=[name for name in weights if name != "chain"],
+            terms=[name for name in weights if name != "chain" and name not in labelled],
+            labelled=labelled,
             last=record["loss"][-1] if record["loss"] else {},
             n_parameters=record["n_parameters"],
             n_trained=record["n_trained"],
