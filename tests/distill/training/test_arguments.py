@@ -129,6 +129,19 @@ def test_a_service_that_cannot_be_reported_to_is_named(tmp_path):
         raise KeyError("ours")
 
 
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"eval_strategy": "steps"},
+        {"resume_from_checkpoint": "there"},
+        {"train_sampling_strategy": "group_by_length"},
+    ],
+)
+def test_what_there_is_no_use_for_is_refused_before_training(further, tmp_path):
+    with pytest.raises(InputError, match=f"^trainer: {next(iter(further))}: "):
+        trainer_arguments(tmp_path, SMALL, 0, 2, further)
+
+
 def test_metrics_and_predictions_get_the_students_logits(make_trainer, make_stream):
     trainer = make_trainer(LossConfig(attention=0.5), per_device_eval_batch_size=2)
     stream = make_stream(n_samples=5, same_size=1)  # batches of other widths

@@ -36,6 +36,12 @@ RENAMED = {
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
 """Old names, which still hold and which newer releases warn of, and their new ones."""
+REFUSED = {
+    "eval_strategy": ("no", "there are no examples to evaluate on; see evaluate-students"),
+    "resume_from_checkpoint": (None, "a stopped student goes on by itself, with the same --out"),
+    "train_sampling_strategy": ("random", "examples come as drawn; leave it out"),
+}
+"""Arguments that would be ignored or fail later: the value that each may have, and why."""
 
 
 def trainer_arguments(
@@ -69,6 +75,9 @@ def trainer_arguments(
         made = TrainingArguments(**{**settings, **given})
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"trainer: {first_line(error)}") from None
+    for name, (allowed, why) in REFUSED.items():
+        if getattr(made, name, allowed) != allowed:
+            raise InputError(f"trainer: {name}: {why}")
     for name in _services(made):
         _check_reporter(name)
     return made
