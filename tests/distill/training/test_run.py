@@ -17,6 +17,8 @@ from workbench.analysis.readout import Roles, focus_confusion, select_options
 from workbench.distill.arms import arm_config
 from workbench.distill.config import CopiedLayers, LossConfig, plain
 from workbench.distill.examples.traces import SCHEMA
+from workbench.distill.targets.make import Making
+from workbench.distill.targets.packing import Packing
 from workbench.distill.training import run
 from workbench.distill.training.folder import held, last_checkpoint
 from workbench.distill.training.monitor import direct_readout
@@ -182,6 +184,20 @@ def test_damaged_files_of_a_student_are_named(content, distilled, stopped):
         path.write_bytes(whole)
     (checkpoint / "trainer_state.json").write_bytes(content)
     assert last_checkpoint(out) is None
+
+
+def test_examples_of_another_stream_than_the_targets_are_refused_before_training(
+    distilled, tmp_path
+):
+    config, targets = replace(CONFIG, loss=LossConfig(attention=0.5)), tmp_path / "targets"
+    distilled(tmp_path / "work", config, making=Making(targets, Packing()))
+    for other in (replace(config, seed=5), replace(config, steps=6)):
+        with pytest.raises(
+            InputError, match=r"holds no targets for \d+ of \d+ examples"
+        ) as refused:
+            distilled(tmp_path / "other", other, pools=None, targets=targets, workers=2)
+        assert "\n" not in str(refused.value)
+    assert distilled(tmp_path / "same", config, pools=None, targets=targets)["loss"]
 
 
 def test_training_goes_on_with_the_same_traces_only(distilled, stopped, trace_file, tmp_path):

@@ -43,6 +43,10 @@ PREFIX = "teacher/"
 """Of the keys of a batch that hold targets."""
 NOT_OF_THE_TEACHER = ("weights",)
 """Keys of a sample that change nothing of what the teacher does."""
+_SAME = (
+    "make targets with the same --prompts and --template, or the same --traces, mix, seed, steps, "
+    "batch size and processes"
+)
 _PLAIN = ("teacher", "pools", "heads", "pairing", "loss", "examples", "block", "terms")
 """What a manifest holds that is in its file as it is."""
 
@@ -294,7 +298,8 @@ class Targets:
         return sample_key(sample) in self._at
 
     def check_examples(self, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse examples without targets before training; processes that make batches would later.
+        """Refuse examples without targets before training; processes that make batches would later,
+        with a traceback.
 
         Raises:
             InputError: says how many have none.
@@ -303,7 +308,7 @@ class Targets:
         if missing:
             raise InputError(
                 f"{self.folder}: holds no targets for {missing:,} of {len(samples):,} examples; "
-                "make targets with the same --prompts and --template"
+                f"{_SAME}"
             )
 
     def collated(
@@ -319,8 +324,7 @@ class Targets:
             key = sample_key(sample)
             if key not in self._at:
                 raise InputError(
-                    f"{self.folder}: holds no targets for one of the examples; make targets with "
-                    "the same examples, mix, seed, steps, batch size and processes"
+                    f"{self.folder}: holds no targets for one of the examples; {_SAME}"
                 )
             places.append(self._at[key])
         marks = Marks.of(batch, self.manifest.loss["rows"])

@@ -75,6 +75,9 @@ from workbench.prompts.prompt import PromptSet
 from workbench.prompts.task import Task
 from workbench.prompts.trained import training_of
 
+TRIED = 256
+"""Examples of a stream that are looked up in targets before training."""
+
 
 def distill(
     out: str | Path,
@@ -207,8 +210,6 @@ def distill(
         check_heads(taught, student, pools, config, scores, digest)
     given = None if traces is None else read_traces(traces, digest, n_tokens)
     own = None if examples is None else own_examples(examples, config, n_tokens, reporter)
-    if kept is not None and own is not None:
-        kept.check_examples(own)
     first = args.process_index == 0
     with held(out) if first else nullcontext():
         with args.main_process_first(local=False, desc="claim, traces and head map"):
@@ -239,6 +240,10 @@ def distill(
             else:
                 stream, made_of = own, {"drawn": len(examples or ()), "kept": len(own)}
                 made_of |= {"sha256": samples_sha256(own)}
+            if kept is not None:
+                # Of a stream some: drawing all of it would take as long as training reads it.
+                step = 1 if own is not None else -(-len(stream) // TRIED)
+                kept.check_examples([stream[i] for i in range(0, len(stream), step)])
             claim(out, out / WORK / TAUGHT, {"traces": made_of}, KIND)
             headmap = None if kept is None else kept.manifest.headmap
             if not together and kept is None:
