@@ -182,8 +182,8 @@ def distill(
         workers=workers,
         arguments=arguments,
     )
-    last = record["loss"][-1]["loss"] if record["loss"] else float("nan")
-    typer.echo(f"student: {out}, {record['n_parameters']:,} parameters, last loss {last:.4f}")
+    last = f", last loss {record['loss'][-1]['loss']:.4f}" if record["loss"] else ""
+    typer.echo(f"student: {out}, {record['n_parameters']:,} parameters{last}")
 
 
 def prepared(

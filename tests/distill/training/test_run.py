@@ -1,9 +1,11 @@
+import copy
 import io
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pandas as pd
 import pytest
@@ -45,8 +47,8 @@ def distilled(teacher, small_task, prompts, trace_file):
 
     def call(out, config=CONFIG, pools=POOLS, **options):
         settings = {"readout_every": 2, "checkpoint_every": 2, "workers": 0, "prompts": prompts}
-        settings |= {"traces": trace_file, "reporter": QUIET}
-        return distill(out, teacher, pools, config, task=small_task, **{**settings, **options})
+        settings |= {"traces": trace_file, "reporter": QUIET, "task": small_task}
+        return distill(out, teacher, pools, config, **{**settings, **options})
 
     return call
 
@@ -207,10 +209,19 @@ def test_training_goes_on_with_the_same_traces_only(distilled, stopped, trace_fi
     drawn = [json.loads(line) for line in lines[:0:-1]]
     drawn = [json.dumps(line | {"draw": at}) + "\n" for at, line in enumerate(drawn)]
     other.write_text("".join([lines[0], *drawn]))
-    with pytest.raises(InputError, match=r"other settings \(traces.sha256\)"):
+    with pytest.raises(InputError, match=r"other settings \(traces.sha256, traces.examples\)"):
         distilled(out, traces=other)
     moved = shutil.copy(trace_file, tmp_path / "moved.jsonl")
     assert distilled(out, traces=moved)["traces"]["kept"] == len(lines) - 1
+
+
+def test_training_goes_on_with_the_same_task_only(distilled, stopped, small_task, monkeypatch):
+    out, _ = stopped(3)
+    other, draw = copy.copy(small_task), small_task.draw
+    monkeypatch.setattr(other, "draw", lambda name, rng, *rest: draw(name, Random(7), *rest))
+    with pytest.raises(InputError, match=r"other settings \(traces.examples\)"):
+        distilled(out, task=other)
+    assert distilled(out)["traces"]["examples"]
 
 
 def test_a_start_that_failed_binds_nobody(distilled, stopped):

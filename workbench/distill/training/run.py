@@ -240,11 +240,14 @@ def distill(
             else:
                 stream, made_of = own, {"drawn": len(examples or ()), "kept": len(own)}
                 made_of |= {"sha256": samples_sha256(own)}
+            some = own
+            if some is None:  # drawing all of a stream would take as long as training reads it
+                some = [stream[i] for i in range(0, len(stream), -(-len(stream) // TRIED))]
+                made_of |= {"examples": samples_sha256(some)}  # the task decides them, too
             if kept is not None:
-                # Of a stream some: drawing all of it would take as long as training reads it.
-                step = 1 if own is not None else -(-len(stream) // TRIED)
-                kept.check_examples([stream[i] for i in range(0, len(stream), step)])
-            claim(out, out / WORK / TAUGHT, {"traces": made_of}, KIND)
+                kept.check_examples(some)
+            taught_by = {"traces": made_of, "processes": args.world_size}
+            claim(out, out / WORK / TAUGHT, taught_by, KIND)
             headmap = None if kept is None else kept.manifest.headmap
             if not together and kept is None:
                 headmap = matched_heads(out, taught, student, pools, config, stream, scores)
