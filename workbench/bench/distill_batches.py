@@ -46,6 +46,7 @@ def _sample(plan: Plan, rng: random.Random) -> dict[str, Any]:
         "early_decision": [-1] * len(early),
         "late": late,
         "late_decision": [i // 4 for i in range(len(late))],
+        "late_option": [-1] * len(late),
         "shortlist": named,
         "near": missed,
         "gold": gold,

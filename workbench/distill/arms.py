@@ -21,6 +21,7 @@ PHASES = {name: term.share for name, term in TERMS.items() if term.share}
 COT = LossConfig(attention=0.0)
 MECHANISTIC = replace(COT, **OBJECTIVE, interaction_temperature=0.1)
 BY_PHASE = replace(COT, **PHASES, interaction_temperature=0.1)
+BY_LABELS = replace(BY_PHASE, supervision="gold")
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,18 @@ ARMS: Mapping[str, Arm] = {
         Arm("phases", BY_PHASE),
         *(Arm(f"phases-{one}", replace(BY_PHASE, **{f"lambda_{one}": 0.0})) for one in PHASE_NAMES),
         *(Arm(f"phases-{part}", replace(BY_PHASE, **{part: 0.0})) for part in PHASES),
-        Arm("phases-gold", replace(BY_PHASE, supervision="gold")),
+        Arm("phases-gold", BY_LABELS),
+        *(
+            Arm(f"phases-gold-{one}", replace(BY_LABELS, **{f"lambda_{one}": 0.0}))
+            for one in PHASE_NAMES
+        ),
     )
 }
 """By name: chains alone; with logits; the full objective, and without each of its terms; with other
 teacher heads, random of the same layers or of the largest output; the baselines that know no
 head set: all heads' attention, hidden states, heads matched by ablation effect; the objective by
-phases, without each phase and without each of its terms, and with labels in the teacher's place."""
+phases, without each phase and without each of its terms; and with labels in the teacher's place, of
+both phases and without each."""
 
 ON_TRACES = tuple(name for name, arm in ARMS.items() if not set(arm.loss.on) & set(PHASES))
 """Arms that traces of the bundled teacher can train: they do not say which places of a chain belong

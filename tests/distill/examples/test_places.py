@@ -13,7 +13,10 @@ PLACED = {
     **row(0),
     "chain": CHAIN,
     "early": [{"span": LISTED, "decision": 1}],
-    "late": [{"span": [START, START + 18], "decision": 0}, {"span": [START + 18, len(CHAIN)]}],
+    "late": [
+        {"span": [START, START + 18], "decision": 0, "option": 2},
+        {"span": [START + 18, len(CHAIN)]},
+    ],
     "shortlist": [{"span": [CHAIN.index(" A"), CHAIN.index(" A") + 2], "decision": 0}],
     "near": [
         {"span": f"{TEXTS[2]} C", "decision": 0},
@@ -47,6 +50,8 @@ def test_places_are_found_in_chain_and_prompt(any_tokenizer):
         for wanted in (0, -1)
     )
     assert said(sample, any_tokenizer, one).startswith(f"not {TEXTS[2]}")
+    spoken = dict(zip(sample["late"], sample["late_option"], strict=True))
+    assert [{spoken[at] for at in part} for part in (one, two)] == [{2}, {-1}]
     assert said(sample, any_tokenizer, two).endswith(f"is {TEXTS[0]} A")
     ((k, a, b),) = sample["shortlist"]
     assert (k, decode(sample["ids"][a:b]).strip()) == (0, "A")
@@ -100,6 +105,8 @@ CASES = [
     ({"early": [[0, 999]]}, r"early\[0\] \[0, 999\] is outside the text"),
     ({"late": ["or"]}, r"late\[0\]: its words occur \d+ times"),
     ({"late": [{"span": LISTED, "decision": 2}]}, r"late\[0\]: decision 2 is none of the 2"),
+    ({"late": [{"span": LISTED, "option": 4}]}, r"late\[0\]: option: 4 is none of the 4 options"),
+    ({"early": [{"span": LISTED, "option": 0}]}, r"early\[0\].*option"),
     ({"shortlist": [{"span": LISTED}]}, "shortlist.*decision"),
     ({"near": [{"span": LISTED, "decision": 0, "in": "answer"}]}, "near.*in"),
     ({"gold": [0]}, "gold has 1 entries, must have one for each of the 2 decisions"),

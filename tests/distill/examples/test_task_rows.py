@@ -50,6 +50,9 @@ def test_places_of_a_chain_about_sides(sides, space):
             family = [letters[label] for label in prompt.family_of(gold)]
             assert own.split()[-4:] == sorted(family)
             ruled_out, right = of(row, "late", event)
+            spoken = [part["option"] for part in row["late"] if part["decision"] == event]
+            assert ruled_out.split()[-1] == list(letters.values())[spoken[0]]
+            assert spoken[1] == row["gold"][event]
             assert right == f"{event + 1} is {space[gold].text} {letter}"
             assert ruled_out.startswith(f"{event + 1} not ")
             named, side = of(row, "shortlist", event)

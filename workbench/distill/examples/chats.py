@@ -48,7 +48,8 @@ def examples_from_chats(
     - `decisions` (optional): spans in the reply whose first tokens are the decisions, instead of
       the labels.
     - `early`, `late` (optional): spans in the chain that shortlist, and that weigh candidates; or
-      objects of `span` and `decision`, the number (from 0) of the decision they are about or null.
+      objects of `span` and `decision`, the number (from 0) of the decision they are about or null;
+      of `late` also `option`, the number of the option that is spoken of: null for the right one.
       Unless given: the chain's first 30 tokens up to its middle, and all after its middle.
     - `shortlist` (optional): objects of `span` in the chain and `decision`: where the chain names
       the true label of a decision before it weighs it.
@@ -68,7 +69,8 @@ def examples_from_chats(
     - `option_spans` [option, 2], `option_tokens` [option], `evidence` [decision, 2]: where any row
       has them; (0, 0) is no evidence.
     - `early`, `late` [position]: positions whose next token is one of those; `early_decision`,
-      `late_decision`: what each is about, -1 where not known; where any row has a chain.
+      `late_decision`: what each is about, -1 where not known; `late_option`: of which option it
+      speaks, -1 for the right one; where any row has a chain.
     - `shortlist`, `near` [span, 3]: decision, first token, end; `gold` [decision], -1 for none;
       `near_options` [pair, 2]: decision, option; where any row has them.
 

@@ -9,8 +9,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from workbench.distill.examples.rows import Place, Row, Weighed
-from workbench.distill.examples.stream import NO_DECISION
+from workbench.distill.examples.rows import Place, Row, Settled, Weighed
+from workbench.distill.examples.stream import NO_DECISION, NO_OPTION
 from workbench.errors import InputError
 from workbench.prompts.templates import CharSpan
 from workbench.prompts.text import TokenizedText
@@ -40,16 +40,18 @@ def chain_places(
     Raises:
         InputError: a span that is not there, a decision or option that is none.
     """
-    where = _Where(tokens, {"chain": chain, "prompt": turn}, n_decisions)
+    where = _Where(tokens, {"chain": chain, "prompt": turn}, n_decisions, option_spans)
     found: dict[str, Any] = {}
     if chain[1] > chain[0]:
         written = where.tokens("chain", "the chain", (0, chain[1] - chain[0]))
         middle = -(-len(written) // 2)
         early, late = written[: min(EARLY_TOKENS, middle)], written[middle:]
         for name, given, unless in (("early", row.early, early), ("late", row.late, late)):
-            pairs = where.queries(name, given, unless)
-            found[name] = [place for place, _ in pairs]
-            found[f"{name}_decision"] = [decision for _, decision in pairs]
+            rows = where.queries(name, given, unless)
+            found[name] = [place for place, *_ in rows]
+            found[f"{name}_decision"] = [decision for _, decision, _ in rows]
+            if name == "late":
+                found["late_option"] = [option for *_, option in rows]
     elif row.early or row.late or row.shortlist:
         raise InputError("early, late and shortlist are places of a chain, and there is none")
     if row.shortlist is not None:
@@ -102,10 +104,16 @@ def char_span(text: str, name: str, given: Place) -> CharSpan:
 class _Where:
     """Finds tokens of spans that count from the start of some part of the text."""
 
-    def __init__(self, tokens: TokenizedText, parts: dict[str, CharSpan], n_decisions: int) -> None:
+    def __init__(
+        self,
+        tokens: TokenizedText,
+        parts: dict[str, CharSpan],
+        n_decisions: int,
+        option_spans: Sequence[Any] | None,
+    ) -> None:
         self._text, self._offsets = tokens.text, tokens.offsets
         self._ends = [end for _, end in tokens.offsets]
-        self._parts, self._n_decisions = parts, n_decisions
+        self._parts, self._n_decisions, self._options = parts, n_decisions, option_spans
 
     def tokens(self, part: str, name: str, one: Place) -> list[int]:
         """Tokens that hold a character of a span, without the blanks at its ends."""
@@ -124,20 +132,26 @@ class _Where:
 
     def queries(
         self, name: str, given: Iterable[Place | Weighed] | None, unless: Sequence[int]
-    ) -> list[tuple[int, int]]:
-        """Positions before the tokens of some parts of the chain, each once, with the decision."""
+    ) -> list[tuple[int, int, int]]:
+        """Positions before the tokens of some parts of the chain, each once, decision and option.
+
+        No option where a part says none.
+        """
         only = 0 if self._n_decisions == 1 else NO_DECISION
         if given is None:
-            return [(token - 1, only) for token in unless]
-        found: dict[int, int] = {}
+            return [(token - 1, only, NO_OPTION) for token in unless]
+        found: dict[int, tuple[int, int]] = {}
         for i, one in enumerate(given):
             part = one if isinstance(one, Weighed) else Weighed(span=one)
             decision = only
             if part.decision is not None:
                 decision = self.decision(f"{name}[{i}]", part.decision)
+            option = NO_OPTION
+            if isinstance(part, Settled) and part.option is not None:
+                option = _option(f"{name}[{i}]: option", part.option, self._options)
             for token in self.tokens("chain", f"{name}[{i}]", part.span):
-                found.setdefault(token - 1, decision)
-        return sorted(found.items())
+                found.setdefault(token - 1, (decision, option))
+        return [(place, *about) for place, about in sorted(found.items())]
 
     def named(self, part: str, name: str, one: Place, decision: int) -> tuple[int, int, int]:
         """Decision, first token and end of a span."""

@@ -61,10 +61,22 @@ class Weighed(_Strict):
     decision: int | None = Field(default=None, ge=0)
 
 
+class Settled(Weighed):
+    """A part that weighs candidates, and the option that it speaks of; None for the right one."""
+
+    option: int | None = Field(default=None, ge=0)
+
+
 PlaceOrPart = Annotated[
     Annotated[CharSpan, Tag("list")]
     | Annotated[str, Tag("text")]
     | Annotated[Weighed, Tag("part")],
+    Discriminator(_kind_or_part),
+]
+PlaceOrSettled = Annotated[
+    Annotated[CharSpan, Tag("list")]
+    | Annotated[str, Tag("text")]
+    | Annotated[Settled, Tag("part")],
     Discriminator(_kind_or_part),
 ]
 
@@ -94,7 +106,7 @@ class Row(_Strict):
     evidence: tuple[Place | None, ...] | None = None
     decisions: tuple[Place, ...] | None = Field(default=None, min_length=1)
     early: tuple[PlaceOrPart, ...] | None = None
-    late: tuple[PlaceOrPart, ...] | None = None
+    late: tuple[PlaceOrSettled, ...] | None = None
     shortlist: tuple[Named, ...] | None = None
     near: tuple[NearNamed, ...] | None = None
     gold: tuple[int | None, ...] | None = None

@@ -21,6 +21,7 @@ from workbench.prompts.word_encoder import Encoder
 
 NO_SPAN = (0, 0)
 NO_DECISION = -1
+NO_OPTION = -1
 NOT_NAMED = (NO_DECISION, *NO_SPAN)
 PLACES = {
     "option_spans": NO_SPAN,
@@ -31,6 +32,7 @@ PLACES = {
     "early_decision": NO_DECISION,
     "late": NO_DECISION,
     "late_decision": NO_DECISION,
+    "late_option": NO_OPTION,
     "shortlist": NOT_NAMED,
     "near": NOT_NAMED,
     "gold": NO_DECISION,

@@ -95,7 +95,13 @@ def _places(
                 for place in _named(step, letters[gold], span[0]):
                     add("shortlist", place)
             if stage == "fine":
-                add("late", span)
+                last = {
+                    place: option
+                    for option in (gold, *near[event])
+                    for place in _named(step, letters[option], span[0])
+                }
+                option = last[max(last)] if last else gold
+                found["late"].append({"span": list(span), "decision": event, "option": option})
             if at in told:
                 add("shortlist", span)
             if stage in ("coarse", "fine"):

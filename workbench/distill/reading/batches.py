@@ -13,7 +13,7 @@ _KEYS = (
     *("option_spans", "option_tokens", "evidence", "decisions"),
 )
 PHASES = (
-    *("early", "early_decision", "late", "late_decision"),
+    *("early", "early_decision", "late", "late_decision", "late_option"),
     *("shortlist", "near", "gold", "near_options"),
 )
 """Places in chains; they are taken out of a batch if no term reads them, so that nothing is read of

@@ -30,12 +30,14 @@ class ChainRows:
         there: which there are.
         rows: where in `Marks.queries` each is; 0 where it is not.
         decision: what each is about; -1 where not known.
+        option: of which option each speaks; -1 for the right one, or not known.
     """
 
     positions: Int[Tensor, "batch place"]
     there: Bool[Tensor, "batch place"]
     rows: Int[Tensor, "batch place"]
     decision: Int[Tensor, "batch place"]
+    option: Int[Tensor, "batch place"]
 
     @classmethod
     def of(
@@ -44,11 +46,13 @@ class ChainRows:
         """Those that a batch calls so."""
         none = queries.new_zeros(len(queries), 0)
         places = batch.get(name, none)
+        unknown = torch.full_like(places, -1)
         return cls(
             positions=places.clamp(min=0),
             there=places >= 0,
             rows=_where_in(queries, places),
-            decision=batch.get(f"{name}_decision", torch.full_like(places, -1)),
+            decision=batch.get(f"{name}_decision", unknown),
+            option=batch.get(f"{name}_option", unknown),
         )
 
 

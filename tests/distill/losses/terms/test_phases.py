@@ -92,11 +92,16 @@ def plain(samples, teacher, student, headmap, supervision, space="residual"):
         over = []
         for b, sample in enumerate(samples):
             n_options, real = len(sample["option_spans"]), len(sample["ids"])
-            for at, decision in zip(sample[rows], sample[f"{rows}_decision"], strict=True):
+            spoken = sample["late_option"] if phase == "p2" else [-1] * len(sample[rows])
+            for at, decision, option in zip(
+                sample[rows], sample[f"{rows}_decision"], spoken, strict=True
+            ):
                 mine = [decision] if decision >= 0 else range(len(sample["gold"]))
                 right = {sample["gold"][k] for k in mine}
                 if phase == "p1":
                     right |= {o for k, o in sample["near_options"] if k in mine}
+                if option >= 0:
+                    right = {option}
                 label = torch.zeros(n_options)
                 label[list(right)] = 1 / len(right)
                 tokens = {

@@ -52,17 +52,26 @@ class Phase(Term):
         return marks.early if self.phase == "p1" else marks.late
 
     def labelled(self, marks: "Marks") -> "Tensor":
-        """Options [batch, place, option] that labels say are right at each row.
+        """Options [batch, place, option] that labels say are meant at each row.
 
         In phase 1 gold and its near misses, of all decisions where a row's is not known; in phase 2
-        gold alone.
+        gold, or the near miss that the row's part of the chain speaks of.
         """
+        import torch
+
         from workbench.distill.losses.chain_rows import families, of_decision
 
         early = self.phase == "p1"
         near = marks.near_options if early else None
         found = families(marks.gold, near, marks.spans.shape[1])
-        return of_decision(found, self.rows(marks).decision, unknown=early)
+        rows = self.rows(marks)
+        meant = of_decision(found, rows.decision, unknown=early)
+        if early:
+            return meant
+        options = torch.arange(found.shape[-1], device=found.device)
+        # Where gold is not known, an option that a part speaks of is no label either.
+        spoken = (rows.option[..., None] == options) & meant.any(dim=-1, keepdim=True)
+        return torch.where((rows.option >= 0)[..., None], spoken, meant)
 
     def counted(self, marks: "Marks") -> "Tensor":
         """Rows [batch, place] that count."""
@@ -75,7 +84,8 @@ class Phase(Term):
 
 def label_keys(phase: PhaseName) -> tuple[str, ...]:
     """Keys of a batch that say which options are right at a phase's rows."""
-    own = ("early_decision", "near_options") if phase == "p1" else ("late_decision",)
+    late = ("late_decision", "late_option")
+    own = ("early_decision", "near_options") if phase == "p1" else late
     return ("option_spans", "gold", *own)
 
 
