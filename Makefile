@@ -7,6 +7,9 @@ SUM := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(SUM)
 DOCS_STAMP := $(VENV)/.docs-$(SUM)
 
+# Where Python may not keep byte code, every process compiles torch again: ten seconds and more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test lab docs lint clean
 .DEFAULT_GOAL := run
 
