@@ -107,7 +107,7 @@ def test_the_page_says_what_was_not_run(results, tmp_path):
     names = {path.name for path in (tmp_path / "page").iterdir()}
     assert names == {
         *("students.csv", "arms.csv", "curves.csv", "grid.csv"),
-        *("steps.html", "traces.html", "page.md"),
+        *("arms.html", "steps.html", "traces.html", "page.md"),
     }
     said = brief(results)
     assert "chains alone can be compared with: 10 layers, 300 steps, rate 0.001: 0.600" in said

@@ -10,7 +10,7 @@ import pandas as pd
 from workbench.errors import InputError
 from workbench.files import make_folder, write_table, write_text
 from workbench.plots.page import write_figure
-from workbench.plots.student_curves import student_curves
+from workbench.plots.student_curves import student_arms, student_curves
 from workbench.studies.students import tables
 from workbench.studies.students.asked import REPORT, share_right
 from workbench.studies.students.jobs import TEACHER, Job
@@ -49,6 +49,8 @@ def write_page(folder: Path, out: Path) -> str:
     ends = ends.loc[
         (ends["against"] == "") & (ends["measure"] == "exact") & (ends["steps"] == steps)
     ]
+    here = ends.loc[ends["traces"] == traces]
+    write_figure(out / "arms.html", student_arms(here, teacher=teacher))
     several = ends.groupby(["series", "layers"])["traces"].transform("nunique") > 1
     if several.any():
         figure = student_curves(ends.loc[several], over="traces", teacher=teacher)

@@ -19,7 +19,7 @@ from workbench.studies.students.jobs import TEACHER, Job, best_settings
 LEFT = 0.5
 """A student has left the plateau when it has this share of the teacher's accuracy."""
 N_RESAMPLES = 2000
-AGAINST = ("cot", "cot+logits", "phases-gold")
+AGAINST = ("cot", "cot+logits", "phases", "phases-gold")
 """Arms that the others are compared with, seed by seed and prompt by prompt."""
 Results = Sequence[Mapping[str, Any]]
 WHERE = ["layers", "steps", "traces"]
@@ -178,8 +178,13 @@ def _answers(one: Mapping[str, Any], at: int | None = None) -> pd.DataFrame:
 
 
 def _against(results: Results) -> list[str]:
-    series = {Job(**one["job"]).series for one in results}
-    return sorted(name for name in series if name.partition("@")[0] in AGAINST)
+    """Of each arm of `AGAINST` the head set with most students."""
+    counts = Counter(Job(**one["job"]).series for one in _finished(results))
+    found = []
+    for arm in AGAINST:
+        theirs = [series for series in sorted(counts) if series.partition("@")[0] == arm]
+        found += [max(theirs, key=lambda series: counts[series])] if theirs else []
+    return found
 
 
 def _plateau(results: Results) -> dict[tuple[str, tuple[int, int, int]], dict[str, Any]]:
