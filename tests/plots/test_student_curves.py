@@ -31,6 +31,8 @@ def test_of_many_arms_lines_are_of_those_with_most_seeds():
     }
     few = student_curves(over_steps(WIDEST - 1), over="step")
     assert len({trace.name for trace in few.data if trace.name}) == WIDEST
+    ends_alone = ends(WIDEST + 1).assign(layers=15, steps=300, traces=8000, step=300)
+    assert not student_curves(ends_alone, over="step").data, "many arms asked only at the end"
 
 
 def test_arms_are_rows_with_their_intervals_and_seeds():

@@ -35,6 +35,8 @@ def student_curves(table: pd.DataFrame, *, over: str, teacher: float | None = No
     if table.empty:
         return nothing(title, "no student is finished")
     table = _most_seeds(table, over)
+    if table.empty:
+        return nothing(title, f"no arm has more than one of its {words}")
     sizes = sorted(set(table["layers"]))
     colours = {
         series: INK if series == "cot" else COLOURS[at % len(COLOURS)]
