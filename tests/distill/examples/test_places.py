@@ -105,6 +105,7 @@ CASES = [
     ({"early": [[0, 999]]}, r"early\[0\] \[0, 999\] is outside the text"),
     ({"late": ["or"]}, r"late\[0\]: its words occur \d+ times"),
     ({"late": [{"span": LISTED, "decision": 2}]}, r"late\[0\]: decision 2 is none of the 2"),
+    ({"late": [{"span": LISTED, "option": 1}]}, r"late\[0\]: option 1 of which decision"),
     ({"late": [{"span": LISTED, "option": 4}]}, r"late\[0\]: option: 4 is none of the 4 options"),
     ({"early": [{"span": LISTED, "option": 0}]}, r"early\[0\].*option"),
     ({"shortlist": [{"span": LISTED}]}, "shortlist.*decision"),

@@ -149,6 +149,8 @@ class _Where:
             option = NO_OPTION
             if isinstance(part, Settled) and part.option is not None:
                 option = _option(f"{name}[{i}]: option", part.option, self._options)
+                if decision == NO_DECISION:
+                    raise InputError(f"{name}[{i}]: option {option} of which decision? say it, too")
             for token in self.tokens("chain", f"{name}[{i}]", part.span):
                 found.setdefault(token - 1, (decision, option))
         return [(place, *about) for place, about in sorted(found.items())]

@@ -179,7 +179,7 @@ def _answers(one: Mapping[str, Any], at: int | None = None) -> pd.DataFrame:
 
 def _against(results: Results) -> list[str]:
     """Of each arm of `AGAINST` the head set with most students."""
-    counts = Counter(Job(**one["job"]).series for one in _finished(results))
+    counts = Counter(job.series for job in compared(results))
     found = []
     for arm in AGAINST:
         theirs = [series for series in sorted(counts) if series.partition("@")[0] == arm]
