@@ -101,6 +101,38 @@ def test_what_was_there_before_has_no_part_in_the_pace(clock: _Clock, unit: str)
     ]
 
 
+@pytest.mark.parametrize("loading", [0, 3])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_found_one_by_one_has_no_part_in_the_pace(
+    clock: _Clock, loading: int, terminal: bool
+) -> None:
+    text = io.StringIO()
+    reporter = Reporter(Console(file=text, force_terminal=terminal, width=100))
+    with reporter.step("patch", 1000) as advance:
+        clock.now += loading
+        for done in range(1, 901):
+            advance(done, 1000)
+            clock.now += 0.002
+        for done in (901, 902):
+            clock.now += 10
+            advance(done, 1000)
+        said = text.getvalue()
+        if terminal:
+            clock.now += 1
+            time.sleep(1.0)  # of the bar's own clock, which draws it
+            said = text.getvalue()
+    assert ("about 16 min 19 s left" if terminal else "902 of 1000, about 16 min 20 s left") in said
+
+
+def test_quick_events_have_a_pace_of_their_own(clock: _Clock) -> None:
+    reporter, text = _reporter()
+    with reporter.step("labels", 10_000) as advance:
+        for done in range(1, 1001):
+            clock.now += 0.05
+            advance(done, 10_000)
+    assert "labels: 963 of 10000, about 7 min 32 s left" in text.getvalue()
+
+
 def test_a_slow_start_does_not_stay_in_the_pace(clock: _Clock) -> None:
     reporter, text = _reporter()
     with reporter.step("train", 20) as advance:

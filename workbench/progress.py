@@ -15,15 +15,18 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 8.0
 SECONDS_BETWEEN_UPDATES = 0.5
 """Of a bar, by pulses: there are thousands."""
+AT_ONCE = 0.1
+"""Seconds within which an event is found to be there, not made."""
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -63,12 +66,17 @@ class _Pace:
     """How long an event takes, and how long is left.
 
     Events of the first advance may have been there before, or be a batch, and nothing says how many
-    are new: what is known counts from it on. A single one is taken to be new.
+    are new: what is known counts from it on. A single one is taken to be new. Who goes on after a
+    stop counts what is there already one by one, too, and at once: such advances, too, are left
+    out, until one takes its time or it is clear that events are that quick.
     """
 
     def __init__(self) -> None:
         self._started = self._last = time.monotonic()
         self._first: tuple[int, float] | None = None
+        """Events and time that the pace counts from."""
+        self._begun = False
+        """Whether something was done that was not there before."""
         self._done = 0
         self.seconds: float | None = None
         """An event; None while that is not known."""
@@ -76,10 +84,14 @@ class _Pace:
     def advance(self, done: int) -> None:
         """So many are done now."""
         now = time.monotonic()
+        at_once = now - self._last < AT_ONCE
         if self._first is None:
             self._first = done, now
-            self.seconds = now - self._started if done == 1 else None
+            self.seconds = None if done != 1 or at_once else now - self._started
+        elif not self._begun and at_once and now - self._started < SECONDS_BETWEEN_LINES:
+            self._first, self.seconds = (done, now), None
         elif done > self._first[0]:
+            self._begun = True
             self.seconds = (now - self._first[1]) / (done - self._first[0])
         self._done, self._last = done, now
 
@@ -87,12 +99,27 @@ class _Pace:
         """Events a second, to be said behind a name; nothing while that is not known."""
         return f", {1 / self.seconds:.2g} {unit} a second" if self.seconds and unit else ""
 
-    def left(self, total: int | None) -> str:
+    def left(self, total: int | float | None) -> str:
         """The time left, likewise."""
         if self.seconds is None or not total or self._done >= total:
             return ""
         gone = time.monotonic() - self._last
         return f", about {duration(max(0.0, self.seconds * (total - self._done) - gone))} left"
+
+
+class _Left(ProgressColumn):
+    """The time left as lines say it: the column of the library knows no pace of minutes an event,
+    and takes what was there before for done now.
+    """
+
+    max_refresh = SECONDS_BETWEEN_UPDATES
+
+    def __init__(self, pace: _Pace) -> None:
+        self._pace = pace
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        return Text(self._pace.left(task.total).removeprefix(", "))
 
 
 _LISTENING: list[_Parts] = []
@@ -188,14 +215,14 @@ class Reporter:
 
     @contextmanager
     def _bar(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
+        pace = _Pace()
         columns = [
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _Left(pace),
         ]
-        pace = _Pace()
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(name, total=total)
             parts = _Parts(

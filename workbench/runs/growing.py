@@ -49,14 +49,19 @@ def grown(
     if path.is_file():
         return _read(path, numbers)
     table = _read(partial, numbers) if partial.is_file() else pd.DataFrame({"id": []}, dtype=str)
-    for start in range(0, len(cases), at_once):
-        part = cases[start : start + at_once]
-        if not set(table["id"]) & {case.id for case in part}:
-            made = rows_of(part)
-            table = pd.concat([table, made], ignore_index=True) if len(table) else made
-            write_table(partial, table)
+    there = set(table["id"])
+    parts = [cases[start : start + at_once] for start in range(0, len(cases), at_once)]
+    missing = [part for part in parts if not there & {case.id for case in part}]
+    done = len(cases) - sum(map(len, missing))
+    if advance and done:  # at once, so that the pace is of what is made now
+        advance(done, len(cases))
+    for part in missing:
+        made = rows_of(part)
+        table = pd.concat([table, made], ignore_index=True) if len(table) else made
+        write_table(partial, table)
+        done += len(part)
         if advance:
-            advance(min(start + at_once, len(cases)), len(cases))
+            advance(done, len(cases))
     write_table(path, table)
     partial.unlink(missing_ok=True)
     return table
