@@ -6,6 +6,8 @@ import pytest
 import torch
 from fixtures.distillation import SMALL
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from transformers import Trainer
+from transformers.utils import requires_backends
 
 from workbench.distill.config import TERMS, LossConfig
 from workbench.distill.reading.parts import plain_model
@@ -140,6 +142,51 @@ def test_a_service_that_cannot_be_reported_to_is_named(tmp_path):
 def test_what_there_is_no_use_for_is_refused_before_training(further, tmp_path):
     with pytest.raises(InputError, match=f"^trainer: {next(iter(further))}: "):
         trainer_arguments(tmp_path, SMALL, 0, 2, further)
+
+
+@pytest.mark.parametrize(
+    ("further", "said"),
+    [
+        ({"push_to_hub": True}, "push_to_hub: the Trainer would push what it works with, not the"),
+        ({"hub_token": "secret"}, "hub_token: the Trainer would push"),
+        ({"optim": "adamw_bnb_8bit"}, "optim adamw_bnb_8bit: You need to install `bitsandbytes`"),
+        (
+            {"optim": "galore_adamw", "optim_target_modules": ["attn"]},
+            "optim galore_adamw: You need to install `galore_torch`",
+        ),
+        ({"optim_args": "what"}, "optim adamw_torch_fused: not enough values"),
+        (
+            {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"what": 1}},
+            "lr_scheduler_type polynomial: .* unexpected keyword argument 'what'",
+        ),
+    ],
+)
+def test_what_would_fail_after_the_models_are_loaded_is_refused_before(further, said, tmp_path):
+    with pytest.raises(InputError, match=f"^trainer: {said}"):
+        trainer_arguments(tmp_path, SMALL, 0, 2, further)
+
+
+def test_nothing_is_pushed_where_that_is_said(tmp_path):
+    assert not trainer_arguments(tmp_path, SMALL, 0, 2, {"push_to_hub": False}).push_to_hub
+
+
+def test_an_optimiser_of_some_modules_fails_in_a_line(make_trainer, tmp_path, monkeypatch):
+    def of_modules(args, model):
+        raise ValueError("No target modules found for galore_adamw")
+
+    monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(of_modules))
+    # Only the student's modules say whether there are such.
+    trainer_arguments(tmp_path, SMALL, 0, 2, {"optim_target_modules": ["none"]})
+    with pytest.raises(InputError, match=r"trainer: optim .*: No target modules found"):
+        make_trainer(LossConfig(attention=0.0)).create_optimizer()
+
+
+def test_a_package_that_the_trainer_lacks_is_named_in_a_line(tmp_path):
+    args = trainer_arguments(tmp_path, SMALL, 0, 2, {})
+    with pytest.raises(InputError, match=r"^trainer: .*natten"), reporting(args):
+        requires_backends("a kernel", ["natten"])
+    with pytest.raises(ImportError, match="ours"), reporting(args):
+        raise ImportError("ours")
 
 
 def test_metrics_and_predictions_get_the_students_logits(make_trainer, make_stream):

@@ -1,12 +1,14 @@
 """Which of the Trainer's arguments go with our loss, and with activations that are read."""
 
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+import torch
+from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks  # pyright: ignore[reportPrivateImportUsage]
 
 from workbench.distill.config import DistillationConfig
@@ -36,6 +38,8 @@ RENAMED = {
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
 """Old names, which still hold and which newer releases warn of, and their new ones."""
+HUB = ("push_to_hub", "hub_")
+"""How arguments begin that send something to the hub."""
 REFUSED = {
     "eval_strategy": ("no", "there are no examples to evaluate on; see evaluate-students"),
     "resume_from_checkpoint": (None, "a stopped student goes on by itself, with the same --out"),
@@ -62,6 +66,13 @@ def trainer_arguments(
             raise InputError(f"trainer: TrainingArguments has no {name!r}")
         if name in SETTINGS:
             raise InputError(f"trainer: {name} is set by {SETTINGS[name]}")
+        if name.startswith(HUB) and further[name] not in (None, False):
+            # From the folder that is worked in: checkpoints' weights with a pickle, no record.
+            raise InputError(
+                f"trainer: {name}: the Trainer would push what it works with, not the student; "
+                "leave it out, and push the finished folder (hf upload ORG/NAME FOLDER --exclude "
+                "traces.jsonl)"
+            )
     settings = trainer_settings(config, workers=workers, checkpoint_every=checkpoint_every)
     settings |= {
         "output_dir": str(out),
@@ -80,6 +91,7 @@ def trainer_arguments(
             raise InputError(f"trainer: {name}: {why}")
     for name in _services(made):
         _check_reporter(name)
+    _check_optimizer(made)
     return made
 
 
@@ -103,16 +115,67 @@ def _check_reporter(name: str) -> None:
         raise InputError(f"report_to {name}: {first_line(error)}") from None
 
 
+def _check_optimizer(args: TrainingArguments) -> None:
+    """Refuse an optimiser that is not installed, or one or a schedule that cannot be made so."""
+    some = torch.nn.Linear(2, 2).to(args.device)
+    made: Any = None
+    with optimizing(args):
+        try:
+            kind, how = Trainer.get_optimizer_cls_and_kwargs(args, some)  # pyright: ignore
+        except ValueError:
+            if args.optim_target_modules is None:
+                raise
+            return  # of the student's modules, which are not these
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+            made = kind(**{"params": some.parameters(), **how})
+    if made is None:
+        return
+    try:
+        get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=made,
+            num_warmup_steps=args.get_warmup_steps(args.max_steps),
+            num_training_steps=args.max_steps,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,  # pyright: ignore
+        )
+    except (ImportError, ValueError, TypeError) as error:
+        kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        raise InputError(f"trainer: lr_scheduler_type {kind}: {first_line(error)}") from None
+
+
+@contextmanager
+def optimizing(args: TrainingArguments) -> Iterator[None]:
+    """Say in a line why an optimiser cannot be made.
+
+    Raises:
+        InputError: it is not installed, or does not take its arguments.
+    """
+    try:
+        yield
+    except (ImportError, ValueError, TypeError, NotImplementedError) as error:
+        name = getattr(args.optim, "value", args.optim)
+        why = first_line(error)
+        raise InputError(
+            f"trainer: optim {name}: {why}; without it, AdamW of torch is taken"
+        ) from None
+
+
 @contextmanager
 def reporting(args: TrainingArguments) -> Iterator[None]:
     """Say in a line what a service that losses are reported to refuses, as a login does.
 
+    And which package is missing that an argument of the Trainer needs.
+
     Raises:
-        InputError: an exception of one of the packages in `report_to`.
+        InputError: an exception of one of the packages in `report_to`, or an import that failed in
+            the Trainer's own packages.
     """
     try:
         yield
     except Exception as error:
+        at = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
+        if isinstance(error, ImportError) and ("transformers" in at or "accelerate" in at):
+            raise InputError(f"trainer: {first_line(error)}") from error
         package = type(error).__module__.partition(".")[0]
         if package not in _services(args):
             raise

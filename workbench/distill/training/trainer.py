@@ -36,7 +36,7 @@ from workbench.distill.reading.parts import attention_modules, plain_model, shap
 from workbench.distill.reading.positions import Marks, choose_queries, sampled_positions
 from workbench.distill.reading.wanted import Wanted
 from workbench.distill.targets.store import Targets
-from workbench.distill.training.arguments import check_arguments, is_recomputed
+from workbench.distill.training.arguments import check_arguments, is_recomputed, optimizing
 from workbench.distill.training.rehearsal import Rehearsal
 from workbench.distill.training.sharding import check_sharding, keep_ends_whole
 from workbench.distill.training.student import check_vocabulary
@@ -156,6 +156,11 @@ class MechanisticDistillationTrainer(Trainer):
             # Samples are independent draws already, and their difficulty follows their index.
             return SequentialSampler(cast(Sized, dataset))
         return super()._get_train_sampler(train_dataset)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer does; what of it depends on the student's modules fails in a line."""
+        with optimizing(self.args):
+            return super().create_optimizer(*args, **kwargs)
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
