@@ -1,7 +1,7 @@
 import pytest
 
 from workbench.errors import InputError
-from workbench.processes import Alone, Processes, in_order, started_alone
+from workbench.processes import Alone, Processes, in_order, parted, started_alone
 from workbench.progress import Reporter
 
 
@@ -12,6 +12,13 @@ def test_a_process_that_nobody_launched_is_alone():
     assert list(here.mine(3)) == [0, 1, 2]
     assert here.device() is None
     assert here.device("auto") == "auto"
+
+
+def test_processes_started_by_hand_say_their_part():
+    assert parted("1/8") == Processes(1, 8)
+    for wrong in ("8/8", "1", "a/b", "-1/2", "0/0"):
+        with pytest.raises(InputError, match=r"give 0/8|parts count from"):
+            parted(wrong)
 
 
 @pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE")])

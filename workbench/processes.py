@@ -144,6 +144,20 @@ def started_alone(environment: Mapping[str, str] | None = None) -> bool:
     return on_cpu and "MASTER_ADDR" in given and not any(name in given for name in _RANK)
 
 
+def parted(part: str) -> Processes:
+    """`1/8`: the second of eight processes that are started by hand, as `--part` says it.
+
+    Raises:
+        InputError: something else.
+    """
+    which, _, parts = part.partition("/")
+    if not (which.isdecimal() and parts.isdecimal() and int(parts)):
+        raise InputError(f"part {part!r} is not WHICH/PARTS; give 0/8, 1/8 and so on")
+    if int(which) >= int(parts):
+        raise InputError(f"part {part}: parts count from 0 to {int(parts) - 1}")
+    return Processes(int(which), int(parts))
+
+
 def in_order(
     work: Work,
     items: Sequence[Any],

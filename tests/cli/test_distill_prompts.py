@@ -76,7 +76,7 @@ def test_refusals_are_one_line(folders, config):
         ("", ["--trainer", "max_stepz=3"], "trainer: TrainingArguments has no 'max_stepz'"),
         ("", ["--trainer", "logging_steps"], "give KEY=VALUE"),
         ("", ["--context", "8"], "no examples to train on, all 12 have 8 tokens or more"),
-        ("", ["--traces", lines], "give a task, with or without traces, or examples"),
+        ("", ["--traces", lines], "give one of both"),
     ]:
         wrong.write_text(text)
         code, _, errors = call("distill", *base, *more)

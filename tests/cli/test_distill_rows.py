@@ -76,7 +76,7 @@ def test_rows_that_cannot_be_are_refused_in_one_line(teacher, tmp_path):
     out = tmp_path / "rows.jsonl"
     for arguments, message in [
         ("--by rule", "--by rule writes rows of a task; give --task"),
-        ("--task icd10cm --part 2/2", "part 2 of 2 is not there"),
+        ("--task icd10cm --part 2/2", "parts count from 0 to 1"),
         ("--task icd10cm --predictions none", "none"),
     ]:
         code, _, errors = call("traces", arguments, "--out", out, "--teacher", teacher)

@@ -65,7 +65,7 @@ def test_targets_refuse_in_one_line(folder):
     teacher = ["--teacher", folder / "teacher", "--headset", folder / "heads.json"]
     made = ["teacher-targets", "--out", folder / "targets", *teacher]
     for flags, message in (
-        ("--part 2/2", "part '2/2' is not WHICH/PARTS"),
+        ("--part 2/2", "parts count from 0 to 1"),
         ("--top 8", "give --traces or --prompts"),
     ):
         code, _, errors = call(*made, flags)

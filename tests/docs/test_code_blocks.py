@@ -22,7 +22,7 @@ from workbench.analysis.scores import registry
 from workbench.analysis.scores.registry import known_scores
 from workbench.cli import app
 from workbench.distill.matching.files import heads_for
-from workbench.models.loading import KNOWN
+from workbench.models.sources import KNOWN
 from workbench.prompts import choices
 
 ROOT = Path(__file__).parents[2]

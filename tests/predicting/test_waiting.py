@@ -2,16 +2,9 @@ import pytest
 
 from workbench.errors import InputError
 from workbench.predicting import waiting
-from workbench.predicting.waiting import parted, wait_for
-from workbench.processes import Alone, Processes
+from workbench.predicting.waiting import wait_for
+from workbench.processes import Alone
 from workbench.progress import Reporter
-
-
-def test_processes_started_by_hand_say_their_part():
-    assert parted("1/8") == Processes(1, 8)
-    for wrong in ("8/8", "1", "a/b", "-1/2", "0/0"):
-        with pytest.raises(InputError, match=r"give 0/8|parts count from"):
-            parted(wrong)
 
 
 def test_waiting_ends_when_all_is_there_or_nothing_comes(monkeypatch, capsys):

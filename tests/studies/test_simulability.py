@@ -1,3 +1,5 @@
+import shutil
+
 import pandas as pd
 import pytest
 from fixtures.tiny_runs import save_reader
@@ -36,7 +38,7 @@ def test_parts_are_put_together_and_not_done_again(right_chains, folder, tmp_pat
     flags = ["simulability", "--teacher", folder, "--student", f"phases-0={folder}"]
     flags += ["--n-train", "3", "--n-test", "2", "--steps", "1", "--batch-size", "2"]
     flags += ["--n-resamples", "5", "--device", "cpu", "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, [*flags, "--part", "2/2"])
+    done = CliRunner().invoke(app, [*flags, "--part", "1/2"])
     assert done.exit_code == 0, done.output
     assert right_chains == [5] and not (tmp_path / "out" / "summary.csv").exists()
     done = CliRunner().invoke(app, flags)
@@ -50,6 +52,18 @@ def test_parts_are_put_together_and_not_done_again(right_chains, folder, tmp_pat
     assert found.loc[found["las"].isna(), "note"].str.contains("LAS is not defined").all()
     refused = CliRunner().invoke(app, [*flags, "--steps", "2"])
     assert refused.exit_code != 0 and "other settings (steps)" in refused.output
+
+
+def test_a_model_with_cut_weights_is_refused_before_others_write(right_chains, folder, tmp_path):
+    cut = tmp_path / "cut"
+    shutil.copytree(folder, cut)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    flags = ["simulability", "--teacher", folder, "--student", f"cot-0={cut}"]
+    flags += ["--device", "cpu", "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, flags)
+    assert refused.exit_code == 2 and str(cut) in "".join(refused.stderr.splitlines())
+    assert not right_chains and not (tmp_path / "out").exists()
 
 
 def test_a_model_without_answers_is_said():

@@ -45,7 +45,7 @@ def test_models_are_followed_once_and_stand_beside_the_paper(chains, folder, tmp
     out = tmp_path / "out"
     flags = ["study", "trajectories", "--teacher", folder, "--student", f"phases-p2-0={folder}"]
     flags += ["--n", "2", "--n-resamples", "5", "--device", "cpu", "--out", str(out)]
-    done = CliRunner().invoke(app, [*flags, "--part", "2/2"])
+    done = CliRunner().invoke(app, [*flags, "--part", "1/2"])
     assert done.exit_code == 0, done.output
     assert chains == [(2, 2)] and not (out / "table.csv").exists()
     done = CliRunner().invoke(app, flags)

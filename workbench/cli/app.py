@@ -186,7 +186,8 @@ def command(
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        function = _beating(function) if beats else function
+        known = name or function.__name__.replace("_", "-")
+        function = _beating(function, known) if beats else function
         function.several = several  # pyright: ignore[reportFunctionMemberAccess]
         function.stopped = stopped  # pyright: ignore[reportFunctionMemberAccess]
         registered: Any = function if settings is None else _later(function, settings)
@@ -196,12 +197,12 @@ def command(
     return register
 
 
-def _beating(function: Callable[..., None]) -> Callable[..., None]:
+def _beating(function: Callable[..., None], name: str) -> Callable[..., None]:
     @wraps(function)
     def told(*given: Any, **named: Any) -> None:
         from workbench.progress import Reporter, beating
 
-        with Reporter().between(function.__name__.replace("_", "-")), beating():
+        with Reporter().between(name), beating():
             function(*given, **named)
 
     return told

@@ -150,15 +150,34 @@ def distill(
 
     Runs under `accelerate launch -m workbench distill …` too, on several devices.
     """
-    from workbench.distill.training.run import distill as train
+    from workbench.distill.given import check_distillation, check_new
+    from workbench.prompts.choices import check_task
 
-    prepare()
     arguments = trainer_flags(config, trainer or ())
     if report_to != "none":
         arguments["report_to"] = report_to
     lora = _adapter(lora_rank, alpha=lora_alpha, saved=lora_saved)
+    wanted = config_of(arm, pretrained(student, student_layers), settings, lora)
+    if task is not None:
+        check_task(task)
+    check_distillation(
+        wanted,
+        teacher=teacher,
+        headset=headset,
+        pool=pool,
+        prompts=prompts,
+        traces=traces,
+        targets=targets,
+        sharded=teacher_sharded,
+    )
+    check_new(out)
+    table = scores_for(scores, headset, wanted.heads, targets)
+
+    from workbench.distill.training.run import distill as train
+
+    prepare()
     folder, pools, wanted, data = prepared(
-        config_of(arm, pretrained(student, student_layers), settings, lora),
+        wanted,
         teacher=teacher,
         headset=headset,
         pool=pool,
@@ -173,7 +192,7 @@ def distill(
         pools,
         wanted,
         **data,
-        scores=scores_for(scores, headset, wanted.heads, targets),
+        scores=table,
         traces=traces,
         targets=targets,
         teacher_sharded=teacher_sharded,
@@ -200,15 +219,16 @@ def prepared(
 ) -> tuple[Path, Any, "DistillationConfig", dict[str, Any]]:
     """The teacher's folder, its pools, the settings for these, and what is trained on."""
     from workbench.distill.examples.chats import examples_from_chats
+    from workbench.distill.given import KEPT_TEACHER
     from workbench.distill.matching.files import heads_for
-    from workbench.distill.targets.store import TEACHER, Targets
+    from workbench.distill.targets.store import Targets
     from workbench.models import loading
     from workbench.prompts.choices import OWN_TASK, open_task
     from workbench.prompts.make import make_prompts, needed_tokenizer
 
     there = set() if targets is None else {one for one, *_ in Targets(targets).manifest.pools}
     if targets is not None and teacher is None:
-        folder = targets / TEACHER
+        folder = targets / KEPT_TEACHER
     else:
         folder = loading.model_folder(loading.bundled_model_path() if teacher is None else teacher)
     pools = None if headset is None else heads_for(headset, folder, pool)
@@ -294,13 +314,13 @@ def scores_for(
     given: Path | None, headset: Path | None, heads: str, targets: Path | None = None
 ) -> Any:
     """The table that control heads are chosen by, where any are and targets do not know them."""
-    import pandas as pd
-
     if heads == "pools" or targets is not None:
         return None
     path = given or (headset.parent / "scores.parquet" if headset else None)
     if path is None or not path.is_file():
         raise InputError(f"{heads} heads are chosen by a run's scores table; give --scores FILE")
+    import pandas as pd
+
     try:
         return pd.read_parquet(path, columns=["layer", "head", "output_norm"])
     except (OSError, ValueError) as error:

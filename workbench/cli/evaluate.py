@@ -40,9 +40,27 @@ def evaluate(
     device: OneDevice = None,
 ) -> None:
     """Teacher and students side by side, on labels that none of them was trained on."""
+    from workbench.distill.given import read_record
+    from workbench.files import alone_in, check_writable
+    from workbench.headsets.foreign import read_foreign
+    from workbench.models.sources import check_source
+
+    named = student_names(students)
+    for one in named.values():
+        read_record(one)
+    if teacher is not None:
+        check_source(teacher)
+    if headset is not None:
+        listed = read_foreign(headset)
+        if listed is not None:
+            raise InputError(
+                f"{headset}: {listed.form} does not say pools, and each has effects of its own; "
+                "write the heads by hand, with pools"
+            )
+    check_writable(out)
+
     from workbench.distill.evaluation.evaluate import evaluate_students
     from workbench.distill.matching.files import heads_for
-    from workbench.files import alone_in
     from workbench.models import loading
     from workbench.plots.students_page import read_tables, write_students_page
 
@@ -52,7 +70,7 @@ def evaluate(
         found = evaluate_students(
             out,
             folder,
-            student_names(students),
+            named,
             pools=None if headset is None else heads_for(headset, folder),
             n_prompts=n,
             n_trajectory_prompts=n_trajectory,
@@ -91,9 +109,12 @@ def student_names(folders: list[Path]) -> dict[str, Path]:
     """Folders by their own names, with the parent's in front where two are the same.
 
     Raises:
-        InputError: two folders that cannot be told apart by these.
+        InputError: a folder twice, or two folders that cannot be told apart by these.
     """
     folders = [folder.resolve() for folder in folders]
+    again = [folder for folder in folders if folders.count(folder) > 1]
+    if again:
+        raise InputError(f"{again[0]}: is given twice; each student is evaluated once")
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{folder.parent.name}-{folder.name}" for folder in folders]

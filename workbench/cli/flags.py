@@ -38,6 +38,10 @@ Places = Annotated[
 Sizes = Annotated[
     str, typer.Option(help="Heads patched together: 3,8,16.", show_default="by the model's size")
 ]
+ModelPart = Annotated[
+    str | None,
+    typer.Option(help="Which of how many parts of the models, from 0: 3/8; makes no tables."),
+]
 Force = Annotated[bool, typer.Option(help="Replace the file if it exists.")]
 
 NAMES = {"n_prompts": "--n"}

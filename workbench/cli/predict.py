@@ -46,7 +46,7 @@ def predict(
     from workbench.models.loading import bundled_model_path
     from workbench.predicting.config import PredictionConfig
     from workbench.predicting.run import predict as run
-    from workbench.predicting.waiting import parted
+    from workbench.processes import parted
 
     prepare()
     found = run(

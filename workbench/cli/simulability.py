@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from workbench.cli.app import GOES_ON, STUDENTS, command, prepare
-from workbench.cli.flags import Flag, OneDevice, setting_flags, some_run_flags
+from workbench.cli.flags import Flag, ModelPart, OneDevice, setting_flags, some_run_flags
 
 SHOWN = ["las", "las_low", "las_high", "n_leaking", "n_other", "x", "e", "xe", "n"]
 
 
 def _flags() -> dict[str, Flag]:
-    from workbench.distill.evaluation.simulator import SimulatorConfig
+    from workbench.distill.evaluation.config import SimulatorConfig
 
     return setting_flags(SimulatorConfig) | some_run_flags("n_resamples")
 
@@ -64,26 +64,41 @@ def simulability(
         ),
     ] = None,
     write_batch: Annotated[int, typer.Option(min=1, help="Chains written together.")] = 640,
-    part: Annotated[
-        str | None, typer.Option(help="I/N: every N-th model alone, and no tables.")
-    ] = None,
+    part: ModelPart = None,
     device: OneDevice = None,
 ) -> None:
     """Leakage-adjusted simulability of chains: do they help to tell what a model answers?"""
-    from workbench.cli.app import new_folder
-    from workbench.distill.evaluation import simulability as measure
-    from workbench.distill.evaluation.simulator import SimulatorConfig
+    from workbench.cli.app import check_new, new_folder
+    from workbench.distill.evaluation.config import SimulatorConfig
     from workbench.errors import InputError
-    from workbench.files import write_table
+    from workbench.files import check_writable, read_text, write_table
+    from workbench.models.sources import check_source
+    from workbench.processes import parted
+    from workbench.prompts.choices import check_task
     from workbench.studies.named_models import NamedModels
-    from workbench.studies.simulability import SimulabilityStudy, study_simulability
 
-    prepare()
     n_resamples = settings.pop("n_resamples")
     config = SimulatorConfig(**settings)
+    models = NamedModels.read(teacher, student or ())
+    check_task(task)
+    if part is not None:
+        parted(part)
     if rows is not None:
         if student or part:
             raise InputError("--rows are of one model: they go without --student and --part")
+        check_new(out)
+        read_text(rows)
+        check_source(simulator or teacher)
+    else:
+        check_writable(out)
+        for source in (*models.all.values(), *([simulator] if simulator else [])):
+            check_source(source)
+
+    from workbench.distill.evaluation import simulability as measure
+    from workbench.studies.simulability import SimulabilityStudy, study_simulability
+
+    prepare()
+    if rows is not None:
         with new_folder(out):
             own = measure.simulability(
                 rows,
@@ -97,7 +112,6 @@ def simulability(
             write_table(out / "summary.csv", own.summary, float_format="%.5g")
         shown = own.summary.set_index("kind")
     else:
-        models = NamedModels.read(teacher, student or ())
         sizes = {"n_train": n_train, "n_test": n_test, "split": split, "n_resamples": n_resamples}
         study = SimulabilityStudy(
             models, simulator, task, config=config, max_new_tokens=max_new_tokens, **sizes

@@ -16,7 +16,7 @@ from workbench.cli.app import (
     new_folder,
     prepare,
 )
-from workbench.cli.flags import Device, Dtype, Prompts, some_run_flags
+from workbench.cli.flags import Device, Dtype, ModelPart, Prompts, some_run_flags
 
 study = commands("Studies of training runs and of distillation.")
 app.add_typer(study, name="study", rich_help_panel=MAINTAINERS)
@@ -265,9 +265,7 @@ def trajectories(
     embedding: Annotated[
         str, typer.Option(help="Of texts: own (the teacher's), own:LAYER, or a folder.")
     ] = "own",
-    part: Annotated[
-        str | None, typer.Option(help="I/N: every N-th model alone, and no tables.")
-    ] = None,
+    part: ModelPart = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of prompts and resamples.")] = 1,
     device: Device = None,
     dtype: Dtype = "float32",

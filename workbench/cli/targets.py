@@ -71,19 +71,31 @@ def teacher_targets(
     from contextlib import suppress
     from shutil import rmtree
 
+    from workbench.distill.given import check_distillation
+    from workbench.files import check_writable
+    from workbench.processes import parted
+    from workbench.prompts.choices import check_task
+
+    here = parted(part)
+    if prompts is None and traces is None:
+        raise InputError("targets are of given examples; give --traces or --prompts")
+    wanted = config_of(arm, pretrained(student, student_layers), settings)
+    if task is not None:
+        check_task(task)
+    check_distillation(
+        wanted, teacher=teacher, headset=headset, pool=pool, prompts=prompts, traces=traces
+    )
+    check_writable(out)
+    table = scores_for(scores, headset, wanted.heads)
+
     from workbench.distill.targets.make import Making
     from workbench.distill.targets.packing import Packing
     from workbench.distill.training.run import distill
     from workbench.files import make_folder
 
     prepare()
-    which, slash, parts = part.partition("/")
-    if not (slash and which.isdecimal() and parts.isdecimal() and int(which) < int(parts)):
-        raise InputError(f"part {part!r} is not WHICH/PARTS; give 0/8, 1/8 and so on")
-    if prompts is None and traces is None:
-        raise InputError("targets are of given examples; give --traces or --prompts")
     folder, pools, wanted, data = prepared(
-        config_of(arm, pretrained(student, student_layers), settings),
+        wanted,
         teacher=teacher,
         headset=headset,
         pool=pool,
@@ -92,7 +104,7 @@ def teacher_targets(
         template=template,
         readouts=False,
     )
-    work = out / f"{WORK}-{which}"
+    work = out / f"{WORK}-{here.rank}"
     try:
         make_folder(out)
         record = distill(
@@ -101,13 +113,13 @@ def teacher_targets(
             pools,
             wanted,
             **data,
-            scores=scores_for(scores, headset, wanted.heads),
+            scores=table,
             traces=traces,
             workers=0,
             making=Making(
                 out,
                 Packing(exact=exact, top=top, width=width, seed=projection_seed),
-                (int(which), int(parts)),
+                (here.rank, here.world),
                 block,
                 dry_run,
             ),

@@ -30,7 +30,6 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 TRAINING_RECORD = "training.json"
 ADAPTING_RECORD = "adapting.json"
 """Of adapters for a label set, which are asked as other models are."""
-ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, "adapter_model.bin")
 KINDS = (
     *("LORA", "ADALORA", "LOHA", "LOKR", "VERA", "RANDLORA", "MISS", "HRA", "OFT", "ROAD"),
     *("FOURIERFT", "SHIRA", "IA3", "LN_TUNING", "TRAINABLE_TOKENS"),
@@ -61,11 +60,6 @@ class AdapterInfo:
     rank: int | None
     trained_on: str | None = None
     """Hash of the base's weights that it was trained on, where its training record says so."""
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter, or a part of one."""
-    return any((folder / name).exists() for name in ADAPTER_FILES)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

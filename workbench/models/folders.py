@@ -24,6 +24,7 @@ from transformers import (
 from workbench.errors import InputError, first_line, shorten
 from workbench.files import read_text, reading
 from workbench.models import plain_weights
+from workbench.models.sources import config_path
 
 SINGLE_FILE = "model.safetensors"
 SHARD_INDEX = "model.safetensors.index.json"
@@ -38,11 +39,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: the file is missing, is not JSON, names no `model_type` of transformers (one
             with code of its own is never run), or is of a quantised model.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        files = sorted(found.name for found in folder.glob("*.gguf"))
-        hint = f"; give the GGUF file itself: {folder / files[0]}" if files else ""
-        raise InputError(f"model folder {folder} has no config.json{hint}")
+    path = config_path(folder)
     config = _read_json(path)
     if "model_type" not in config:
         raise InputError(f"{path} has no 'model_type'; is this a Hugging Face model folder?")
@@ -130,6 +127,23 @@ def _shards(folder: Path) -> list[Path]:
         if not (folder / name).is_file():
             raise InputError(f"model folder {folder} lacks shard {name}, which {index.name} names")
     return [folder / name for name in names]
+
+
+def check_files(folder: Path) -> None:
+    """Refuse weights that are damaged or of other sizes than configured, by their headers alone.
+
+    Raises:
+        InputError: what `read_model` finds before it reads them.
+    """
+    config, files = hf_config(folder), weight_files(folder)
+    try:
+        stored = plain_weights.tensor_headers(files)
+        plain_weights.check_stored(stored, folder)
+        plain_weights.check_sizes(config, stored, folder)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"model folder {folder} cannot be loaded: {first_line(error)}") from error
 
 
 def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> PreTrainedModel:

@@ -20,8 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError, first_line
-from workbench.files import reading
-from workbench.models import adapters, catalogue, folders
+from workbench.models import adapters, catalogue, folders, sources
 from workbench.models.adapters import AdapterInfo
 from workbench.models.gguf import GgufFile, gguf_config, open_gguf, read_gguf
 from workbench.models.gguf_tokenizer import read_gguf_tokenizer
@@ -31,7 +30,6 @@ HUB_PATTERNS = [
     *("*.json", "model*.safetensors", adapters.WEIGHTS_FILE),
     *("tokenizer*", "vocab*", "merges.txt", "*.jinja"),
 ]
-KNOWN = (*catalogue.PRETRAINED, catalogue.REASONER)
 
 
 @dataclass(frozen=True)
@@ -72,59 +70,20 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
 
 
 def _local_folder(source: str | Path, revision: str | None) -> Path:
-    folder = Path(source).expanduser()
-    if _exists(folder):
-        if revision is not None:
-            raise InputError(f"{source} is on this machine; revision {revision!r} is of a hub id")
-        if folder.is_dir():
-            if source in KNOWN and not _holds_model(folder):
-                raise InputError(
-                    f"{folder.absolute()} holds no model, and as a path it comes before the model "
-                    f"of that name; rename it, or run elsewhere"
-                )
-            return folder.resolve()
-        if _is_gguf(folder):
-            return folder.absolute()
-        raise InputError(
-            f"{source} is a file; give the model folder that contains it, or a .gguf file"
-        )
-    if "://" in str(source):
-        raise InputError(f"model {source} is an address; give the hub id, ORG/NAME")
-    name, revision = _at_revision(source, revision)
-    if known := catalogue.folder_of(name):
-        if revision is not None:
-            raise InputError(f"{name} is on this machine; revision {revision!r} is of a hub id")
-        return known
-    if name.lower().endswith(".gguf"):
-        raise InputError(f"GGUF file {source} does not exist")
-    if isinstance(source, Path) or name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise InputError(f"model folder {source} does not exist")
+    folder = sources.local_folder(source, revision)
+    if folder is not None:
+        return folder
+    name, revision = sources.at_revision(source, revision)
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_PATTERNS))
     except (OSError, ValueError) as error:  # no network, unknown or gated repository, bad id
-        names = "" if "/" in name else f", none of {', '.join(KNOWN)},"
-        near = "".join(f"; did you mean {one}?" for one in get_close_matches(name, KNOWN, n=1))
+        names = "" if "/" in name else f", none of {', '.join(sources.KNOWN)},"
+        close = get_close_matches(name, sources.KNOWN, n=1)
+        near = "".join(f"; did you mean {one}?" for one in close)
         raise InputError(
             f"model {str(source)!r} is no local folder{names} and cannot be fetched from the hub: "
             f"{first_line(error)}{near}"
         ) from error
-
-
-def _exists(path: Path) -> bool:
-    with reading(path):  # a folder on the way may be closed to this user, a name too long
-        return path.exists()
-
-
-def _holds_model(folder: Path) -> bool:
-    return adapters.is_adapter(folder) or (folder / "config.json").exists()
-
-
-def _at_revision(source: str | Path, revision: str | None) -> tuple[str, str | None]:
-    """A hub id, and the revision that is given beside or in it."""
-    name, _, named = str(source).partition("@")
-    if named and revision is not None:
-        raise InputError(f"model {str(source)!r} names its revision, and {revision!r} is given")
-    return name, named or revision
 
 
 def recorded_name(
@@ -135,8 +94,8 @@ def recorded_name(
     `folder` is what `model_folder` gave. A folder of the hub's cache is recorded as the hub names
     it: `models--ORG--NAME/snapshots/HASH` is ORG/NAME at HASH.
     """
-    if not _exists(Path(source).expanduser()):
-        name, revision = _at_revision(source, revision)
+    if not sources.exists(Path(source).expanduser()):
+        name, revision = sources.at_revision(source, revision)
         commit = folder.name if folder.parent.name == "snapshots" else None
         return name, revision or commit
     given = Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100, resolve follows links
@@ -144,10 +103,6 @@ def recorded_name(
     if given.parent.name == "snapshots" and repository.startswith("models--"):
         return repository.removeprefix("models--").replace("--", "/", 1), given.name
     return given.name, revision
-
-
-def _is_gguf(path: Path) -> bool:
-    return path.suffix.lower() == ".gguf" and path.is_file()
 
 
 def _opened(path: Path) -> GgufFile:
@@ -167,10 +122,10 @@ def _whole(folder: Path) -> Path:
     Raises:
         InputError: a configuration that is refused.
     """
-    if _is_gguf(folder):
+    if sources.is_gguf(folder):
         _opened(folder)
         return folder
-    if adapters.is_adapter(folder):
+    if sources.is_adapter(folder):
         return base_of(folder)[1]
     folders.read_config(folder)
     return folder
@@ -186,10 +141,10 @@ def base_of(folder: Path) -> tuple[tuple[str, str | None], Path]:
     named = settings["base_model_name_or_path"]
     beside = folder / Path(named).expanduser()  # an absolute path stays what it is
     try:
-        source = beside if _exists(beside) else named
-        revision = None if _exists(Path(source)) else settings.get("revision")
+        source = beside if sources.exists(beside) else named
+        revision = None if sources.exists(Path(source)) else settings.get("revision")
         base = _local_folder(source, revision)
-        if adapters.is_adapter(base):
+        if sources.is_adapter(base):
             raise InputError(f"{base} is an adapter itself; merge that one first")
         _whole(base)
     except InputError as error:
@@ -205,9 +160,9 @@ def provenance(folder: Path) -> Provenance:
     Raises:
         InputError: there are none, or an adapter's base is not there.
     """
-    if _is_gguf(folder):
+    if sources.is_gguf(folder):
         return Provenance(files_sha256([folder]), quantisation=_opened(folder).facts().tensors)
-    if not adapters.is_adapter(folder):
+    if not sources.is_adapter(folder):
         digest = files_sha256(folders.weight_files(folder))
         return Provenance(digest, quantisation=catalogue.quantisation_of(folder))
     named, base = base_of(folder)
@@ -232,7 +187,7 @@ def hf_config(folder: Path) -> PreTrainedConfig:
         InputError: as `folders.hf_config` and `gguf_config`.
     """
     whole = _whole(folder)
-    return gguf_config(_opened(whole)) if _is_gguf(whole) else folders.hf_config(whole)
+    return gguf_config(_opened(whole)) if sources.is_gguf(whole) else folders.hf_config(whole)
 
 
 def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> PreTrainedModel:
@@ -244,7 +199,7 @@ def read_model(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> P
     Raises:
         InputError: as `folders.read_model`, `read_gguf` and `adapters.merge`.
     """
-    if _is_gguf(folder):
+    if sources.is_gguf(folder):
         return read_gguf(_opened(folder), dtype=dtype, device_map=device_map)
     whole = _whole(folder)
     if whole == folder:
@@ -272,7 +227,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     Raises:
         InputError: tokenizer files that cannot be read.
     """
-    if _is_gguf(folder):
+    if sources.is_gguf(folder):
         return read_gguf_tokenizer(_opened(folder))
     own, whole = folders.read_tokenizer(folder), _whole(folder)
     return read_tokenizer(whole) if own is None and whole != folder else own

@@ -21,7 +21,8 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from workbench.errors import InputError
-from workbench.models import adapters, folders
+from workbench.models import folders
+from workbench.models.sources import is_adapter
 
 Fill = Callable[[str, Tensor, int], None]
 """(name of a weight, this process's rows of it, the first of these) → values are written there."""
@@ -106,7 +107,7 @@ def read_sharded(
     Raises:
         InputError: a GGUF file, an adapter, or weights that are not named or shaped as the model's.
     """
-    if not folder.is_dir() or adapters.is_adapter(folder):
+    if not folder.is_dir() or is_adapter(folder):
         raise InputError(f"{folder}: only whole models in safetensors are read in shares")
     config = folders.hf_config(folder)
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)

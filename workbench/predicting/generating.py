@@ -5,9 +5,9 @@ from importlib import import_module
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from workbench.errors import InputError
-from workbench.models import adapters
 from workbench.models.batch_budget import PackBudget
 from workbench.models.greedy import end_tokens, greedy_tokens
+from workbench.models.sources import is_adapter
 from workbench.predicting.model import PlainModel
 from workbench.progress import beating
 
@@ -92,7 +92,7 @@ class VllmGenerator:
                 "--generator vllm starts processes of its own, and not under a launcher: start one "
                 "command an accelerator, with CUDA_VISIBLE_DEVICES and --part 0/2, 1/2 and so on"
             )
-        if not model.folder.is_dir() or adapters.is_adapter(model.folder):
+        if not model.folder.is_dir() or is_adapter(model.folder):
             raise InputError(
                 f"--generator vllm reads whole models in Hugging Face form, and {model.name} is an "
                 "adapter or a GGUF file; leave --generator out"

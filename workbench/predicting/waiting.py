@@ -1,4 +1,4 @@
-"""Processes that share a folder: their parts when started by hand, and waiting for one another.
+"""Processes that share a folder wait for one another.
 
 They tell one another nothing but what they write, so hosts need only a folder that all of them see.
 """
@@ -7,24 +7,10 @@ import time
 from collections.abc import Callable
 
 from workbench.errors import InputError
-from workbench.processes import Alone, Processes
+from workbench.processes import Alone
 from workbench.progress import Reporter, duration
 
 SECONDS_BETWEEN_LOOKS = 0.5
-
-
-def parted(part: str) -> Processes:
-    """`1/8`: the second of eight processes that are started by hand.
-
-    Raises:
-        InputError: something else.
-    """
-    which, _, parts = part.partition("/")
-    if not (which.isdecimal() and parts.isdecimal()):
-        raise InputError(f"part {part!r} is not WHICH/PARTS; give 0/8, 1/8 and so on")
-    if int(which) >= int(parts):
-        raise InputError(f"part {part}: parts count from 0 to {int(parts) - 1}")
-    return Processes(int(which), int(parts))
 
 
 def wait_for(

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from workbench.bench.distill import equal_compute
 from workbench.distill.arms import ON_TRACES, find_arm
-from workbench.distill.training.folder import RECORD, WORK, read_record
+from workbench.distill.given import RECORD, read_record
+from workbench.distill.training.folder import WORK
 from workbench.errors import InputError
 from workbench.files import claim
 from workbench.models import loading

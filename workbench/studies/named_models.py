@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.errors import InputError
-from workbench.models import loading
+from workbench.processes import parted
 
 TEACHER = "teacher"
-PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class NamedModels:
         Raises:
             InputError: a model that is not there.
         """
+        from workbench.models import loading  # heavy, and names are checked before
+
         return {
             name: loading.weights_sha256(loading.model_folder(source))
             for name, source in self.all.items()
@@ -68,14 +69,11 @@ def arm_in(name: str) -> str:
 
 
 def part_of(names: Sequence[str], part: str | None) -> list[str]:
-    """Names that part i of n does, `i/n` from 1; all where none is given.
+    """Names that one of several parts does, `1/4`; all where none is given.
 
     Raises:
-        InputError: it is not of this form.
+        InputError: what `parted` refuses.
     """
     if part is None:
         return list(names)
-    found = PART.fullmatch(part)
-    if found is None or int(found[1]) > int(found[2]):
-        raise InputError(f"--part {part}: give I/N, as 1/4, with I from 1 to N")
-    return list(names)[int(found[1]) - 1 :: int(found[2])]
+    return [names[number] for number in parted(part).mine(len(names))]

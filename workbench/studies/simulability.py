@@ -8,7 +8,7 @@ Chains stand in three versions, and one simulator reads all of them (see `simula
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from transformer_lens.utilities.devices import get_device
 
+from workbench.distill.evaluation.config import SimulatorConfig
 from workbench.distill.evaluation.simulability import (
     SEEN,
     SUMMARY,
@@ -24,11 +25,12 @@ from workbench.distill.evaluation.simulability import (
     simulability,
     summarise,
 )
-from workbench.distill.evaluation.simulator import SimulatorConfig
 from workbench.distill.training.student import check_tokenizers
 from workbench.errors import InputError
 from workbench.files import alone_in, claim, make_folder, read_parquet, write_table, write_text
 from workbench.models import loading
+from workbench.models.folders import check_files
+from workbench.models.sources import is_adapter
 from workbench.progress import Reporter
 from workbench.prompts.choices import open_task
 from workbench.studies.named_models import TEACHER, NamedModels, arm_in, part_of
@@ -102,13 +104,13 @@ def study_simulability(
 ) -> Simulated | None:
     """Simulate every model that was not simulated before; then all tables.
 
-    With `part`, "i/n", only every n-th model is, and there are no tables: another process does the
-    others.
+    With `part`, "1/4", only every fourth model is, and there are no tables: other processes
+    do the others.
 
     Args:
         study: what it is about.
         out: a folder, with one of each model's name.
-        part: "i/n".
+        part: "0/4", "1/4" and so on.
         batch_size: chains written together.
         device: an accelerator if there is one.
         dtype: in which chains are written; auto: bfloat16 on an accelerator, else float32.
@@ -129,11 +131,12 @@ def study_simulability(
     given = {"task": study.task, "split": study.split, "seed": study.seed, "dtype": str(kind)}
     given |= {"n_train": study.n_train, "n_test": study.n_test, "room": study.max_new_tokens}
     given |= {"simulator": simulator_hash, **asdict(study.config)}
+    missing = [name for name in wanted if not (out / name / CASES).is_file()]
+    _check_models(study, missing, simulator)
     for name in wanted:
         make_folder(out / name)
         asked = {**given, "weights": hashes[name]}
         claim(out / name, out / name / SETTINGS, asked, "the simulability of a model")
-    missing = [name for name in wanted if not (out / name / CASES).is_file()]
     for number, name in enumerate(missing, start=1):
         folder, source = out / name, study.models.all[name]
         reporter.say(f"{name}: {number} of {len(missing)} models")
@@ -149,6 +152,25 @@ def study_simulability(
         return None
     frames = {name: read_parquet(out / name / CASES) for name in study.models.all}
     return tables(frames, n_resamples=study.n_resamples, seed=study.seed)
+
+
+def _check_models(study: SimulabilityStudy, names: Sequence[str], simulator: str) -> None:
+    """Refuse what would end the study at a model, after others are done."""
+    if not names:
+        return
+    home = loading.model_folder(study.models.teacher)
+    open_task(study.task, model=home, split=study.split)
+    if loading.read_tokenizer(loading.model_folder(simulator)) is None:
+        raise InputError(f"simulator {simulator}: has no tokenizer to read texts with")
+    theirs = loading.read_tokenizer(home)
+    for name in names:
+        folder = loading.model_folder(study.models.all[name])
+        own = loading.read_tokenizer(folder)
+        if own is None:
+            raise InputError(f"model {name!r} has no tokenizer; put the teacher's into its folder")
+        check_tokenizers(theirs, own)
+        if folder.is_dir() and not is_adapter(folder):
+            check_files(folder)
 
 
 def _cases_of(
@@ -226,9 +248,6 @@ def _rows_of(
     task = open_task(study.task, model=home, split=study.split)
     folder = loading.model_folder(source)
     tokenizer = loading.read_tokenizer(folder)
-    if tokenizer is None:
-        raise InputError(f"model {source} has no tokenizer; put the teacher's into its folder")
-    check_tokenizers(loading.read_tokenizer(home), tokenizer)
     model: Any = loading.read_model(folder, dtype=dtype).to(device)  # pyright: ignore
     model.set_attn_implementation("sdpa")  # as right as eager, and faster
     return written_rows(

@@ -102,8 +102,8 @@ def study_trajectories(
 ) -> Along | None:
     """Follow every model that was not followed before; then all tables.
 
-    With `part`, "i/n", only every n-th model is followed, and there are no tables: another process
-    does the others.
+    With `part`, "1/4", only every fourth model is followed, and there are no tables: other
+    processes do the others.
 
     Raises:
         InputError: a model or task that cannot be used, students with other tokens than the

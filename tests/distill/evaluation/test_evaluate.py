@@ -327,11 +327,49 @@ def test_steps_to_a_level():
     assert np.isnan(steps_to(readout, 0.95))
 
 
+def _cut(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def _without_a_readout(folder):
+    (folder / "readout.parquet").write_bytes(b"no table")
+
+
+@pytest.mark.parametrize("damage", [_cut, _without_a_readout])
+def test_a_damaged_student_is_refused_before_the_teacher_is_read(
+    run, write_student, tmp_path, monkeypatch, damage
+):
+    students = {
+        name: write_student(name, seed=seed) for seed, name in enumerate(("whole", "other"))
+    }
+    damage(students["other"])
+
+    def never(*given, **named):
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr(loading, "read_model", never)
+    with pytest.raises(InputError, match=str(students["other"])):
+        run(students)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("few_labels")
+def test_a_device_that_is_not_there_leaves_no_folder(write_student, teacher, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--teacher", str(teacher), "--out", str(out), "--device", "what"]
+    result = CliRunner().invoke(app, ["evaluate-students", str(write_student("cot")), *flags])
+    assert result.exit_code == 2 and "device what cannot be used" in result.stderr
+    assert not out.exists()
+
+
 def test_command_names_students_by_their_folders(tmp_path):
     a, b = tmp_path / "cot" / "0", tmp_path / "mechanistic" / "0"
     assert student_names([a, b]) == {"cot-0": a, "mechanistic-0": b}
+    with pytest.raises(InputError, match="0: is given twice"):
+        student_names([a, b, a])
     with pytest.raises(InputError, match="two students are called 'cot-0'"):
-        student_names([a, a])
+        student_names([a, tmp_path / "more" / "cot" / "0"])
     out = tmp_path / "out"
     result = CliRunner().invoke(app, ["evaluate-students", str(a), "--out", str(out)])
     assert result.exit_code == 2 and "holds no finished student" in result.stderr

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 import workbench as wb
 from workbench.cli import app
+from workbench.distill.evaluation.config import SimulatorConfig
 from workbench.distill.evaluation.simulability import las_difference, leakage_adjusted, summarise
-from workbench.distill.evaluation.simulator import SimulatorConfig
 from workbench.errors import InputError
 
 CASES = pd.DataFrame(

@@ -2,8 +2,9 @@ import pytest
 import torch
 from fixtures.distillation import QUIET, build
 
+from workbench.distill.evaluation.config import SimulatorConfig
 from workbench.distill.evaluation.simulated import Asked, read_simulated
-from workbench.distill.evaluation.simulator import NO_LABEL, Simulator, SimulatorConfig, packed
+from workbench.distill.evaluation.simulator import NO_LABEL, Simulator, packed
 from workbench.errors import InputError
 
 ASKED = Asked((0, 1), (5, 6, 7), (8, 9), ((10, 11, 12), (13, 14, 15, 16)), (1, 2))

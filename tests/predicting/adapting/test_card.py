@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from docs.test_code_blocks import command_of
 
-from workbench.models import adapters
+from workbench.models.sources import is_adapter
 from workbench.predicting.adapting.card import adapter_card
 from workbench.prompts.forms.form import open_form
 
@@ -32,7 +32,7 @@ def test_the_card_that_comes_with_the_repository_is_the_one_of_its_record(record
     assert card == adapter_card(record)
     flags = flags_of(card)
     assert flags["model"] == "FOLDER" and "FOLDER is where this card lies" in card
-    assert adapters.is_adapter(FOLDER)
+    assert is_adapter(FOLDER)
     asked = {name: record["config"][name] for name in ("candidates", "max_tokens")}
     assert flags.items() >= asked.items()
     assert open_form(flags["form"], flags["task"]).name == record["form"]["name"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from transformer_lens.utilities.devices import get_device
 
 from workbench.distill.evaluation.statistics import (
     OVER_COLUMNS,
@@ -38,11 +39,14 @@ from workbench.distill.evaluation.students import (
 from workbench.distill.evaluation.work import Examined, Work
 from workbench.distill.matching.files import check_weights, folder_shape
 from workbench.distill.matching.head_map import Pools, check_pools
+from workbench.distill.training.student import check_tokenizers
 from workbench.errors import InputError
 from workbench.files import make_folder, write_table
 from workbench.heads import head_name
 from workbench.headsets.headset import HeadSet
 from workbench.models import loading
+from workbench.models.folders import check_files
+from workbench.models.sources import is_adapter
 from workbench.progress import Reporter
 from workbench.prompts.choices import open_task
 from workbench.prompts.prompt import PromptSet
@@ -137,10 +141,14 @@ def evaluate_students(
         if number < 1:
             raise InputError(f"{name} is {number}, must be at least 1")
     found = read_students(students, pools)
+    folder = loading.model_folder(teacher)
+    digest = loading.weights_sha256(folder)
+    _check_teacher(folder, digest, found, pools)
     work = Work(
         out=Path(out),
-        teacher=loading.model_folder(teacher),
-        task=task or open_task(model=loading.model_folder(teacher), split="unseen"),
+        teacher=folder,
+        digest=digest,
+        task=task or open_task(model=folder, split="unseen"),
         n_prompts=n_prompts,
         n_events=n_trajectory_prompts,
         seed=seed,
@@ -149,7 +157,7 @@ def evaluate_students(
         device=device,
         reporter=reporter or Reporter(),
     )
-    _check_teacher(work, found, pools)
+    _check_files(work, found)
     heads = {TEACHER: teacher_heads(pools, found)}
     heads |= {one.name: heads_of(one, found) for one in found}
     chief = Examined(work, TEACHER, work.teacher, work.digest)
@@ -163,18 +171,28 @@ def evaluate_students(
     return _summarise(merged, found, heads, level, n_resamples, seed)
 
 
-def _check_teacher(work: Work, students: list[Student], pools: Pools | None) -> None:
+def _check_teacher(folder: Path, digest: str, students: list[Student], pools: Pools | None) -> None:
     """Refuse students and heads of another teacher before anything is run."""
     if pools is not None:
-        check_pools(pools, folder_shape(work.teacher))
+        check_pools(pools, folder_shape(folder))
         if isinstance(pools, HeadSet):
-            check_weights("head set", pools.model.weights_sha256, work.digest)
+            check_weights("head set", pools.model.weights_sha256, digest)
     for one in students:
-        if one.teacher != work.digest:
+        if one.teacher != digest:
             raise InputError(
                 f"student {one.name!r} was taught by weights {one.teacher[:12]}, "
-                f"{work.teacher} has {work.digest[:12]}; give its own --teacher"
+                f"{folder} has {digest[:12]}; give its own --teacher"
             )
+
+
+def _check_files(work: Work, students: list[Student]) -> None:
+    """Refuse what would end the evaluation at a student, after the teacher and others are done."""
+    loading.parse_device(work.device or get_device())
+    for one in students:
+        check_tokenizers(work.tokenizer, loading.read_tokenizer(one.folder))
+        if not is_adapter(one.folder):
+            check_files(one.folder)
+        one.readout()
 
 
 def _summarise(

@@ -27,8 +27,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.statistics import Interval, bootstrap
+from workbench.distill.evaluation.config import SimulatorConfig
 from workbench.distill.evaluation.simulated import read_simulated, split_by_id
-from workbench.distill.evaluation.simulator import Simulator, SimulatorConfig
+from workbench.distill.evaluation.simulator import Simulator
 from workbench.errors import InputError, require
 from workbench.phases import MIN_PROMPTS
 from workbench.progress import Reporter

@@ -13,18 +13,17 @@ likely one.
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Int
-from pydantic import Field
 from torch import Tensor
 from transformer_lens.utilities.devices import get_device
 
+from workbench.distill.evaluation.config import SimulatorConfig
 from workbench.distill.evaluation.simulated import TEXTS, Asked, tokenized
 from workbench.errors import InputError
-from workbench.files import settings
 from workbench.models import loading
 from workbench.progress import Advance, Reporter
 
@@ -32,40 +31,6 @@ SEEN = ("x", "e", "xe")
 MULTIPLE = 16
 """Batches are as wide as a multiple of this, which fused attention wants."""
 NO_LABEL = -100
-
-
-@settings
-class SimulatorConfig:
-    """How a simulator is trained.
-
-    Raises:
-        InputError: a value outside its range.
-    """
-
-    steps: Annotated[int, Field(ge=1, description="Training steps of a simulator.")] = 400
-    batch_size: Annotated[int, Field(ge=1, description="Chains of a step.")] = 16
-    learning_rate: Annotated[float, Field(gt=0, description="Highest, after a warm-up.")] = 1e-4
-    input_only: Annotated[
-        float, Field(ge=0, le=1, description="Share of training chains that are hidden.")
-    ] = 0.25
-    chain_only: Annotated[
-        float, Field(ge=0, le=1, description="Share of training chains whose input is hidden.")
-    ] = 0.25
-    seed: Annotated[int, Field(description="Seed of the order and of what is hidden.")] = 0
-
-    def __post_init__(self) -> None:
-        if not (self.input_only and self.chain_only and self.input_only + self.chain_only < 1):
-            raise InputError(
-                "a simulator learns from inputs alone, chains alone and both: input_only and "
-                "chain_only must be above 0, and below 1 together"
-            )
-
-    def drawn(self, rng: random.Random) -> str:
-        """What is shown of a chain: "x", "e" or "xe"."""
-        draw = rng.random()
-        if draw < self.input_only:
-            return "x"
-        return "e" if draw < self.input_only + self.chain_only else "xe"
 
 
 class Simulator:

@@ -11,8 +11,9 @@ import pandas as pd
 
 from workbench.distill.arms import ARMS, CUSTOM, arm_of
 from workbench.distill.config import DEFAULTS, plain
+from workbench.distill.given import RECORD, damaged, read_record
 from workbench.distill.matching.head_map import HeadMap, Pools, pooled_heads
-from workbench.distill.training.folder import READOUT, RECORD, damaged, read_record
+from workbench.distill.training.folder import READOUT
 from workbench.distill.training.monitor import COLUMNS, read_readout
 from workbench.errors import InputError
 from workbench.files import differences
@@ -66,10 +67,7 @@ class Student:
             InputError: no finished student there, or a record that cannot be read.
         """
         folder = Path(folder)
-        path = folder / RECORD
-        if not path.is_file():
-            raise InputError(f"{folder}: holds no finished student, there is no {RECORD}")
-        record = read_record(folder)
+        path, record = folder / RECORD, read_record(folder)
         try:
             config, mapped = record["config"], record["headmap"]
             seed, n_steps, mix = int(config["seed"]), config.get("steps", 0), config.get("mix", {})

@@ -41,6 +41,8 @@ class Work:
 
     out: Path
     teacher: Path
+    digest: str
+    """Hash of the teacher's weights."""
     task: Task
     n_prompts: int
     n_events: int
@@ -63,11 +65,6 @@ class Work:
         return make_events(
             self.task, PlainTemplate(), self.tokenizer, n_prompts=self.n_events, seed=self.seed
         )
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of the teacher's weights."""
-        return loading.weights_sha256(self.teacher)
 
 
 class Examined:

@@ -172,11 +172,16 @@ def read_traces(
             f"{path}: holds no trace; the teacher answered nothing rightly that fits the context"
         )
     if n_tokens is not None:
-        _check_tokens(path, examples, n_tokens)
+        check_tokens(path, examples, n_tokens)
     return examples
 
 
-def _check_tokens(path: Path, examples: Sequence[Example], n_tokens: int) -> None:
+def check_tokens(path: Path, examples: Sequence[Example], n_tokens: int) -> None:
+    """Refuse traces with a token that models of so many do not read.
+
+    Raises:
+        InputError: names it.
+    """
     least = min(min(example.tokens) for example in examples)
     most = max(max(example.tokens) for example in examples)
     if least < 0 or most >= n_tokens:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workbench.distill.given import foreign_heads
 from workbench.distill.matching.head_map import (
     HeadMap,
     PooledHead,
@@ -19,7 +20,7 @@ from workbench.errors import InputError, explain
 from workbench.files import read_json, read_text, write_text
 from workbench.heads import ModelShape
 from workbench.headsets import headset
-from workbench.headsets.foreign import ForeignHeads, read_foreign
+from workbench.headsets.foreign import ForeignHeads
 from workbench.headsets.headset import SCHEMA, SchemaVersion
 from workbench.headsets.records import AdapterInfo, BaseInfo, Sha256, Size
 from workbench.models import loading
@@ -84,11 +85,9 @@ def heads_for(path: str | Path, folder: Path, pool: Pool | None = None) -> tuple
             missing, or given for a file that has pools.
     """
     shape = folder_shape(folder)
-    listed = read_foreign(path)
-    if listed is not None:
+    listed = foreign_heads(path, pool)
+    if listed is not None and pool is not None:
         return _listed(path, listed, shape, pool)
-    if pool is not None:
-        raise InputError(f"{path}: says the pools of its heads itself; leave --pool out")
     heads, theirs = _read_heads(path, shape)
     if theirs is not None:  # else not read: it can take minutes
         check_weights(str(path), theirs, loading.weights_sha256(folder))
@@ -96,12 +95,8 @@ def heads_for(path: str | Path, folder: Path, pool: Pool | None = None) -> tuple
 
 
 def _listed(
-    path: str | Path, listed: ForeignHeads, shape: ModelShape, pool: Pool | None
+    path: str | Path, listed: ForeignHeads, shape: ModelShape, pool: Pool
 ) -> tuple[PooledHead, ...]:
-    if pool is None:
-        raise InputError(
-            f"{path}: {listed.form} does not say pools; give --pool {' or --pool '.join(POOLS)}"
-        )
     for name in ("n_layers", "n_heads"):
         theirs, ours = getattr(listed, name), getattr(shape, name)
         if theirs not in (None, ours):

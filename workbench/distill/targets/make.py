@@ -13,19 +13,13 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from workbench.distill.config import plain
+from workbench.distill.given import KEPT_TEACHER
 from workbench.distill.losses.divergence import cka
 from workbench.distill.losses.term import TERMS
 from workbench.distill.reading.positions import Marks
 from workbench.distill.targets.packing import Packing
 from workbench.distill.targets.requests import Noted, Request, there
-from workbench.distill.targets.store import (
-    LOST,
-    TEACHER,
-    Manifest,
-    block_path,
-    sample_key,
-    write_block,
-)
+from workbench.distill.targets.store import LOST, Manifest, block_path, sample_key, write_block
 from workbench.errors import InputError
 from workbench.files import read_text, write_text
 from workbench.models import loading
@@ -139,7 +133,7 @@ def make_targets(
     if making.dry:
         return record
     manifest.write(making.folder)
-    _keep_teacher(trainer, making.folder / TEACHER, source)
+    _keep_teacher(trainer, making.folder / KEPT_TEACHER, source)
     keys, size, world = list(at), making.block, trainer.args.world_size
     which, parts = making.part
     paths = {i: block_path(making.folder, i) for i in range(which, manifest.n_blocks, parts)}

@@ -23,6 +23,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from workbench.distill.config import LossConfig
+from workbench.distill.given import KEPT_TEACHER, MANIFEST
 from workbench.distill.losses.term import TERMS
 from workbench.distill.matching.head_map import HeadMap, Pools, describe, from_listed, listed
 from workbench.distill.reading.capture import Reading
@@ -34,8 +35,6 @@ from workbench.errors import InputError, first_line
 from workbench.files import claim, make_folder, read_json, replacing
 from workbench.heads import ModelShape
 
-MANIFEST = "targets.json"
-TEACHER = "teacher"
 SCHEMA = "workbench.targets/2"
 LOST = "lost"
 """Part that holds the share which was cut off, by batch."""
@@ -212,13 +211,13 @@ class Targets:
             InputError: its configuration is missing or damaged.
         """
         try:
-            config = AutoConfig.from_pretrained(self.folder / TEACHER, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(self.folder / KEPT_TEACHER, trust_remote_code=False)
             with torch.device("meta"):
                 return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             why = first_line(error)
             raise InputError(
-                f"{self.folder / TEACHER}: holds no configuration of the teacher ({why})"
+                f"{self.folder / KEPT_TEACHER}: holds no configuration of the teacher ({why})"
             ) from None
 
     def check_student(self, shape: ModelShape) -> None:

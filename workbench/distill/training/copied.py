@@ -14,7 +14,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from workbench.distill.config import CopiedLayers, DistillationConfig, LossConfig
 from workbench.distill.reading.parts import attention_modules, shape_of
 from workbench.errors import InputError
-from workbench.models import adapters, loading
+from workbench.models import loading
+from workbench.models.sources import is_adapter
 
 LISTED = ("no_rope_layers",)
 """Settings that hold a number for each layer; all that hold a word for each are known by that."""
@@ -31,7 +32,7 @@ def read_copied(wanted: CopiedLayers, folder: Path) -> PreTrainedModel:
     """
     config = loading.hf_config(folder)
     layers = wanted.of(config.get_text_config().num_hidden_layers)
-    merged = not folder.is_dir() or adapters.is_adapter(folder)  # or one GGUF file
+    merged = not folder.is_dir() or is_adapter(folder)  # or one GGUF file
     dtype = torch.float32 if merged or config.dtype is None else config.dtype
     assert isinstance(dtype, torch.dtype)
     return copy_layers(loading.read_model(folder, dtype=dtype), layers)

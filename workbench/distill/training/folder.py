@@ -13,16 +13,16 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from workbench.distill.given import RECORD, check_new
 from workbench.distill.losses.compiling import unfuse
 from workbench.distill.reading.parts import attention_modules, plain_model
 from workbench.distill.training.card import student_card
 from workbench.distill.training.sources import CARD
 from workbench.distill.training.trainer import MechanisticDistillationTrainer
 from workbench.errors import InputError
-from workbench.files import alone, check_writable, claim, make_folder, read_text, write_text
+from workbench.files import alone, claim, make_folder, write_text
 from workbench.models import adapters, folders
 
-RECORD = "training.json"
 HEADMAP = "headmap.json"
 READOUT = "readout.parquet"
 TRACES = "traces.jsonl"
@@ -30,17 +30,6 @@ WORK = "checkpoints"
 ASKED = "asked.json"
 TAUGHT = "traces.json"
 KIND = "a distillation"
-
-
-def check_new(out: Path) -> None:
-    """Refuse before the work a folder that cannot be made, or whose student is finished.
-
-    Raises:
-        InputError: naming the folder.
-    """
-    check_writable(out)
-    if (out / RECORD).is_file():
-        raise InputError(f"{out}: holds a trained student already; give another --out")
 
 
 @contextmanager
@@ -85,30 +74,6 @@ def last_checkpoint(out: Path) -> str | None:
         if number.isdecimal():
             numbered[int(number)] = str(folder)
     return numbered[max(numbered)] if numbered else None
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The record of a finished student.
-
-    Raises:
-        InputError: it cannot be read, or is no record.
-    """
-    path = folder / RECORD
-    text = read_text(path)
-    try:
-        record = json.loads(text)  # of a training that diverged it holds NaN
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise damaged(path)
-    return record
-
-
-def damaged(path: Path) -> InputError:
-    """What is said of a student's record that is none."""
-    return InputError(
-        f"{path}: is not the record of a student; delete it, and `distill` trains the student again"
-    )
 
 
 def write_student(

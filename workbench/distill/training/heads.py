@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from workbench.distill.config import DistillationConfig
 from workbench.distill.examples.stream import Collator, DistillationStream
+from workbench.distill.given import no_heads
 from workbench.distill.matching.files import check_weights, load, save
 from workbench.distill.matching.head_map import HeadMap, Pools, check_pools, match_by_depth
 from workbench.distill.matching.pair import control_map, pair_heads
@@ -42,10 +43,7 @@ def check_heads(
     loss = config.loss
     if loss.taught_pools or loss.by_ablation:
         if pools is None:
-            raise InputError(
-                f"{loss.about_heads} need the teacher's pooled heads: give a head set (--headset), "
-                "or an arm without (--arm cot)"
-            )
+            raise InputError(no_heads(config))
         if isinstance(pools, HeadSet):
             check_weights("head set", pools.model.weights_sha256, digest)
         missing = sorted(loss.taught_pools - check_pools(pools, shape_of(teacher)).keys())

@@ -28,16 +28,18 @@ from workbench.distill.examples.own import own_examples, samples_sha256
 from workbench.distill.examples.stream import Collator, DistillationStream
 from workbench.distill.examples.traces import (
     TraceConfig,
+    check_tokens,
     count_draws,
     fingerprint,
     read_traces,
     write_traces,
 )
+from workbench.distill.given import KEPT_TEACHER, check_new
 from workbench.distill.matching.head_map import Pools, check_pools, listed
 from workbench.distill.matching.pair import pair_by_ablation, paired_by
 from workbench.distill.reading.parts import attention_modules, shape_of
 from workbench.distill.targets.make import Making, make_targets
-from workbench.distill.targets.store import TEACHER, Targets
+from workbench.distill.targets.store import Targets
 from workbench.distill.training.arguments import reporting, trainer_arguments
 from workbench.distill.training.copied import check_teacher, compared, of_teacher
 from workbench.distill.training.folder import (
@@ -46,7 +48,6 @@ from workbench.distill.training.folder import (
     TAUGHT,
     TRACES,
     WORK,
-    check_new,
     claim_folder,
     held,
     last_checkpoint,
@@ -58,7 +59,7 @@ from workbench.distill.training.monitor import Monitor
 from workbench.distill.training.sharding import fuse_attention
 from workbench.distill.training.sources import Sources
 from workbench.distill.training.student import (
-    check_context,
+    check_folders,
     check_vocabulary,
     make_student,
     with_adapter,
@@ -152,7 +153,7 @@ def distill(
             "a teacher spread over processes writes no traces; make them before (workbench traces)"
         )
     out, kept = Path(out), None if targets is None else Targets(targets)
-    bare = kept is not None and Path(teacher) == kept.folder / TEACHER
+    bare = kept is not None and Path(teacher) == kept.folder / KEPT_TEACHER
     folder = Path(teacher) if bare else loading.model_folder(teacher)
     if kept is None:
         digest = loading.weights_sha256(folder)
@@ -183,6 +184,11 @@ def distill(
             "fsdp_cpu_ram_efficient_loading gives weights to the first process alone, and each "
             "needs the whole teacher; set it to false"
         )
+    # All that files tell, before weights are loaded, which can take minutes.
+    check_folders(config, folder)
+    tokenizer = loading.read_tokenizer(folder)
+    encode = None if task is None else word_encoder(tokenizer, folder)
+    given = None if traces is None else read_traces(traces, digest)
     dtype = torch.float32 if args.device.type == "cpu" else torch.bfloat16
     together = teacher_sharded and args.world_size > 1 and kept is None
     if kept is not None:
@@ -195,8 +201,6 @@ def distill(
         taught = loading.read_model(folder, dtype=dtype, device_map=teacher_device_map)
         if teacher_device_map is None:
             taught.to(args.device)  # pyright: ignore[reportArgumentType]
-    tokenizer = loading.read_tokenizer(folder)
-    encode = None if task is None else word_encoder(tokenizer, folder)
     set_seed(config.seed)
     student = make_student(config.student, taught, tokenizer, folder)
     student.to(args.device)  # pyright: ignore[reportArgumentType]
@@ -204,11 +208,10 @@ def distill(
         fuse_attention(model)
     caches = getattr(student.config, "use_cache", None)
     n_tokens = check_vocabulary(taught, student, tokenizer)
-    for model, side in ((taught, "teacher"), (student, "student")):
-        check_context(model, side, config.context)
     if kept is None:
         check_heads(taught, student, pools, config, scores, digest)
-    given = None if traces is None else read_traces(traces, digest, n_tokens)
+    if traces is not None and given is not None:
+        check_tokens(traces, given, n_tokens)
     own = None if examples is None else own_examples(examples, config, n_tokens, reporter)
     first = args.process_index == 0
     with held(out) if first else nullcontext():
@@ -261,18 +264,19 @@ def distill(
         set_seed(config.seed)
         n_parameters = student.num_parameters()
         learner = student if config.lora is None else with_adapter(student, config.lora)
-        trainer = MechanisticDistillationTrainer(
-            learner,
-            taught,
-            compared(config, taught),
-            headmap=headmap,
-            circuit=circuit,
-            n_tokens=n_tokens,
-            targets=kept,
-            args=args,
-            train_dataset=stream,
-            data_collator=Collator(),
-        )
+        with reporting(args):
+            trainer = MechanisticDistillationTrainer(
+                learner,
+                taught,
+                compared(config, taught),
+                headmap=headmap,
+                circuit=circuit,
+                n_tokens=n_tokens,
+                targets=kept,
+                args=args,
+                train_dataset=stream,
+                data_collator=Collator(),
+            )
         if config.lora and trainer.is_sharded:
             raise InputError("lora: adapters are not trained with weights sharded over devices")
         if of_teacher(config) is not None:

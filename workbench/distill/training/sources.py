@@ -9,7 +9,8 @@ from typing import Any
 from workbench.distill.config import CopiedLayers, DistillationConfig
 from workbench.errors import InputError
 from workbench.files import read_json, read_text
-from workbench.models import adapters, catalogue, loading
+from workbench.models import catalogue, loading
+from workbench.models.sources import is_adapter
 
 CARD = "README.md"
 
@@ -37,7 +38,7 @@ class Source:
         """
         name, revision = loading.recorded_name(given, folder)
         base = None
-        if folder.is_dir() and adapters.is_adapter(folder):
+        if folder.is_dir() and is_adapter(folder):
             (named, _), below = loading.base_of(folder)
             base = cls.of(named, below)
         fetched = _fetched(folder)

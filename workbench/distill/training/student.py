@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workbench.distill.config import CopiedLayers, LoraConfig, StudentShape
+from workbench.distill.config import CopiedLayers, DistillationConfig, LoraConfig, StudentShape
 from workbench.distill.training.copied import copy_layers, read_copied
 from workbench.errors import InputError, first_line
 from workbench.models import loading
@@ -85,18 +85,30 @@ def with_adapter(student: PreTrainedModel, lora: LoraConfig) -> Any:
     return learner
 
 
-def check_context(model: PreTrainedModel, side: str, context: int) -> None:
-    """Refuse examples that are longer than what a model was made to read.
+def check_folders(config: DistillationConfig, teacher: Path) -> None:
+    """Refuse what the files of teacher and student tell without their weights.
 
     Raises:
-        InputError: says how many tokens that is.
+        InputError: examples that are longer than what a model was made to read, says how many
+            tokens that is; layers that are not there; another tokenizer than the teacher's.
     """
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if most is not None and context - 1 > most:
-        raise InputError(
-            f"context {context:,} lets examples have {context - 1:,} tokens, the {side} reads "
-            f"{most:,} at most; give --context {most + 1} or less"
-        )
+    wanted, folders = config.student, {"teacher": teacher}
+    source = wanted.from_ if isinstance(wanted, CopiedLayers) else wanted
+    if isinstance(source, str):
+        folders["student"] = loading.model_folder(source)
+    for side, folder in folders.items():
+        read = loading.hf_config(folder).get_text_config()
+        most = getattr(read, "max_position_embeddings", None)
+        if most is not None and config.context - 1 > most:
+            raise InputError(
+                f"context {config.context:,} lets examples have {config.context - 1:,} tokens, the "
+                f"{side} reads {most:,} at most; give --context {most + 1} or less"
+            )
+    last = list(folders.values())[-1]
+    if isinstance(wanted, CopiedLayers):
+        wanted.of(loading.hf_config(last).get_text_config().num_hidden_layers)
+    if last is not teacher:
+        check_tokenizers(loading.read_tokenizer(teacher), loading.read_tokenizer(last))
 
 
 def check_vocabulary(

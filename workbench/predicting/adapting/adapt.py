@@ -16,6 +16,7 @@ from workbench.labels.predictions import predictions_path
 from workbench.labels.retrieving.groups import read_groups
 from workbench.models import adapters, loading
 from workbench.models.extras import extra_package
+from workbench.models.sources import is_adapter
 from workbench.predicting.adapting.card import adapter_card
 from workbench.predicting.adapting.config import DEFAULTS, AdaptConfig
 from workbench.predicting.adapting.gathering import gather
@@ -75,7 +76,7 @@ def adapt(
         raise InputError(f"task {task!r} is of no documents; give xmc:FOLDER or mimic4:FOLDER")
     if (out / RECORD).is_file():
         raise InputError(f"{out}: holds an adapter already; give another --out")
-    if adapters.is_adapter(loading.model_folder(model)):
+    if is_adapter(loading.model_folder(model)):
         raise InputError(f"{model} is an adapter itself; adapt the model that it is of")
     corpus = open_corpus(task)
     form = form if isinstance(form, Form) else open_form(form, task)
