@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import workbench
 from workbench.cli import app
 
 PACKAGE = Path(workbench.__file__).parent
+STUDENT = Path(__file__).parents[1] / "data" / "students" / "cot"
 
 
 def test_every_call_that_could_run_it_says_no():
@@ -31,9 +33,10 @@ COMMANDS = [
     "run --model MODEL --out OUT",
     "prompts --model MODEL --n 2 --out OUT",
     "prompts --model MODEL --task xmc:DOCUMENTS --n 2 --out OUT",
-    "distill --teacher MODEL --out OUT",
+    "distill --arm cot --teacher MODEL --out OUT",
     "traces --teacher MODEL --out OUT",
-    "evaluate-students MODEL --teacher MODEL --out OUT",
+    "evaluate-students STUDENT --teacher MODEL --out OUT",
+    "evaluate-students CODED --out OUT",
     "labels --model MODEL --out OUT",
     "trajectory MODEL --out OUT",
     "bench patching --model MODEL --out OUT",
@@ -54,7 +57,10 @@ def with_code(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_runs_it_or_asks(with_code, tmp_path, command):
+    coded = shutil.copytree(with_code, tmp_path / "coded")
+    shutil.copy(STUDENT / "training.json", coded)
     places = {"MODEL": with_code, "OUT": tmp_path / "out", "DOCUMENTS": tmp_path}
+    places |= {"STUDENT": STUDENT, "CODED": coded}
     for name, place in places.items():
         command = command.replace(name, str(place))
     result = CliRunner().invoke(app, command.split(), input="y\n" * 9)
