@@ -84,7 +84,7 @@ def student_arms(table: pd.DataFrame, *, teacher: float | None = None) -> go.Fig
     seeds = rows["n_seeds"].astype(int)
     names = rows["series"] + " (" + seeds.astype(str) + ")"
     colours = [INK if arm.startswith("cot") else COLOURS[0] for arm in rows["series"]]
-    if "layers" in rows and rows["layers"].nunique() > 1:
+    if "layers" in rows.columns and len(set(rows["layers"])) > 1:
         names += ", " + rows["layers"].astype(str) + " layers"
     figure = go.Figure()
     bars = error_bars(rows["value"], rows["low"], rows["high"], color=COLOURS[0], width=3)
